@@ -1,0 +1,62 @@
+"""Numpy arrays in POSIX shared memory, on every CPython from 3.6 on.
+
+The map of the package, from the ground up; imports point down only:
+
+==================  ========================================================
+`_core`             the extension module, written in Rust
+`_posixshmem`       ``shm_open`` and ``shm_unlink``
+`_list_layout`      how a `ShareableList` lies in its segment
+`shared_memory`     `SharedMemory` and `ShareableList`: a backport of CPython
+                    3.8's ``multiprocessing.shared_memory``
+`demo`              what ``python -m shared_numpy demo`` shows
+==================  ========================================================
+
+Everything is loaded when it is first asked for: ``from shared_numpy import
+shared_memory`` imports neither numpy nor anything else that it does not need.
+"""
+
+import sys
+import types
+from importlib import import_module
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from . import demo, shared_memory
+    from ._core import __version__
+    from .shared_memory import ShareableList, SharedMemory
+
+__all__ = ["ShareableList", "SharedMemory", "shared_memory"]
+
+_MODULES = frozenset(["demo", "shared_memory"])
+
+# Public name -> the module that defines it.
+_HOMES = {
+    "ShareableList": "shared_memory",
+    "SharedMemory": "shared_memory",
+    "__version__": "_core",
+}
+
+
+class _LazyModule(types.ModuleType):
+    """A package whose public names are imported at their first use.
+
+    CPython 3.6 has no module-level ``__getattr__``, so the class of the module
+    object provides it.
+    """
+
+    def __getattr__(self, name):
+        if name in _MODULES:
+            return import_module("." + name, __name__)
+        if name in _HOMES:
+            value = getattr(import_module("." + _HOMES[name], __name__), name)
+            setattr(self, name, value)
+            return value
+        raise AttributeError(
+            "module {!r} has no attribute {!r}".format(__name__, name)
+        )
+
+    def __dir__(self):
+        return sorted(set(super().__dir__()) | _MODULES | set(_HOMES))
+
+
+sys.modules[__name__].__class__ = _LazyModule

@@ -1,0 +1,176 @@
+"""How a `ShareableList` lies in its segment.
+
+CPython has had two layouts, and a list must be laid out as the running
+interpreter's own ``multiprocessing.shared_memory`` does it, so that either can
+open the other's. All numbers are native 8-byte integers (``q``); N is the
+number of items, and each item's room is a multiple of 8 bytes:
+
+=======================  ========================  ========================
+field                    3.8 (also on 3.6, 3.7)    3.9 and later
+=======================  ========================  ========================
+number of items          ``q``                     ``q``
+table                    N rooms                   N + 1 offsets from the
+                                                   data's start, first 0
+data                     sum of the rooms          last offset
+formats                  N times 8 bytes           N times 8 bytes
+codes                    N times 1 byte            N times 1 byte
+=======================  ========================  ========================
+
+A format is the item's `struct` format, padded with NUL; a code tells what the
+bytes mean that the format gives (see `CODE`). The fields follow each
+other without gaps.
+"""
+
+import struct
+import sys
+from itertools import accumulate
+
+WORD = 8
+_COUNT = struct.Struct("q")
+
+# The formats of the types that fill one word.
+FIXED = {
+    int: struct.Struct("q"),
+    float: struct.Struct("d"),
+    bool: struct.Struct("xxxxxxx?"),
+    type(None): struct.Struct("xxxxxx?x"),
+}
+FORMAT = {int: b"q", float: b"d", bool: b"xxxxxxx?", type(None): b"xxxxxx?x"}
+
+# What an item's bytes stand for: the value itself, text, bytes, or None.
+CODE = {int: 0, float: 0, bool: 0, str: 1, bytes: 2, type(None): 3}
+
+# A string's format, "%ds", must fit the 8 bytes that the layout has for it.
+_LARGEST_ROOM = 9999999 // WORD * WORD
+
+CUMULATIVE = sys.version_info >= (3, 9)
+
+
+def pack_item(value, room=None):
+    """Translate an item.
+
+    Parameters
+    ----------
+    value : int, float, bool, str, bytes or None
+        The item.
+    room : int, optional
+        Bytes that there are for it. By default it gets the room that it needs:
+        one word, or for a string of n bytes n + 1, rounded up to whole words.
+
+    Returns
+    -------
+    form : bytes
+        Its format.
+    code : int
+        Its code.
+    packed : bytes
+        Its value; a string fills its room.
+
+    Raises
+    ------
+    KeyError
+        It is of another type, which is the exception's argument.
+    struct.error
+        An int does not fit 64 bits.
+    ValueError
+        A string does not fit its room, or is too long for the layout.
+    """
+    if not isinstance(value, (str, bytes)):
+        kind = type(value)
+        return FORMAT[kind], CODE[kind], FIXED[kind].pack(value)
+    encoded = value.encode("utf-8") if isinstance(value, str) else value
+    if room is None:
+        room = WORD * (len(encoded) // WORD + 1)
+        if room > _LARGEST_ROOM:
+            raise ValueError(
+                "a string of {:,} bytes is too long for a ShareableList, whose items "
+                "have at most {:,}: put it into a SharedMemory".format(
+                    len(encoded), _LARGEST_ROOM - 1
+                )
+            )
+    elif len(encoded) > room:
+        raise ValueError("bytes/str item exceeds available storage")
+    code = CODE[str if isinstance(value, str) else bytes]
+    return b"%ds" % room, code, encoded.ljust(room, b"\0")
+
+
+def pack(items, cumulative=CUMULATIVE):
+    """Lay out a list.
+
+    Parameters
+    ----------
+    items : list
+        Objects whose type is exactly int, float, bool, str, bytes or NoneType.
+    cumulative : bool
+        Whether the table holds offsets (3.9's layout) or rooms (3.8's).
+
+    Returns
+    -------
+    bytes
+        The content of the list's segment.
+
+    Raises
+    ------
+    KeyError
+        An item is of another type, which is the exception's argument.
+    struct.error
+        An int does not fit 64 bits.
+    ValueError
+        A string is too long for the layout.
+    """
+    data, formats, codes = [], [], []
+    for item in items:
+        if type(item) not in CODE:
+            raise KeyError(type(item))
+        form, code, packed = pack_item(item)
+        data.append(packed)
+        formats.append(form.ljust(WORD, b"\0"))
+        codes.append(code)
+    table = [len(packed) for packed in data]
+    if cumulative:
+        table = list(accumulate([0] + table))
+    head = struct.pack("{}q".format(1 + len(table)), len(data), *table)
+    return b"".join([head] + data + formats + [bytes(codes)])
+
+
+def count(buffer):
+    """Return the number of items of the list in `buffer`."""
+    return _COUNT.unpack_from(buffer)[0]
+
+
+def offsets(buffer, cumulative=CUMULATIVE):
+    """Read where the items of a list are.
+
+    Parameters
+    ----------
+    buffer : memoryview
+        The segment's bytes. It may be longer than the list.
+    cumulative : bool
+        As for `pack`.
+
+    Returns
+    -------
+    list of int
+        The offset of each item in `buffer`, and at last that of the formats.
+
+    Raises
+    ------
+    ValueError
+        The buffer cannot be a list in this layout.
+    """
+    size = len(buffer)
+    number = count(buffer) if size >= WORD else -1
+    rows = number + 1 if cumulative else number
+    start = WORD * (1 + rows)
+    if number < 0 or start > size:
+        raise ValueError("no ShareableList: it cannot hold a table of its items")
+    table = struct.unpack_from("{}q".format(rows), buffer, WORD)
+    if cumulative:
+        ordered = table[0] == 0 and all(a <= b for a, b in zip(table, table[1:]))
+        result = [start + offset for offset in table]
+    else:
+        ordered = all(room >= 0 for room in table)
+        result = list(accumulate((start,) + table))
+    if not ordered or result[-1] + (WORD + 1) * number > size:
+        raise ValueError("no ShareableList: its items lie outside of it")
+    return result

@@ -1,0 +1,142 @@
+//! `shm_open`, `shm_unlink` and `reserve`.
+//!
+//! The first two have the signatures and errors of CPython 3.8's
+//! `_posixshmem`. One difference: a name with an embedded NUL is refused, as
+//! CPython does since 3.11.9, where 3.8 silently uses the part before it.
+
+use super::error::os_error;
+use crate::error::Result;
+use crate::{segment, sys};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+use std::ffi::CString;
+use std::os::fd::{BorrowedFd, IntoRawFd};
+use std::os::raw::c_int;
+
+/// Adds the functions of this file to the extension module.
+pub fn add_to(module: &PyModule) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(shm_open, module)?)?;
+    module.add_function(wrap_pyfunction!(shm_unlink, module)?)?;
+    module.add_function(wrap_pyfunction!(reserve, module)?)
+}
+
+/// Open a shared memory object and return its file descriptor.
+///
+/// Parameters
+/// ----------
+/// path : str
+///     The object's name, "/name" to be portable.
+/// flags : int
+///     As for ``os.open``.
+/// mode : int
+///     Permission bits of an object that the call creates.
+///
+/// Returns
+/// -------
+/// int
+///     A descriptor, not inherited by programs that the process executes.
+///
+/// Raises
+/// ------
+/// OSError
+///     The call failed; ``filename`` is `path`.
+/// ValueError
+///     `path` contains a NUL character.
+#[pyfunction(mode = "0o777")]
+#[pyo3(text_signature = "(path, flags, mode=511)")]
+fn shm_open(py: Python<'_>, path: &PyAny, flags: c_int, mode: c_int) -> PyResult<c_int> {
+    let name = object_name("shm_open", path)?;
+    let fd = uninterrupted(py, Some(path), || sys::shm::open(&name, flags, mode as u32))?;
+    Ok(fd.into_raw_fd())
+}
+
+/// Remove the name of a shared memory object.
+///
+/// The memory itself lives until the last process has closed it.
+///
+/// Parameters
+/// ----------
+/// path : str
+///     The object's name.
+///
+/// Raises
+/// ------
+/// OSError
+///     The call failed (``FileNotFoundError``: there is no such object);
+///     ``filename`` is `path`.
+/// ValueError
+///     `path` contains a NUL character.
+#[pyfunction]
+#[pyo3(text_signature = "(path)")]
+fn shm_unlink(py: Python<'_>, path: &PyAny) -> PyResult<()> {
+    let name = object_name("shm_unlink", path)?;
+    uninterrupted(py, Some(path), || sys::shm::unlink(&name))
+}
+
+/// Take the memory for the first `size` bytes of a shared memory object now.
+///
+/// Writing there can then no longer end the process with SIGBUS. Bytes that
+/// exist keep their values. Other threads run meanwhile; signal handlers run
+/// too, and an exception from one ends the call.
+///
+/// Parameters
+/// ----------
+/// fd : int
+///     A descriptor of the object, open for writing.
+/// size : int
+///     Bytes to reserve, from the object's start.
+///
+/// Raises
+/// ------
+/// OSError
+///     The memory is not there (ENOSPC), or the object does not support it.
+#[pyfunction]
+#[pyo3(text_signature = "(fd, size)")]
+fn reserve(py: Python<'_>, fd: c_int, size: u64) -> PyResult<()> {
+    if fd < 0 {
+        return Err(PyValueError::new_err(format!(
+            "'fd' must be a descriptor, not {fd}"
+        )));
+    }
+    if size > i64::MAX as u64 {
+        return Err(PyValueError::new_err(format!(
+            "'size' must fit a signed 64-bit file offset, not {size}"
+        )));
+    }
+    // SAFETY: `fd` is not -1, and it is only lent to one system call at a time.
+    // Another thread may close it meanwhile; the kernel then answers EBADF, or
+    // reserves memory for what the number names next, as `os` functions would.
+    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+    let mut done = 0;
+    uninterrupted(py, None, || segment::reserve(fd, size, &mut done))
+}
+
+/// Reads the name of a shared memory object from the argument `path`.
+fn object_name(function: &str, path: &PyAny) -> PyResult<CString> {
+    let text: &PyString = path.downcast().map_err(|_| {
+        let class = path.get_type().name().unwrap_or("another type");
+        PyTypeError::new_err(format!(
+            "{function}() argument 'path' must be str, not {class}"
+        ))
+    })?;
+    CString::new(text.to_str()?).map_err(|_| PyValueError::new_err("embedded null character"))
+}
+
+/// Makes `call` without the GIL, again for as long as a signal interrupts it.
+///
+/// Pending signal handlers run in between, and an exception from one of them is
+/// the result. Any other failure becomes an `OSError`, about `path` if given.
+fn uninterrupted<T: Send>(
+    py: Python<'_>,
+    path: Option<&PyAny>,
+    mut call: impl FnMut() -> Result<T> + Send,
+) -> PyResult<T> {
+    loop {
+        match py.allow_threads(&mut call) {
+            Ok(value) => return Ok(value),
+            Err(error) if error.errno() == sys::EINTR => py.check_signals()?,
+            Err(error) => return Err(os_error(py, error, path)),
+        }
+    }
+}

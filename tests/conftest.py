@@ -1,0 +1,87 @@
+"""What all tests share: names of their own, and a look at what is left."""
+
+import itertools
+import os
+import subprocess
+import sys
+
+import pytest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.join(ROOT, "dev"))
+
+from shared_numpy import shared_memory  # noqa: E402
+
+_serial = itertools.count()
+
+
+def exists(name):
+    """Tell whether a segment of that name exists, without the code under test."""
+    return os.path.exists("/dev/shm/" + name)
+
+
+@pytest.fixture
+def new_name():
+    """A function that returns names that nobody else uses.
+
+    After the test none of them may exist.
+    """
+    names = []
+
+    def make():
+        names.append("snptest_%d_%d" % (os.getpid(), next(_serial)))
+        return names[-1]
+
+    yield make
+    left = [name for name in names if exists(name)]
+    for name in left:
+        os.unlink("/dev/shm/" + name)
+    assert not left, "segments were left behind"
+
+
+@pytest.fixture
+def name(new_name):
+    """A name that nobody else uses; after the test it must not exist."""
+    return new_name()
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(monkeypatch):
+    """After each test no segment with an automatic name of this process is left."""
+    made = []
+    original = shared_memory._make_filename
+
+    def recording():
+        made.append(original())
+        return made[-1]
+
+    monkeypatch.setattr(shared_memory, "_make_filename", recording)
+    yield
+    left = [path for path in made if exists(path[1:])]
+    for path in left:
+        os.unlink("/dev/shm" + path)
+    assert not left, "segments were left behind"
+
+
+def run_python(code, *arguments, **options):
+    """Run `code` in a new interpreter; fail unless it exits with 0 and quietly.
+
+    Returns what it printed.
+    """
+    wrapper = options.pop("wrapper", [])
+    timeout = options.pop("timeout", 120)
+    process = subprocess.Popen(
+        wrapper + [sys.executable, "-c", code] + list(arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+        **options
+    )
+    try:
+        output, errors = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    assert process.returncode == 0, (process.returncode, output, errors)
+    assert not errors, errors
+    return output

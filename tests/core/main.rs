@@ -1,0 +1,3 @@
+//! Tests of the core that need no Python.
+
+mod layers;

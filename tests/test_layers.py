@@ -1,0 +1,142 @@
+"""The layers of the package, as told in its `__init__`: imports point down.
+
+The Rust side is held by `tests/core/layers.rs`.
+"""
+
+import ast
+import glob
+import os
+
+import pytest
+from conftest import ROOT, run_python
+
+SOURCE = os.path.join(ROOT, "shared_memory", "shared_numpy")
+
+# From the ground up; a module may import only what stands before its row.
+LAYERS = [
+    {"_core"},
+    {"_posixshmem", "_list_layout", "resource_tracker"},
+    {"shared_memory"},
+    {"demo"},
+    {"__init__", "__main__"},
+]
+
+
+def imported(tree):
+    """Return the package's modules that a module imports anywhere in it."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level == 1:
+            if node.module:
+                found.add(node.module.split(".")[0])
+            else:
+                found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            assert not node.module.startswith("shared_numpy"), "import it relatively"
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                assert not alias.name.startswith("shared_numpy"), "import it relatively"
+    return found
+
+
+def test_imports_point_down():
+    level = {module: n for n, row in enumerate(LAYERS) for module in row}
+    files = glob.glob(os.path.join(SOURCE, "*.py"))
+    assert len(files) >= 5
+    for path in files:
+        module = os.path.basename(path)[:-3]
+        with open(path, encoding="utf-8") as file:
+            names = imported(ast.parse(file.read()))
+        assert module in level, "%s stands in no layer" % module
+        for name in names:
+            if name in level:
+                assert level[name] < level[module], "%s imports %s" % (module, name)
+
+
+def test_the_walk_sees_imports():
+    tree = ast.parse("def f():\n    from . import a, b\n    from .c.d import e")
+    assert imported(tree) == {"a", "b", "c"}
+
+
+LOADED = """
+import sys
+before = set(sys.modules)
+{}
+print(sorted(name.split(".")[0] for name in set(sys.modules) - before))
+"""
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import shared_numpy",
+        "from shared_numpy import shared_memory",
+        "import shared_numpy as snp; snp.SharedMemory, snp.ShareableList",
+        "from shared_numpy import *",
+    ],
+)
+def test_no_numpy_is_loaded(statement):
+    output = run_python(LOADED.format(statement))
+    assert "shared_numpy" in output
+    assert "numpy'" not in output.replace("shared_numpy'", "")
+
+
+def test_importing_the_package_loads_nothing_of_it():
+    output = run_python(
+        "import sys, shared_numpy\n"
+        "print([name for name in sys.modules if name.startswith('shared_numpy.')])"
+    )
+    assert output == "[]\n"
+
+
+def test_the_top_level():
+    import shared_numpy as snp
+    from shared_numpy import shared_memory
+
+    assert snp.SharedMemory is shared_memory.SharedMemory
+    assert snp.ShareableList is shared_memory.ShareableList
+    assert snp.shared_memory is shared_memory
+    assert set(snp.__all__) <= set(dir(snp))
+    assert snp.__version__.count(".") == 2
+    for name in snp.__all__:
+        assert getattr(snp, name) is not None
+    with pytest.raises(AttributeError) as raised:
+        snp.nonsense
+    assert str(raised.value) == "module 'shared_numpy' has no attribute 'nonsense'"
+    with pytest.raises(ImportError):
+        exec("from shared_numpy import nonsense")
+
+
+def test_static_names_are_the_lazy_ones():
+    """What type checkers see is what the package gives."""
+    import shared_numpy as snp
+
+    with open(os.path.join(SOURCE, "__init__.py"), encoding="utf-8") as file:
+        tree = ast.parse(file.read())
+    (block,) = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.If) and node.test.id == "TYPE_CHECKING"
+    ]
+    static = {alias.name for node in block.body for alias in node.names}
+    assert static == set(snp._HOMES) | set(snp._MODULES)
+
+
+def test_importing_changes_nothing_in_the_process():
+    run_python(
+        """
+import multiprocessing, os, signal, sys, threading
+def state():
+    return (
+        [signal.getsignal(n) for n in range(1, 32)],
+        multiprocessing.get_start_method(allow_none=True),
+        threading.active_count(),
+        sorted(os.listdir("/proc/self/fd")),
+        dict(os.environ),
+        sys.getswitchinterval(),
+    )
+before = state()
+from shared_numpy import shared_memory
+assert state() == before
+"""
+    )

@@ -1,0 +1,322 @@
+"""`shared_numpy._posixshmem` has the signatures and errors of 3.8's.
+
+Properties:
+
+* Arguments: keywords work; wrong types are `TypeError`, numbers that no C int
+  holds `OverflowError`, surrogates `UnicodeEncodeError`, NULs `ValueError`.
+* A failing call is an `OSError` with errno, message and the original `str`.
+* A signal's handler runs when it interrupts a call; the call is then made
+  again, unless the handler raises, which ends it.
+* Descriptors are not inherited by executed programs.
+"""
+
+import errno
+import os
+import shutil
+import subprocess
+
+import pytest
+from conftest import run_python
+
+from shared_numpy import _core
+from shared_numpy._posixshmem import shm_open, shm_unlink
+
+CREATE = os.O_CREAT | os.O_EXCL | os.O_RDWR
+
+
+class Index:
+    """An integer by `__index__` only."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __index__(self):
+        return self.value
+
+
+def test_open_write_unlink(name):
+    fd = shm_open("/" + name, CREATE, 0o600)
+    try:
+        os.write(fd, b"frame")
+        assert os.stat("/dev/shm/" + name).st_size == 5
+        assert os.stat("/dev/shm/" + name).st_mode & 0o777 == 0o600
+        assert not os.get_inheritable(fd)
+    finally:
+        os.close(fd)
+        assert shm_unlink("/" + name) is None
+
+
+def test_keywords_and_default_mode(name):
+    before = os.umask(0)
+    try:
+        os.close(shm_open(path="/" + name, flags=CREATE))
+        assert os.stat("/dev/shm/" + name).st_mode & 0o777 == 0o777
+        shm_unlink(path="/" + name)
+        os.close(shm_open(flags=CREATE, path="/" + name, mode=0o640))
+        assert os.stat("/dev/shm/" + name).st_mode & 0o777 == 0o640
+        shm_unlink("/" + name)
+    finally:
+        os.umask(before)
+
+
+def test_objects_with_index_are_integers(name):
+    os.close(shm_open("/" + name, Index(CREATE), Index(0o600)))
+    assert os.stat("/dev/shm/" + name).st_mode & 0o777 == 0o600
+    shm_unlink("/" + name)
+
+
+def test_subclass_of_str(name):
+    class Name(str):
+        pass
+
+    os.close(shm_open(Name("/" + name), CREATE, 0o600))
+    shm_unlink(Name("/" + name))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (b"/x", 0),
+        (None, 0),
+        (3, 0),
+        ("/x", 0.0),
+        ("/x", "0"),
+        ("/x", None),
+        ("/x", 0, 0.0),
+        ("/x", 0, None),
+        ("/x",),
+        (),
+        ("/x", 0, 0, 0),
+    ],
+)
+def test_wrong_types_open(arguments):
+    with pytest.raises(TypeError):
+        shm_open(*arguments)
+
+
+@pytest.mark.parametrize("arguments", [(b"/x",), (None,), (3,), (), ("/x", 0)])
+def test_wrong_types_unlink(arguments):
+    with pytest.raises(TypeError):
+        shm_unlink(*arguments)
+
+
+def test_unknown_keyword():
+    with pytest.raises(TypeError):
+        shm_open("/x", 0, nonsense=1)
+    with pytest.raises(TypeError):
+        shm_unlink("/x", nonsense=1)
+
+
+def test_the_type_is_named():
+    with pytest.raises(TypeError) as raised:
+        shm_open(b"/x", 0)
+    assert str(raised.value) == "shm_open() argument 'path' must be str, not bytes"
+
+
+@pytest.mark.parametrize("number", [2 ** 31, -(2 ** 31) - 1, 2 ** 63, 2 ** 200])
+def test_numbers_too_large(number):
+    with pytest.raises(OverflowError):
+        shm_open("/x", number)
+    with pytest.raises(OverflowError):
+        shm_open("/x", 0, number)
+
+
+@pytest.mark.parametrize("call", [lambda path: shm_open(path, CREATE, 0o600), shm_unlink])
+def test_names_that_are_no_c_strings(call, name):
+    with pytest.raises(ValueError) as raised:
+        call("/" + name + "\0tail")
+    assert str(raised.value) == "embedded null character"
+    with pytest.raises(UnicodeEncodeError):
+        call("/" + name + "\udc80")
+
+
+@pytest.mark.parametrize("path", ["", "/", "/a/b"])
+@pytest.mark.parametrize("call", [lambda path: shm_open(path, CREATE, 0o600), shm_unlink])
+def test_invalid_names(path, call):
+    with pytest.raises(OSError) as raised:
+        call(path)
+    # glibc's shm_unlink calls such a name missing.
+    assert raised.value.errno in (errno.EINVAL, errno.ENOENT)
+    assert raised.value.filename is path
+
+
+def test_length_limit(name):
+    longest = "/" + name + "x" * (254 - len(name))
+    assert len(longest) == 255
+    os.close(shm_open(longest, CREATE, 0o600))
+    shm_unlink(longest)
+    with pytest.raises(OSError) as raised:
+        shm_open("/" + name + "x" * (256 - len(name)), CREATE, 0o600)
+    assert raised.value.errno in (errno.ENAMETOOLONG, errno.EINVAL)
+
+
+def test_errors_carry_the_original_path(name):
+    path = "/" + name
+    with pytest.raises(FileNotFoundError) as raised:
+        shm_open(path, os.O_RDWR)
+    assert raised.value.filename is path
+    assert raised.value.errno == errno.ENOENT
+    assert raised.value.strerror == os.strerror(errno.ENOENT)
+    with pytest.raises(FileNotFoundError) as raised:
+        shm_unlink(path)
+    assert raised.value.filename is path
+    os.close(shm_open(path, CREATE, 0o600))
+    try:
+        with pytest.raises(FileExistsError) as raised:
+            shm_open(path, CREATE)
+        assert raised.value.filename is path
+    finally:
+        shm_unlink(path)
+
+
+def test_reserve_refuses_bad_arguments():
+    for arguments in [(-1, 1), (0, 2 ** 63)]:
+        with pytest.raises(ValueError):
+            _core.reserve(*arguments)
+    with pytest.raises(OverflowError):
+        _core.reserve(0, -1)
+    with pytest.raises(TypeError):
+        _core.reserve(0, 1.5)
+    with pytest.raises(OSError) as raised:
+        _core.reserve(1023, 4096)
+    assert raised.value.errno == errno.EBADF
+
+
+SHIM = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/types.h>
+
+/* Interrupts the first INTERRUPTIONS calls of each function by SIGUSR1. */
+static int interrupted(int *count) {
+    const char *limit = getenv("INTERRUPTIONS");
+    if (!limit || *count >= atoi(limit)) return 0;
+    ++*count;
+    raise(SIGUSR1);
+    return 1;
+}
+
+int shm_open(const char *name, int flags, mode_t mode) {
+    static int count;
+    int (*real)(const char *, int, mode_t) = dlsym(RTLD_NEXT, "shm_open");
+    if (interrupted(&count)) { errno = EINTR; return -1; }
+    return real(name, flags, mode);
+}
+
+int shm_unlink(const char *name) {
+    static int count;
+    int (*real)(const char *) = dlsym(RTLD_NEXT, "shm_unlink");
+    if (interrupted(&count)) { errno = EINTR; return -1; }
+    return real(name);
+}
+
+int posix_fallocate(int fd, off_t offset, off_t length) {
+    static int count;
+    int (*real)(int, off_t, off_t) = dlsym(RTLD_NEXT, "posix_fallocate");
+    if (interrupted(&count)) return EINTR;
+    return real(fd, offset, length);
+}
+
+int posix_fallocate64(int fd, off_t offset, off_t length) {
+    return posix_fallocate(fd, offset, length);
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def interrupting(tmp_path_factory):
+    """The environment in which each call is interrupted three times."""
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        pytest.skip("no C compiler to build the shim that interrupts calls")
+    folder = tmp_path_factory.mktemp("shim")
+    source = folder / "shim.c"
+    source.write_text(SHIM)
+    library = str(folder / "shim.so")
+    subprocess.check_call(
+        [compiler, "-shared", "-fPIC", "-o", library, str(source), "-ldl", "-lrt"]
+    )
+    return dict(os.environ, LD_PRELOAD=library, INTERRUPTIONS="3")
+
+
+INTERRUPTED = """
+import os, signal, sys
+from shared_numpy import _core, _posixshmem
+handled = []
+def handler(*_):
+    handled.append(1)
+    if len(handled) == int(sys.argv[2]):
+        raise KeyError("from the handler")
+signal.signal(signal.SIGUSR1, handler)
+flags = os.O_CREAT | os.O_EXCL | os.O_RDWR
+"""
+
+
+def test_interrupted_calls_are_repeated(interrupting, name):
+    code = INTERRUPTED + """
+fd = _posixshmem.shm_open("/" + sys.argv[1], flags, 0o600)
+print(len(handled))
+_core.reserve(fd, 8192)
+print(len(handled), os.fstat(fd).st_blocks * 512 >= 8192)
+_posixshmem.shm_unlink("/" + sys.argv[1])
+print(len(handled))
+"""
+    output = run_python(code, name, "0", env=interrupting)
+    assert output.split() == ["3", "6", "True", "9"]
+
+
+@pytest.mark.parametrize("fatal", ["1", "2", "3"])
+def test_a_handler_that_raises_ends_the_call(interrupting, name, fatal):
+    code = INTERRUPTED + """
+try:
+    _posixshmem.shm_open("/" + sys.argv[1], flags, 0o600)
+except KeyError:
+    print(len(handled))
+"""
+    assert run_python(code, name, fatal, env=interrupting).split() == [fatal]
+    assert not os.path.exists("/dev/shm/" + name)
+
+
+@pytest.mark.parametrize("call", ["shm_unlink", "reserve"])
+def test_a_handler_that_raises_ends_the_other_calls(interrupting, name, call):
+    code = INTERRUPTED + """
+fd = os.open("/dev/shm/" + sys.argv[1], flags, 0o600)
+try:
+    if sys.argv[3] == "reserve":
+        _core.reserve(fd, 1)
+    else:
+        _posixshmem.shm_unlink("/" + sys.argv[1])
+except KeyError:
+    print(len(handled), os.path.exists("/dev/shm/" + sys.argv[1]))
+os.unlink("/dev/shm/" + sys.argv[1])
+"""
+    assert run_python(code, name, "2", call, env=interrupting).split() == ["2", "True"]
+
+
+def test_other_threads_run_meanwhile():
+    """The GIL is released: a thread counts on while memory is reserved."""
+    code = """
+import os, sys, threading, time
+from shared_numpy import _core, _posixshmem
+path = "/snptest_gil_%d" % os.getpid()
+fd = _posixshmem.shm_open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+_posixshmem.shm_unlink(path)
+seen, done = [], threading.Event()
+def count():
+    while not done.is_set():
+        seen.append(time.perf_counter())
+        time.sleep(0.0005)
+sys.setswitchinterval(100)  # Only a released GIL lets the thread run.
+thread = threading.Thread(target=count)
+thread.start()
+start = time.perf_counter()
+_core.reserve(fd, 256 << 20)
+end = time.perf_counter()
+done.set()
+thread.join()
+print(sum(start < moment < end for moment in seen))
+"""
+    assert int(run_python(code)) > 2
