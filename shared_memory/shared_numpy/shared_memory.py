@@ -400,10 +400,16 @@ class ShareableList:
             return _READERS[form](buffer, self._offsets[position])[0]
         if form == _NONE:
             return None
-        # A string; struct refuses a format that reaches out of the segment.
-        (value,) = struct.unpack_from(
-            form.rstrip(b"\0"), buffer, self._offsets[position]
-        )
+        form = form.rstrip(b"\0")
+        if not (form.endswith(b"s") and form[:-1].isdigit()):
+            raise ValueError(
+                "item {} of the list in {!r} has the unknown format {!r}: the segment "
+                "is no ShareableList, or was overwritten".format(
+                    position, self.shm.name, form
+                )
+            )
+        # struct refuses a string that reaches out of the segment.
+        (value,) = struct.unpack_from(form, buffer, self._offsets[position])
         value = value.rstrip(b"\0")
         if buffer[self._codes + position] == _list_layout.CODE[str]:
             return value.decode("utf-8")

@@ -1,0 +1,220 @@
+"""Shared memory that runs out is an error, not the end of the process.
+
+The tests mount a small tmpfs in place of /dev/shm, in a mount namespace of
+their own.
+"""
+
+import functools
+import os
+import shutil
+import signal
+import subprocess
+
+import pytest
+from conftest import run_python
+
+from shared_numpy.shared_memory import SharedMemory
+
+
+@functools.lru_cache(maxsize=None)
+def namespace():
+    """The command that gives a process mounts of its own, or None."""
+    if shutil.which("unshare"):
+        for options in (["-m"], ["-rm"]):
+            command = ["unshare"] + options
+            probe = command + ["sh", "-c", "mount -t tmpfs tmpfs /dev/shm"]
+            if subprocess.call(probe, stderr=subprocess.DEVNULL) == 0:
+                return command
+    return None
+
+
+def in_tmpfs(size, code):
+    """Run `code` where /dev/shm holds `size` bytes (0: without limit)."""
+    if namespace() is None:
+        pytest.skip("this user may not mount: neither root nor user namespaces")
+    mount = 'mount -t tmpfs -o size=%d tmpfs /dev/shm && exec "$@"' % size
+    return run_python(START + code, wrapper=namespace() + ["sh", "-c", mount, "sh"])
+
+
+START = """
+import errno, os, signal, sys
+from shared_numpy.shared_memory import SharedMemory, ShareableList
+MIB = 1 << 20
+def used():
+    system = os.statvfs("/dev/shm")
+    return (system.f_blocks - system.f_bfree) * system.f_frsize
+def refused(size, **options):
+    before = os.listdir("/dev/shm"), used()
+    try:
+        SharedMemory("mine", create=True, size=size, **options)
+    except OSError as error:
+        assert error.errno == errno.ENOSPC, error
+        assert error.filename == "/mine"
+        assert (os.listdir("/dev/shm"), used()) == before
+        return str(error)
+    raise AssertionError("not refused")
+def written(shm):
+    child = os.fork()
+    if child == 0:
+        for at in range(0, shm.size, 4096):
+            shm.buf[at] = 1
+        os._exit(0)
+    return os.waitpid(child, 0)[1]
+def done(*segments):
+    for shm in segments:
+        shm.close()
+        shm.unlink()
+"""
+
+
+def test_what_cannot_fit_is_refused():
+    in_tmpfs(
+        8 << 20,
+        """
+text = refused(8 * MIB + 1)
+for part in ("8,388,609", "8,388,608", "--shm-size"):
+    assert part in text, text
+refused(1 << 40)
+whole = SharedMemory("whole", create=True, size=8 * MIB)
+assert written(whole) == 0
+assert "0 bytes" in refused(1)
+done(whole)
+again = SharedMemory("again", create=True, size=8 * MIB)
+done(again)
+""",
+    )
+
+
+def test_sparse_segments_are_not_counted_and_end_in_sigbus():
+    """What `reserve=False` means, and why it is not the default."""
+    in_tmpfs(
+        8 << 20,
+        """
+large = SharedMemory("large", create=True, size=64 * MIB, reserve=False)
+assert used() == 0
+assert written(large) == signal.SIGBUS
+done(large)
+""",
+    )
+
+
+def test_reserved_memory_is_there():
+    in_tmpfs(
+        8 << 20,
+        """
+refused(8 * MIB + 1, reserve=True)
+first = SharedMemory("first", create=True, size=6 * MIB, reserve=True)
+assert used() == 6 * MIB and first.size == 6 * MIB
+refused(3 * MIB)
+refused(3 * MIB, reserve=True)
+sparse = SharedMemory("sparse", create=True, size=64 * MIB, reserve=False)
+assert written(sparse) == signal.SIGBUS  # It took all that was left,
+assert written(first) == 0               # and the first does not care.
+done(first, sparse)
+odd = SharedMemory("odd", create=True, size=MIB + 1, reserve=True)
+assert odd.size == MIB + 1 and used() == MIB + 4096
+done(odd)
+""",
+    )
+
+
+def test_two_that_fit_alone():
+    """Sparse memory is promised twice; reserved memory is not."""
+    in_tmpfs(
+        8 << 20,
+        """
+one = SharedMemory("one", create=True, size=6 * MIB)
+two = SharedMemory("two", create=True, size=6 * MIB)
+done(one, two)
+one = SharedMemory("one", create=True, size=6 * MIB, reserve=True)
+refused(6 * MIB, reserve=True)
+done(one)
+""",
+    )
+
+
+def test_a_race_for_the_last_memory():
+    """The check passes, the memory is gone before it is taken."""
+    in_tmpfs(
+        8 << 20,
+        """
+SharedMemory._room = lambda self: None
+refused(9 * MIB, reserve=True)
+assert used() == 0
+""",
+    )
+
+
+def test_attaching_can_reserve_too():
+    in_tmpfs(
+        8 << 20,
+        """
+sparse = SharedMemory("sparse", create=True, size=4 * MIB, reserve=False)
+sparse.buf[:3] = b"abc"
+other = SharedMemory("sparse", reserve=True)
+assert used() == 4 * MIB and bytes(sparse.buf[:3]) == b"abc"
+assert written(sparse) == 0
+other.close()
+done(sparse)
+large = SharedMemory("large", create=True, size=64 * MIB, reserve=False)
+try:
+    SharedMemory("large", reserve=True)
+except OSError as error:
+    assert error.errno == errno.ENOSPC
+assert os.listdir("/dev/shm") == ["large"]
+done(large)
+""",
+    )
+
+
+def test_no_limit():
+    in_tmpfs(
+        0,
+        """
+assert os.statvfs("/dev/shm").f_blocks == 0
+shm = SharedMemory("any", create=True, size=64 * MIB)
+done(shm)
+""",
+    )
+
+
+def test_lists_do_not_fit_either():
+    in_tmpfs(
+        1 << 20,
+        """
+try:
+    ShareableList(["x" * (2 * MIB)])
+except OSError as error:
+    assert error.errno == errno.ENOSPC
+assert os.listdir("/dev/shm") == []
+""",
+    )
+
+
+def test_pages_are_taken(name):
+    """Asked of the system: the blocks of the file."""
+    shm = SharedMemory(name, create=True, size=1000000, reserve=True)
+    assert os.stat("/dev/shm/" + name).st_blocks * 512 >= 1000000
+    shm.close()
+    shm.unlink()
+    shm = SharedMemory(name, create=True, size=1000000, reserve=False)
+    assert os.stat("/dev/shm/" + name).st_blocks == 0
+    shm.close()
+    shm.unlink()
+
+
+def test_a_fast_timer_does_not_stop_it(name):
+    """Each signal costs the kernel's work on one chunk, not on all of them."""
+    ticks = []
+    previous = signal.signal(signal.SIGALRM, lambda *_: ticks.append(1))
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.004, 0.004)
+        shm = SharedMemory(name, create=True, size=128 << 20, reserve=True)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    assert ticks
+    assert os.stat("/dev/shm/" + name).st_blocks * 512 == 128 << 20
+    shm.close()
+    shm.unlink()
+

@@ -1,0 +1,352 @@
+"""`ShareableList`: what the comparison with the standard library leaves out.
+
+Properties:
+
+* An item read is the item written (trailing NULs of strings aside), for all
+  items, in both layouts, in this process and in another.
+* A failed assignment changes no byte; a failed constructor leaves no segment.
+* Indices outside of the list are refused on both sides.
+* Bytes that are no list are refused with a `ValueError`, whatever they are.
+"""
+
+import pickle
+import struct
+import sys
+
+import pytest
+from conftest import exists, run_python
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from shared_numpy import _list_layout, shared_memory
+from shared_numpy.shared_memory import ShareableList, SharedMemory
+
+
+@pytest.fixture
+def make(name):
+    """A function that makes lists under `name`, each in place of the last."""
+    current = []
+
+    def end():
+        while current:
+            last = current.pop()
+            last.shm.close()
+            last.shm.unlink()
+
+    def new(items):
+        end()
+        current.append(ShareableList(items, name=name))
+        return current[-1]
+
+    yield new
+    end()
+
+
+@pytest.fixture(params=[False, True], ids=["3.8's layout", "3.9's layout"])
+def layout(request, monkeypatch):
+    """Both layouts on every interpreter."""
+    cumulative = request.param
+    for function in (_list_layout.pack, _list_layout.offsets):
+        monkeypatch.setattr(function, "__defaults__", (cumulative,))
+    return cumulative
+
+
+def test_the_layout_is_the_interpreters():
+    assert _list_layout.CUMULATIVE == (sys.version_info >= (3, 9))
+    assert _list_layout.pack.__defaults__ == (_list_layout.CUMULATIVE,)
+    assert _list_layout.offsets.__defaults__ == (_list_layout.CUMULATIVE,)
+
+
+def bytes_of(sl):
+    return bytes(sl.shm.buf)
+
+
+def stripped(item):
+    if isinstance(item, str):
+        return item.rstrip("\0")
+    if isinstance(item, bytes):
+        return item.rstrip(b"\0")
+    return item
+
+
+items = st.one_of(
+    st.integers(-(2 ** 63), 2 ** 63 - 1),
+    st.floats(allow_nan=False),
+    st.booleans(),
+    st.none(),
+    st.text(max_size=30),
+    st.binary(max_size=30),
+)
+shared_examples = settings(
+    max_examples=150, deadline=None, suppress_health_check=list(HealthCheck)
+)
+
+
+def same(a, b):
+    return type(a) is type(b) and a == b
+
+
+@shared_examples
+@given(st.lists(items, max_size=12), st.lists(st.tuples(st.integers(0, 11), items)))
+def test_items_are_kept(layout, make, sequence, changes):
+    sl = make(sequence)
+    expected = [stripped(item) for item in sequence]
+    rooms = [
+        8 * (len(item.encode() if isinstance(item, str) else item) // 8 + 1)
+        if isinstance(item, (str, bytes))
+        else 8
+        for item in sequence
+    ]
+    for position, value in changes:
+        if position >= len(sequence):
+            continue
+        size = len(value.encode() if isinstance(value, str) else value) if isinstance(
+            value, (str, bytes)
+        ) else 8
+        before = bytes_of(sl)
+        if size > rooms[position]:
+            with pytest.raises(ValueError):
+                sl[position] = value
+            assert bytes_of(sl) == before
+        else:
+            sl[position] = value
+            expected[position] = stripped(value)
+    other = ShareableList(name=sl.shm.name)
+    for each in (sl, other):
+        assert len(each) == len(expected)
+        assert all(map(same, each, expected))
+        for position in range(len(expected)):
+            assert same(each[position - len(expected)], expected[position])
+    other.shm.close()
+
+
+def test_text_is_sized_by_its_encoding(make):
+    """Sized by its characters, it would be cut in the middle."""
+    for text in ["\u00e9" * 9, "\u4e2d\u6587" * 20, "\U0001f600", "a" * 7 + "\u00e9"]:
+        sl = make([text])
+        assert sl[0] == text
+        sl[0] = text[::-1]
+        assert sl[0] == text[::-1]
+
+
+def test_both_sides_are_checked(layout, make):
+    sl = make([1, 2, 3])
+    before = bytes_of(sl)
+    for position in (3, -4, 100, -100, 2 ** 70, -(2 ** 70)):
+        with pytest.raises(IndexError) as raised:
+            sl[position]
+        assert str(raised.value) == "index out of range"
+        with pytest.raises(IndexError) as raised:
+            sl[position] = 5
+        assert str(raised.value) == "assignment index out of range"
+    assert bytes_of(sl) == before
+
+
+@pytest.mark.parametrize("position", [slice(0, 1), 1.0, "1", None])
+def test_positions_of_a_wrong_type(make, position):
+    sl = make([1, 2, 3])
+    with pytest.raises(TypeError):
+        sl[position]
+    with pytest.raises(TypeError):
+        sl[position] = 1
+
+
+@pytest.mark.parametrize(
+    "value, error",
+    [
+        (2 ** 63, struct.error),
+        (-(2 ** 63) - 1, struct.error),
+        ([], KeyError),
+        (1j, KeyError),
+        ("x" * 17, ValueError),
+        (b"x" * 17, ValueError),
+        ("\u00e9" * 9, ValueError),
+        ("\udc80", UnicodeEncodeError),
+    ],
+)
+def test_a_failed_assignment_changes_nothing(layout, make, value, error):
+    sl = make(["0123456789", 1, None])
+    for position in range(3):
+        before = bytes_of(sl)
+        with pytest.raises(error):
+            sl[position] = value
+        assert bytes_of(sl) == before
+
+
+@pytest.mark.parametrize(
+    "sequence, error",
+    [
+        ([2 ** 63], struct.error),
+        ([1, []], KeyError),
+        (["\udc80"], UnicodeEncodeError),
+        (7, TypeError),
+        ([b"x" * 10000000], ValueError),
+    ],
+)
+def test_a_failed_constructor_leaves_nothing(name, sequence, error):
+    with pytest.raises(error):
+        ShareableList(sequence, name=name)
+    assert not exists(name)
+
+
+def test_a_constructor_interrupted_late_leaves_nothing(name, monkeypatch):
+    class Fault(BaseException):
+        pass
+
+    def fail(*arguments):
+        raise Fault
+
+    monkeypatch.setattr(_list_layout, "offsets", fail)
+    with pytest.raises(Fault):
+        ShareableList([1], name=name)
+    assert not exists(name)
+
+
+def test_the_longest_string(make):
+    longest = b"x" * (10000000 - 9)
+    sl = make([longest])
+    assert sl[0] == longest
+    assert sl.format == "9999992s"
+    with pytest.raises(ValueError) as raised:
+        make([longest + b"y"])
+    assert "9,999,991" in str(raised.value) and "9,999,992" in str(raised.value)
+
+
+def test_iterators_are_read_once(make):
+    assert list(make(iter([1, "two", 3.0]))) == [1, "two", 3.0]
+    first = make([1, 2])
+    copy = ShareableList(first)
+    assert list(copy) == [1, 2]
+    copy.shm.close()
+    copy.shm.unlink()
+
+
+def test_a_list_in_a_longer_segment(layout, new_name):
+    content = _list_layout.pack([1, "two"])
+    name = new_name()
+    shm = SharedMemory(name, create=True, size=len(content) + 100)
+    shm.buf[: len(content)] = content
+    assert list(ShareableList(name=name)) == [1, "two"]
+    shm.close()
+    shm.unlink()
+
+
+@shared_examples
+@given(st.binary(min_size=1, max_size=80))
+def test_any_bytes(layout, name, content):
+    check_attaching(name, content)
+
+
+@shared_examples
+@given(
+    st.lists(st.sampled_from([0, 1, 2, 3, 8, -8, 16, 2 ** 61, 2 ** 62, 2 ** 63 - 1]), min_size=1)
+)
+def test_any_numbers(layout, name, numbers):
+    check_attaching(name, struct.pack("%dq" % len(numbers), *numbers))
+
+
+def check_attaching(name, content):
+    """Attach to bytes that may be no list: all that may come is an error."""
+    shm = SharedMemory(name, create=True, size=len(content))
+    shm.buf[:] = content
+    try:
+        try:
+            sl = ShareableList(name=name)
+        except ValueError as error:
+            assert "ShareableList" in str(error)
+        else:
+            assert len(sl) == struct.unpack_from("q", content)[0]
+            for position in range(len(sl)):
+                try:
+                    sl[position]
+                except (struct.error, UnicodeDecodeError):
+                    pass
+                except ValueError as error:
+                    assert "unknown format" in str(error)
+            sl.shm.close()
+        assert exists(name)
+    finally:
+        shm.close()
+        shm.unlink()
+
+
+def test_the_bytes_of_both_layouts():
+    """Worked out by hand from the description of the layouts."""
+    words = struct.Struct("q").pack
+    data = words(7) + b"abc".ljust(8, b"\0")
+    tail = b"q".ljust(8, b"\0") + b"8s".ljust(8, b"\0") + b"\0\1"
+    sizes = words(2) + words(8) + words(8) + data + tail
+    offsets = words(2) + words(0) + words(8) + words(16) + data + tail
+    assert _list_layout.pack([7, "abc"], cumulative=False) == sizes
+    assert _list_layout.pack([7, "abc"], cumulative=True) == offsets
+    assert _list_layout.pack([], cumulative=False) == words(0)
+    assert _list_layout.pack([], cumulative=True) == words(0) + words(0)
+
+
+def test_pickle_is_by_name(make):
+    sl = make([1, "two"])
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        copy = pickle.loads(pickle.dumps(sl, protocol))
+        copy[0] = protocol
+        assert sl[0] == protocol
+        copy.shm.close()
+
+
+def test_another_process(make):
+    sl = make([1, 2.5, True, None, "\u00e9", b"\xff"])
+    output = run_python(
+        """
+import sys
+from shared_numpy.shared_memory import ShareableList
+sl = ShareableList(name=sys.argv[1])
+print(ascii(list(sl)))
+sl[0] = None
+sl[3] = "changed"
+sl.shm.close()
+if sys.version_info >= (3, 8):  # An attached segment is the tracker's, too.
+    from multiprocessing import resource_tracker
+    resource_tracker.unregister(sl.shm._name, "shared_memory")
+""",
+        sl.shm.name,
+    )
+    assert output == "[1, 2.5, True, None, '\\xe9', b'\\xff']\n"
+    assert list(sl) == [None, 2.5, True, "changed", "\u00e9", b"\xff"]
+
+
+def test_format_and_private_format(make):
+    sl = make([1, 2.5, True, None, "text", b"a longer text"])
+    assert sl.format == "qdxxxxxxx?xxxxxx?x8s16s"
+    assert sl._get_packing_format(4) == sl._get_packing_format(-2) == "8s"
+    for position in (6, -7):
+        with pytest.raises(IndexError):
+            sl._get_packing_format(position)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 9), reason="comes with 3.9")
+def test_generic_alias():
+    assert ShareableList[int].__origin__ is ShareableList
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 9), reason="3.8 has none")
+def test_no_generic_alias():
+    with pytest.raises(TypeError):
+        ShareableList[int]
+
+
+def test_closed(make):
+    sl = make([1])
+    sl.shm.close()
+    for use in (
+        lambda: sl[0],
+        lambda: sl.__setitem__(0, 1),
+        lambda: len(sl),
+        lambda: list(sl),
+        lambda: repr(sl),
+        lambda: sl.format,
+    ):
+        with pytest.raises(TypeError):
+            use()
+
+
+def test_readers_are_complete():
+    assert len(shared_memory._READERS) == 3
