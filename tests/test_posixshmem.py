@@ -169,6 +169,21 @@ def test_errors_carry_the_original_path(name):
         shm_unlink(path)
 
 
+def test_room_is_what_the_system_says(name):
+    fd = shm_open("/" + name, CREATE, 0o600)
+    shm_unlink("/" + name)
+    system = os.fstatvfs(fd)
+    room = _core.room(fd)
+    os.close(fd)
+    # Others use the same memory: equal but for what they do in between.
+    assert abs(room - system.f_bavail * system.f_frsize) < 1 << 30
+    with pytest.raises(ValueError):
+        _core.room(-1)
+    with pytest.raises(OSError) as raised:
+        _core.room(1023)
+    assert raised.value.errno == errno.EBADF
+
+
 def test_reserve_refuses_bad_arguments():
     for arguments in [(-1, 1), (0, 2 ** 63)]:
         with pytest.raises(ValueError):

@@ -503,7 +503,7 @@ class TestFailuresLeaveNothing:
 
         steps = [
             (os, "ftruncate"),
-            (os, "fstatvfs"),
+            (shared_memory._core, "room"),
             (os, "fstat"),
             (shared_memory._core, "reserve"),
             (mmap, "mmap"),
@@ -527,7 +527,7 @@ class TestFailuresLeaveNothing:
                 patch.setattr(owner, function, fail)
                 before = descriptors()
                 with pytest.raises(OSError):
-                    SharedMemory(shm.name)
+                    SharedMemory(shm.name, reserve=True)
                 assert descriptors() == before
             assert exists(shm.name)
 

@@ -171,10 +171,10 @@ class SharedMemory:
             self._fd = opened[0]
             if create:
                 self._allocate(size, reserve)
-            self._size = os.fstat(self._fd).st_size
             if reserve:
-                self._reserve(self._size)
-            self._mmap = mmap.mmap(self._fd, self._size)
+                self._reserve()
+            self._mmap = mmap.mmap(self._fd, 0)  # All of it, in one call.
+            self._size = len(self._mmap)
             self._buf = memoryview(self._mmap)
             if self._track:
                 resource_tracker.register(self._name, "shared_memory")
@@ -209,25 +209,19 @@ class SharedMemory:
         """Give a new segment its size, if there is room for it."""
         os.ftruncate(self._fd, size)
         if reserve is not False:
-            room = self._room()
+            room = _core.room(self._fd)
             if room is not None and size > room:
                 raise self._does_not_fit(size, room)
 
-    def _reserve(self, size):
+    def _reserve(self):
         """Take all the memory of the segment."""
+        size = os.fstat(self._fd).st_size
         try:
             _core.reserve(self._fd, size)
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
-            raise self._does_not_fit(size, self._room()) from None
-
-    def _room(self):
-        """Return the bytes that can still be taken, or None if unlimited."""
-        system = os.fstatvfs(self._fd)
-        if system.f_blocks == 0:
-            return None
-        return system.f_bavail * system.f_frsize
+            raise self._does_not_fit(size, _core.room(self._fd)) from None
 
     def _does_not_fit(self, size, room):
         """Make the error for a segment that does not fit."""

@@ -1,4 +1,4 @@
-//! `shm_open`, `shm_unlink` and `reserve`.
+//! `shm_open`, `shm_unlink`, and the room for what they open.
 //!
 //! The first two have the signatures and errors of CPython 3.8's
 //! `_posixshmem`. One difference: a name with an embedded NUL is refused, as
@@ -18,6 +18,7 @@ use std::os::raw::c_int;
 pub fn add_to(module: &PyModule) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(shm_open, module)?)?;
     module.add_function(wrap_pyfunction!(shm_unlink, module)?)?;
+    module.add_function(wrap_pyfunction!(room, module)?)?;
     module.add_function(wrap_pyfunction!(reserve, module)?)
 }
 
@@ -74,6 +75,29 @@ fn shm_unlink(py: Python<'_>, path: &PyAny) -> PyResult<()> {
     uninterrupted(py, Some(path), || sys::shm::unlink(&name))
 }
 
+/// Return how many bytes the file system of a descriptor can still take.
+///
+/// Parameters
+/// ----------
+/// fd : int
+///     A descriptor of a shared memory object.
+///
+/// Returns
+/// -------
+/// int or None
+///     Bytes; None if the file system has no limit.
+///
+/// Raises
+/// ------
+/// OSError
+///     The call failed.
+#[pyfunction]
+#[pyo3(text_signature = "(fd)")]
+fn room(py: Python<'_>, fd: c_int) -> PyResult<Option<u64>> {
+    let fd = borrowed(&fd)?;
+    sys::shm::room(fd).map_err(|error| os_error(py, error, None))
+}
+
 /// Take the memory for the first `size` bytes of a shared memory object now.
 ///
 /// Writing there can then no longer end the process with SIGBUS. Bytes that
@@ -94,22 +118,27 @@ fn shm_unlink(py: Python<'_>, path: &PyAny) -> PyResult<()> {
 #[pyfunction]
 #[pyo3(text_signature = "(fd, size)")]
 fn reserve(py: Python<'_>, fd: c_int, size: u64) -> PyResult<()> {
-    if fd < 0 {
-        return Err(PyValueError::new_err(format!(
-            "'fd' must be a descriptor, not {fd}"
-        )));
-    }
+    let fd = borrowed(&fd)?;
     if size > i64::MAX as u64 {
         return Err(PyValueError::new_err(format!(
             "'size' must fit a signed 64-bit file offset, not {size}"
         )));
     }
-    // SAFETY: `fd` is not -1, and it is only lent to one system call at a time.
-    // Another thread may close it meanwhile; the kernel then answers EBADF, or
-    // reserves memory for what the number names next, as `os` functions would.
-    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
     let mut done = 0;
     uninterrupted(py, None, || segment::reserve(fd, size, &mut done))
+}
+
+/// Lends the descriptor that is the argument `fd`.
+fn borrowed(fd: &c_int) -> PyResult<BorrowedFd<'_>> {
+    if *fd < 0 {
+        return Err(PyValueError::new_err(format!(
+            "'fd' must be a descriptor, not {fd}"
+        )));
+    }
+    // SAFETY: `fd` is not -1, and it is only lent to one system call at a time.
+    // Another thread may close it meanwhile; the kernel then answers EBADF, or
+    // works on what the number names next, as with any function of `os`.
+    Ok(unsafe { BorrowedFd::borrow_raw(*fd) })
 }
 
 /// Reads the name of a shared memory object from the argument `path`.

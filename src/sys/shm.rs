@@ -34,6 +34,19 @@ pub fn allocate(fd: BorrowedFd<'_>, offset: i64, length: i64) -> Result<()> {
     nix::fcntl::posix_fallocate(fd, offset, length).map_err(failed("posix_fallocate"))
 }
 
+/// Returns how many more bytes the file system of `fd` can hold: `fstatvfs(3)`.
+///
+/// None stands for a file system without a limit, which reports no blocks.
+pub fn room(fd: BorrowedFd<'_>) -> Result<Option<u64>> {
+    let system = nix::sys::statvfs::fstatvfs(fd).map_err(failed("fstatvfs"))?;
+    if system.blocks() == 0 {
+        return Ok(None);
+    }
+    Ok(Some(
+        system.blocks_available() as u64 * system.fragment_size() as u64,
+    ))
+}
+
 /// Says that this system cannot take storage ahead of its use.
 #[cfg(target_vendor = "apple")]
 pub fn allocate(_fd: BorrowedFd<'_>, _offset: i64, _length: i64) -> Result<()> {
