@@ -21,21 +21,16 @@ ROUNDS = 15
 
 
 def find_peer():
-    """Return the module to compare with and its name, or None and the reason."""
+    """Return the module to compare with, or None, and its name."""
     if sys.version_info >= (3, 8):
         from multiprocessing import shared_memory
 
         return shared_memory, "multiprocessing.shared_memory"
     try:
-        from shared_memory import shareable_list, shared_memory
+        import shared_memory
     except ImportError:
-        return None, "shared-memory38 is not installed"
-
-    class Peer:
-        SharedMemory = shared_memory.SharedMemory
-        ShareableList = shareable_list.ShareableList
-
-    return Peer, "shared-memory38"
+        return None, "none (shared-memory38 is not installed)"
+    return shared_memory, "shared-memory38"
 
 
 def timed(function, number):
@@ -144,8 +139,9 @@ def compare(prepare, argument, peer):
     single = timed(runs[-1][0], 1)
     rounds = ROUNDS if single * runs[-1][1] < 0.2 else 3
     gc.disable()
-    for _ in range(rounds):
-        for (run, number, _), found in zip(runs, times):
+    for round_number in range(rounds):
+        order = list(zip(runs, times))
+        for (run, number, _), found in order if round_number % 2 else order[::-1]:
             found.append(timed(run, 1 if rounds == 3 else number))
     gc.enable()
     for _, _, end in runs:

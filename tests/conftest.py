@@ -6,11 +6,17 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import settings
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(ROOT, "dev"))
 
 from shared_numpy import shared_memory  # noqa: E402
+
+# The gate runs the same examples every time; elsewhere each run tries new ones.
+settings.register_profile("gate", derandomize=True, database=None)
+if os.environ.get("CI"):
+    settings.load_profile("gate")
 
 _serial = itertools.count()
 

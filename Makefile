@@ -1,0 +1,29 @@
+# `make demo` shows the main job, `make test` tests everything; both do their
+# own set-up. See CONTRIBUTING.md.
+
+PYTHON ?= python3
+PYTHONS ?=
+
+.PHONY: help demo test test-full wheel bench clean
+
+help:
+	@echo "make demo       build, install and show the main job (PYTHON=python3.6 for another interpreter)"
+	@echo "make test       format, lints, core, wheel, and the suites on every CPython found"
+	@echo "make test-full  the same with every suite in full everywhere"
+	@echo "                PYTHONS=\"3.6 3.13\" narrows both"
+	@echo "make wheel      the release wheel, manylinux2014, in dist/"
+	@echo "make bench      the backport beside the standard library's"
+	@echo "make clean      remove what all of these made"
+
+demo:
+	@python=$$(sh dev/preflight.sh "$(PYTHON)" rust cc venv) \
+	&& echo "building and installing for $$python" \
+	&& python=$$("$$python" dev/environments.py demo "$$python") \
+	&& "$$python" -m shared_numpy demo
+
+test test-full wheel bench:
+	@python=$$(sh dev/preflight.sh "$(PYTHON)" rust lint cc objdump venv) \
+	&& exec "$$python" -u dev/matrix.py $@ $(PYTHONS)
+
+clean:
+	rm -rf build dist target

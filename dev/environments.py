@@ -1,0 +1,84 @@
+"""Virtual environments under ``build/envs``, made once and kept.
+
+``python3 dev/environments.py demo PYTHON`` builds the package from the checkout,
+installs it into an environment of that interpreter and prints its python.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+
+from interpreters import version_of
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+ENVIRONMENTS = os.path.join(ROOT, "build", "envs")
+
+
+def run(command, **options):
+    """Run a command quietly; on failure show what it printed, and stop."""
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        universal_newlines=True,
+        cwd=ROOT,
+        **options
+    )
+    output = process.communicate()[0]
+    if process.returncode:
+        sys.stdout.write(output)
+        sys.exit("failed: " + " ".join(command))
+    return output
+
+
+def make(name, executable, packages):
+    """Return the python of the environment `name`, made anew if it is outdated.
+
+    Parameters
+    ----------
+    name : str
+        Folder under ``build/envs``.
+    executable : str
+        The interpreter to make it with.
+    packages : list of str
+        What pip installs.
+    """
+    folder = os.path.join(ENVIRONMENTS, name)
+    python = os.path.join(folder, "bin", "python")
+    wanted = hashlib.sha256(
+        repr((executable, version_of(executable), sorted(packages))).encode()
+    ).hexdigest()
+    stamp = os.path.join(folder, "stamp")
+    if os.path.exists(stamp) and version_of(python):
+        with open(stamp) as file:
+            if file.read() == wanted:
+                return python
+    shutil.rmtree(folder, ignore_errors=True)
+    run([executable, "-m", "venv", folder])
+    # The pip that comes with 3.6 knows neither pyproject.toml nor manylinux2014.
+    run([python, "-m", "pip", "install", "-q", "-U", "pip"])
+    if packages:
+        run([python, "-m", "pip", "install", "-q"] + packages)
+    with open(stamp, "w") as file:
+        file.write(wanted)
+    return python
+
+
+def demo(executable):
+    """Return a python in which the checkout is built and installed."""
+    version = version_of(executable)
+    if version is None or version < (3, 6):
+        sys.exit(executable + " is no CPython from 3.6 on")
+    # numpy from a wheel: without one for this interpreter, say so at once.
+    python = make("demo-%d.%d" % version[:2], executable, ["--prefer-binary", "numpy>=1.17"])
+    run([python, "-m", "pip", "install", "-q", "--no-deps", "--force-reinstall", "."])
+    return python
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] != ["demo"] or len(sys.argv) != 3:
+        sys.exit(__doc__)
+    print(demo(shutil.which(sys.argv[2]) or sys.argv[2]))

@@ -1,0 +1,282 @@
+"""Runs every check on every CPython of the machine, and tells what passed.
+
+    python3 dev/matrix.py test [3.6 3.13 ...]
+    python3 dev/matrix.py test-full [3.6 3.13 ...]
+    python3 dev/matrix.py wheel
+    python3 dev/matrix.py bench [3.6 3.13 ...]
+
+`test` runs the suites in full on the oldest, on 3.8 and on the newest of the
+interpreters and without the slow tests on the others; `test-full` in full on
+all. In CI (the variable CI is set) 3.6 and 3.7 must be there.
+"""
+
+import collections
+import glob
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree
+
+import environments
+import interpreters
+from environments import ROOT
+
+DIST = os.path.join(ROOT, "dist")
+REPORTS = os.path.join(ROOT, "build", "reports")
+SOURCES = ["shared_memory", "tests", "cpython_tests", "dev", "benchmarks"]
+TEST_PACKAGES = ["numpy>=1.17", "pytest", "hypothesis"]
+BUILD_PACKAGES = ["maturin>=1,<2", "ziglang"]
+
+# The release wheel runs on systems with this glibc and later.
+GLIBC = (2, 17)
+
+# Name of a suite -> pytest's arguments.
+SUITES = collections.OrderedDict([("tests", ["tests"])])
+SUITE_SECONDS = 1500
+
+Result = collections.namedtuple("Result", "passed failed skipped seconds")
+
+
+def say(text):
+    print("\n=== " + text, flush=True)
+
+
+def check(title, command, **options):
+    """Run a command in sight; stop everything if it fails."""
+    say(title)
+    print("$ " + " ".join(command), flush=True)
+    if subprocess.call(command, cwd=ROOT, stdin=subprocess.DEVNULL, **options):
+        sys.exit("FAILED: " + title)
+
+
+def path_without_python():
+    """Return a PATH on which cargo and the linker are, and no interpreter."""
+    folder = os.path.join(ROOT, "build", "nopython")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(folder)
+    for tool in ("cargo", "rustc", "rustdoc", "rustup", "cc", "gcc", "ld", "as", "ar"):
+        found = shutil.which(tool)
+        if found:
+            os.symlink(found, os.path.join(folder, tool))
+    return folder
+
+
+def check_rust():
+    check("format", ["cargo", "fmt", "--check"])
+    clippy = ["cargo", "clippy", "--locked", "--all-targets"]
+    check("clippy, extension", clippy + ["--", "-D", "warnings"])
+    check("clippy, core", clippy + ["--no-default-features", "--", "-D", "warnings"])
+    check(
+        "core, with no interpreter on PATH",
+        ["cargo", "test", "--locked", "--no-default-features"],
+        env=dict(os.environ, PATH=path_without_python()),
+    )
+
+
+def builder():
+    """Return a python that has maturin, of the newest interpreter."""
+    version, executable = list(interpreters.find_all().items())[-1]
+    if version == "3.6":
+        sys.exit("maturin 1 needs CPython 3.7 or later; only 3.6 was found")
+    return environments.make("build", executable, BUILD_PACKAGES)
+
+
+def build_wheel():
+    """Build the release wheel and return its path."""
+    python = builder()
+    shutil.rmtree(DIST, ignore_errors=True)
+    path = os.path.dirname(python) + os.pathsep + os.environ["PATH"]
+    check(
+        "release wheel",
+        [python, "-m", "maturin", "build", "--release", "--locked", "--zig"]
+        + ["--compatibility", "manylinux2014", "--out", DIST],
+        env=dict(os.environ, PATH=path),
+    )
+    (wheel,) = glob.glob(os.path.join(DIST, "*.whl"))
+    name = os.path.basename(wheel)
+    if "-cp36-abi3-" not in name or "manylinux2014" not in name:
+        sys.exit("FAILED: %s is no cp36-abi3 wheel for manylinux2014" % name)
+    check_symbols(wheel)
+    return wheel
+
+
+def check_symbols(wheel):
+    """Stop if the extension asks for a newer glibc than `GLIBC`."""
+    folder = os.path.join(ROOT, "build", "symbols")
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.unpack_archive(wheel, folder, "zip")
+    (extension,) = glob.glob(os.path.join(folder, "shared_numpy", "*.so"))
+    table = environments.run(["objdump", "-T", extension])
+    versions = {
+        tuple(map(int, version.split(".")))
+        for version in re.findall(r"GLIBC_([0-9.]+)", table)
+    }
+    if not versions:
+        sys.exit("FAILED: objdump shows no symbol of glibc")
+    latest = ".".join(map(str, max(versions)))
+    print("newest symbol: GLIBC_" + latest)
+    if max(versions) > GLIBC:
+        sys.exit("FAILED: a symbol of GLIBC_%s is newer than %d.%d" % ((latest,) + GLIBC))
+
+
+def build_sdist():
+    """Build the source distribution and return its path."""
+    check("source distribution", [builder(), "-m", "maturin", "sdist", "--out", DIST])
+    (sdist,) = glob.glob(os.path.join(DIST, "*.tar.gz"))
+    return sdist
+
+
+def check_source_installs(pythons, sources, versions):
+    """Install from each source on each version, and run the demo in small."""
+    for version in versions:
+        for source in sources:
+            python = environments.make(
+                "source-" + version, pythons[version], ["--prefer-binary", "numpy>=1.17"]
+            )
+            title = "pip install %s on %s" % (os.path.relpath(source, ROOT), version)
+            install = [python, "-m", "pip", "install", "-q", "--no-deps", "--force-reinstall"]
+            check(title, install + [source])
+            check(
+                "demo on " + version,
+                [python, "-m", "shared_numpy", "demo", "--frames", "2", "--side", "500"],
+            )
+
+
+def run_suite(python, version, suite, full):
+    """Run a suite and return its result; what pytest prints is seen."""
+    report = os.path.join(REPORTS, "%s-%s.xml" % (suite, version))
+    command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    command += ["--junitxml", report] + SUITES[suite]
+    if not full:
+        command += ["-m", "not slow"]
+    say("%s on %s%s" % (suite, version, "" if full else ", without the slow ones"))
+    start = time.monotonic()
+    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL)
+    try:
+        code = process.wait(SUITE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        sys.exit("FAILED: %s on %s took over %d s" % (suite, version, SUITE_SECONDS))
+    seconds = time.monotonic() - start
+    if not os.path.exists(report):
+        sys.exit("FAILED: %s on %s ended with %d and no report" % (suite, version, code))
+    cases = xml.etree.ElementTree.parse(report).iter("testcase")
+    passed, failed, skipped = 0, 0, []
+    for case in cases:
+        kinds = {child.tag: child for child in case}
+        if "failure" in kinds or "error" in kinds:
+            failed += 1
+        elif "skipped" in kinds:
+            skipped.append((case.get("name"), kinds["skipped"].get("message")))
+        else:
+            passed += 1
+    if (code or not passed) and not failed:
+        failed = 1
+    return Result(passed, failed, skipped, seconds)
+
+
+def table(results, missing):
+    """Print interpreter x suite, then why tests were skipped."""
+    say("summary")
+    suites = list(SUITES)
+    row = "{:8}" + " {:>34}" * len(suites)
+    print(row.format("CPython", *suites))
+    for version, found in results.items():
+        cells = []
+        for suite in suites:
+            result = found[suite]
+            cells.append(
+                "{} passed, {} failed, {} skipped".format(
+                    result.passed, result.failed, len(result.skipped)
+                )
+            )
+        print(row.format(version, *cells))
+    for version in missing:
+        print("{:8} not on this machine: skipped".format(version))
+    reasons = collections.OrderedDict()
+    for version, found in results.items():
+        for result in found.values():
+            for name, reason in result.skipped:
+                reasons.setdefault((name, reason), []).append(version)
+    for (name, reason), versions in reasons.items():
+        print("skipped on {}: {}: {}".format(", ".join(versions), name, reason))
+    passed = sum(result.passed for found in results.values() for result in found.values())
+    failed = sum(result.failed for found in results.values() for result in found.values())
+    print("\n%d passed, %d failed" % (passed, failed), flush=True)
+    return failed
+
+
+def test(pythons, missing, complete):
+    """Run everything; return the number of failed tests."""
+    start = time.monotonic()
+    oldest, latest = list(pythons)[0], list(pythons)[-1]
+    check_rust()
+    wheel = build_wheel()
+    sdist = build_sdist()
+    if complete:
+        check_source_installs(pythons, [ROOT, sdist], pythons)
+    else:
+        check_source_installs(pythons, [sdist], sorted({oldest, latest}))
+    shutil.rmtree(REPORTS, ignore_errors=True)
+    os.makedirs(REPORTS)
+    results = collections.OrderedDict()
+    for version, executable in pythons.items():
+        python = environments.make("test-" + version, executable, TEST_PACKAGES)
+        install = [python, "-m", "pip", "install", "-q", "--no-deps", "--force-reinstall"]
+        environments.run(install + [wheel])
+        if version == oldest:
+            check(
+                "every file is syntax of " + version,
+                [python, "-m", "compileall", "-q", "-f"] + SOURCES,
+            )
+        full = complete or version in (oldest, "3.8", latest)
+        results[version] = collections.OrderedDict(
+            (suite, run_suite(python, version, suite, full)) for suite in SUITES
+        )
+    failed = table(results, missing)
+    print("%.0f minutes" % ((time.monotonic() - start) / 60))
+    return failed
+
+
+def bench(pythons):
+    wheel = build_wheel()
+    for version, executable in pythons.items():
+        peers = ["shared-memory38"] if version in ("3.6", "3.7") else []
+        python = environments.make("bench-" + version, executable, ["numpy>=1.17"] + peers)
+        environments.run([python, "-m", "pip", "install", "-q", "--no-deps", "--force-reinstall", wheel])
+        check("backport on " + version, [python, "benchmarks/backport.py"])
+
+
+def main():
+    if len(sys.argv) < 2 or sys.argv[1] not in ("test", "test-full", "wheel", "bench"):
+        sys.exit(__doc__)
+    command, wanted = sys.argv[1], sys.argv[2:]
+    pythons = interpreters.find_all()
+    known = ["3.%d" % minor for minor in range(interpreters.OLDEST, interpreters.NEWEST + 1)]
+    for version in wanted:
+        if version not in pythons:
+            sys.exit("CPython %s is not on this machine; found: %s" % (version, ", ".join(pythons)))
+    missing = [version for version in known if version not in pythons]
+    if os.environ.get("CI") and {"3.6", "3.7"} & set(missing):
+        sys.exit("FAILED: CI needs CPython 3.6 and 3.7; found: " + ", ".join(pythons))
+    if not pythons:
+        sys.exit("no CPython from %s to %s was found" % (known[0], known[-1]))
+    if command in ("wheel", "bench"):
+        if command == "wheel":
+            build_wheel()
+        else:
+            bench(collections.OrderedDict((v, pythons[v]) for v in wanted or pythons))
+        return
+    if wanted:
+        pythons = collections.OrderedDict((v, pythons[v]) for v in known if v in wanted)
+        missing = []
+    if test(pythons, missing, command == "test-full"):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

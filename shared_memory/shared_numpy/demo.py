@@ -1,0 +1,180 @@
+"""The main job, on real data: ``python -m shared_numpy demo``.
+
+A parent hands frames to a worker, which changes every pixel; the parent checks
+every pixel of what it gets back. Once the frames are pickled through a pipe,
+once they stay in shared memory and only their name and shape travel.
+"""
+
+import multiprocessing
+import os
+import platform
+import time
+
+from . import __version__
+from .shared_memory import ShareableList, SharedMemory
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Optional
+
+FRAMES = 10
+SIDE = 3000
+DTYPE = "float32"
+
+
+def brighten(array: "Any") -> None:
+    """Change every pixel of `array` in place."""
+    array += 1
+
+
+def worker(connection: "Any") -> None:
+    """Change frames until None comes.
+
+    A frame arrives as an array, by value, or as the name and shape of one that
+    lies in shared memory.
+    """
+    import numpy as np
+
+    attached = None  # type: Optional[SharedMemory]
+    while True:
+        message = connection.recv()
+        if message is None:
+            break
+        if isinstance(message, np.ndarray):
+            brighten(message)
+            connection.send(message)
+            continue
+        name, shape = message
+        if attached is None or attached.name != name:
+            attached = SharedMemory(name)
+        brighten(np.ndarray(shape, DTYPE, buffer=attached.buf))
+        connection.send(None)
+    if attached is not None:
+        attached.close()
+
+
+def pattern(number, side):
+    """Return the rows of frame `number`: each differs from every other frame's."""
+    import numpy as np
+
+    return np.arange(side, dtype=DTYPE) + 7 * number
+
+
+def check(array, number):
+    """Fail unless every pixel is that of frame `number` after `brighten`."""
+    expected = pattern(number, array.shape[1]) + 1
+    if not (array == expected).all():
+        raise AssertionError("frame {} came back wrong".format(number))
+
+
+def pickled(connection, frames, side):
+    """Write the frames and send them by value; return the seconds it took."""
+    import numpy as np
+
+    frame = np.empty((side, side), DTYPE)
+    total = 0.0
+    for number in range(frames):
+        start = time.perf_counter()
+        frame[:] = pattern(number, side)
+        connection.send(frame)
+        result = connection.recv()
+        total += time.perf_counter() - start
+        check(result, number)
+    return total
+
+
+def shared(connection, frames, side, shm):
+    """Write the frames and send them by name; return the seconds it took."""
+    import numpy as np
+
+    frame = np.ndarray((side, side), DTYPE, buffer=shm.buf)
+    total = 0.0
+    for number in range(frames):
+        start = time.perf_counter()
+        frame[:] = pattern(number, side)
+        connection.send((shm.name, frame.shape))
+        connection.recv()
+        total += time.perf_counter() - start
+        check(frame, number)
+    return total
+
+
+def exists(name):
+    """Tell whether there is a segment of that name."""
+    try:
+        SharedMemory(name, track=False).close()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def edit(name: str) -> None:
+    """Change the list that the parent shares."""
+    settings = ShareableList(name=name)
+    settings[0] = "finished"
+    settings[1] += 1
+    settings[3] = None
+    settings.shm.close()
+
+
+def run(frames: int = FRAMES, side: int = SIDE) -> None:
+    """Show the main job and what it costs.
+
+    Parameters
+    ----------
+    frames : int
+        How many frames to send.
+    side : int
+        Rows and columns of a frame of float32.
+
+    Raises
+    ------
+    AssertionError
+        Something came back wrong or was left behind.
+    OSError
+        There is no room for one frame in shared memory.
+    """
+    import numpy as np
+
+    size = side * side * np.dtype(DTYPE).itemsize
+    print(
+        "shared_numpy {}, CPython {}, numpy {}, {} CPUs".format(
+            __version__, platform.python_version(), np.__version__, os.cpu_count()
+        )
+    )
+    print(
+        "{} frames of {} x {} {} ({:.0f} MB each): written by the parent, changed by "
+        "a worker, checked by the parent".format(frames, side, side, DTYPE, size / 1e6)
+    )
+    shm = SharedMemory(create=True, size=size)
+    parent, child = multiprocessing.Pipe()
+    process = multiprocessing.Process(target=worker, args=(child,))
+    process.start()
+    try:
+        by_value = pickled(parent, frames, side)
+        print("  pickled through a pipe: {:8.1f} ms a frame".format(by_value / frames * 1e3))
+        by_name = shared(parent, frames, side, shm)
+        print("  in shared memory:       {:8.1f} ms a frame".format(by_name / frames * 1e3))
+        print("  ratio:                  {:8.1f}".format(by_value / by_name))
+    finally:
+        parent.send(None)
+        process.join()
+        shm.close()
+        shm.unlink()
+
+    settings = ShareableList(["running", 41, 2.5, True])
+    try:
+        editor = multiprocessing.Process(target=edit, args=(settings.shm.name,))
+        editor.start()
+        editor.join()
+        print("a list that another process changed: {}".format(list(settings)))
+        if list(settings) != ["finished", 42, 2.5, None]:
+            raise AssertionError("the list is wrong")
+    finally:
+        settings.shm.close()
+        settings.shm.unlink()
+
+    left = [name for name in (shm.name, settings.shm.name) if exists(name)]
+    if left:
+        raise AssertionError("left behind: {}".format(left))
+    print("nothing is left behind: {} and {} are gone".format(shm.name, settings.shm.name))
