@@ -15,9 +15,12 @@ SOURCE = os.path.join(ROOT, "shared_memory", "shared_numpy")
 # From the ground up; a module may import only what stands before its row.
 LAYERS = [
     {"_core"},
-    {"_posixshmem", "_list_layout", "resource_tracker"},
+    {"_posixshmem", "_list_layout"},
+    {"_tracker_py37"},
+    {"resource_tracker"},
     {"shared_memory"},
-    {"demo"},
+    {"managers"},
+    {"backport", "demo"},
     {"__init__", "__main__"},
 ]
 
@@ -71,6 +74,7 @@ print(sorted(name.split(".")[0] for name in set(sys.modules) - before))
     [
         "import shared_numpy",
         "from shared_numpy import shared_memory",
+        "from shared_numpy import managers, resource_tracker, backport",
         "import shared_numpy as snp; snp.SharedMemory, snp.ShareableList",
         "from shared_numpy import *",
     ],

@@ -303,9 +303,9 @@ print(ascii(list(sl)))
 sl[0] = None
 sl[3] = "changed"
 sl.shm.close()
-if sys.version_info >= (3, 8):  # An attached segment is the tracker's, too.
-    from multiprocessing import resource_tracker
-    resource_tracker.unregister(sl.shm._name, "shared_memory")
+# Not a child of the process that made it: the tracker here must leave it alone.
+from shared_numpy import resource_tracker
+resource_tracker.unregister(sl.shm._name, "shared_memory")
 """,
         sl.shm.name,
     )

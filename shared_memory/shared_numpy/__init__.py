@@ -5,9 +5,13 @@ The map of the package, from the ground up; imports point down only:
 ==================  ========================================================
 `_core`             the extension module, written in Rust
 `_posixshmem`       ``shm_open`` and ``shm_unlink``
+`_tracker_py37`     the resource tracker of CPython 3.6 and 3.7
+`resource_tracker`  that one, or the standard library's
 `_list_layout`      how a `ShareableList` lies in its segment
 `shared_memory`     `SharedMemory` and `ShareableList`: a backport of CPython
                     3.8's ``multiprocessing.shared_memory``
+`managers`          `SharedMemoryManager`
+`backport`          on request, all this in the standard library's places
 `demo`              what ``python -m shared_numpy demo`` shows
 ==================  ========================================================
 
@@ -21,18 +25,30 @@ from importlib import import_module
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from . import demo, shared_memory
+    from . import backport, demo, managers, resource_tracker, shared_memory
     from ._core import __version__
+    from .managers import SharedMemoryManager
     from .shared_memory import ShareableList, SharedMemory
 
-__all__ = ["ShareableList", "SharedMemory", "shared_memory"]
+__all__ = [
+    "ShareableList",
+    "SharedMemory",
+    "SharedMemoryManager",
+    "backport",
+    "managers",
+    "resource_tracker",
+    "shared_memory",
+]
 
-_MODULES = frozenset(["demo", "shared_memory"])
+_MODULES = frozenset(
+    ["backport", "demo", "managers", "resource_tracker", "shared_memory"]
+)
 
 # Public name -> the module that defines it.
 _HOMES = {
     "ShareableList": "shared_memory",
     "SharedMemory": "shared_memory",
+    "SharedMemoryManager": "managers",
     "__version__": "_core",
 }
 

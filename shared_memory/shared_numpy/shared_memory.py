@@ -70,7 +70,7 @@ _kept = {}  # type: dict
 def _keep(mapping, view):
     """Keep `mapping` for as long as the released memoryview `view` lives.
 
-    Before 1.20, ``np.frombuffer(shm.buf)`` refers to nothing but that object.
+    Before 1.22, ``np.frombuffer(shm.buf)`` refers to nothing but that object.
     """
     key = object()
     _kept[key] = weakref.ref(view, lambda _: _kept.pop(key)), mapping
@@ -166,9 +166,14 @@ class SharedMemory:
         # bytecodes. The descriptor is stored by the call that gets it, with no
         # bytecode between, so that the handler below always knows of it.
         opened = []  # type: list
+        registered = False
         try:
             self._open(name, opened)
             self._fd = opened[0]
+            if self._track and exclusive:
+                # At once: until then a kill of all processes leaves the segment.
+                resource_tracker.register(self._name, "shared_memory")
+                registered = True
             if create:
                 self._allocate(size, reserve)
             if reserve:
@@ -176,17 +181,19 @@ class SharedMemory:
             self._mmap = mmap.mmap(self._fd, 0)  # All of it, in one call.
             self._size = len(self._mmap)
             self._buf = memoryview(self._mmap)
-            if self._track:
+            if self._track and not exclusive:
                 resource_tracker.register(self._name, "shared_memory")
         except BaseException:
-            made = self._name if exclusive and opened else None
+            path = self._name
             self._buf = self._mmap = self._name = None
             self._fd = -1
             for fd in opened:
                 os.close(fd)
-            if made is not None:
+            if exclusive and opened:
                 with suppress(FileNotFoundError):
-                    _posixshmem.shm_unlink(made)
+                    _posixshmem.shm_unlink(path)
+                if registered:
+                    resource_tracker.unregister(path, "shared_memory")
             raise
 
     def _open(self, name, opened):
@@ -197,13 +204,17 @@ class SharedMemory:
         while True:
             self._name = _make_filename() if name is None else "/" + name
             call = partial(_posixshmem.shm_open, self._name, self._flags)
+            expected = name is None and self._track
+            if expected:
+                resource_tracker.expect(self._name, "shared_memory")
             try:
                 opened.extend(map(call, (self._mode,)))
-            except FileExistsError:
-                if name is None:
-                    continue
-                raise
-            return
+                return
+            except BaseException as error:
+                if expected:
+                    resource_tracker.forget(self._name, "shared_memory")
+                if name is not None or not isinstance(error, FileExistsError):
+                    raise
 
     def _allocate(self, size, reserve):
         """Give a new segment its size, if there is room for it."""

@@ -1,0 +1,378 @@
+"""The resource tracker on CPython 3.6 and 3.7; delete it with them.
+
+The twin of ``multiprocessing.resource_tracker``, which comes with 3.8. There
+is one tracker process for a process tree. It learns the names of semaphores and
+shared memory from all processes of the tree, and when the last of them is gone
+it removes what is left. The messages are lines of ASCII on a socket that the
+tree inherits, ``COMMAND:name:type``; each is one write, which the kernel keeps
+whole.
+
+3.6 and 3.7 have ``multiprocessing.semaphore_tracker``, whose descriptor gets
+lost in children. No file of the interpreter is changed; `take_over` puts this
+tracker in its place in the running process:
+
+* The functions and the object that the standard library looks up there at each
+  call become ours. Names that were registered before stay with the old one.
+* A channel inherited from a parent is recognised by being a socket: the old
+  tracker's are pipes.
+* What a process hands on to the processes it makes, its ``_config``, becomes an
+  `Inheritance`. It starts the tracker before the first child exists, and takes
+  the channel and this module along to children of any start method, also to
+  those that never import the package.
+
+Differences from 3.8's: a name that would break the protocol is refused where it
+is sent; `expect` closes the gap between the making of a segment and its
+registration, so that a kill in between leaves nothing; unregistering does not
+ask first whether the tracker lives.
+"""
+
+import os
+import signal
+import socket
+import stat
+import sys
+import threading
+import warnings
+
+import _multiprocessing
+from multiprocessing import context, process, semaphore_tracker, spawn, util
+
+from ._posixshmem import shm_unlink
+
+# How the tracker removes what is left, by type.
+_CLEANUP_FUNCS = {
+    "noop": lambda name: None,
+    "semaphore": _multiprocessing.sem_unlink,
+    "shared_memory": shm_unlink,
+    "dummy": lambda name: None,  # CPython's tests leave some behind.
+}
+
+_IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_LONGEST_NAME = 512
+_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def _is_channel(fd):
+    """Tell whether `fd` is a channel to a tracker of ours."""
+    try:
+        return stat.S_ISSOCK(os.fstat(fd).st_mode)
+    except OSError:
+        return False
+
+
+class ResourceTracker:
+    """This process's end of the tracker; starts it when it is first needed."""
+
+    def __init__(self):
+        self._channel = None
+        self._pid = None  # Of the tracker, if this process started it.
+        self._exitcode = None
+        self._lock = threading.Lock()
+        self._lock_owner = os.getpid()
+
+    @property
+    def _fd(self):
+        """The channel, or None. ``multiprocessing`` reads and assigns it."""
+        return self._channel
+
+    @_fd.setter
+    def _fd(self, fd):
+        # The fork server's children are given what their parent uses: a pipe,
+        # if that one does not know this module.
+        if fd is not None and _is_channel(fd):
+            self._replace(fd, None)
+
+    def _replace(self, fd, pid):
+        old, self._channel, self._pid = self._channel, fd, pid
+        if old is not None and old != fd:
+            os.close(old)
+
+    def _guard(self):
+        """Return the lock that is held while a tracker is started."""
+        if self._lock_owner != os.getpid():
+            # Forked, maybe while another thread of the parent held it.
+            self._lock, self._lock_owner = threading.Lock(), os.getpid()
+        return self._lock
+
+    def getfd(self):
+        """Return the channel's descriptor; the tracker runs then."""
+        self.ensure_running()
+        return self._channel
+
+    def ensure_running(self):
+        """Start the tracker unless it runs, in any process of the tree."""
+        with self._guard():
+            if self._channel is not None:
+                if self._check_alive():
+                    return
+                self._reap()
+                warnings.warn(
+                    "resource_tracker: process died unexpectedly, relaunching.  "
+                    "Some resources might leak."
+                )
+            self._launch()
+
+    def _check_alive(self):
+        """Tell whether the tracker still reads."""
+        try:
+            os.write(self._channel, b"PROBE:0:noop\n")
+        except OSError:
+            return False
+        return True
+
+    def _reap(self):
+        """Forget a tracker that has ended or is about to."""
+        fd, pid = self._channel, self._pid
+        self._channel = self._pid = None
+        os.close(fd)
+        if pid is not None:
+            try:
+                status = os.waitpid(pid, 0)[1]
+            except ChildProcessError:
+                return
+            if os.WIFEXITED(status):
+                self._exitcode = os.WEXITSTATUS(status)
+            else:
+                self._exitcode = -os.WTERMSIG(status)
+
+    def _launch(self):
+        code = (
+            "import sys; sys.path.append({!r}); "
+            "from shared_numpy._tracker_py37 import main; sys.exit(main({}))"
+        )
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            passed = [theirs.fileno()]
+            try:
+                passed.append(sys.stderr.fileno())
+            except Exception:
+                pass  # It has none: what the tracker says is lost.
+            executable = spawn.get_executable()
+            command = [executable] + util._args_from_interpreter_flags()
+            command += ["-c", code.format(_ROOT, theirs.fileno())]
+            # Blocked until the tracker ignores them: it must not die before.
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED_SIGNALS)
+            try:
+                pid = util.spawnv_passfds(executable, command, passed)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            self._replace(ours.detach(), pid)
+            self._exitcode = None
+
+    def _stop(self):
+        """End the tracker, and wait for its end if this process started it."""
+        with self._guard():
+            if self._channel is not None:
+                self._reap()
+
+    def register(self, name, rtype):
+        """Let the tracker remove `name` if the tree does not."""
+        self._send("REGISTER", name, rtype)
+
+    def unregister(self, name, rtype):
+        """Tell the tracker that `name` has been removed."""
+        self._send("UNREGISTER", name, rtype)
+
+    def expect(self, name, rtype):
+        """Announce that `name`, which nobody else can have, will be made.
+
+        Registering it ends that. If the tree ends before, the tracker removes
+        it, and says nothing if it was never made.
+        """
+        self._send("EXPECT", name, rtype)
+
+    def forget(self, name, rtype):
+        """Take back `expect`; a registration of `name` stays."""
+        self._send("FORGET", name, rtype)
+
+    def _send(self, command, name, rtype):
+        if len(name) > _LONGEST_NAME:
+            raise ValueError("name too long")
+        for character in name:
+            if character in "\n\0:":
+                raise ValueError(
+                    "the resource tracker cannot take the name {!r}: it contains {!r}. "
+                    "Choose another, or use track=False".format(name, character)
+                )
+        message = "{}:{}:{}\n".format(command, name, rtype).encode("ascii")
+        if self._channel is not None:
+            try:
+                os.write(self._channel, message)
+                return
+            except OSError:
+                pass  # The tracker is gone; a new one is started.
+        self.ensure_running()
+        os.write(self._channel, message)
+
+
+_resource_tracker = ResourceTracker()
+ensure_running = _resource_tracker.ensure_running
+register = _resource_tracker.register
+unregister = _resource_tracker.unregister
+expect = _resource_tracker.expect
+forget = _resource_tracker.forget
+getfd = _resource_tracker.getfd
+
+
+class _Semaphores:
+    """The functions that ``multiprocessing.synchronize`` calls."""
+
+    def __init__(self):
+        self.old = None  # A tracker of the standard library that was running.
+        self.names = set()
+
+    def register(self, name):
+        """Register a semaphore."""
+        register(name, "semaphore")
+        self.names.add(name)
+
+    def unregister(self, name):
+        """Unregister a semaphore from the tracker that has it."""
+        if name in self.names or self.old is None:
+            self.names.discard(name)
+            unregister(name, "semaphore")
+        else:
+            self.old.unregister(name)
+
+
+_semaphores = _Semaphores()
+
+
+class Inheritance(dict):
+    """The ``_config`` of a process: every process that it makes gets a copy."""
+
+    def copy(self):
+        """Copy it for a new child; the tracker has to run before that starts."""
+        ensure_running()
+        return Inheritance(self)
+
+    def __reduce__(self):
+        popen = context.get_spawning_popen()
+        handle = None
+        if popen is not None:
+            fd = getfd()
+            if popen.method == "spawn" and fd in popen._fds:
+                # It is being passed on already, and must not be passed twice.
+                handle = popen.DupFd(fd)
+            else:
+                from multiprocessing.reduction import DupFd
+
+                handle = DupFd(fd)
+        return _inherit, (dict(self), handle)
+
+
+def _inherit(values, handle):
+    """Make the `Inheritance` of a spawned process, in that process."""
+    take_over()
+    if handle is not None:
+        fd = handle.detach()
+        if _resource_tracker._fd is None:
+            _resource_tracker._fd = fd
+        elif _resource_tracker._fd != fd:
+            os.close(fd)  # Another descriptor of the same channel.
+    return Inheritance(values)
+
+
+def take_over():
+    """Put this tracker in the place of ``multiprocessing.semaphore_tracker``'s."""
+    old = semaphore_tracker._semaphore_tracker
+    if old is not _resource_tracker:
+        _resource_tracker._fd = old._fd
+        _semaphores.old = old if old._pid is not None else None
+        semaphore_tracker._semaphore_tracker = _resource_tracker
+        semaphore_tracker.ensure_running = ensure_running
+        semaphore_tracker.getfd = getfd
+        semaphore_tracker.register = _semaphores.register
+        semaphore_tracker.unregister = _semaphores.unregister
+    current = process.current_process()
+    if not isinstance(current._config, Inheritance):
+        current._config = Inheritance(current._config)
+
+
+class _Ledger:
+    """What the tracker knows."""
+
+    def __init__(self):
+        self.held = {rtype: set() for rtype in _CLEANUP_FUNCS}
+        self.expected = {rtype: set() for rtype in _CLEANUP_FUNCS}
+
+    def note(self, line):
+        """Follow one message."""
+        # Two fields are the standard library's form, for semaphores.
+        command, name, rtype = (line + ":semaphore").split(":")[:3]
+        if rtype not in self.held:
+            raise ValueError(
+                "Cannot register {} for automatic cleanup: unknown resource type "
+                "{}".format(name, rtype)
+            )
+        held, expected = self.held[rtype], self.expected[rtype]
+        if command == "REGISTER":
+            held.add(name)
+            expected.discard(name)
+        elif command == "UNREGISTER":
+            held.remove(name)
+        elif command == "EXPECT":
+            expected.add(name)
+        elif command == "FORGET":
+            expected.discard(name)
+        elif command != "PROBE":
+            raise RuntimeError("unrecognized command {!r}".format(command))
+
+    def clean(self):
+        """Remove what is left; return whether there was anything."""
+        found = False
+        for rtype, remove in _CLEANUP_FUNCS.items():
+            held = self.held[rtype]
+            made = 0
+            for name in self.expected[rtype] - held:
+                try:
+                    remove(name)
+                except OSError:
+                    continue  # It was never made.
+                made += 1
+            if held or made:
+                found = True
+                warnings.warn(
+                    "resource_tracker: There appear to be {} leaked {} objects to "
+                    "clean up at shutdown".format(len(held) + made, rtype)
+                )
+            for name in held:
+                try:
+                    remove(name)
+                except Exception as error:
+                    warnings.warn("resource_tracker: {!r}: {}".format(name, error))
+        return found
+
+
+def main(fd):
+    """Be the tracker, until the last process of the tree has gone.
+
+    Parameters
+    ----------
+    fd : int
+        The channel's reading end.
+
+    Returns
+    -------
+    int
+        The exit code: 1 if anything had to be removed.
+    """
+    for number in _IGNORED_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _IGNORED_SIGNALS)
+    for stream in (sys.stdin, sys.stdout):
+        try:
+            stream.close()
+        except Exception:
+            pass
+    ledger = _Ledger()
+    try:
+        with open(fd, "rb") as channel:
+            for line in channel:
+                try:
+                    ledger.note(line.strip().decode("ascii"))
+                except Exception:
+                    sys.excepthook(*sys.exc_info())
+    finally:
+        found = ledger.clean()
+    return int(found)
