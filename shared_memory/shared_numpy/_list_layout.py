@@ -55,7 +55,8 @@ def pack_item(value, room=None):
         The item.
     room : int, optional
         Bytes that there are for it. By default it gets the room that it needs:
-        one word, or for a string of n bytes n + 1, rounded up to whole words.
+        one word, or for a string of n characters n + 1 bytes rounded up to whole
+        words, and more where its UTF-8 encoding is longer than that.
 
     Returns
     -------
@@ -80,7 +81,8 @@ def pack_item(value, room=None):
         return FORMAT[kind], CODE[kind], FIXED[kind].pack(value)
     encoded = value.encode("utf-8") if isinstance(value, str) else value
     if room is None:
-        room = WORD * (len(encoded) // WORD + 1)
+        # CPython's rule goes by characters, and is kept where it suffices.
+        room = WORD * max(len(value) // WORD + 1, (len(encoded) + WORD - 1) // WORD)
         if room > _LARGEST_ROOM:
             raise ValueError(
                 "a string of {:,} bytes is too long for a ShareableList, whose items "

@@ -335,8 +335,8 @@ class ShareableList:
     """A list of simple values in a block of shared memory.
 
     Its length is fixed. An item can be replaced by one of another type, and a
-    string by any whose UTF-8 encoding fits the room of the first, which is its
-    length rounded up to the next multiple of 8 bytes.
+    string by any whose UTF-8 encoding fits the room of the first: at least the
+    bytes of its own, rounded up to a multiple of 8.
 
     Parameters
     ----------
