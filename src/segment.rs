@@ -6,38 +6,43 @@ use std::os::fd::BorrowedFd;
 
 /// How much is reserved by one call.
 ///
-/// The kernel gives up all pages of an interrupted call, so a process whose
-/// timer fires more often than a call takes would never get on. 1 MiB takes
+/// Between calls the caller can attend to signals. Kernels differ in what a
+/// signal does to a call: some finish it first, and some give up all of its
+/// pages, so that a long one would never end under a fast timer. 1 MiB takes
 /// well under a millisecond, and the calls' own cost vanishes beside it.
 const CHUNK: u64 = 1 << 20;
 
-/// Takes storage for the first `size` bytes of a segment, so that writing there
-/// can no longer fail for want of memory (which would be a SIGBUS).
-///
-/// Existing bytes keep their values. `done` says how many bytes from the start
-/// have been taken, also when the call fails: after EINTR the caller does what
-/// an interruption means to it, and calls again to go on from there.
-///
-/// # Errors
-/// What `posix_fallocate` reports: ENOSPC when the memory is not there, EINTR.
-pub fn reserve(fd: BorrowedFd<'_>, size: u64, done: &mut u64) -> Result<()> {
-    in_chunks(size, done, |offset, length| {
-        shm::allocate(fd, offset, length)
-    })
+/// Takes storage for a segment, so that writing there can no longer fail for
+/// want of memory (which would be a SIGBUS). Bytes that exist keep their values.
+pub struct Reservation {
+    size: u64,
+    done: u64,
 }
 
-/// The loop of [`reserve`], over any `allocate(offset, length)`.
-fn in_chunks(
-    size: u64,
-    done: &mut u64,
-    mut allocate: impl FnMut(i64, i64) -> Result<()>,
-) -> Result<()> {
-    while *done < size {
-        let length = CHUNK.min(size - *done);
-        allocate(*done as i64, length as i64)?;
-        *done += length;
+impl Reservation {
+    /// Plans to reserve the first `size` bytes; nothing is reserved yet.
+    pub fn new(size: u64) -> Self {
+        Reservation { size, done: 0 }
     }
-    Ok(())
+
+    /// Reserves the next chunk; true when everything is.
+    ///
+    /// # Errors
+    /// What `posix_fallocate` reports: ENOSPC when the memory is not there,
+    /// EINTR. The next call tries the same chunk again.
+    pub fn step(&mut self, fd: BorrowedFd<'_>) -> Result<bool> {
+        self.step_by(|offset, length| shm::allocate(fd, offset, length))
+    }
+
+    /// [`Reservation::step`], over any `allocate(offset, length)`.
+    fn step_by(&mut self, allocate: impl FnOnce(i64, i64) -> Result<()>) -> Result<bool> {
+        let length = CHUNK.min(self.size - self.done);
+        if length > 0 {
+            allocate(self.done as i64, length as i64)?;
+            self.done += length;
+        }
+        Ok(self.done == self.size)
+    }
 }
 
 #[cfg(test)]
@@ -55,38 +60,36 @@ mod tests {
     fn chunks_tile_the_range() {
         for size in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 5 * CHUNK + 7] {
             let mut end = 0;
-            let mut done = 0;
-            let result = in_chunks(size, &mut done, |offset, length| {
-                assert_eq!(offset, end);
-                assert!(length > 0 && length as u64 <= CHUNK);
-                end = offset + length;
-                Ok(())
-            });
-            assert_eq!(result, Ok(()));
-            assert_eq!((end as u64, done), (size, size));
+            let mut reservation = Reservation::new(size);
+            let mut step = || {
+                reservation.step_by(|offset, length| {
+                    assert_eq!(offset, end);
+                    assert!(length > 0 && length as u64 <= CHUNK);
+                    end = offset + length;
+                    Ok(())
+                })
+            };
+            while !step().unwrap() {}
+            assert_eq!(step(), Ok(true));
+            assert_eq!(end as u64, size);
         }
     }
 
     /// After a failure the work goes on with the chunk that failed.
     #[test]
-    fn an_interrupted_chunk_is_repeated() {
+    fn a_failed_chunk_is_repeated() {
         let mut calls = Vec::new();
-        let mut done = 0;
-        let mut attempt = |fails: bool| {
-            in_chunks(2 * CHUNK, &mut done, |offset, _| {
+        let mut reservation = Reservation::new(2 * CHUNK);
+        let mut step = |result: Result<()>| {
+            reservation.step_by(|offset, _| {
                 calls.push(offset as u64);
-                if fails && offset > 0 {
-                    Err(EINTR)
-                } else {
-                    Ok(())
-                }
+                result
             })
         };
-        assert_eq!(attempt(true), Err(EINTR));
-        assert_eq!(attempt(true), Err(EINTR));
-        assert_eq!(attempt(false), Ok(()));
-        assert_eq!(attempt(false), Ok(()));
+        assert_eq!(step(Ok(())), Ok(false));
+        assert_eq!(step(Err(EINTR)), Err(EINTR));
+        assert_eq!(step(Err(EINTR)), Err(EINTR));
+        assert_eq!(step(Ok(())), Ok(true));
         assert_eq!(calls, [0, CHUNK, CHUNK, CHUNK]);
-        assert_eq!(done, 2 * CHUNK);
     }
 }

@@ -235,6 +235,74 @@ def test_a_list_in_a_longer_segment(layout, new_name):
 
 
 @shared_examples
+@given(st.lists(items, min_size=1, max_size=8))
+def test_lists_of_the_other_layout_are_refused(sequence):
+    for cumulative in (False, True):
+        with pytest.raises(ValueError):
+            _list_layout.offsets(_list_layout.pack(sequence, not cumulative), cumulative)
+
+
+@shared_examples
+@given(st.lists(items, min_size=1, max_size=8))
+def test_lists_that_were_cut_are_refused(sequence):
+    for cumulative in (False, True):
+        content = _list_layout.pack(sequence, cumulative)
+        assert len(_list_layout.offsets(content, cumulative)) == len(sequence) + 1
+        for size in range(len(content)):
+            with pytest.raises(ValueError):
+                _list_layout.offsets(content[:size], cumulative)
+
+
+@pytest.mark.parametrize(
+    "table, cumulative",
+    [
+        ((2, 0, 16, 8), True),
+        ((2, 8, 8, 16), True),
+        ((1, 8, 16), True),
+        ((1, 0, 12), True),
+        ((2, 16, -8), False),
+        ((1, 0), False),
+        ((1, 12), False),
+        ((-1, 0), True),
+        ((-1, 8), False),
+    ],
+)
+def test_unsound_tables_are_refused(table, cumulative):
+    content = struct.pack("%dq" % len(table), *table) + bytes(200)
+    with pytest.raises(ValueError):
+        _list_layout.offsets(content, cumulative)
+
+
+class Text(str):
+    pass
+
+
+class Mine(ShareableList):
+    pass
+
+
+def test_subclasses_of_the_item_types(name):
+    for item in (Text("abc"), type("Bytes", (bytes,), {})(b"abc")):
+        with pytest.raises(KeyError) as raised:
+            ShareableList([item], name=name)
+        assert raised.value.args == (type(item),)
+    sl = ShareableList(["abc"], name=name)
+    sl[0] = Text("xyz")
+    assert sl[0] == "xyz" and type(sl[0]) is str
+    sl.shm.close()
+    sl.shm.unlink()
+
+
+def test_subclass_of_the_list(name):
+    sl = Mine([1], name=name)
+    copy = pickle.loads(pickle.dumps(sl))
+    assert type(copy) is Mine and repr(copy).startswith("Mine([1]")
+    copy.shm.close()
+    sl.shm.close()
+    sl.shm.unlink()
+
+
+@shared_examples
 @given(st.binary(min_size=1, max_size=80))
 def test_any_bytes(layout, name, content):
     check_attaching(name, content)

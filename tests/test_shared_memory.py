@@ -77,7 +77,7 @@ class TestArguments:
             SharedMemory(create=True, reserve="yes")
         assert "different from zero" in str(raised.value)
 
-    @pytest.mark.parametrize("reserve", ["yes", 2, []])
+    @pytest.mark.parametrize("reserve", ["yes", 2, [], 0, 1.0])
     def test_reserve_of_a_wrong_type(self, name, reserve):
         with pytest.raises(TypeError) as raised:
             SharedMemory(name, create=True, size=1, reserve=reserve)
@@ -295,6 +295,48 @@ class TestClose:
         del view
         gc.collect()
         shm.close()
+
+    def test_threads_may_close_at_once(self, shm):
+        """No descriptor is closed twice: its number may be another's by then."""
+        errors = []
+
+        def close(segment, barrier):
+            barrier.wait()
+            try:
+                segment.close()
+            except Exception as error:
+                errors.append(error)
+
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            for _ in range(300):
+                segment = SharedMemory(shm.name)
+                barrier = threading.Barrier(2)
+                threads = [
+                    threading.Thread(target=close, args=(segment, barrier))
+                    for _ in range(2)
+                ]
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join()
+        finally:
+            sys.setswitchinterval(interval)
+        assert errors == []
+
+    def test_deleting_with_a_lost_descriptor_is_silent(self, name):
+        run_python(
+            """
+import os, sys
+from shared_numpy.shared_memory import SharedMemory
+shm = SharedMemory(sys.argv[1], create=True, size=64)
+shm.unlink()
+os.close(shm._fd)
+del shm
+""",
+            name,
+        )
 
     def test_deleting_with_an_export_is_silent(self, name):
         output = run_python(
@@ -521,6 +563,54 @@ class TestFailuresLeaveNothing:
                     SharedMemory(create=True, size=10, reserve=True)
                 assert descriptors() == before
 
+    def test_the_tracker_forgets_what_was_not_made(self, name, monkeypatch):
+        """Even if the exception comes right after it was told."""
+        told = []
+
+        class Fault(BaseException):
+            pass
+
+        def fail(*arguments):
+            raise Fault
+
+        monkeypatch.setattr(resource_tracker, "register", lambda *_: told.append("+"))
+        monkeypatch.setattr(resource_tracker, "unregister", lambda *_: told.append("-"))
+        monkeypatch.setattr(mmap, "mmap", fail)
+        with pytest.raises(Fault):
+            SharedMemory(name, create=True, size=10)
+        assert told == ["+", "-"]
+        with pytest.raises(FileNotFoundError):
+            SharedMemory(name)
+        assert told == ["+", "-"]
+
+    def test_a_failure_is_not_hidden_by_cleaning_up(self, name, monkeypatch):
+        def fail(*arguments):
+            os.unlink("/dev/shm/" + name)
+            raise KeyError("the failure")
+
+        monkeypatch.setattr(mmap, "mmap", fail)
+        with pytest.raises(KeyError):
+            SharedMemory(name, create=True, size=10)
+
+    def test_only_a_lack_of_memory_is_called_so(self, name, monkeypatch):
+        def fail(*arguments):
+            raise OSError(errno.EIO, "broken")
+
+        monkeypatch.setattr(shared_memory._core, "reserve", fail)
+        with pytest.raises(OSError) as raised:
+            SharedMemory(name, create=True, size=10, reserve=True)
+        assert raised.value.errno == errno.EIO
+
+    def test_a_failing_unlink_tells_the_tracker_nothing(self, name, monkeypatch):
+        told = []
+        shm = SharedMemory(name, create=True, size=10)
+        shm.close()
+        shm.unlink()
+        monkeypatch.setattr(resource_tracker, "unregister", lambda *_: told.append(1))
+        with pytest.raises(FileNotFoundError):
+            shm.unlink()
+        assert told == []
+
     def test_attaching_never_removes(self, shm, monkeypatch):
         def fail(*arguments):
             raise OSError(errno.ENOMEM, "no memory")
@@ -653,6 +743,21 @@ def test_many_rounds_stay_flat(new_name):
     gc.collect()
     assert descriptors() == before[0]
     assert pages() - before[1] < 256  # 1 MiB, a tenth of a byte per round.
+
+
+@pytest.mark.parametrize("character", [":", "\n", "\u00e9"])
+@pytest.mark.skipif(
+    resource_tracker._ANY_NAME, reason="this version's tracker carries any name"
+)
+def test_names_that_the_tracker_cannot_carry(name, character):
+    odd = name + character
+    with pytest.raises(ValueError) as raised:
+        SharedMemory(odd, create=True, size=1)
+    assert "track=False" in str(raised.value)
+    assert not exists(odd)
+    shm = SharedMemory(odd, create=True, size=1, track=False)
+    shm.close()
+    shm.unlink()
 
 
 def test_track_false_tells_the_tracker_nothing(name, monkeypatch):

@@ -168,11 +168,17 @@ def offsets(buffer, cumulative=CUMULATIVE):
         raise ValueError("no ShareableList: it cannot hold a table of its items")
     table = struct.unpack_from("{}q".format(rows), buffer, WORD)
     if cumulative:
-        ordered = table[0] == 0 and all(a <= b for a, b in zip(table, table[1:]))
-        result = [start + offset for offset in table]
+        ends = table
+        rooms = [end - begin for begin, end in zip(table, table[1:])]
     else:
-        ordered = all(room >= 0 for room in table)
-        result = list(accumulate((start,) + table))
-    if not ordered or result[-1] + (WORD + 1) * number > size:
-        raise ValueError("no ShareableList: its items lie outside of it")
-    return result
+        ends = (0,) + tuple(accumulate(table))
+        rooms = table
+    # The tables of the two layouts never look like each other: one starts with
+    # 0, which is no room of the other.
+    sound = ends[0] == 0 and all(room >= WORD and room % WORD == 0 for room in rooms)
+    if not sound or start + ends[-1] + (WORD + 1) * number > size:
+        raise ValueError(
+            "no ShareableList of this version of Python (3.9 changed the layout): its "
+            "items would lie outside of the segment or of each other"
+        )
+    return [start + end for end in ends]

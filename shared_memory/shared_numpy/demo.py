@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import platform
 import time
+from contextlib import suppress
 
 from . import __version__
 from .shared_memory import ShareableList, SharedMemory
@@ -150,6 +151,7 @@ def run(frames: int = FRAMES, side: int = SIDE) -> None:
     parent, child = multiprocessing.Pipe()
     process = multiprocessing.Process(target=worker, args=(child,))
     process.start()
+    child.close()  # So that a worker's death ends the pipe.
     try:
         by_value = pickled(parent, frames, side)
         print("  pickled through a pipe: {:8.1f} ms a frame".format(by_value / frames * 1e3))
@@ -157,7 +159,8 @@ def run(frames: int = FRAMES, side: int = SIDE) -> None:
         print("  in shared memory:       {:8.1f} ms a frame".format(by_name / frames * 1e3))
         print("  ratio:                  {:8.1f}".format(by_value / by_name))
     finally:
-        parent.send(None)
+        with suppress(BrokenPipeError):
+            parent.send(None)
         process.join()
         shm.close()
         shm.unlink()

@@ -16,44 +16,6 @@ import sys
 
 if sys.version_info >= (3, 8):
     from multiprocessing import resource_tracker as _twin
-    from multiprocessing.resource_tracker import (
-        _CLEANUP_FUNCS,
-        ResourceTracker,
-        _resource_tracker,
-        ensure_running,
-        getfd,
-    )
-
-    # Since then the protocol carries any name.
-    _ANY_NAME = sys.version_info >= (3, 13, 10) and sys.version_info[:3] != (3, 14, 0)
-
-    def register(name: str, rtype: str) -> None:
-        """Let the tracker remove a resource if the process tree does not.
-
-        Parameters
-        ----------
-        name : str
-            Its name, with the slash.
-        rtype : str
-            "shared_memory" or "semaphore".
-
-        Raises
-        ------
-        ValueError
-            The name would break the tracker's protocol.
-        """
-        if not _ANY_NAME:
-            for character in name:
-                if character in "\n\0:":
-                    raise ValueError(
-                        "the resource tracker cannot take the name {!r}: it contains "
-                        "{!r}. Choose another, or use track=False".format(name, character)
-                    )
-        _twin.register(name, rtype)
-
-    def unregister(name: str, rtype: str) -> None:
-        """Tell the tracker that a resource has been removed."""
-        _twin.unregister(name, rtype)
 
     def expect(name: str, rtype: str) -> None:
         """Do nothing: this tracker cannot be told of what is still to be made."""
@@ -63,19 +25,63 @@ if sys.version_info >= (3, 8):
 
 
 else:
-    from ._tracker_py37 import (
-        _CLEANUP_FUNCS,
-        ResourceTracker,
-        _resource_tracker,
-        ensure_running,
-        expect,
-        forget,
-        getfd,
-        register,
-        take_over,
-        unregister,
-    )
+    from . import _tracker_py37 as _twin
+    from ._tracker_py37 import expect, forget
 
-    take_over()
+    _twin.take_over()
+
+# CPython's tests ask for some of these by name.
+_CLEANUP_FUNCS = _twin._CLEANUP_FUNCS
+_resource_tracker = _twin._resource_tracker
+ResourceTracker = _twin.ResourceTracker
+ensure_running = _twin.ensure_running
+getfd = _twin.getfd
 
 __all__ = ["ensure_running", "register", "unregister"]
+
+# Since 3.13.10 and 3.14.1 the protocol carries any name.
+_ANY_NAME = sys.version_info >= (3, 13, 10) and sys.version_info[:3] != (3, 14, 0)
+
+
+def register(name: str, rtype: str) -> None:
+    """Let the tracker remove a resource if the process tree does not.
+
+    Parameters
+    ----------
+    name : str
+        Its name, with the slash.
+    rtype : str
+        "shared_memory" or "semaphore".
+
+    Raises
+    ------
+    ValueError
+        The name would break the tracker's protocol: it is longer than about 500
+        characters, not ASCII, or contains a colon, a newline or a NUL.
+    """
+    _check(name)
+    _twin.register(name, rtype)
+
+
+def unregister(name: str, rtype: str) -> None:
+    """Tell the tracker that a resource has been removed.
+
+    Parameters and errors are those of `register`.
+    """
+    _check(name)
+    _twin.unregister(name, rtype)
+
+
+def _check(name):
+    """Refuse what the tracker would take for something else."""
+    if _ANY_NAME:
+        return
+    if ":" in name or "\n" in name or "\0" in name or not _is_ascii(name):
+        raise ValueError(
+            "the resource tracker cannot take the name {!r}: only ASCII characters "
+            "but colon, newline and NUL. Choose another, or use track=False".format(name)
+        )
+
+
+def _is_ascii(name):
+    return len(name.encode("utf-8", "surrogatepass")) == len(name)

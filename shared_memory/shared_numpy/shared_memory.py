@@ -70,7 +70,8 @@ _kept = {}  # type: dict
 def _keep(mapping, view):
     """Keep `mapping` for as long as the released memoryview `view` lives.
 
-    Before 1.22, ``np.frombuffer(shm.buf)`` refers to nothing but that object.
+    Before 1.22, ``np.frombuffer(shm.buf)`` refers to nothing but that object, and
+    whether a view has such users cannot be seen.
     """
     key = object()
     _kept[key] = weakref.ref(view, lambda _: _kept.pop(key)), mapping
@@ -95,7 +96,7 @@ class SharedMemory:
         None: refuse to create what does not fit the memory that is free now.
         False: check nothing; a write may end the process with SIGBUS when
         memory runs out. True: take all the memory now, so that no later write
-        can fail, on attaching too.
+        can fail; on attaching, the memory that the segment still lacks.
 
     Attributes
     ----------
@@ -156,24 +157,24 @@ class SharedMemory:
         exclusive = bool(self._flags & os.O_EXCL)
         if name is None and not exclusive:
             raise ValueError("'name' can only be None if create=True")
-        if reserve not in (None, False, True):
+        if reserve is not None and not isinstance(reserve, bool):
             raise TypeError(
                 "'reserve' must be None, False or True, not {!r}".format(reserve)
             )
         self._track = bool(track)
 
         # An exception raised by a signal handler can arrive between any two
-        # bytecodes. The descriptor is stored by the call that gets it, with no
+        # bytecodes. What was done is noted by the call that does it, with no
         # bytecode between, so that the handler below always knows of it.
         opened = []  # type: list
-        registered = False
+        registered = []  # type: list
         try:
             self._open(name, opened)
             self._fd = opened[0]
             if self._track and exclusive:
                 # At once: until then a kill of all processes leaves the segment.
-                resource_tracker.register(self._name, "shared_memory")
-                registered = True
+                register = resource_tracker.register
+                registered.extend(map(register, (self._name,), ("shared_memory",)))
             if create:
                 self._allocate(size, reserve)
             if reserve:
@@ -186,7 +187,7 @@ class SharedMemory:
         except BaseException:
             path = self._name
             self._buf = self._mmap = self._name = None
-            self._fd = -1
+            vars(self).pop("_fd", None)
             for fd in opened:
                 os.close(fd)
             if exclusive and opened:
@@ -220,19 +221,24 @@ class SharedMemory:
         """Give a new segment its size, if there is room for it."""
         os.ftruncate(self._fd, size)
         if reserve is not False:
-            room = _core.room(self._fd)
-            if room is not None and size > room:
-                raise self._does_not_fit(size, room)
+            self._refuse_if_larger(size, _core.room(self._fd))
 
     def _reserve(self):
-        """Take all the memory of the segment."""
-        size = os.fstat(self._fd).st_size
+        """Take all the memory of the segment, if there is room for it."""
+        status = os.fstat(self._fd)
+        room = _core.room(self._fd)
+        self._refuse_if_larger(status.st_size - 512 * status.st_blocks, room)
         try:
-            _core.reserve(self._fd, size)
+            _core.reserve(self._fd, status.st_size)
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
-            raise self._does_not_fit(size, _core.room(self._fd)) from None
+            # Others took it since.
+            raise self._does_not_fit(status.st_size, room) from None
+
+    def _refuse_if_larger(self, size, room):
+        if room is not None and size > room:
+            raise self._does_not_fit(size, room)
 
     def _does_not_fit(self, size, room):
         """Make the error for a segment that does not fit."""
@@ -287,21 +293,27 @@ class SharedMemory:
             Slices or other views of `buf` exist. `buf` is None already, and
             closing again succeeds when they are gone.
         """
-        if self._buf is not None:
-            self._buf.release()
-            view = weakref.ref(self._buf)
-            self._buf = None
-            if view() is not None:
-                _keep(self._mmap, view())
-        if self._mmap is not None:
-            if _is_exported(self._mmap):
+        # Other threads may be closing it, too.
+        buf, mapping = self._buf, self._mmap
+        if buf is not None:
+            buf.release()
+            view = weakref.ref(buf)
+            self._buf = buf = None
+            buf = view()
+            if buf is not None:
+                _keep(mapping, buf)
+        if mapping is not None:
+            exported = _is_exported(mapping)
+            mapping = None  # The traceback of the error must not keep it.
+            if exported:
                 raise BufferError("cannot close exported pointers exist")
             # Not closed but let go: an array may refer to it.
             self._mmap = None
         self._close_descriptor()
 
     def _close_descriptor(self):
-        fd, self._fd = self._fd, -1
+        # Taken out in one step, so that no two threads close the same number.
+        fd = vars(self).pop("_fd", -1)
         if fd >= 0:
             os.close(fd)
 
@@ -366,7 +378,12 @@ class ShareableList:
     -----
     Trailing NUL characters of str and bytes items are lost. Access is not
     synchronised: replacing an item while another process reads it can give
-    that process a mixture.
+    that process a mixture, and so can an exception that a signal handler
+    raises in the middle.
+
+    CPython changed the layout with 3.9. A list is laid out as the running
+    interpreter does it, and opens on versions with the same layout; on others
+    it is refused with a ValueError, unless it is empty.
     """
 
     def __init__(

@@ -6,7 +6,8 @@
 
 use super::error::os_error;
 use crate::error::Result;
-use crate::{segment, sys};
+use crate::segment::Reservation;
+use crate::sys;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
@@ -124,8 +125,11 @@ fn reserve(py: Python<'_>, fd: c_int, size: u64) -> PyResult<()> {
             "'size' must fit a signed 64-bit file offset, not {size}"
         )));
     }
-    let mut done = 0;
-    uninterrupted(py, None, || segment::reserve(fd, size, &mut done))
+    let mut reservation = Reservation::new(size);
+    while !uninterrupted(py, None, || reservation.step(fd))? {
+        py.check_signals()?;
+    }
+    Ok(())
 }
 
 /// Lends the descriptor that is the argument `fd`.
