@@ -1,0 +1,495 @@
+"""One tracker serves a process tree, and removes what the tree leaves.
+
+Properties, under fork, spawn and forkserver:
+
+* All processes of a tree use one tracker, on 3.6 and 3.7 also those below a
+  process that never uses the package.
+* What one process makes is not removed because that process ends.
+* After an orderly end nothing is said on stderr and nothing is left.
+* After SIGKILL of all processes but the tracker, nothing is left shortly after.
+* A killed tracker is replaced.
+
+The programs are in `tree_programs.py`. On 3.8 and later the tracker is the
+standard library's, which forked children start for themselves if none runs:
+there the programs start it first.
+"""
+
+import multiprocessing
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT, exists, run_python
+
+from shared_numpy import resource_tracker
+
+PROGRAMS = os.path.join(ROOT, "tests", "tree_programs.py")
+METHODS = ["fork", "spawn", "forkserver"]
+OURS = sys.version_info < (3, 8)
+
+
+@pytest.fixture(params=METHODS)
+def method(request):
+    return request.param
+
+
+@pytest.fixture
+def prefix(new_name):
+    return new_name() + "_"
+
+
+def command(program, method, prefix):
+    return [sys.executable, PROGRAMS, program, method, prefix]
+
+
+def run(program, method, prefix):
+    """Run a program to its end; return what it printed, and stderr."""
+    process = subprocess.Popen(
+        command(program, method, prefix),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+    )
+    try:
+        output, errors = process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    left = [name for name in os.listdir("/dev/shm") if name.startswith(prefix)]
+    for name in left:
+        os.unlink("/dev/shm/" + name)
+    assert process.returncode == 0, errors
+    assert left == []
+    return output.split(), errors
+
+
+@pytest.mark.parametrize(
+    "program, expected",
+    [
+        ("attach", ["6"]),
+        ("child_makes", ["42", "42"]),
+        ("nested", ["1"]),
+        ("pool", ["True"]),
+        ("executor", ["True"]),
+        ("semaphores", ["done"]),
+        ("list", ["2"]),
+        ("kill_child", ["kept"]),
+    ],
+)
+def test_tree(program, expected, method, prefix):
+    assert run(program, method, prefix) == (expected, "")
+
+
+def test_what_is_left_is_removed(method, prefix):
+    untracked = prefix + "b"
+    process = subprocess.Popen(
+        command("leak", method, prefix), stderr=subprocess.PIPE, universal_newlines=True
+    )
+    errors = process.communicate(timeout=60)[1]
+    try:
+        assert not exists(prefix + "a")
+        assert exists(untracked)
+        assert "There appear to be 1 leaked shared_memory objects" in errors
+        assert "Errno" not in errors and "Traceback" not in errors
+    finally:
+        os.unlink("/dev/shm/" + untracked)
+
+
+def start(program, method, prefix, lines):
+    """Start a program; return its process and the lines that it prints first."""
+    process = subprocess.Popen(
+        command(program, method, prefix),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+    )
+    return process, [process.stdout.readline() for _ in range(lines)]
+
+
+def kill(process, pids):
+    """Kill a tree; its fork server, if any, ends with it."""
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    process.wait()
+
+
+def disappear(names, seconds=10):
+    """Wait for segments to go; return those that stay."""
+    end = time.monotonic() + seconds
+    while any(map(exists, names)) and time.monotonic() < end:
+        time.sleep(0.005)
+    return [name for name in names if exists(name)]
+
+
+def test_kill_of_the_whole_tree(method, prefix):
+    process, (pids, names) = start("kill_tree", method, prefix, 2)
+    names = names.split()
+    assert all(map(exists, names))
+    kill(process, map(int, pids.split()))
+    assert disappear(names) == []
+    # The tracker holds stderr; it ends when it has said what it did.
+    errors = process.communicate(timeout=20)[1]
+    assert "There appear to be 7 leaked shared_memory objects" in errors
+    assert "Traceback" not in errors
+
+
+def test_kill_of_the_parent_alone(method, prefix):
+    """The children go on with what they have; the last one's end cleans up."""
+    process, (pids, names) = start("kill_tree", method, prefix, 2)
+    pids, names = list(map(int, pids.split())), names.split()
+    kill(process, pids[:1])
+    time.sleep(0.3)
+    if method != "forkserver":  # Its children end with their client.
+        assert all(map(exists, names))
+    for pid in pids[1:]:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    assert disappear(names) == []
+    process.communicate(timeout=20)
+
+
+@pytest.mark.skipif(not OURS, reason="the standard library's tracker has a gap here")
+def test_kill_between_making_and_registering(method, prefix):
+    """Kill trees in the middle of making segments, at random moments."""
+    random.seed(method)
+    rounds = 12
+    for _ in range(rounds):
+        before = {name for name in os.listdir("/dev/shm") if name.startswith("psm_")}
+        process, (pids,) = start("churn", method, prefix, 1)
+        time.sleep(random.uniform(0.01, 0.1))
+        kill(process, map(int, pids.split()))
+        errors = process.communicate(timeout=20)[1]
+        assert "Traceback" not in errors
+        new = {name for name in os.listdir("/dev/shm") if name.startswith("psm_")} - before
+        # Other programs may be making some; those of this tree were all there.
+        assert disappear(new) == []
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_killed_tracker(method, prefix):
+    output, errors = run("kill_tracker", method, prefix)
+    assert output == ["1", "True"]
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("interrupt", [signal.SIGINT, signal.SIGTERM])
+def test_the_tracker_ignores_signals(interrupt, prefix):
+    run_python(
+        """
+import os, sys, time, warnings
+from shared_numpy import resource_tracker
+from shared_numpy.shared_memory import SharedMemory
+warnings.simplefilter("error")
+resource_tracker.ensure_running()
+pid = resource_tracker._resource_tracker._pid
+os.kill(pid, int(sys.argv[1]))  # At once: it may not even have started.
+time.sleep(0.2)
+shm = SharedMemory(sys.argv[2] + "a", create=True, size=1)
+shm.close()
+shm.unlink()
+assert resource_tracker._resource_tracker._pid == pid
+""",
+        str(int(interrupt)),
+        prefix,
+    )
+
+
+def test_eight_writers():
+    """Messages of processes that write at once arrive whole."""
+    run_python(
+        """
+import os
+from shared_numpy import resource_tracker
+resource_tracker.ensure_running()
+children = []
+for writer in range(8):
+    pid = os.fork()
+    if pid == 0:
+        for number in range(3000):
+            name = "/%d_%d_%s" % (writer, number, "x" * (number % 300))
+            resource_tracker.register(name, "shared_memory")
+            resource_tracker.unregister(name, "shared_memory")
+        os._exit(0)
+    children.append(pid)
+assert all(os.waitpid(pid, 0)[1] == 0 for pid in children)
+assert resource_tracker._resource_tracker._check_alive()
+"""
+    )
+
+
+@pytest.mark.parametrize("name", ["/a:b", "/a\nb", "/a\0b", "/\u00e9", "/a\udc80"])
+@pytest.mark.skipif(
+    resource_tracker._ANY_NAME, reason="this version's tracker carries any name"
+)
+def test_names_that_break_the_protocol_are_refused(name):
+    for send in (resource_tracker.register, resource_tracker.unregister):
+        with pytest.raises(ValueError):
+            send(name, "shared_memory")
+
+
+def test_too_long_names_are_refused():
+    with pytest.raises(ValueError):
+        resource_tracker.register("/" + "x" * 600, "shared_memory")
+
+
+MODULE_LEVEL = """
+import multiprocessing, sys
+from shared_numpy.shared_memory import SharedMemory
+if __name__ == "__mp_main__":
+    # A spawned child imports this file anew, before it runs the target.
+    attached = SharedMemory(sys.argv[2])
+def target():
+    attached.buf[0] = 7
+    attached.close()
+if __name__ == "__main__":
+    multiprocessing.set_start_method(sys.argv[1])
+    shm = SharedMemory(sys.argv[2], create=True, size=10)
+    process = multiprocessing.Process(target=target)
+    process.start()
+    process.join()
+    print(shm.buf[0], process.exitcode)
+    shm.close()
+    shm.unlink()
+"""
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_attaching_at_module_level(method, name, tmp_path):
+    script = tmp_path / "module_level.py"
+    script.write_text(MODULE_LEVEL)
+    process = subprocess.run(
+        [sys.executable, str(script), method, name],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        timeout=60,
+    )
+    assert process.stderr == b""
+    assert process.stdout.split() == [b"7", b"0"]
+
+
+LATE = """
+import multiprocessing, sys, time
+method, name = sys.argv[1:3]
+
+def early(connection):
+    # Started before the parent knew the package.
+    from shared_numpy.shared_memory import SharedMemory
+    connection.recv()
+    shm = SharedMemory(name, track=False)
+    shm.buf[0] = 1
+    shm.close()
+
+def later():
+    from shared_numpy.shared_memory import SharedMemory
+    shm = SharedMemory(name)
+    shm.buf[1] = 2
+    shm.close()
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method(method)
+    lock = multiprocessing.Lock()  # Has the standard library's tracker started.
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    child = multiprocessing.Process(target=early, args=(receiver,))
+    child.start()
+    from shared_numpy.shared_memory import SharedMemory
+    shm = SharedMemory(name, create=True, size=10)
+    sender.send("go")
+    child.join()
+    other = multiprocessing.Process(target=later)
+    other.start()
+    other.join()
+    time.sleep(0.3)
+    print(shm.buf[0], shm.buf[1], child.exitcode, other.exitcode)
+    shm.close()
+    shm.unlink()
+    del lock
+"""
+
+
+def test_a_child_started_before_the_import(method, name, tmp_path):
+    script = tmp_path / "late.py"
+    script.write_text(LATE)
+    process = subprocess.run(
+        [sys.executable, str(script), method, name],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        timeout=60,
+    )
+    assert process.stderr == b""
+    assert process.stdout.split() == [b"1", b"2", b"0", b"0"]
+
+
+UNAWARE = """
+import multiprocessing, os, sys, time
+method, name = sys.argv[1:3]
+
+def leaf(connection):
+    from shared_numpy import resource_tracker
+    from shared_numpy.shared_memory import SharedMemory
+    SharedMemory(name, create=True, size=10).close()
+    connection.send(os.fstat(resource_tracker.getfd()).st_ino)
+
+def middle(depth, connection):
+    # Knows nothing of the package, but uses a tracker.
+    lock = multiprocessing.Lock()
+    with lock:
+        pass
+    target, args = (middle, (depth - 1, connection)) if depth else (leaf, (connection,))
+    child = multiprocessing.Process(target=target, args=args)
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method(method)
+    from shared_numpy import resource_tracker
+    from shared_numpy.shared_memory import SharedMemory
+    if sys.version_info >= (3, 8):
+        resource_tracker.ensure_running()
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    child = multiprocessing.Process(target=middle, args=(2, sender))
+    child.start()
+    child.join()
+    print(receiver.recv() == os.fstat(resource_tracker.getfd()).st_ino)
+    time.sleep(0.3)
+    shm = SharedMemory(name)
+    shm.close()
+    shm.unlink()
+"""
+
+
+def test_children_that_never_import_the_package(method, name, tmp_path):
+    """They pass the tracker on to their own children."""
+    script = tmp_path / "unaware.py"
+    script.write_text(UNAWARE)
+    process = subprocess.run(
+        [sys.executable, str(script), method, name],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        timeout=60,
+    )
+    assert process.stderr == b""
+    assert process.stdout.split() == [b"True"]
+
+
+NEVER = """
+import multiprocessing, sys
+method, name = sys.argv[1:3]
+
+def make():
+    from shared_numpy.shared_memory import SharedMemory
+    SharedMemory(name, create=True, size=10).close()
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method(method)
+    child = multiprocessing.Process(target=make)
+    child.start()
+    child.join()
+    print(child.exitcode)
+"""
+
+
+@pytest.mark.skipif(not OURS, reason="there the interpreter itself has the tracker")
+def test_a_parent_that_never_imports(method, name, tmp_path):
+    """The limit: the child's tracker is its own, and cleans up at its end."""
+    script = tmp_path / "never.py"
+    script.write_text(NEVER)
+    process = subprocess.run(
+        [sys.executable, str(script), method, name],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        timeout=60,
+    )
+    assert process.stdout.split() == [b"0"]
+    assert b"leaked shared_memory objects" in process.stderr
+    assert b"Traceback" not in process.stderr
+    assert disappear([name]) == []
+
+
+@pytest.mark.skipif(not OURS, reason="3.8 and later have their own")
+class TestTakeOver:
+    """What the package changes in a process on 3.6 and 3.7."""
+
+    def test_importing_starts_no_process_and_opens_nothing(self):
+        run_python(
+            """
+import multiprocessing, os
+before = sorted(os.listdir("/proc/self/fd"))
+from shared_numpy import resource_tracker
+assert sorted(os.listdir("/proc/self/fd")) == before
+assert resource_tracker._resource_tracker._pid is None
+assert not open("/proc/self/task/%d/children" % os.getpid()).read()
+"""
+        )
+
+    def test_a_semaphore_goes_to_the_tracker_that_has_it(self):
+        run_python(
+            """
+import multiprocessing
+context = multiprocessing.get_context("spawn")
+old = context.Lock()
+from shared_numpy import resource_tracker, _tracker_py37
+new = context.Lock()
+old_tracker = _tracker_py37._semaphores.old
+assert old_tracker._pid is not None
+told = []
+old_tracker.unregister = told.append
+name = old._semlock.name
+del old
+assert told == [name], told
+del new
+assert told == [name]
+type(old_tracker).unregister(old_tracker, name)
+"""
+        )
+
+    def test_a_fork_while_another_thread_starts_the_tracker(self):
+        run_python(
+            """
+import os
+from shared_numpy import resource_tracker
+tracker = resource_tracker._resource_tracker
+with tracker._guard():  # As another thread would hold it.
+    pid = os.fork()
+    if pid == 0:
+        tracker.ensure_running()
+        os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+"""
+        )
+
+    def test_malformed_messages_are_survived(self):
+        process = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                """
+import os
+from shared_numpy import resource_tracker
+fd = resource_tracker.getfd()
+for line in (b"\\n", b"NONSENSE\\n", b"REGISTER:/x:unknown\\n", b"\\xff:\\xff\\n", b"X:/y:semaphore\\n"):
+    os.write(fd, line)
+assert resource_tracker._resource_tracker._check_alive()
+resource_tracker.register("/snptest_malformed", "dummy")
+resource_tracker._resource_tracker._stop()
+assert resource_tracker._resource_tracker._exitcode == 1
+""",
+            ],
+            stderr=subprocess.PIPE,
+            timeout=60,
+        )
+        assert process.returncode == 0
+        text = process.stderr.decode()
+        assert len(re.findall("^Traceback", text, re.MULTILINE)) == 5
+        assert "1 leaked dummy objects" in text
+
+
+def test_start_methods_are_complete():
+    assert multiprocessing.get_all_start_methods() == METHODS
