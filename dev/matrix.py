@@ -33,8 +33,9 @@ BUILD_PACKAGES = ["maturin>=1,<2", "ziglang"]
 # The release wheel runs on systems with this glibc and later.
 GLIBC = (2, 17)
 
-# Name of a suite -> pytest's arguments.
-SUITES = collections.OrderedDict([("tests", ["tests"])])
+# Name of a suite -> pytest's arguments. CPython's own tests come from 3.8 and from
+# the interpreter itself; in a complete run from all.
+SUITES = collections.OrderedDict([("tests", ["tests"]), ("cpython", ["cpython_tests"])])
 SUITE_SECONDS = 1500
 
 Result = collections.namedtuple("Result", "passed failed skipped seconds")
@@ -145,13 +146,15 @@ def check_source_installs(pythons, sources, versions):
             )
 
 
-def run_suite(python, version, suite, full):
+def run_suite(python, version, suite, full, complete):
     """Run a suite and return its result; what pytest prints is seen."""
     report = os.path.join(REPORTS, "%s-%s.xml" % (suite, version))
     command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     command += ["--junitxml", report] + SUITES[suite]
     if not full:
         command += ["-m", "not slow"]
+    if complete and suite == "cpython":
+        command += ["--all-sources"]
     say("%s on %s%s" % (suite, version, "" if full else ", without the slow ones"))
     start = time.monotonic()
     process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL)
@@ -235,7 +238,7 @@ def test(pythons, missing, complete):
             )
         full = complete or version in (oldest, "3.8", latest)
         results[version] = collections.OrderedDict(
-            (suite, run_suite(python, version, suite, full)) for suite in SUITES
+            (suite, run_suite(python, version, suite, full, complete)) for suite in SUITES
         )
     failed = table(results, missing)
     print("%.0f minutes" % ((time.monotonic() - start) / 60))

@@ -12,6 +12,7 @@ import time
 from contextlib import suppress
 
 from . import __version__
+from .managers import SharedMemoryManager
 from .shared_memory import ShareableList, SharedMemory
 
 TYPE_CHECKING = False
@@ -118,6 +119,20 @@ def edit(name: str) -> None:
     settings.shm.close()
 
 
+def managed() -> str:
+    """Share a list that a manager looks after; return its segment's name."""
+    with SharedMemoryManager() as manager:
+        settings = manager.ShareableList(["running", 41, 2.5, True])
+        editor = multiprocessing.Process(target=edit, args=(settings.shm.name,))
+        editor.start()
+        editor.join()
+        print("a manager's list that another process changed: {}".format(list(settings)))
+        if list(settings) != ["finished", 42, 2.5, None]:
+            raise AssertionError("the list is wrong")
+        settings.shm.close()
+    return settings.shm.name
+
+
 def run(frames: int = FRAMES, side: int = SIDE) -> None:
     """Show the main job and what it costs.
 
@@ -165,19 +180,8 @@ def run(frames: int = FRAMES, side: int = SIDE) -> None:
         shm.close()
         shm.unlink()
 
-    settings = ShareableList(["running", 41, 2.5, True])
-    try:
-        editor = multiprocessing.Process(target=edit, args=(settings.shm.name,))
-        editor.start()
-        editor.join()
-        print("a list that another process changed: {}".format(list(settings)))
-        if list(settings) != ["finished", 42, 2.5, None]:
-            raise AssertionError("the list is wrong")
-    finally:
-        settings.shm.close()
-        settings.shm.unlink()
-
-    left = [name for name in (shm.name, settings.shm.name) if exists(name)]
+    names = [shm.name, managed()]
+    left = [name for name in names if exists(name)]
     if left:
         raise AssertionError("left behind: {}".format(left))
-    print("nothing is left behind: {} and {} are gone".format(shm.name, settings.shm.name))
+    print("nothing is left behind: {} and {} are gone".format(*names))

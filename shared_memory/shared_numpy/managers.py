@@ -52,6 +52,8 @@ class SharedMemoryServer(Server):
         ValueError
             The manager has no such block.
         """
+        if segment_name not in self._segments:
+            raise ValueError("this manager has no block {!r}".format(segment_name))
         self._segments.remove(segment_name)
         _destroy(segment_name)
 

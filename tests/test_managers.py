@@ -1,0 +1,273 @@
+"""`SharedMemoryManager` on every version.
+
+Properties: blocks live until the manager ends and not longer, whoever made them;
+misuse gets 3.8's errors; Ctrl-C does not end the server.
+"""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import exists, run_python
+from interpreters import find
+
+from shared_numpy.managers import SharedMemoryManager, SharedMemoryServer
+from shared_numpy.shared_memory import ShareableList, SharedMemory
+
+METHODS = ["fork", "spawn", "forkserver"]
+
+
+def test_blocks_go_with_the_manager():
+    with SharedMemoryManager() as manager:
+        shm = manager.SharedMemory(size=100)
+        sl = manager.ShareableList([1, "two", None])
+        assert type(shm) is SharedMemory and type(sl) is ShareableList
+        assert shm.size == 100 and list(sl) == [1, "two", None]
+        shm.buf[0] = 3
+        names = [shm.name, sl.shm.name]
+        assert all(map(exists, names))
+        assert shm.buf[0] == 3
+    assert not any(map(exists, names))
+    assert shm.buf[0] == 3  # Its user still has it mapped.
+    shm.close()
+    sl.shm.close()
+
+
+def test_blocks_that_their_user_unlinked_are_no_problem():
+    with SharedMemoryManager() as manager:
+        shm = manager.SharedMemory(10)
+        shm.close()
+        shm.unlink()
+        other = manager.SharedMemory(10)
+        other.close()
+    assert not exists(other.name)
+
+
+def test_failures_make_nothing(monkeypatch):
+    from shared_numpy import managers
+
+    with SharedMemoryManager() as manager:
+        for call, error in [
+            (lambda: manager.SharedMemory(0), ValueError),
+            (lambda: manager.SharedMemory(-1), ValueError),
+            (lambda: manager.SharedMemory("x"), TypeError),
+            (lambda: manager.ShareableList([[]]), KeyError),
+        ]:
+            with pytest.raises(error):
+                call()
+
+        def fail(*arguments):
+            raise OSError("the server is gone")
+
+        monkeypatch.setattr(managers, "dispatch", fail)
+        before = set(os.listdir("/dev/shm"))
+        with pytest.raises(OSError):
+            manager.SharedMemory(10)
+        with pytest.raises(OSError):
+            manager.ShareableList([1])
+        assert {n for n in os.listdir("/dev/shm") if n.startswith("psm_")} <= before
+        monkeypatch.undo()
+
+
+# The same rows are run on 3.8's own class: (what is done, error, its text).
+MISUSE = """
+import multiprocessing
+results = []
+def row(call):
+    try:
+        call()
+    except Exception as error:
+        results.append((type(error).__name__, str(error)))
+    else:
+        results.append(None)
+manager = SharedMemoryManager()
+row(lambda: manager.SharedMemory(10))
+row(lambda: manager.ShareableList([1]))
+manager.start()
+row(manager.start)
+row(manager.get_server)
+manager.shutdown()
+row(manager.start)
+row(manager.get_server)
+row(manager.__enter__)
+other = SharedMemoryManager()
+row(other.__enter__)
+row(other.__enter__)
+other.shutdown()
+server = SharedMemoryManager().get_server()
+results.append(type(server).__name__)
+server.listener.close()
+print(results)
+"""
+
+
+def test_misuse_is_told_as_in_38():
+    theirs = sys.executable if sys.version_info >= (3, 8) else find(8)
+    if theirs is None:
+        pytest.skip("no CPython 3.8 to compare with")
+    ours = run_python("from shared_numpy.managers import SharedMemoryManager" + MISUSE)
+    expected = subprocess.check_output(
+        [theirs, "-c", "from multiprocessing.managers import SharedMemoryManager" + MISUSE]
+    ).decode()
+    assert "ProcessError" in expected and "ValueError" in expected
+    assert ours == expected
+
+
+def test_the_server_survives_ctrl_c():
+    manager = SharedMemoryManager()
+    manager.start()
+    shm = manager.SharedMemory(10)
+    os.kill(manager._process.pid, signal.SIGINT)
+    time.sleep(0.2)
+    other = manager.SharedMemory(10)
+    manager.shutdown()
+    for each in (shm, other):
+        assert not exists(each.name)
+        each.close()
+
+
+def test_ctrl_c_in_the_terminal_loses_nothing():
+    """SIGINT goes to the whole process group; the parent ends by it."""
+    code = """
+import sys, time
+from shared_numpy.managers import SharedMemoryManager
+try:
+    with SharedMemoryManager() as manager:
+        shm = manager.SharedMemory(10)
+        print(shm.name, flush=True)
+        time.sleep(60)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+        start_new_session=True,
+    )
+    name = process.stdout.readline().strip()
+    assert exists(name)
+    os.killpg(process.pid, signal.SIGINT)
+    output, errors = process.communicate(timeout=30)
+    assert (output, errors) == ("interrupted\n", "")
+    assert not exists(name)
+
+
+class Counter:
+    """A registered type: it lives in the server."""
+
+    def __init__(self, start=0, step=1):
+        self.value, self.step = start, step
+
+    def add(self):
+        self.value += self.step
+        return self.value
+
+
+class Manager(SharedMemoryManager):
+    pass
+
+
+Manager.register("Counter", Counter)
+
+
+def test_registered_types_work():
+    with Manager() as manager:
+        counter = manager.Counter(5, step=2)
+        assert [counter.add(), counter.add()] == [7, 9]
+        shm = manager.SharedMemory(10)
+        shm.close()
+    assert not exists(shm.name)
+
+
+def by_inheritance(manager, connection):
+    shm = manager.SharedMemory(10)
+    shm.buf[0] = 11
+    connection.send(shm.name)
+    shm.close()
+
+
+def by_connecting(address, connection):
+    manager = Manager(address)
+    manager.connect()
+    shm = manager.SharedMemory(10)
+    shm.buf[0] = 11
+    connection.send(shm.name)
+    connection.send(manager.Counter(1).add())
+    shm.close()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("how", ["by_inheritance", "by_connecting"])
+def test_children_use_it(method, how):
+    context = multiprocessing.get_context(method)
+    with Manager(ctx=context) as manager:
+        reader, writer = context.Pipe(duplex=False)
+        if how == "by_inheritance":
+            target, argument = by_inheritance, manager
+        else:
+            target, argument = by_connecting, manager.address
+        child = context.Process(target=target, args=(argument, writer))
+        child.start()
+        name = reader.recv()
+        child.join()
+        assert child.exitcode == 0
+        shm = SharedMemory(name)
+        assert shm.buf[0] == 11
+        shm.close()
+        if how == "by_connecting":
+            assert reader.recv() == 2
+    assert not exists(name)
+
+
+def test_segments_are_listed_and_released():
+    """What the server offers beside, called as the manager itself does."""
+    from multiprocessing.managers import RemoteError, dispatch
+
+    with SharedMemoryManager() as manager:
+        one, two = manager.SharedMemory(10), manager.SharedMemory(10)
+        with manager._connection() as connection:
+            assert dispatch(connection, None, "list_segments") == [one.name, two.name]
+        with manager._connection() as connection:
+            dispatch(connection, None, "release_segment", (one.name,))
+        assert not exists(one.name) and exists(two.name)
+        with manager._connection() as connection:
+            assert dispatch(connection, None, "list_segments") == [two.name]
+        with manager._connection() as connection, pytest.raises(RemoteError) as raised:
+            dispatch(connection, None, "release_segment", (one.name,))
+        assert "ValueError: this manager has no block " + repr(one.name) in str(raised.value)
+        one.close()
+        two.close()
+    assert not exists(two.name)
+
+
+def test_the_server_class():
+    assert SharedMemoryManager._Server is SharedMemoryServer
+    assert {"track_segment", "release_segment", "list_segments"} <= set(
+        SharedMemoryServer.public
+    )
+
+
+def test_a_killed_server_leaves_nothing_at_the_end():
+    code = """
+import os, signal
+from shared_numpy.managers import SharedMemoryManager
+manager = SharedMemoryManager()
+manager.start()
+shm = manager.SharedMemory(10)
+print(shm.name)
+shm.close()
+os.kill(manager._process.pid, signal.SIGKILL)
+manager._process.join()
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60
+    )
+    assert process.returncode == 0
+    assert b"1 leaked shared_memory objects" in process.stderr
+    assert not exists(process.stdout.decode().strip())

@@ -1,0 +1,65 @@
+"""The examples of the README run as they stand there."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, run_python
+
+with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as file:
+    EXAMPLES = re.findall(r"```python\n(.*?)```", file.read(), re.DOTALL)
+
+
+def test_there_are_examples():
+    assert len(EXAMPLES) >= 3
+
+
+@pytest.mark.parametrize("number", range(len(EXAMPLES)))
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_example(number, method, tmp_path):
+    """A comment behind a ``print`` says what it prints."""
+    code = EXAMPLES[number]
+    start = 'if __name__ == "__main__":\n'
+    if method == "spawn":
+        if start not in code:
+            pytest.skip("it starts no process")
+        choice = '    import multiprocessing; multiprocessing.set_start_method("spawn")\n'
+        code = code.replace(start, start + choice)
+    script = tmp_path / "example.py"
+    script.write_text(code)
+    process = subprocess.run(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+        timeout=60,
+    )
+    assert process.returncode == 0 and process.stderr == "", process.stderr
+    expected = [
+        line.split("#")[1].strip()
+        for line in code.split("\n")
+        if line.lstrip().startswith("print(") and "#" in line
+    ]
+    assert process.stdout.split("\n")[:-1] == expected
+
+
+def test_demo():
+    output = run_python(
+        "import sys; sys.argv[1:] = ['demo', '--frames', '2', '--side', '300']\n"
+        "from shared_numpy.__main__ import main\n"
+        "main()"
+    )
+    assert "ratio" in output and "nothing is left behind" in output
+
+
+def test_the_command_line_refuses_nonsense():
+    for arguments in (["demo", "--frames", "0"], ["demo", "--side", "x"], ["nonsense"], []):
+        process = subprocess.run(
+            [sys.executable, "-m", "shared_numpy"] + arguments,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert process.returncode == 2
+        assert b"Traceback" not in process.stderr
