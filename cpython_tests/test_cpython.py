@@ -107,7 +107,7 @@ def test_cpython(minor, method, cpython_test):
 def test_none_is_lost(minor):
     if source(minor) is None:
         pytest.skip("no tests of CPython 3.%d on this machine" % minor)
-    assert len(names(minor)) >= NUMBER[minor]
+    assert len(names(minor)) >= NUMBER.get(minor, 24)
 
 
 @pytest.mark.slow
@@ -115,7 +115,7 @@ def test_none_is_lost(minor):
 @pytest.mark.parametrize("method", METHODS)
 def test_the_loader_passes_on_the_standard_library(method):
     found, output = outcomes(MINOR, method, "stdlib")
-    assert len(found) >= NUMBER[MINOR], output
+    assert len(found) >= NUMBER.get(MINOR, 24), output
     assert all(outcome != "failed" for outcome, _, _ in found.values()), output
 
 

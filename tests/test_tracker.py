@@ -172,6 +172,9 @@ def test_kill_between_making_and_registering(method, prefix):
         assert disappear(new) == []
 
 
+@pytest.mark.skipif(
+    sys.version_info >= (3, 14), reason="3.14's own tracker loses the message that starts it"
+)
 @pytest.mark.parametrize("method", METHODS)
 def test_killed_tracker(method, prefix):
     output, errors = run("kill_tracker", method, prefix)
@@ -213,7 +216,7 @@ for writer in range(8):
     pid = os.fork()
     if pid == 0:
         for number in range(3000):
-            name = "/%d_%d_%s" % (writer, number, "x" * (number % 300))
+            name = "/%d_%d_%s" % (writer, number, "x" * (number % 200))
             resource_tracker.register(name, "shared_memory")
             resource_tracker.unregister(name, "shared_memory")
         os._exit(0)
@@ -262,6 +265,8 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_attaching_at_module_level(method, name, tmp_path):
+    if method == "forkserver" and sys.version_info >= (3, 14):
+        pytest.skip("3.14's fork server imports the main module with a tracker of its own")
     script = tmp_path / "module_level.py"
     script.write_text(MODULE_LEVEL)
     process = subprocess.run(
@@ -492,4 +497,4 @@ assert resource_tracker._resource_tracker._exitcode == 1
 
 
 def test_start_methods_are_complete():
-    assert multiprocessing.get_all_start_methods() == METHODS
+    assert sorted(multiprocessing.get_all_start_methods()) == sorted(METHODS)

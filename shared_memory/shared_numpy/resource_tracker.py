@@ -31,7 +31,10 @@ else:
     _twin.take_over()
 
 # CPython's tests ask for some of these by name.
-_CLEANUP_FUNCS = _twin._CLEANUP_FUNCS
+# (Those of before 3.13 know no type "dummy", with which later ones test.)
+_CLEANUP_FUNCS = {
+    rtype: remove for rtype, remove in _twin._CLEANUP_FUNCS.items() if rtype != "dummy"
+}
 _resource_tracker = _twin._resource_tracker
 ResourceTracker = _twin.ResourceTracker
 ensure_running = _twin.ensure_running

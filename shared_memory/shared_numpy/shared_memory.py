@@ -20,6 +20,7 @@ import errno
 import mmap
 import os
 import struct
+import sys
 import types
 import weakref
 from contextlib import suppress
@@ -491,6 +492,8 @@ class ShareableList:
         for position, item in enumerate(self):
             if value == item:
                 return position
+        if sys.version_info >= (3, 14):
+            raise ValueError("ShareableList.index(x): x not in list")
         raise ValueError("{!r} not in this container".format(value))
 
     if hasattr(types, "GenericAlias"):
