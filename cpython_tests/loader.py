@@ -64,29 +64,32 @@ def blocks(text):
     number = 0
     while number < len(lines):
         match = re.match(r"\s*(?:class|def) (\w+)", lines[number])
-        if not match or lines[number].startswith((" ", "\t")) and not _conditional(lines, number):
+        if match is None or not _is_top_level(lines, number):
             number += 1
             continue
-        indent = len(lines[number]) - len(lines[number].lstrip())
+        indent = _indent(lines[number])
         start = number
         while start and lines[start - 1].strip().startswith("@"):
             start -= 1
         end = number + 1
-        while end < len(lines) and (
-            not lines[end].strip() or len(lines[end]) - len(lines[end].lstrip()) > indent
-        ):
+        while end < len(lines) and (not lines[end].strip() or _indent(lines[end]) > indent):
             end += 1
-        cut = lines[start:end]
-        found.setdefault(match.group(1), (start, [line[indent:] for line in cut]))
+        cut = [line[indent:] for line in lines[start:end]]
+        found.setdefault(match.group(1), (start, cut))
         number = end
     return found
 
 
-def _conditional(lines, number):
-    """Tell whether a definition stands under a top-level ``if``."""
-    indent = len(lines[number]) - len(lines[number].lstrip())
+def _indent(line):
+    return len(line) - len(line.lstrip())
+
+
+def _is_top_level(lines, number):
+    """Tell whether a line stands at the top level, or right under an ``if`` there."""
+    if _indent(lines[number]) == 0:
+        return True
     for line in reversed(lines[:number]):
-        if line.strip() and len(line) - len(line.lstrip()) < indent:
+        if line.strip() and _indent(line) < _indent(lines[number]):
             return line.startswith("if ")
     return False
 

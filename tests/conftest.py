@@ -91,3 +91,19 @@ def run_python(code, *arguments, **options):
     assert process.returncode == 0, (process.returncode, output, errors)
     assert not errors, errors
     return output
+
+
+def run_script(folder, code, *arguments):
+    """Run `code` from a file, so that spawned children can import it.
+
+    Returns the completed process with its output as text.
+    """
+    script = folder / "script.py"
+    script.write_text(code)
+    return subprocess.run(
+        [sys.executable, str(script)] + list(arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+        timeout=60,
+    )

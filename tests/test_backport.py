@@ -1,10 +1,9 @@
 """`backport.install()`: code written for 3.8 runs unchanged on 3.6 and 3.7."""
 
-import subprocess
 import sys
 
 import pytest
-from conftest import run_python
+from conftest import run_python, run_script
 
 OURS = sys.version_info < (3, 8)
 
@@ -58,14 +57,7 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_a_third_party_module(method, tmp_path):
     (tmp_path / "third_party.py").write_text(THIRD_PARTY)
-    (tmp_path / "main.py").write_text(MAIN)
-    process = subprocess.run(
-        [sys.executable, str(tmp_path / "main.py"), method],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        universal_newlines=True,
-        timeout=60,
-    )
+    process = run_script(tmp_path, MAIN, method)
     assert process.stderr == ""
     assert process.stdout.split("\n")[:2] == ["[2, 4, 6, 8] 0", "[6, 12]"]
 

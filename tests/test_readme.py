@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, run_python
+from conftest import ROOT, run_python, run_script
 
 with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as file:
     EXAMPLES = re.findall(r"```python\n(.*?)```", file.read(), re.DOTALL)
@@ -27,15 +27,7 @@ def test_example(number, method, tmp_path):
             pytest.skip("it starts no process")
         choice = '    import multiprocessing; multiprocessing.set_start_method("spawn")\n'
         code = code.replace(start, start + choice)
-    script = tmp_path / "example.py"
-    script.write_text(code)
-    process = subprocess.run(
-        [sys.executable, str(script)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        universal_newlines=True,
-        timeout=60,
-    )
+    process = run_script(tmp_path, code)
     assert process.returncode == 0 and process.stderr == "", process.stderr
     expected = [
         line.split("#")[1].strip()

@@ -24,7 +24,7 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT, exists, run_python
+from conftest import ROOT, exists, run_python, run_script
 
 from shared_numpy import resource_tracker
 
@@ -267,16 +267,9 @@ if __name__ == "__main__":
 def test_attaching_at_module_level(method, name, tmp_path):
     if method == "forkserver" and sys.version_info >= (3, 14):
         pytest.skip("3.14's fork server imports the main module with a tracker of its own")
-    script = tmp_path / "module_level.py"
-    script.write_text(MODULE_LEVEL)
-    process = subprocess.run(
-        [sys.executable, str(script), method, name],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        timeout=60,
-    )
-    assert process.stderr == b""
-    assert process.stdout.split() == [b"7", b"0"]
+    process = run_script(tmp_path, MODULE_LEVEL, method, name)
+    assert process.stderr == ""
+    assert process.stdout.split() == ["7", "0"]
 
 
 LATE = """
@@ -319,16 +312,9 @@ if __name__ == "__main__":
 
 
 def test_a_child_started_before_the_import(method, name, tmp_path):
-    script = tmp_path / "late.py"
-    script.write_text(LATE)
-    process = subprocess.run(
-        [sys.executable, str(script), method, name],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        timeout=60,
-    )
-    assert process.stderr == b""
-    assert process.stdout.split() == [b"1", b"2", b"0", b"0"]
+    process = run_script(tmp_path, LATE, method, name)
+    assert process.stderr == ""
+    assert process.stdout.split() == ["1", "2", "0", "0"]
 
 
 UNAWARE = """
@@ -372,16 +358,9 @@ if __name__ == "__main__":
 
 def test_children_that_never_import_the_package(method, name, tmp_path):
     """They pass the tracker on to their own children."""
-    script = tmp_path / "unaware.py"
-    script.write_text(UNAWARE)
-    process = subprocess.run(
-        [sys.executable, str(script), method, name],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        timeout=60,
-    )
-    assert process.stderr == b""
-    assert process.stdout.split() == [b"True"]
+    process = run_script(tmp_path, UNAWARE, method, name)
+    assert process.stderr == ""
+    assert process.stdout.split() == ["True"]
 
 
 NEVER = """
@@ -404,17 +383,10 @@ if __name__ == "__main__":
 @pytest.mark.skipif(not OURS, reason="there the interpreter itself has the tracker")
 def test_a_parent_that_never_imports(method, name, tmp_path):
     """The limit: the child's tracker is its own, and cleans up at its end."""
-    script = tmp_path / "never.py"
-    script.write_text(NEVER)
-    process = subprocess.run(
-        [sys.executable, str(script), method, name],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        timeout=60,
-    )
-    assert process.stdout.split() == [b"0"]
-    assert b"leaked shared_memory objects" in process.stderr
-    assert b"Traceback" not in process.stderr
+    process = run_script(tmp_path, NEVER, method, name)
+    assert process.stdout.split() == ["0"]
+    assert "leaked shared_memory objects" in process.stderr
+    assert "Traceback" not in process.stderr
     assert disappear([name]) == []
 
 

@@ -49,7 +49,6 @@ _CLEANUP_FUNCS = {
 _TRACKED = dict(_CLEANUP_FUNCS, dummy=lambda name: None)
 
 _IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_LONGEST_MESSAGE = 512  # As CPython since 3.10; a pipe's PIPE_BUF at least.
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
@@ -188,8 +187,6 @@ class ResourceTracker:
 
     def _send(self, command, name, rtype):
         message = "{}:{}:{}\n".format(command, name, rtype).encode("ascii")
-        if len(message) > _LONGEST_MESSAGE:
-            raise ValueError("name too long: {!r}".format(name))
         if self._channel is not None:
             try:
                 os.write(self._channel, message)

@@ -59,10 +59,10 @@ def register(name: str, rtype: str) -> None:
     Raises
     ------
     ValueError
-        The name would break the tracker's protocol: it is longer than about 500
-        characters, not ASCII, or contains a colon, a newline or a NUL.
+        The name would break the tracker's protocol: its message would be longer
+        than 512 bytes, or it is not ASCII, or it has a colon, a newline or a NUL.
     """
-    _check(name)
+    _check(name, rtype)
     _twin.register(name, rtype)
 
 
@@ -71,11 +71,11 @@ def unregister(name: str, rtype: str) -> None:
 
     Parameters and errors are those of `register`.
     """
-    _check(name)
+    _check(name, rtype)
     _twin.unregister(name, rtype)
 
 
-def _check(name):
+def _check(name, rtype):
     """Refuse what the tracker would take for something else."""
     if _ANY_NAME:
         return
@@ -84,6 +84,9 @@ def _check(name):
             "the resource tracker cannot take the name {!r}: only ASCII characters "
             "but colon, newline and NUL. Choose another, or use track=False".format(name)
         )
+    # As CPython has it since 3.10: longer ones may not be written in one piece.
+    if len("REGISTER:{}:{}\n".format(name, rtype)) > 512:
+        raise ValueError("the resource tracker cannot take so long a name: " + repr(name))
 
 
 def _is_ascii(name):
