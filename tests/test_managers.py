@@ -47,6 +47,18 @@ def test_blocks_that_their_user_unlinked_are_no_problem():
     assert not exists(other.name)
 
 
+def test_a_broken_block_does_not_keep_the_others():
+    manager = SharedMemoryManager()
+    manager.start()
+    blocks = [manager.SharedMemory(10) for _ in range(3)]
+    os.truncate("/dev/shm/" + blocks[2].name, 0)
+    manager.shutdown()
+    assert manager._process.exitcode == 0
+    assert not any(exists(shm.name) for shm in blocks)
+    for shm in blocks:
+        shm.close()
+
+
 def test_failures_make_nothing(monkeypatch):
     from shared_numpy import managers
 

@@ -442,6 +442,130 @@ assert os.waitpid(pid, 0)[1] == 0
 """
         )
 
+    KEPT = """
+import os, sys, time
+from shared_numpy.shared_memory import SharedMemory
+shm = SharedMemory(sys.argv[1], create=True, size=10)
+time.sleep(0.5)
+assert os.path.exists("/dev/shm/" + sys.argv[1])
+shm.close()
+shm.unlink()
+"""
+
+    def test_the_default_timeout_of_sockets_is_no_matter(self, name):
+        run_python("import socket; socket.setdefaulttimeout(5)" + self.KEPT, name)
+
+    @pytest.mark.parametrize("flags", [["-W", "error"], ["-E"], ["-I"], ["-S"]])
+    def test_flags_of_the_interpreter(self, flags, name):
+        site = os.path.dirname(os.path.dirname(resource_tracker.__file__))
+        code = "import sys; sys.path.append({!r}); ".format(site)
+        code += (
+            "import os; from shared_numpy.shared_memory import SharedMemory; "
+            "SharedMemory(sys.argv[1], create=True, size=9); os.kill(os.getpid(), 9)"
+        )
+        process = subprocess.run(
+            [sys.executable] + flags + ["-c", code, name], stderr=subprocess.PIPE, timeout=60
+        )
+        assert b"1 leaked" in process.stderr and b"Traceback" not in process.stderr
+        assert disappear([name]) == []
+
+    @pytest.mark.parametrize("stream", [0, 2])
+    def test_closed_standard_streams(self, stream):
+        code = (
+            "import os, sys; os.close({}); "
+            "from shared_numpy.shared_memory import SharedMemory; "
+            "shm = SharedMemory(create=True, size=9); "
+            "os.write(1, shm.name.encode()); os.kill(os.getpid(), 9)"
+        )
+        process = subprocess.run(
+            [sys.executable, "-c", code.format(stream)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=60,
+        )
+        assert disappear([process.stdout.decode()]) == []
+
+    def test_a_daemon_that_closes_its_descriptors(self, name, tmp_path):
+        """Neither the number nor the file that has it then is touched."""
+        log = tmp_path / "log"
+        run_python(
+            """
+import multiprocessing, os, sys, warnings
+from shared_numpy import resource_tracker
+from shared_numpy.shared_memory import SharedMemory
+resource_tracker.ensure_running()
+pid = resource_tracker._resource_tracker._pid
+os.closerange(3, 256)
+logs = [os.open(sys.argv[2], os.O_RDWR | os.O_CREAT) for _ in range(5)]
+assert resource_tracker._resource_tracker._fd in logs
+warnings.simplefilter("error")
+multiprocessing.Process()
+shm = SharedMemory(sys.argv[1], create=True, size=10)
+shm.close()
+shm.unlink()
+assert [os.fstat(fd).st_size for fd in logs] == [0] * 5
+os.waitpid(pid, 0)
+""",
+            name,
+            str(log),
+        )
+
+    def test_the_tracker_is_known_to_frozen_programs(self):
+        """PyInstaller tells by the first words of the last argument."""
+        run_python(
+            """
+from shared_numpy import resource_tracker
+from multiprocessing import util
+seen = []
+real = util.spawnv_passfds
+util.spawnv_passfds = lambda path, args, fds: seen.append(args) or real(path, args, fds)
+resource_tracker.ensure_running()
+start = "from multiprocessing.semaphore_tracker import main"
+assert seen[0][-2] == "-c" and seen[0][-1].startswith(start)
+"""
+        )
+
+    def test_another_package_of_the_name_in_the_working_directory(self, name, tmp_path):
+        (tmp_path / "shared_numpy").mkdir()
+        (tmp_path / "shared_numpy" / "__init__.py").write_text("")
+        (tmp_path / "elsewhere").mkdir()
+        script = tmp_path / "elsewhere" / "script.py"
+        script.write_text(self.KEPT)
+        process = subprocess.run(
+            [sys.executable, str(script), name],
+            cwd=str(tmp_path),
+            stderr=subprocess.PIPE,
+            timeout=60,
+        )
+        assert (process.returncode, process.stderr) == (0, b"")
+
+    def test_a_signal_handler_while_the_tracker_starts(self):
+        run_python(
+            """
+import os, signal
+from shared_numpy import resource_tracker
+tracker = resource_tracker._resource_tracker
+signal.signal(signal.SIGALRM, lambda *_: resource_tracker.ensure_running())
+from multiprocessing import util
+real = util.spawnv_passfds
+def interrupted(*args):
+    util.spawnv_passfds = real
+    os.kill(os.getpid(), signal.SIGALRM)
+    return real(*args)
+util.spawnv_passfds = interrupted
+resource_tracker.ensure_running()
+assert tracker._check_alive()
+tracker._stop()
+assert tracker._exitcode == 0
+try:
+    os.waitpid(-1, 0)
+except ChildProcessError:
+    pass
+else:
+    raise AssertionError("another tracker is left")
+"""
+        )
+
     def test_malformed_messages_are_survived(self):
         process = subprocess.run(
             [

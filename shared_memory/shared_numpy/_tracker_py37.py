@@ -20,11 +20,15 @@ tracker in its place in the running process:
   the channel and this module along to children of any start method, also to
   those that never import the package.
 
+The tracker is a child of the process that first needs it. Processes, and
+`Process` objects, that were made before the import know nothing of it.
+
 Differences from 3.8's: `expect` closes the gap between the making of a segment and its
 registration, so that a kill in between leaves nothing; unregistering does not
 ask first whether the tracker lives.
 """
 
+import fcntl
 import os
 import signal
 import socket
@@ -52,12 +56,33 @@ _IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
-def _is_channel(fd):
-    """Tell whether `fd` is a channel to a tracker of ours."""
+def _identity(fd):
+    """Return what tells the channel at `fd` from all else; None if it is none.
+
+    The standard library's own trackers have pipes, ours has a socket.
+    """
     try:
-        return stat.S_ISSOCK(os.fstat(fd).st_mode)
+        status = os.fstat(fd)
     except OSError:
-        return False
+        return None
+    return (status.st_dev, status.st_ino) if stat.S_ISSOCK(status.st_mode) else None
+
+
+def _new_channel():
+    """Return two connected descriptors: the processes' end and the tracker's.
+
+    They are none of the standard streams, which a program may have closed, and
+    they block, whatever it has made the default for sockets.
+    """
+    ends = socket.socketpair()
+    try:
+        fds = [fcntl.fcntl(end.fileno(), fcntl.F_DUPFD_CLOEXEC, 3) for end in ends]
+    finally:
+        for end in ends:
+            end.close()
+    for fd in fds:
+        os.set_blocking(fd, True)
+    return fds
 
 
 class ResourceTracker:
@@ -65,10 +90,10 @@ class ResourceTracker:
 
     def __init__(self):
         self._channel = None
+        self._channel_identity = None
         self._pid = None  # Of the tracker, if this process started it.
         self._exitcode = None
-        self._lock = threading.Lock()
-        self._lock_owner = os.getpid()
+        self._locks = {}  # By process: one may have been forked while it was held.
 
     @property
     def _fd(self):
@@ -79,20 +104,34 @@ class ResourceTracker:
     def _fd(self, fd):
         # The fork server's children are given what their parent uses: a pipe,
         # if that one does not know this module.
-        if fd is not None and _is_channel(fd):
+        if fd is not None and _identity(fd) is not None:
             self._replace(fd, None)
 
     def _replace(self, fd, pid):
-        old, self._channel, self._pid = self._channel, fd, pid
+        old = self._usable()
+        self._channel_identity = _identity(fd)
+        self._channel, self._pid = fd, pid
         if old is not None and old != fd:
             os.close(old)
 
+    def _usable(self):
+        """Return the channel's descriptor if it still is the channel's.
+
+        Daemons close all descriptors that they have; what carries the number
+        then is not ours to write to, nor to close.
+        """
+        fd = self._channel
+        if fd is not None and _identity(fd) != self._channel_identity:
+            self._channel = self._pid = fd = None
+        return fd
+
     def _guard(self):
-        """Return the lock that is held while a tracker is started."""
-        if self._lock_owner != os.getpid():
-            # Forked, maybe while another thread of the parent held it.
-            self._lock, self._lock_owner = threading.Lock(), os.getpid()
-        return self._lock
+        """Return the lock that is held while a tracker is started.
+
+        A signal handler or a finalizer may come back here in the same thread.
+        """
+        pid = os.getpid()
+        return self._locks.get(pid) or self._locks.setdefault(pid, threading.RLock())
 
     def getfd(self):
         """Return the channel's descriptor; the tracker runs then."""
@@ -102,7 +141,7 @@ class ResourceTracker:
     def ensure_running(self):
         """Start the tracker unless it runs, in any process of the tree."""
         with self._guard():
-            if self._channel is not None:
+            if self._usable() is not None:
                 if self._check_alive():
                     return
                 self._reap()
@@ -110,7 +149,8 @@ class ResourceTracker:
                     "resource_tracker: process died unexpectedly, relaunching.  "
                     "Some resources might leak."
                 )
-            self._launch()
+            if self._channel is None:
+                self._launch()
 
     def _check_alive(self):
         """Tell whether the tracker still reads."""
@@ -122,42 +162,49 @@ class ResourceTracker:
 
     def _reap(self):
         """Forget a tracker that has ended or is about to."""
-        fd, pid = self._channel, self._pid
+        fd, pid = self._usable(), self._pid
         self._channel = self._pid = None
-        os.close(fd)
+        if fd is not None:
+            os.close(fd)
         if pid is not None:
-            try:
-                status = os.waitpid(pid, 0)[1]
-            except ChildProcessError:
-                return
-            if os.WIFEXITED(status):
-                self._exitcode = os.WEXITSTATUS(status)
-            else:
-                self._exitcode = -os.WTERMSIG(status)
+            self._exitcode = _wait(pid)
 
     def _launch(self):
+        # The first words are those by which frozen programs know a tracker. What
+        # is imported before the path is changed comes from the standard library.
         code = (
-            "import sys; sys.path.append({!r}); "
-            "from shared_numpy._tracker_py37 import main; sys.exit(main({}))"
+            "from multiprocessing.semaphore_tracker import main; import sys; "
+            "sys.path.insert(0, {!r}); from shared_numpy._tracker_py37 import main; "
+            "del sys.path[0]; sys.exit(main({}))"
         )
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            passed = [theirs.fileno()]
+        ours, theirs = _new_channel()
+        try:
+            passed = [theirs]
             try:
                 passed.append(sys.stderr.fileno())
             except Exception:
                 pass  # It has none: what the tracker says is lost.
             executable = spawn.get_executable()
             command = [executable] + util._args_from_interpreter_flags()
-            command += ["-c", code.format(_ROOT, theirs.fileno())]
+            command += ["-c", code.format(_ROOT, theirs)]
             # Blocked until the tracker ignores them: it must not die before.
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED_SIGNALS)
             try:
                 pid = util.spawnv_passfds(executable, command, passed)
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            self._replace(ours.detach(), pid)
+        except BaseException:
+            os.close(ours)
+            raise
+        finally:
+            os.close(theirs)
+        if self._channel is None:
+            self._replace(ours, pid)
             self._exitcode = None
+        else:
+            # A signal handler has started another meanwhile.
+            os.close(ours)
+            _wait(pid)
 
     def _stop(self):
         """End the tracker, and wait for its end if this process started it."""
@@ -187,14 +234,23 @@ class ResourceTracker:
 
     def _send(self, command, name, rtype):
         message = "{}:{}:{}\n".format(command, name, rtype).encode("ascii")
-        if self._channel is not None:
+        fd = self._usable()
+        if fd is not None:
             try:
-                os.write(self._channel, message)
+                os.write(fd, message)
                 return
             except OSError:
                 pass  # The tracker is gone; a new one is started.
-        self.ensure_running()
-        os.write(self._channel, message)
+        os.write(self.getfd(), message)
+
+
+def _wait(pid):
+    """Wait for a child; return its exit code, -N for signal N, None if unknown."""
+    try:
+        status = os.waitpid(pid, 0)[1]
+    except ChildProcessError:
+        return None  # Somebody else has waited for it.
+    return os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
 
 
 _resource_tracker = ResourceTracker()
@@ -258,7 +314,7 @@ def _inherit(values, handle):
     take_over()
     if handle is not None:
         fd = handle.detach()
-        if _resource_tracker._fd is None:
+        if _resource_tracker._usable() is None:
             _resource_tracker._fd = fd
         elif _resource_tracker._fd != fd:
             os.close(fd)  # Another descriptor of the same channel.
@@ -352,6 +408,8 @@ def main(fd):
     for number in _IGNORED_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _IGNORED_SIGNALS)
+    # The program's own filters came along; an error would end the cleaning.
+    warnings.simplefilter("always")
     for stream in (sys.stdin, sys.stdout):
         try:
             stream.close()

@@ -10,7 +10,9 @@ written for 3.8 runs unchanged:
 Where the standard library has them it does nothing. Nothing is written to disk,
 and importing this module changes nothing. Call it at the top level of the main
 module, before the imports that need it: children under spawn and forkserver run
-the main module's top level again, and have it then too.
+the main module's top level again, and have it then too. (Not so where the main
+module is a package's ``__main__`` or a ``python -c``: call it then in the module
+that the children import.)
 """
 
 import multiprocessing
@@ -46,6 +48,7 @@ def uninstall() -> None:
     for name, module in _MODULES.items():
         if sys.modules.get("multiprocessing." + name) is module:
             del sys.modules["multiprocessing." + name]
+        if getattr(multiprocessing, name, None) is module:
             delattr(multiprocessing, name)
     home = multiprocessing.managers
     if getattr(home, "SharedMemoryManager", None) is managers.SharedMemoryManager:

@@ -8,11 +8,12 @@ manager that is passed to a spawned child is connected there.
 """
 
 import signal
+from contextlib import suppress
 from multiprocessing import ProcessError
 from multiprocessing import managers as _twin
 from multiprocessing.managers import BaseManager, Server, State, dispatch
 
-from . import resource_tracker
+from . import _posixshmem, resource_tracker
 from .shared_memory import ShareableList, SharedMemory
 
 TYPE_CHECKING = False
@@ -64,17 +65,16 @@ class SharedMemoryServer(Server):
     def shutdown(self, c: "Any") -> None:
         """Unlink all blocks and end the server."""
         while self._segments:
-            try:
+            # Whatever is wrong with one (its user unlinked it), the others go.
+            with suppress(OSError):
                 _destroy(self._segments.pop())
-            except FileNotFoundError:
-                pass  # Its user unlinked it.
         super().shutdown(c)
 
 
 def _destroy(name):
-    shm = SharedMemory(name)
-    shm.close()
-    shm.unlink()
+    """Unlink a block without attaching to it, which can fail."""
+    _posixshmem.shm_unlink("/" + name)
+    resource_tracker.unregister("/" + name, "shared_memory")
 
 
 class SharedMemoryManager(BaseManager):
