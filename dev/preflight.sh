@@ -37,7 +37,7 @@ for tool in "$@"; do
     lint) { cargo fmt --version && cargo clippy --version; } >/dev/null 2>&1 || need "rustfmt or clippy" "rustup component add rustfmt clippy" ;;
     cc) command -v cc >/dev/null || need "a C compiler, by which Rust links," "apt-get install gcc libc6-dev" ;;
     objdump) command -v objdump >/dev/null || need "objdump" "apt-get install binutils" ;;
-    venv) "$python" -c 'import venv, ensurepip' 2>/dev/null || need "the module venv of $python" "apt-get install python3-venv" ;;
+    venv) ! works "$python" || "$python" -c 'import venv, ensurepip' 2>/dev/null || need "the module venv of $python" "apt-get install python3-venv" ;;
     esac
 done
 [ "$missing" = 0 ] && echo "$python"
