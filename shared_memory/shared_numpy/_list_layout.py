@@ -24,6 +24,7 @@ other without gaps.
 import struct
 import sys
 from itertools import accumulate
+from operator import sub
 
 WORD = 8
 _COUNT = struct.Struct("q")
@@ -36,6 +37,7 @@ FIXED = {
     type(None): struct.Struct("xxxxxx?x"),
 }
 FORMAT = {int: b"q", float: b"d", bool: b"xxxxxxx?", type(None): b"xxxxxx?x"}
+PADDED = {kind: form.ljust(WORD, b"\0") for kind, form in FORMAT.items()}
 
 # What an item's bytes stand for: the value itself, text, bytes, or None.
 CODE = {int: 0, float: 0, bool: 0, str: 1, bytes: 2, type(None): 3}
@@ -122,13 +124,19 @@ def pack(items, cumulative=CUMULATIVE):
     """
     data, formats, codes = [], [], []
     for item in items:
-        if type(item) not in CODE:
-            raise KeyError(type(item))
-        form, code, packed = pack_item(item)
-        data.append(packed)
-        formats.append(form.ljust(WORD, b"\0"))
-        codes.append(code)
-    table = [len(packed) for packed in data]
+        kind = type(item)
+        if kind in FIXED:
+            data.append(FIXED[kind].pack(item))
+            formats.append(PADDED[kind])
+            codes.append(CODE[kind])
+        elif kind in CODE:
+            form, code, packed = pack_item(item)
+            data.append(packed)
+            formats.append(form.ljust(WORD, b"\0"))
+            codes.append(code)
+        else:
+            raise KeyError(kind)
+    table = list(map(len, data))
     if cumulative:
         table = list(accumulate([0] + table))
     head = struct.pack("{}q".format(1 + len(table)), len(data), *table)
@@ -169,16 +177,18 @@ def offsets(buffer, cumulative=CUMULATIVE):
     table = struct.unpack_from("{}q".format(rows), buffer, WORD)
     if cumulative:
         ends = table
-        rooms = [end - begin for begin, end in zip(table, table[1:])]
+        rooms = tuple(map(sub, table[1:], table))
     else:
         ends = (0,) + tuple(accumulate(table))
         rooms = table
     # The tables of the two layouts never look like each other: one starts with
     # 0, which is no room of the other.
-    sound = ends[0] == 0 and all(room >= WORD and room % WORD == 0 for room in rooms)
+    sound = ends[0] == 0
+    if rooms:
+        sound = sound and min(rooms) >= WORD and not any(map((WORD - 1).__and__, rooms))
     if not sound or start + ends[-1] + (WORD + 1) * number > size:
         raise ValueError(
             "no ShareableList of this version of Python (3.9 changed the layout): its "
             "items would lie outside of the segment or of each other"
         )
-    return [start + end for end in ends]
+    return list(map(start.__add__, ends))

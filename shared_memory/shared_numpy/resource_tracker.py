@@ -75,6 +75,10 @@ def unregister(name: str, rtype: str) -> None:
     _twin.unregister(name, rtype)
 
 
+# Comes with 3.7.
+_is_ascii = getattr(str, "isascii", lambda name: max(name, default="") <= "\x7f")
+
+
 def _check(name, rtype):
     """Refuse what the tracker would take for something else."""
     if _ANY_NAME:
@@ -85,9 +89,5 @@ def _check(name, rtype):
             "but colon, newline and NUL. Choose another, or use track=False".format(name)
         )
     # As CPython has it since 3.10: longer ones may not be written in one piece.
-    if len("REGISTER:{}:{}\n".format(name, rtype)) > 512:
+    if len("UNREGISTER:::") + len(name) + len(rtype) > 512:
         raise ValueError("the resource tracker cannot take so long a name: " + repr(name))
-
-
-def _is_ascii(name):
-    return len(name.encode("utf-8", "surrogatepass")) == len(name)

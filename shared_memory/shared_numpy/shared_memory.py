@@ -313,10 +313,11 @@ class SharedMemory:
         self._close_descriptor()
 
     def _close_descriptor(self):
-        # Taken out in one step, so that no two threads close the same number.
-        fd = vars(self).pop("_fd", -1)
-        if fd >= 0:
-            os.close(fd)
+        if self._fd >= 0:
+            # Taken out in one step, so that no two threads close the same number.
+            fd = vars(self).pop("_fd", -1)
+            if fd >= 0:
+                os.close(fd)
 
     def unlink(self) -> None:
         """Remove the segment's name, so that nobody can attach any more.
@@ -338,10 +339,10 @@ class SharedMemory:
 # Readers of the items that fill one word, by their format in the segment.
 _WORD = struct.Struct("8s")
 _READERS = {
-    _list_layout.FORMAT[kind].ljust(8, b"\0"): _list_layout.FIXED[kind].unpack_from
+    _list_layout.PADDED[kind]: _list_layout.FIXED[kind].unpack_from
     for kind in (int, float, bool)
 }
-_NONE = _list_layout.FORMAT[type(None)].ljust(8, b"\0")
+_NONE = _list_layout.PADDED[type(None)]
 
 
 class ShareableList:
