@@ -36,7 +36,10 @@ import support_shim
 
 # The test classes, and what they need from the same file.
 TESTS = ["_TestSharedMemory", "TestResourceTracker", "TestNamedResource"]
-NEEDED = ["BaseTestCase", "BaseMixin", "_resource_unlink"]
+NEEDED = ["BaseTestCase", "BaseMixin", "_resource_unlink", "resource_tracker_format_subtests"]
+
+# These come with 3.10 and 3.14.
+LATER = ["TestNamedResource", "resource_tracker_format_subtests"]
 
 # Replacements in the text for each target of the tests.
 REDIRECTIONS = {
@@ -146,8 +149,8 @@ def load(path, target, namespace):
     cases = []
     for name in NEEDED + TESTS:
         if name not in found:
-            if name in ("TestNamedResource",):
-                continue  # Comes with 3.10.
+            if name in LATER:
+                continue
             raise LookupError("{} has no {}".format(path, name))
         start, lines = found[name]
         text = "\n".join(lines)

@@ -72,20 +72,23 @@ def requires_hashdigest(digest, *args, **kwargs):
     return lambda decorated: decorated
 
 
-def only_run_in_spawn_testsuite(reason):
-    """Make a decorator that skips a test under another start method."""
+def _only_run_in(wanted):
+    """Make what makes decorators that skip a test under other start methods."""
 
-    def decorate(test_function):
-        @functools.wraps(test_function)
-        def checked(*args, **kwargs):
-            method = multiprocessing.get_start_method()
-            if method != "spawn":
-                raise unittest.SkipTest("{}: not under {}".format(reason, method))
-            return test_function(*args, **kwargs)
+    def with_reason(reason):
+        def decorate(test_function):
+            @functools.wraps(test_function)
+            def checked(*args, **kwargs):
+                method = multiprocessing.get_start_method()
+                if method != wanted:
+                    raise unittest.SkipTest("{}: not under {}".format(reason, method))
+                return test_function(*args, **kwargs)
 
-        return checked
+            return checked
 
-    return decorate
+        return decorate
+
+    return with_reason
 
 
 class _Fallback(types.ModuleType):
@@ -117,8 +120,9 @@ _test = types.ModuleType("test")
 _test.support = _support
 
 NAMES = {
-    # A helper of CPython's test file itself, whose text is no syntax of 3.6.
-    "only_run_in_spawn_testsuite": only_run_in_spawn_testsuite,
+    # Helpers of CPython's test files themselves, whose text is no syntax of 3.6.
+    "only_run_in_spawn_testsuite": _only_run_in("spawn"),
+    "only_run_in_forkserver_testsuite": _only_run_in("forkserver"),
     "support": _support,
     "test": _test,
     "script_helper": test.support.script_helper,
