@@ -275,7 +275,7 @@ def test_the_comparison_sees_differences(theirs, monkeypatch):
     layout = shared_memory._list_layout
     for attribute, value in [
         ("CODE", {**layout.CODE, str: 2}),
-        ("PADDED", {**layout.PADDED, int: b"Q".ljust(8, b"\0")}),
+        ("FORMAT", {**layout.FORMAT, int: b"Q".ljust(8, b"\0")}),
     ]:
         with monkeypatch.context() as patch:
             patch.setattr(layout, attribute, value)

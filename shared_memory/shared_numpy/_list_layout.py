@@ -29,15 +29,10 @@ from operator import sub
 WORD = 8
 _COUNT = struct.Struct("q")
 
-# The formats of the types that fill one word.
-FIXED = {
-    int: struct.Struct("q"),
-    float: struct.Struct("d"),
-    bool: struct.Struct("xxxxxxx?"),
-    type(None): struct.Struct("xxxxxx?x"),
-}
-FORMAT = {int: b"q", float: b"d", bool: b"xxxxxxx?", type(None): b"xxxxxx?x"}
-PADDED = {kind: form.ljust(WORD, b"\0") for kind, form in FORMAT.items()}
+# The types that fill one word: how a value is packed, and its format, padded.
+_WORDS = {int: "q", float: "d", bool: "xxxxxxx?", type(None): "xxxxxx?x"}
+FIXED = {kind: struct.Struct(form) for kind, form in _WORDS.items()}
+FORMAT = {kind: form.encode().ljust(WORD, b"\0") for kind, form in _WORDS.items()}
 
 # What an item's bytes stand for: the value itself, text, bytes, or None.
 CODE = {int: 0, float: 0, bool: 0, str: 1, bytes: 2, type(None): 3}
@@ -63,7 +58,7 @@ def pack_item(value, room=None):
     Returns
     -------
     form : bytes
-        Its format.
+        Its format, padded.
     code : int
         Its code.
     packed : bytes
@@ -95,7 +90,8 @@ def pack_item(value, room=None):
     elif len(encoded) > room:
         raise ValueError("bytes/str item exceeds available storage")
     code = CODE[str if isinstance(value, str) else bytes]
-    return b"%ds" % room, code, encoded.ljust(room, b"\0")
+    form = (b"%ds" % room).ljust(WORD, b"\0")
+    return form, code, encoded.ljust(room, b"\0")
 
 
 def pack(items, cumulative=CUMULATIVE):
@@ -127,12 +123,12 @@ def pack(items, cumulative=CUMULATIVE):
         kind = type(item)
         if kind in FIXED:
             data.append(FIXED[kind].pack(item))
-            formats.append(PADDED[kind])
+            formats.append(FORMAT[kind])
             codes.append(CODE[kind])
         elif kind in CODE:
             form, code, packed = pack_item(item)
             data.append(packed)
-            formats.append(form.ljust(WORD, b"\0"))
+            formats.append(form)
             codes.append(code)
         else:
             raise KeyError(kind)

@@ -31,7 +31,7 @@ from . import _core, _list_layout, _posixshmem, resource_tracker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Iterable, Optional, Tuple, Union
+    from typing import Any, Iterable, Iterator, Optional, Tuple, Union
 
     Item = Union[int, float, bool, str, bytes, None]
 
@@ -339,10 +339,10 @@ class SharedMemory:
 # Readers of the items that fill one word, by their format in the segment.
 _WORD = struct.Struct("8s")
 _READERS = {
-    _list_layout.PADDED[kind]: _list_layout.FIXED[kind].unpack_from
+    _list_layout.FORMAT[kind]: _list_layout.FIXED[kind].unpack_from
     for kind in (int, float, bool)
 }
-_NONE = _list_layout.PADDED[type(None)]
+_NONE = _list_layout.FORMAT[type(None)]
 
 
 class ShareableList:
@@ -393,7 +393,7 @@ class ShareableList:
     ) -> None:
         attach = sequence is None and name is not None
         if not attach:
-            content = _list_layout.pack(list(sequence or ()))
+            content = _list_layout.pack([] if sequence is None else list(sequence))
         self.shm = SharedMemory.__new__(SharedMemory)
         try:
             if attach:
@@ -412,7 +412,11 @@ class ShareableList:
         self._formats = self._offsets[-1]
         self._codes = self._formats + 8 * self._length
 
-    def __getitem__(self, position: int) -> "Item":
+    if TYPE_CHECKING:
+        # It is iterated over by its items, as 3.8's is.
+        def __iter__(self) -> "Iterator[Any]": ...
+
+    def __getitem__(self, position: int) -> "Any":
         position = as_integer(position)
         if position < 0:
             position += self._length
