@@ -67,6 +67,20 @@ def make(name, executable, packages):
     return python
 
 
+def install(python, source):
+    """Install the package into an environment that has what it depends on.
+
+    Parameters
+    ----------
+    python : str
+        The environment's python.
+    source : str
+        A wheel, a source distribution, or the checkout.
+    """
+    command = [python, "-m", "pip", "install", "-q", "--no-deps", "--force-reinstall"]
+    run(command + [source])
+
+
 def demo(executable):
     """Return a python in which the checkout is built and installed."""
     version = version_of(executable)
@@ -74,7 +88,7 @@ def demo(executable):
         sys.exit(executable + " is no CPython from 3.6 on")
     # numpy from a wheel: without one for this interpreter, say so at once.
     python = make("demo-%d.%d" % version[:2], executable, ["--prefer-binary", "numpy>=1.17"])
-    run([python, "-m", "pip", "install", "-q", "--no-deps", "--force-reinstall", "."])
+    install(python, ROOT)
     return python
 
 

@@ -137,9 +137,8 @@ def check_source_installs(pythons, sources, versions):
             python = environments.make(
                 "source-" + version, pythons[version], ["--prefer-binary", "numpy>=1.17"]
             )
-            title = "pip install %s on %s" % (os.path.relpath(source, ROOT), version)
-            install = [python, "-m", "pip", "install", "-q", "--no-deps", "--force-reinstall"]
-            check(title, install + [source])
+            say("pip install %s on %s" % (os.path.relpath(source, ROOT), version))
+            environments.install(python, source)
             check(
                 "demo on " + version,
                 [python, "-m", "shared_numpy", "demo", "--frames", "2", "--side", "500"],
@@ -229,8 +228,7 @@ def test(pythons, missing, complete):
     results = collections.OrderedDict()
     for version, executable in pythons.items():
         python = environments.make("test-" + version, executable, TEST_PACKAGES)
-        install = [python, "-m", "pip", "install", "-q", "--no-deps", "--force-reinstall"]
-        environments.run(install + [wheel])
+        environments.install(python, wheel)
         if version == oldest:
             check(
                 "every file is syntax of " + version,
@@ -250,7 +248,7 @@ def bench(pythons):
     for version, executable in pythons.items():
         peers = ["shared-memory38"] if version in ("3.6", "3.7") else []
         python = environments.make("bench-" + version, executable, ["numpy>=1.17"] + peers)
-        environments.run([python, "-m", "pip", "install", "-q", "--no-deps", "--force-reinstall", wheel])
+        environments.install(python, wheel)
         check("backport on " + version, [python, "benchmarks/backport.py"])
 
 
@@ -268,16 +266,14 @@ def main():
         sys.exit("FAILED: CI needs CPython 3.6 and 3.7; found: " + ", ".join(pythons))
     if not pythons:
         sys.exit("no CPython from %s to %s was found" % (known[0], known[-1]))
-    if command in ("wheel", "bench"):
-        if command == "wheel":
-            build_wheel()
-        else:
-            bench(collections.OrderedDict((v, pythons[v]) for v in wanted or pythons))
-        return
     if wanted:
         pythons = collections.OrderedDict((v, pythons[v]) for v in known if v in wanted)
         missing = []
-    if test(pythons, missing, command == "test-full"):
+    if command == "wheel":
+        build_wheel()
+    elif command == "bench":
+        bench(pythons)
+    elif test(pythons, missing, command == "test-full"):
         sys.exit(1)
 
 

@@ -145,7 +145,10 @@ class SharedMemoryManager(BaseManager):
 
         def start(self, initializer: "Any" = None, initargs: "Tuple[Any, ...]" = ()) -> None:
             """Start the server's process."""
-            self._refuse_if_started()
+            if self._state.value == State.STARTED:
+                raise ProcessError("Already started server")
+            if self._state.value == State.SHUTDOWN:
+                raise ProcessError("Manager has shut down")
             super().start(initializer, initargs)
 
         def __enter__(self) -> "SharedMemoryManager":
@@ -154,12 +157,6 @@ class SharedMemoryManager(BaseManager):
             if self._state.value == State.SHUTDOWN:
                 raise ProcessError("Manager has shut down")
             return self
-
-        def _refuse_if_started(self):
-            if self._state.value == State.STARTED:
-                raise ProcessError("Already started server")
-            if self._state.value == State.SHUTDOWN:
-                raise ProcessError("Manager has shut down")
 
         @classmethod
         def _run_server(cls, *args, **kwargs):

@@ -64,7 +64,7 @@ def _is_exported(mapping):
     return False
 
 
-# Mappings that outlive their `SharedMemory`, with whose sake they do it for.
+# Mappings that outlive their `SharedMemory`, and what each is kept for.
 _kept = {}  # type: dict
 
 
