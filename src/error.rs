@@ -2,7 +2,7 @@
 //!
 //! Inward there is this one enum; `python::error` is the one place where it
 //! becomes an exception. The raw errno is kept, since Python chooses the class
-//! of an `OSError` by it.
+//! of an `OSError` by it; what is no system call's failure has the nearest one.
 
 use std::fmt;
 
@@ -16,13 +16,79 @@ pub enum Error {
         /// The error number that the call left.
         errno: i32,
     },
+    /// The arena cannot hold one more of something; nothing has changed.
+    Full {
+        /// What there is no room for.
+        what: Exhausted,
+        /// How much was asked for: bytes, or a number of rows.
+        asked: u64,
+        /// How much is left: bytes of the file system, or rows.
+        left: u64,
+    },
+    /// A handle whose block or reference is gone.
+    Stale,
+    /// A handle that no arena of this kind can have made.
+    BadHandle {
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A handle or a segment of another arena, user, machine or boot.
+    Foreign {
+        /// What differs.
+        why: &'static str,
+    },
+    /// What lies in the segments contradicts itself; the arena is poisoned.
+    Corrupted {
+        /// What was found.
+        why: &'static str,
+    },
+    /// The arena's lock stayed with one owner for longer than a wait may last.
+    Busy {
+        /// The process that holds it, as it numbers itself.
+        pid: u32,
+        /// How long was waited, in seconds.
+        seconds: u32,
+    },
+    /// This process has no part in the arena: it left, or was made by a call
+    /// that gave it none.
+    Detached,
+    /// A request that cannot be met whatever the state of things.
+    Invalid {
+        /// What is wrong with it.
+        why: &'static str,
+    },
+}
+
+/// What an arena can run out of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exhausted {
+    /// Bytes for a block or a segment.
+    Space,
+    /// Rows for blocks.
+    Blocks,
+    /// Rows for tickets.
+    Tickets,
+    /// Slots for processes.
+    Slots,
+    /// Rows for segments.
+    Segments,
 }
 
 impl Error {
     /// The error number to report to the operating system's users.
     pub fn errno(&self) -> i32 {
+        // These numbers are the same on every Linux that Rust runs on but for
+        // two families of processors; the core must not name libc, and nothing
+        // but the text of an exception depends on them.
         match *self {
             Error::Os { errno, .. } => errno,
+            Error::Full { .. } => 28,                              // ENOSPC
+            Error::Stale => 116,                                   // ESTALE
+            Error::BadHandle { .. } | Error::Invalid { .. } => 22, // EINVAL
+            Error::Foreign { .. } => 18,                           // EXDEV
+            Error::Corrupted { .. } => 5,                          // EIO
+            Error::Busy { .. } => 16,                              // EBUSY
+            Error::Detached => 107,                                // ENOTCONN
         }
     }
 }
@@ -34,6 +100,38 @@ impl fmt::Display for Error {
                 let reason = std::io::Error::from_raw_os_error(errno);
                 write!(f, "{call}: {reason}")
             }
+            Error::Full { what, asked, left } => match what {
+                Exhausted::Space => write!(
+                    f,
+                    "no room in shared memory for {asked} bytes: {left} are free; free some, \
+                     or give /dev/shm more (Docker: --shm-size)"
+                ),
+                Exhausted::Slots => write!(
+                    f,
+                    "all {asked} places for processes in the arena are taken by living ones"
+                ),
+                Exhausted::Blocks => write!(f, "the arena holds {asked} blocks, its most"),
+                Exhausted::Tickets => write!(
+                    f,
+                    "the arena holds {asked} references in flight, its most; cancel those that \
+                     nobody will receive"
+                ),
+                Exhausted::Segments => write!(f, "the arena has {asked} segments, its most"),
+            },
+            Error::Stale => write!(f, "the block of this handle has been freed"),
+            Error::BadHandle { why } => write!(f, "this is no handle of a block: {why}"),
+            Error::Foreign { why } => write!(f, "not of this arena: {why}"),
+            Error::Corrupted { why } => write!(
+                f,
+                "the arena's tables are corrupted ({why}); it can no longer be used"
+            ),
+            Error::Busy { pid, seconds } => write!(
+                f,
+                "process {pid} has held the arena's lock for over {seconds} s; is it stopped? \
+                 Let it go on (kill -CONT {pid}) or end it"
+            ),
+            Error::Detached => write!(f, "this process is not attached to the arena"),
+            Error::Invalid { why } => write!(f, "{why}"),
         }
     }
 }

@@ -5,6 +5,8 @@
 //! | module    | knows                 | holds                                      |
 //! |-----------|-----------------------|--------------------------------------------|
 //! | `python`  | everything below, pyo3 | the extension `shared_numpy._core`         |
+//! | `process` | `arena`, `segment`, `sys` | the arena on the system's shared memory    |
+//! | `arena`   | `error`               | an allocator that survives any death       |
 //! | `segment` | `sys`                 | policy over single calls: reserving memory |
 //! | `sys`     | libc, nix             | one wrapper for one system call            |
 //! | `error`   | nothing               | the one error type of the core             |
@@ -15,7 +17,10 @@
 
 #![warn(missing_docs)]
 
+pub mod arena;
 pub mod error;
+#[cfg(target_os = "linux")]
+pub mod process;
 pub mod segment;
 pub mod sys;
 

@@ -15,6 +15,7 @@ const CHUNK: u64 = 1 << 20;
 /// Takes storage for a segment, so that writing there can no longer fail for
 /// want of memory (which would be a SIGBUS). Bytes that exist keep their values.
 pub struct Reservation {
+    start: u64,
     size: u64,
     done: u64,
 }
@@ -22,7 +23,16 @@ pub struct Reservation {
 impl Reservation {
     /// Plans to reserve the first `size` bytes; nothing is reserved yet.
     pub fn new(size: u64) -> Self {
-        Reservation { size, done: 0 }
+        Self::of(0, size)
+    }
+
+    /// Plans to reserve `size` bytes from `start` on.
+    pub fn of(start: u64, size: u64) -> Self {
+        Reservation {
+            start,
+            size,
+            done: 0,
+        }
     }
 
     /// Reserves the next chunk; true when everything is.
@@ -38,7 +48,7 @@ impl Reservation {
     fn step_by(&mut self, allocate: impl FnOnce(i64, i64) -> Result<()>) -> Result<bool> {
         let length = CHUNK.min(self.size - self.done);
         if length > 0 {
-            allocate(self.done as i64, length as i64)?;
+            allocate((self.start + self.done) as i64, length as i64)?;
             self.done += length;
         }
         Ok(self.done == self.size)

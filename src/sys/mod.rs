@@ -4,6 +4,13 @@
 //! nothing: an interrupted call is an error like any other, and what to do
 //! about it is the caller's policy.
 
+#[cfg(target_os = "linux")]
+pub mod fork;
+#[cfg(target_os = "linux")]
+pub mod futex;
+pub mod locks;
+pub mod map;
+pub mod proc;
 pub mod shm;
 
 use crate::error::Error;
@@ -11,6 +18,20 @@ use nix::errno::Errno;
 
 /// The call was interrupted by a signal handler.
 pub const EINTR: i32 = libc::EINTR;
+
+/// The call would have to wait.
+pub const EAGAIN: i32 = libc::EAGAIN;
+/// There is no room on the file system.
+pub const ENOSPC: i32 = libc::ENOSPC;
+/// There is no such file.
+pub const ENOENT: i32 = libc::ENOENT;
+/// There is such a file already.
+pub const EEXIST: i32 = libc::EEXIST;
+
+/// The error number of the last call.
+fn last() -> Errno {
+    Errno::last()
+}
 
 /// Names the call in which `errno` came up.
 fn failed(call: &'static str) -> impl Fn(Errno) -> Error {

@@ -6,7 +6,7 @@ use nix::fcntl::OFlag;
 use nix::sys::mman;
 use nix::sys::stat::Mode;
 use std::ffi::{c_int, CStr};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 /// Opens the shared memory object `name`: `shm_open(3)`.
 ///
@@ -23,6 +23,42 @@ pub fn open(name: &CStr, flags: c_int, mode: u32) -> Result<OwnedFd> {
 /// Descriptors and mappings that exist stay valid.
 pub fn unlink(name: &CStr) -> Result<()> {
     mman::shm_unlink(name).map_err(failed("shm_unlink"))
+}
+
+/// What the file system knows of an open file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// The number of the file in its file system.
+    pub inode: u64,
+    /// The number of the file system.
+    pub device: u64,
+    /// The file's length in bytes.
+    pub size: u64,
+    /// Its owner.
+    pub uid: u32,
+    /// Its permissions, the lowest nine bits.
+    pub permissions: u32,
+}
+
+/// Asks about an open file: `fstat(2)`.
+pub fn facts(fd: BorrowedFd<'_>) -> Result<Facts> {
+    let status = nix::sys::stat::fstat(fd).map_err(failed("fstat"))?;
+    Ok(Facts {
+        inode: status.st_ino as u64,
+        device: status.st_dev as u64,
+        size: status.st_size as u64,
+        uid: status.st_uid,
+        permissions: status.st_mode as u32 & 0o777,
+    })
+}
+
+/// Opens once more the file that `fd` is of, with a description of its own:
+/// `open(2)` of its entry in `/proc/self/fd`, so that it needs no name.
+#[cfg(target_os = "linux")]
+pub fn reopen(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC;
+    nix::fcntl::open(path.as_str(), flags, Mode::empty()).map_err(failed("open"))
 }
 
 /// Takes storage for `length` bytes from `offset` on: `posix_fallocate(3)`.

@@ -8,6 +8,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("sys", &["error", "libc", "nix"]),
     ("segment", &["error", "sys"]),
+    ("arena", &["error"]),
+    ("process", &["error", "sys", "segment", "arena"]),
     ("python", &["error", "sys", "segment", "pyo3"]),
 ];
 

@@ -1,3 +1,4 @@
 //! Tests of the core that need no Python.
 
 mod layers;
+mod model;

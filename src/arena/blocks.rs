@@ -1,0 +1,280 @@
+//! Blocks: allocating, holding and releasing them.
+//!
+//! A block is LIVE from one store to the state word of its row to another. The
+//! first comes after its place, its size and its first holder are written; the
+//! second counts the generation up in the same word, so that whatever names the
+//! old one is stale at that instant.
+
+use super::core::{Block, Core, Locked, Member};
+use super::format::*;
+use crate::error::{Error, Exhausted, Result};
+
+/// A block as its holder knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockRef {
+    /// Its row.
+    pub id: BlockId,
+    /// The life of the row that is meant.
+    pub generation: u64,
+}
+
+/// Where a block is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Its first byte.
+    pub address: Address,
+    /// Its length in bytes, at least what was asked for.
+    pub size: u64,
+}
+
+/// A block just allocated, and whether all its pages are there.
+pub(super) struct Allocated {
+    pub which: BlockRef,
+    pub place: Extent,
+    pub whole: bool,
+}
+
+/// After so many allocations a process looks for dead ones.
+const ALLOCATIONS_PER_REAP: u32 = 8192;
+
+/// How often an allocation makes room and tries again: others may take what it
+/// made.
+const ATTEMPTS: usize = 16;
+
+impl<'a> Locked<'a> {
+    /// The row of a block that is LIVE in the life that `which` names.
+    #[inline]
+    pub fn live(&self, which: BlockRef) -> Result<Block<'a>> {
+        if which.id.0 >= self.header.block_rows.get() {
+            return Err(Error::BadHandle {
+                why: "it names a block that never was",
+            });
+        }
+        let block = self.block(which.id.0)?;
+        match block.row.state.get() == state_word(which.generation, LIVE) {
+            true => Ok(block),
+            false => Err(Error::Stale),
+        }
+    }
+
+    /// Makes a block of `size` bytes, a multiple of [`ALIGN`], held by this
+    /// process.
+    #[inline]
+    pub fn allocate(&self, size: u64) -> Result<Allocated> {
+        self.need_rows(1)?;
+        self.allocate_from_reserve(size)
+    }
+
+    /// [`Locked::allocate`], down to the last row.
+    #[inline]
+    pub fn allocate_from_reserve(&self, size: u64) -> Result<Allocated> {
+        let Some(extent) = self.find(size)? else {
+            return Err(Error::Full {
+                what: Exhausted::Space,
+                asked: size,
+                left: self.header.index.free.get(),
+            });
+        };
+        self.check_extent(extent)?;
+        self.core.segment(extent.address().segment())?;
+        let allocated = self.take(extent, size)?;
+        self.count(|c| &c.allocated, 1);
+        Ok(allocated)
+    }
+
+    /// Makes a block of the first `size` bytes of a free extent.
+    #[inline]
+    pub fn take(&self, extent: Block<'a>, size: u64) -> Result<Allocated> {
+        self.leave_bin(extent)?;
+        self.split(extent, size)?;
+        let (word, bit) = SlotSet::place(self.me.slot);
+        for (i, holders) in extent.row.holders.iter().enumerate() {
+            holders.set(if i == word { bit } else { 0 });
+        }
+        let whole = extent.cache.whole.get() == 1;
+        let pages = if whole { PAGES_THERE } else { PAGES_UNKNOWN };
+        extent.row.marks.set(pages);
+        extent.cache.tickets.set(0);
+        let generation = extent.generation();
+        extent.row.state.commit(state_word(generation, LIVE));
+        Ok(Allocated {
+            which: BlockRef {
+                id: BlockId(extent.id),
+                generation,
+            },
+            place: Extent {
+                address: extent.address(),
+                size: extent.size(),
+            },
+            whole,
+        })
+    }
+
+    /// Frees a block that nobody holds and no ticket refers to.
+    #[inline]
+    pub fn free(&self, block: Block<'a>) -> Result<()> {
+        let pages = block.row.marks.get() & PAGES;
+        let generation = block.generation() + 1;
+        block.row.state.commit(state_word(generation, FREE));
+        block.cache.whole.set((pages == PAGES_THERE) as u32);
+        block.cache.warm.set(match pages {
+            PAGES_RETURNED => 0,
+            _ => block.size(),
+        });
+        self.count(|c| &c.freed, 1);
+        self.merge(block)
+    }
+
+    /// Frees a block if it is no longer wanted; whether it did.
+    #[inline]
+    pub fn free_if_unwanted(&self, block: Block<'a>) -> Result<bool> {
+        if block.is_unheld() && block.cache.tickets.get() == 0 {
+            self.free(block)?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Drops this process's reference; whether the block was freed.
+    #[inline]
+    pub fn release(&self, which: BlockRef) -> Result<bool> {
+        let block = self.live(which)?;
+        let (word, bit) = SlotSet::place(self.me.slot);
+        let holders = &block.row.holders[word];
+        if holders.get() & bit == 0 {
+            return Err(Error::Stale);
+        }
+        holders.commit(holders.get() & !bit);
+        self.free_if_unwanted(block)
+    }
+
+    /// Adds this process to the holders of a block.
+    #[inline]
+    pub fn hold(&self, block: Block<'a>) {
+        let (word, bit) = SlotSet::place(self.me.slot);
+        let holders = &block.row.holders[word];
+        holders.commit(holders.get() | bit);
+    }
+
+    /// The rows of all blocks that were ever used.
+    pub fn all_blocks(&self) -> impl DoubleEndedIterator<Item = Result<Block<'a>>> + '_ {
+        (0..self.header.block_rows.get()).map(|id| self.block(id))
+    }
+}
+
+impl Core {
+    /// The size that a block for `bytes` bytes takes.
+    pub fn block_size(bytes: u64) -> Result<u64> {
+        let size = bytes.max(1).checked_next_multiple_of(ALIGN);
+        size.filter(|size| *size < LONGEST).ok_or(Error::Full {
+            what: Exhausted::Space,
+            asked: bytes,
+            left: 0,
+        })
+    }
+
+    /// Allocates a block of at least `bytes` bytes, held by `me`.
+    ///
+    /// Its bytes are reserved, and whatever they were before. When there is no
+    /// room, references of dead processes are dropped first; then a segment is
+    /// added.
+    ///
+    /// # Errors
+    /// `Full` if there is no room for it; nothing has changed then.
+    #[inline]
+    pub fn allocate(&self, me: Member, bytes: u64) -> Result<(BlockRef, Extent)> {
+        let size = Self::block_size(bytes)?;
+        self.reap_now_and_then(me);
+        let found = self.lock(me)?.allocate(size);
+        let found = match found {
+            Err(Error::Full { what, .. }) => self.make_room(me, size, what),
+            found => found,
+        };
+        self.ensure_pages(me, found?)
+    }
+
+    #[inline]
+    fn reap_now_and_then(&self, me: Member) {
+        use std::sync::atomic::Ordering::Relaxed;
+        // Threads may lose a step of each other's; it is a matter of now and
+        // then.
+        let count = self.until_reap.load(Relaxed);
+        if count != 0 {
+            self.until_reap.store(count - 1, Relaxed);
+        } else {
+            self.until_reap.store(ALLOCATIONS_PER_REAP, Relaxed);
+            // What it finds wrong, the allocation that follows finds too.
+            let _ = self.reap(me);
+        }
+    }
+
+    #[cold]
+    fn make_room(&self, me: Member, size: u64, what: Exhausted) -> Result<Allocated> {
+        let mut what = what;
+        self.reap(me)?;
+        for _ in 0..ATTEMPTS {
+            let full = match self.lock(me)?.allocate(size) {
+                Err(Error::Full { what, .. }) => what,
+                found => return found,
+            };
+            what = full;
+            match full {
+                Exhausted::Blocks => self.add_block_rows(me)?,
+                _ => self.add_segment(me, size)?,
+            }
+        }
+        Err(Error::Full {
+            what,
+            asked: size,
+            left: self.platform().room(),
+        })
+    }
+
+    /// Drops `me`'s reference; whether that freed the block.
+    ///
+    /// When more free memory than the budget keeps its pages, some of it is
+    /// given back to the system.
+    ///
+    /// # Errors
+    /// `Stale` if `me` does not hold it.
+    #[inline]
+    pub fn release(&self, me: Member, which: BlockRef) -> Result<bool> {
+        self.release_if(me, which, || true)
+    }
+
+    /// [`Core::release`], if `condition` holds when the lock is taken.
+    #[inline]
+    pub fn release_if(
+        &self,
+        me: Member,
+        which: BlockRef,
+        condition: impl FnOnce() -> bool,
+    ) -> Result<bool> {
+        let (freed, warm) = {
+            let locked = self.lock(me)?;
+            if !condition() {
+                return Ok(false);
+            }
+            (locked.release(which)?, locked.header.index.warm.get())
+        };
+        if freed && warm > self.header().budget.get() {
+            self.trim(me)?;
+        }
+        Ok(freed)
+    }
+
+    /// Where a block is that somebody holds.
+    ///
+    /// # Errors
+    /// `Stale` if it has been freed.
+    pub fn locate(&self, me: Member, which: BlockRef) -> Result<Extent> {
+        let locked = self.lock(me)?;
+        let block = locked.live(which)?;
+        locked.check_extent(block)?;
+        self.segment(block.address().segment())?;
+        Ok(Extent {
+            address: block.address(),
+            size: block.size(),
+        })
+    }
+}

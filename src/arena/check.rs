@@ -1,0 +1,612 @@
+//! The checker: every invariant, seen with other eyes.
+//!
+//! It shares nothing with the operations but the format: a [`Snapshot`] copies
+//! the tables under the lock, by arithmetic of its own, and [`Snapshot::check`]
+//! looks at the copy in peace, with sorted lists and sets where the arena has
+//! links and bits. What it finds wrong it says in words.
+
+use super::core::{Core, Member};
+use super::format::*;
+use crate::error::Result;
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem::size_of;
+use std::ptr::NonNull;
+
+/// A copy of a block's row and cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // The fields are the format's.
+pub struct BlockCopy {
+    pub id: u32,
+    pub generation: u64,
+    pub state: u8,
+    pub address: Address,
+    pub size: u64,
+    pub marks: u64,
+    pub holders: SlotSet,
+    pub previous: u32,
+    pub next: u32,
+    pub bin_previous: u32,
+    pub bin_next: u32,
+    pub tickets: u32,
+    pub whole: u32,
+    pub warm: u64,
+}
+
+/// A copy of a ticket's row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // The fields are the format's.
+pub struct TicketCopy {
+    pub id: u32,
+    pub generation: u64,
+    pub state: u8,
+    pub block: u32,
+    pub block_generation: u64,
+    pub keeper: Result<Keeper>,
+    pub opened: u64,
+    pub next: u32,
+}
+
+/// A copy of an arena's tables, taken under its lock.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    condition: u32,
+    pinned: bool,
+    geometry: Geometry,
+    /// Of each slot: its state and generation.
+    pub slots: Vec<(u8, u64)>,
+    /// Of each segment: its state, its maker, its length.
+    pub segments: Vec<(u8, u8, u64)>,
+    blocks: Vec<BlockCopy>,
+    tickets: Vec<TicketCopy>,
+    /// State words of rows that were never used and are not 0.
+    stray: u64,
+    block_directory: Vec<u32>,
+    ticket_directory: Vec<u32>,
+    spare_block: (u32, u32),
+    spare_ticket: (u32, u32),
+    free: u64,
+    warm: u64,
+    classes: u64,
+    bins: Vec<u32>,
+    heads: Vec<Vec<u32>>,
+}
+
+/// The place of row `id` of a table whose chunks begin at `chunks` and whose
+/// rows have `size` bytes, `skip` bytes into the chunk.
+fn place(chunks: &[NonNull<u8>], shift: u32, id: u32, skip: usize, size: usize) -> *const u8 {
+    let chunk = chunks[(id / (1 << shift)) as usize];
+    let offset = skip + (id % (1 << shift)) as usize * size;
+    chunk.as_ptr().wrapping_add(offset)
+}
+
+impl Core {
+    /// Copies the tables, under the lock.
+    ///
+    /// # Errors
+    /// `Busy`, or `Corrupted` if the arena is poisoned or becomes so by what
+    /// taking the lock had to recover.
+    pub fn snapshot(&self, me: Member) -> Result<Snapshot> {
+        // Memory is taken before the lock, with room for what others add
+        // meanwhile.
+        let header = self.header();
+        let mut blocks = Vec::with_capacity(header.block_rows.get() as usize * 2 + 4096);
+        let mut tickets = Vec::with_capacity(header.ticket_rows.get() as usize * 2 + 4096);
+        loop {
+            let locked = self.lock(me)?;
+            let enough = blocks.capacity() >= header.block_rows.get() as usize
+                && tickets.capacity() >= header.ticket_rows.get() as usize;
+            if enough {
+                let snapshot = self.copy(blocks, tickets);
+                drop(locked);
+                return Ok(snapshot);
+            }
+            let wanted = (header.block_rows.get(), header.ticket_rows.get());
+            drop(locked);
+            blocks = Vec::with_capacity(wanted.0 as usize * 2);
+            tickets = Vec::with_capacity(wanted.1 as usize * 2);
+        }
+    }
+
+    fn copy(&self, mut blocks: Vec<BlockCopy>, mut tickets: Vec<TicketCopy>) -> Snapshot {
+        let header = self.header();
+        let geometry = self.geometry();
+        let control = self.bytes(Address::new(0, 0));
+        // SAFETY: the control segment has its tables where the geometry says.
+        let first_blocks = unsafe { control.add(size_of::<Header>()) };
+        let mut block_chunks = vec![first_blocks];
+        // SAFETY: as above.
+        let first_tickets = unsafe { control.add(geometry.tickets() as usize) };
+        let mut ticket_chunks = vec![first_tickets];
+        let block_shift = geometry.block_shift;
+        let caches = size_of::<BlockRow>() << block_shift;
+        let block_directory = copy_directory(&header.block_directory, header.block_chunks.get());
+        let ticket_directory = copy_directory(&header.ticket_directory, header.ticket_chunks.get());
+        let tables = [(&block_directory, true), (&ticket_directory, false)];
+        for (directory, is_blocks) in tables {
+            for holder in directory {
+                let row = place(&block_chunks, block_shift, holder - 1, 0, 64).cast::<BlockRow>();
+                // SAFETY: a row in a chunk that was met before: taking the lock
+                // maps all chunks and checks them.
+                let address = Address(unsafe { &*row }.address.get());
+                let chunks = match is_blocks {
+                    true => &mut block_chunks,
+                    false => &mut ticket_chunks,
+                };
+                chunks.push(self.bytes(address));
+            }
+        }
+        let mut stray = 0;
+        for id in 0..header.block_chunks.get() << block_shift {
+            let row = place(&block_chunks, block_shift, id, 0, size_of::<BlockRow>());
+            // SAFETY: `id` is in one of the chunks, which are mapped, aligned
+            // and made of atomics.
+            let row = unsafe { &*row.cast::<BlockRow>() };
+            let size = size_of::<BlockCache>();
+            let cache = place(&block_chunks, block_shift, id, caches, size);
+            // SAFETY: as above; the caches are in the same chunk.
+            let cache = unsafe { &*cache.cast::<BlockCache>() };
+            if id < header.block_rows.get() {
+                blocks.push(copy_block(id, row, cache));
+            } else {
+                stray += (row.state.get() != 0) as u64;
+            }
+        }
+        for id in 0..header.ticket_chunks.get() << geometry.ticket_shift {
+            let size = size_of::<TicketRow>();
+            let row = place(&ticket_chunks, geometry.ticket_shift, id, 0, size);
+            // SAFETY: as for the blocks.
+            let row = unsafe { &*row.cast::<TicketRow>() };
+            if id < header.ticket_rows.get() {
+                tickets.push(copy_ticket(id, row));
+            } else {
+                stray += (row.state.get() != 0) as u64;
+            }
+        }
+        let index = &header.index;
+        Snapshot {
+            condition: header.condition.get(),
+            pinned: header.pinned.get() != 0,
+            geometry,
+            slots: header
+                .slots
+                .iter()
+                .map(|slot| split(slot.state.read()))
+                .collect(),
+            segments: header.segments.iter().map(copy_segment).collect(),
+            blocks,
+            tickets,
+            stray,
+            block_directory,
+            ticket_directory,
+            spare_block: (index.spare_block.get(), index.spare_blocks.get()),
+            spare_ticket: (index.spare_ticket.get(), index.spare_tickets.get()),
+            free: index.free.get(),
+            warm: index.warm.get(),
+            classes: index.classes.get(),
+            bins: index.bins.iter().map(|bins| bins.get()).collect(),
+            heads: index
+                .heads
+                .iter()
+                .map(|heads| heads.iter().map(|head| head.get()).collect())
+                .collect(),
+        }
+    }
+
+    /// Checks every invariant of the arena; what is wrong, in words.
+    ///
+    /// # Errors
+    /// As [`snapshot`](Core::snapshot).
+    pub fn check(&self, me: Member) -> Result<Vec<String>> {
+        Ok(self.snapshot(me)?.check())
+    }
+}
+
+fn split(word: u64) -> (u8, u64) {
+    ((word & 0xff) as u8, word >> 8)
+}
+
+fn copy_directory(directory: &[super::word::U32], chunks: u32) -> Vec<u32> {
+    directory[1..chunks as usize]
+        .iter()
+        .map(|entry| entry.get())
+        .collect()
+}
+
+fn copy_segment(row: &SegmentRow) -> (u8, u8, u64) {
+    let word = row.state.get();
+    ((word & 0xff) as u8, (word >> 8) as u8, row.size.get())
+}
+
+fn copy_block(id: u32, row: &BlockRow, cache: &BlockCache) -> BlockCopy {
+    let (state, generation) = split(row.state.get());
+    let mut holders = SlotSet::default();
+    for (copy, word) in holders.0.iter_mut().zip(&row.holders) {
+        *copy = word.get();
+    }
+    BlockCopy {
+        id,
+        generation,
+        state,
+        address: Address(row.address.get()),
+        size: row.size.get(),
+        marks: row.marks.get(),
+        holders,
+        previous: cache.previous.get(),
+        next: cache.next.get(),
+        bin_previous: cache.bin_previous.get(),
+        bin_next: cache.bin_next.get(),
+        tickets: cache.tickets.get(),
+        whole: cache.whole.get(),
+        warm: cache.warm.get(),
+    }
+}
+
+fn copy_ticket(id: u32, row: &TicketRow) -> TicketCopy {
+    let (state, generation) = split(row.state.get());
+    TicketCopy {
+        id,
+        generation,
+        state,
+        block: row.block.get(),
+        block_generation: row.generation.get(),
+        keeper: Keeper::unpack(row.keeper.get()),
+        opened: row.opened.get(),
+        next: row.next.get(),
+    }
+}
+
+/// The class and bin for a size, from what they mean: class 0 has a bin for
+/// each number of units below 16, class n the numbers from `8 << n` on, up to
+/// twice that, in 16 equal parts.
+fn expected_bin(size: u64) -> (usize, usize) {
+    let units = size / ALIGN;
+    if units < 16 {
+        return (0, units as usize);
+    }
+    let mut class = 1;
+    let mut low = 16;
+    while units >= low * 2 {
+        low *= 2;
+        class += 1;
+    }
+    (class, ((units - low) * 16 / low) as usize)
+}
+
+impl Snapshot {
+    /// The blocks, in the order of their rows.
+    pub fn live(&self) -> impl Iterator<Item = &BlockCopy> {
+        self.blocks.iter().filter(|block| block.state == LIVE)
+    }
+
+    /// The open tickets, in the order of their rows.
+    pub fn open(&self) -> impl Iterator<Item = &TicketCopy> {
+        self.tickets.iter().filter(|ticket| ticket.state == OPEN)
+    }
+
+    /// The bytes of blocks and those that are free.
+    pub fn bytes(&self) -> (u64, u64) {
+        let live = self.live().map(|block| block.size).sum();
+        let free = self.blocks.iter().filter(|block| block.state == FREE);
+        (live, free.map(|block| block.size).sum())
+    }
+
+    /// The bytes that segments have for blocks, without the arena's tables.
+    pub fn capacity(&self) -> u64 {
+        let tables = self.blocks.iter().filter(|block| block.state == TABLE);
+        let spans = self.spans();
+        let all: u64 = spans.values().map(|(start, end)| end - start).sum();
+        all - tables.map(|block| block.size).sum::<u64>()
+    }
+
+    /// The data of each segment that is there: where they start and end.
+    fn spans(&self) -> BTreeMap<usize, (u64, u64)> {
+        let segments = self.segments.iter().enumerate();
+        let present = segments.filter(|(_, segment)| segment.0 == PRESENT);
+        present
+            .map(|(number, (_, _, size))| {
+                let start = if number == 0 {
+                    self.geometry.data()
+                } else {
+                    DATA_START
+                };
+                (number, (start, start + (size - start) / ALIGN * ALIGN))
+            })
+            .collect()
+    }
+
+    /// What contradicts the invariants, in words; nothing if all is well.
+    pub fn check(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        if self.condition != 0 {
+            wrong.push(format!("the condition is {}", self.condition));
+        }
+        if self.stray != 0 {
+            wrong.push(format!("{} rows above those used are not 0", self.stray));
+        }
+        self.check_tiling(&mut wrong);
+        self.check_blocks(&mut wrong);
+        self.check_tickets(&mut wrong);
+        self.check_spares(&mut wrong);
+        self.check_bins(&mut wrong);
+        self.check_tables(&mut wrong);
+        self.check_segments(&mut wrong);
+        wrong
+    }
+
+    /// Blocks and free extents tile the data of each segment, linked in order,
+    /// and no two free ones are neighbours.
+    fn check_tiling(&self, wrong: &mut Vec<String>) {
+        let mut pieces: BTreeMap<usize, Vec<&BlockCopy>> = BTreeMap::new();
+        for block in self.blocks.iter().filter(|block| block.state != UNUSED) {
+            pieces
+                .entry(block.address.segment())
+                .or_default()
+                .push(block);
+        }
+        let spans = self.spans();
+        for segment in pieces.keys().filter(|segment| !spans.contains_key(segment)) {
+            wrong.push(format!("blocks in segment {segment}, which is not there"));
+        }
+        for (segment, (start, end)) in spans {
+            let mut row = pieces.remove(&segment).unwrap_or_default();
+            row.sort_by_key(|block| block.address);
+            let mut reached = start;
+            for (i, block) in row.iter().enumerate() {
+                if block.address.offset() != reached {
+                    wrong.push(format!(
+                        "segment {segment}: block {} begins at {} and not at {reached}",
+                        block.id,
+                        block.address.offset()
+                    ));
+                }
+                reached = block.address.offset() + block.size;
+                let before = if i == 0 { NIL } else { row[i - 1].id };
+                let after = row.get(i + 1).map_or(NIL, |block| block.id);
+                if (block.previous, block.next) != (before, after) {
+                    wrong.push(format!(
+                        "block {} is linked to {} and {}, but lies between {before} and {after}",
+                        block.id, block.previous, block.next
+                    ));
+                }
+                let both_free = |other: &&BlockCopy| block.state == FREE && other.state == FREE;
+                if row.get(i + 1).is_some_and(both_free) {
+                    wrong.push(format!("free extents {} and {after} touch", block.id));
+                }
+            }
+            if reached != end {
+                wrong.push(format!("segment {segment} is tiled to {reached} of {end}"));
+            }
+        }
+    }
+
+    /// Every block is wanted, and only by those who are there.
+    fn check_blocks(&self, wrong: &mut Vec<String>) {
+        let mut tickets: BTreeMap<(u32, u64), u32> = BTreeMap::new();
+        for ticket in self.open() {
+            *tickets
+                .entry((ticket.block, ticket.block_generation))
+                .or_default() += 1;
+        }
+        for block in self.live() {
+            let count = tickets
+                .get(&(block.id, block.generation))
+                .copied()
+                .unwrap_or(0);
+            if block.tickets != count {
+                wrong.push(format!(
+                    "block {} counts {} tickets, and has {count}",
+                    block.id, block.tickets
+                ));
+            }
+            let pinned = block.marks & PINNED != 0;
+            if block.holders.is_empty() && count == 0 && !pinned {
+                wrong.push(format!("nobody wants block {}", block.id));
+            }
+            for slot in block.holders.iter() {
+                if self.slots[slot.0 as usize].0 == EMPTY {
+                    wrong.push(format!(
+                        "block {} is held by empty slot {}",
+                        block.id, slot.0
+                    ));
+                }
+            }
+            if pinned && !self.pinned {
+                wrong.push(format!("block {} is pinned, the arena is not", block.id));
+            }
+            if block.marks & !(PINNED | PAGES) != 0 || block.marks & PAGES == PAGES {
+                wrong.push(format!("block {} has marks {:x}", block.id, block.marks));
+            }
+        }
+        for block in &self.blocks {
+            if block.state > TABLE {
+                wrong.push(format!("block {} is in state {}", block.id, block.state));
+            }
+        }
+    }
+
+    /// Every open ticket refers to a block, and someone answers for it.
+    fn check_tickets(&self, wrong: &mut Vec<String>) {
+        for ticket in self.open() {
+            let block = self.blocks.get(ticket.block as usize);
+            let same = |b: &BlockCopy| b.state == LIVE && b.generation == ticket.block_generation;
+            if !block.is_some_and(same) {
+                wrong.push(format!("ticket {} refers to no block", ticket.id));
+            }
+            match ticket.keeper {
+                Ok(Keeper::Sender(slot)) if self.slots[slot.0 as usize].0 == EMPTY => wrong.push(
+                    format!("ticket {} is kept by empty slot {}", ticket.id, slot.0),
+                ),
+                Ok(_) => {}
+                Err(error) => wrong.push(format!("ticket {}: {error}", ticket.id)),
+            }
+        }
+        for ticket in &self.tickets {
+            if ticket.state > OPEN {
+                wrong.push(format!("ticket {} is in state {}", ticket.id, ticket.state));
+            }
+        }
+    }
+
+    /// The lists of spare rows have each of them once, and nothing else.
+    fn check_spares(&self, wrong: &mut Vec<String>) {
+        let unused = self.blocks.iter().filter(|block| block.state == UNUSED);
+        let closed = self.tickets.iter().filter(|ticket| ticket.state == CLOSED);
+        let lists = [
+            (
+                "unused rows",
+                self.spare_block,
+                unused.map(|block| block.id).collect::<BTreeSet<u32>>(),
+                self.blocks
+                    .iter()
+                    .map(|block| block.bin_next)
+                    .collect::<Vec<u32>>(),
+            ),
+            (
+                "closed tickets",
+                self.spare_ticket,
+                closed.map(|ticket| ticket.id).collect(),
+                self.tickets.iter().map(|ticket| ticket.next).collect(),
+            ),
+        ];
+        for (what, (first, count), expected, next) in lists {
+            match follow(first, &next) {
+                Some(found) => {
+                    let set: BTreeSet<u32> = found.iter().copied().collect();
+                    if set != expected || found.len() != count as usize {
+                        wrong.push(format!(
+                            "the list of {what} has {} ({count} by its count) of {}",
+                            found.len(),
+                            expected.len()
+                        ));
+                    }
+                }
+                None => wrong.push(format!("the list of {what} has a loop or a wrong link")),
+            }
+        }
+    }
+
+    /// Each free extent is in the bin for its size, once; bits and sums agree.
+    fn check_bins(&self, wrong: &mut Vec<String>) {
+        let free: Vec<&BlockCopy> = self.blocks.iter().filter(|b| b.state == FREE).collect();
+        let next: Vec<u32> = self.blocks.iter().map(|block| block.bin_next).collect();
+        let mut seen = BTreeSet::new();
+        for (class, heads) in self.heads.iter().enumerate() {
+            for (bin, head) in heads.iter().enumerate() {
+                let has = self.bins[class] >> bin & 1 == 1;
+                if has != (*head != NIL) {
+                    wrong.push(format!("bin {class}/{bin}: its bit says {has}"));
+                }
+                let Some(found) = follow(*head, &next) else {
+                    wrong.push(format!("bin {class}/{bin} has a loop or a wrong link"));
+                    continue;
+                };
+                let mut before = NIL;
+                for id in found {
+                    let block = &self.blocks[id as usize];
+                    if block.state != FREE || expected_bin(block.size) != (class, bin) {
+                        wrong.push(format!("block {id} is in bin {class}/{bin}"));
+                    }
+                    if block.bin_previous != before {
+                        wrong.push(format!(
+                            "extent {id} is linked back to {}",
+                            block.bin_previous
+                        ));
+                    }
+                    if !seen.insert(id) {
+                        wrong.push(format!("extent {id} is in two bins"));
+                    }
+                    before = id;
+                }
+            }
+            if (self.classes >> class & 1 == 1) != (self.bins[class] != 0) {
+                wrong.push(format!("class {class}: its bit is wrong"));
+            }
+        }
+        for block in &free {
+            if !seen.contains(&block.id) {
+                wrong.push(format!("free extent {} is in no bin", block.id));
+            }
+            let whole = block.whole == 1;
+            if block.whole > 1 || block.warm > block.size || (whole && block.warm < block.size) {
+                wrong.push(format!(
+                    "free extent {} of {} bytes: warm {}, whole {}",
+                    block.id, block.size, block.warm, block.whole
+                ));
+            }
+        }
+        let sums: (u64, u64) = (
+            free.iter().map(|block| block.size).sum(),
+            free.iter().map(|block| block.warm).sum(),
+        );
+        if sums != (self.free, self.warm) {
+            let kept = (self.free, self.warm);
+            wrong.push(format!("the sums are {kept:?} and should be {sums:?}"));
+        }
+    }
+
+    /// Chunks of the tables lie in blocks of their own.
+    fn check_tables(&self, wrong: &mut Vec<String>) {
+        let mut holders = BTreeSet::new();
+        let tables = [
+            (
+                &self.block_directory,
+                self.geometry.block_chunk(),
+                self.geometry.block_shift,
+            ),
+            (
+                &self.ticket_directory,
+                self.geometry.ticket_chunk(),
+                u32::MAX,
+            ),
+        ];
+        for (directory, size, shift) in tables {
+            for (i, entry) in directory.iter().enumerate() {
+                let id = entry.wrapping_sub(1);
+                let block = self.blocks.get(id as usize);
+                if !block.is_some_and(|block| block.state == TABLE && block.size >= size) {
+                    wrong.push(format!("a chunk lies in block {id}, which is none for it"));
+                }
+                // A chunk of rows lies in a block of an earlier chunk.
+                if shift != u32::MAX && id >> shift > i as u32 {
+                    wrong.push(format!("chunk {} lies in block {id}", i + 1));
+                }
+                if !holders.insert(id) {
+                    wrong.push(format!("two chunks lie in block {id}"));
+                }
+            }
+        }
+        let all = self.blocks.iter().filter(|block| block.state == TABLE);
+        let all: BTreeSet<u32> = all.map(|block| block.id).collect();
+        if all != holders {
+            wrong.push(format!(
+                "blocks of tables {all:?}, in the directories {holders:?}"
+            ));
+        }
+    }
+
+    /// Segments in the making have a maker.
+    fn check_segments(&self, wrong: &mut Vec<String>) {
+        for (number, (state, maker, _)) in self.segments.iter().enumerate() {
+            let orphan = *state == BUILDING && self.slots[*maker as usize].0 == EMPTY;
+            if *state > PRESENT || orphan {
+                wrong.push(format!(
+                    "segment {number} is in state {state}, maker {maker}"
+                ));
+            }
+        }
+    }
+}
+
+/// The members of a list; None if it has a loop or leads out of the table.
+fn follow(first: u32, next: &[u32]) -> Option<Vec<u32>> {
+    let mut found = Vec::new();
+    let mut id = first;
+    while id != NIL {
+        if found.len() >= next.len() {
+            return None;
+        }
+        found.push(id);
+        id = *next.get(id as usize)?;
+    }
+    Some(found)
+}

@@ -1,0 +1,567 @@
+//! The arena as one process sees it: its memory, its rows, its lock.
+//!
+//! [`Core`] finds rows and bytes in the segments. What changes the tables is
+//! done through [`Locked`], which exists while the lock is held: the modules
+//! beside this one add their operations to it. None of them panics or waits, or
+//! allocates but when a segment is met for the first time, and each refuses what it cannot do before it touches anything;
+//! the one error that may come later is that the tables contradict themselves,
+//! and that poisons the arena.
+//!
+//! Numbers that come from the segments are looked up through [`Locked::block`],
+//! [`Locked::ticket`] and [`Locked::check_extent`] and nowhere else, so that a
+//! wrong number becomes an error and never a wild pointer.
+
+use super::format::*;
+use super::lock::{self, Owner, Surroundings, Taken};
+use super::platform::Platform;
+use super::word::{U32, U64};
+use crate::error::{Error, Result};
+use std::cell::Cell;
+use std::ptr::{null_mut, NonNull};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use std::sync::Arc;
+
+/// A process's part in an arena: a slot in one of its lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// The slot.
+    pub slot: SlotId,
+    /// Its generation.
+    pub generation: u64,
+}
+
+impl Member {
+    fn owner(self) -> Owner {
+        Owner::new(self.slot.0, self.generation)
+    }
+}
+
+/// Places of this process's mappings, filled as they are met. The words are
+/// private to the process, and ordinary atomics.
+struct Places(Box<[AtomicPtr<u8>]>);
+
+impl Places {
+    fn new(count: usize) -> Self {
+        Places((0..count).map(|_| AtomicPtr::new(null_mut())).collect())
+    }
+
+    /// The place of `index`; None if it is not known or out of range.
+    #[inline(always)]
+    fn get(&self, index: usize) -> Option<NonNull<u8>> {
+        // Acquire, pairs with the release in `set`: the mapping is there.
+        NonNull::new(self.0.get(index)?.load(Ordering::Acquire))
+    }
+
+    fn set(&self, index: usize, place: NonNull<u8>) {
+        self.0[index].store(place.as_ptr(), Ordering::Release)
+    }
+}
+
+/// An arena as one process sees it.
+pub struct Core {
+    platform: Arc<dyn Platform>,
+    geometry: Geometry,
+    header: NonNull<Header>,
+    segments: Places,
+    /// The lengths of the segments that have a place here.
+    lengths: Box<[AtomicU64]>,
+    blocks: Places,
+    tickets: Places,
+    /// How many chunks of each table have a place here.
+    known: [AtomicU32; 2],
+    /// Counts down to the next look for dead processes.
+    pub(super) until_reap: AtomicU32,
+}
+
+// SAFETY: the pointers are to memory that the platform keeps in place for as
+// long as it lives, and all that lies there is atomic.
+unsafe impl Send for Core {}
+// SAFETY: as above; changes of the tables are made under the arena's lock.
+unsafe impl Sync for Core {}
+
+/// A row of the table of blocks: its truth and its cache.
+#[derive(Clone, Copy)]
+pub(super) struct Block<'a> {
+    pub id: u32,
+    pub row: &'a BlockRow,
+    pub cache: &'a BlockCache,
+}
+
+impl Block<'_> {
+    #[inline(always)]
+    pub fn state(&self) -> u8 {
+        state_of(self.row.state.get())
+    }
+
+    #[inline(always)]
+    pub fn generation(&self) -> u64 {
+        generation_of(self.row.state.get())
+    }
+
+    #[inline(always)]
+    pub fn address(&self) -> Address {
+        Address(self.row.address.get())
+    }
+
+    #[inline(always)]
+    pub fn size(&self) -> u64 {
+        self.row.size.get()
+    }
+
+    /// Whether no process holds the block, children without a slot included.
+    #[inline(always)]
+    pub fn is_unheld(&self) -> bool {
+        let [a, b, c, d] = &self.row.holders;
+        a.get() | b.get() | c.get() | d.get() | self.row.marks.get() & PINNED == 0
+    }
+}
+
+impl Core {
+    /// Makes an arena in the control segment that `platform` maps, which must
+    /// be all zero, and returns it.
+    ///
+    /// `constants` sets the fields that stay as they are: number, user, grace,
+    /// budget, lock file and boot. The magic number comes last.
+    ///
+    /// # Errors
+    /// Sizes that cannot be an arena, and what mapping reports.
+    pub fn create(
+        platform: Arc<dyn Platform>,
+        geometry: Geometry,
+        constants: impl FnOnce(&Header),
+    ) -> Result<Core> {
+        geometry.check()?;
+        let core = Core::over(platform, geometry)?;
+        let header = core.header();
+        constants(header);
+        header.version.set(VERSION);
+        header.abi.set(ABI);
+        header.block_shift.set(geometry.block_shift);
+        header.ticket_shift.set(geometry.ticket_shift);
+        header.size.set(geometry.size);
+        header.data.set(geometry.data());
+        header.block_chunks.set(1);
+        header.ticket_chunks.set(1);
+        header.segment_rows.set(1);
+        header.segments[0].size.set(geometry.size);
+        header.segments[0].state.set(PRESENT as u64);
+        // Nobody else can be here before the magic number is; the lock is for
+        // the type's sake.
+        core.locked(Member {
+            slot: SlotId(0),
+            generation: 0,
+        })
+        .first_extent()?;
+        header.magic.commit(MAGIC);
+        Ok(core)
+    }
+
+    /// Opens an arena whose control segment is there.
+    ///
+    /// # Errors
+    /// `Foreign` if it is not what `expected` says, or what mapping reports.
+    pub fn open(platform: Arc<dyn Platform>, expected: &Expected) -> Result<Core> {
+        let least = std::mem::size_of::<Header>() as u64;
+        if expected.size < least {
+            return Err(Error::Foreign {
+                why: "it is too short for an arena",
+            });
+        }
+        let base = platform.map(0, expected.size)?;
+        // SAFETY: the mapping is at least as long as a header, aligned, and
+        // made of atomics, for which all bytes are values. It lives until the
+        // platform is dropped, and `header` ends before.
+        let header = unsafe { base.cast::<Header>().as_ref() };
+        let geometry = header.validate(expected)?;
+        Core::over(platform, geometry)
+    }
+
+    fn over(platform: Arc<dyn Platform>, geometry: Geometry) -> Result<Core> {
+        let base = platform.map(0, geometry.size)?;
+        let core = Core {
+            platform,
+            geometry,
+            header: base.cast(),
+            segments: Places::new(SEGMENTS),
+            lengths: (0..SEGMENTS).map(|_| AtomicU64::new(0)).collect(),
+            blocks: Places::new(CHUNKS),
+            tickets: Places::new(CHUNKS),
+            known: [AtomicU32::new(1), AtomicU32::new(1)],
+            until_reap: AtomicU32::new(0),
+        };
+        core.lengths[0].store(geometry.size, Ordering::Relaxed);
+        core.segments.set(0, base);
+        core.blocks.set(0, core.within(base, geometry.blocks()));
+        core.tickets.set(0, core.within(base, geometry.tickets()));
+        Ok(core)
+    }
+
+    /// `offset` bytes after the beginning of a mapping that is longer.
+    fn within(&self, base: NonNull<u8>, offset: u64) -> NonNull<u8> {
+        // SAFETY: all callers have compared `offset` with the mapping's length,
+        // which `Geometry::check` or `check_extent` keeps below `isize::MAX`.
+        unsafe { base.add(offset as usize) }
+    }
+
+    /// The control segment's beginning.
+    #[inline(always)]
+    pub fn header(&self) -> &Header {
+        // SAFETY: see `over`: the mapping is as long as the geometry says,
+        // which is more than a header, and stays as long as `platform`.
+        unsafe { self.header.as_ref() }
+    }
+
+    /// The world around the arena.
+    pub fn platform(&self) -> &dyn Platform {
+        &*self.platform
+    }
+
+    /// The sizes of the arena's tables.
+    pub fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    /// The arena's own number.
+    pub fn uuid(&self) -> [u64; 2] {
+        let [a, b] = &self.header().uuid;
+        [a.get(), b.get()]
+    }
+
+    /// Where segment `number` is in this process; maps it when first met.
+    pub(super) fn segment(&self, number: usize) -> Result<NonNull<u8>> {
+        match self.segments.get(number) {
+            Some(base) => Ok(base),
+            None => self.meet(number),
+        }
+    }
+
+    #[cold]
+    fn meet(&self, number: usize) -> Result<NonNull<u8>> {
+        let wrong = Error::Corrupted {
+            why: "the number of a segment",
+        };
+        let row = self.header().segments.get(number).ok_or(wrong)?;
+        let size = row.size.get();
+        if state_of(row.state.read()) != PRESENT || !(DATA_START..=LONGEST).contains(&size) {
+            return Err(wrong);
+        }
+        let base = self.platform.map(number, size)?;
+        // SAFETY: the mapping has room for the header of a data segment, is
+        // aligned, and holds atomics only; it outlives this function.
+        let header = unsafe { base.cast::<DataHeader>().as_ref() };
+        header.validate(number, self.uuid(), size)?;
+        // Before the place, whose release publishes it to other threads.
+        self.lengths[number].store(size, Ordering::Relaxed);
+        self.segments.set(number, base);
+        Ok(base)
+    }
+
+    /// The bytes of a block, which the caller has got from an operation of this
+    /// arena that checked them and mapped its segment.
+    pub fn bytes(&self, address: Address) -> NonNull<u8> {
+        let base = self
+            .segments
+            .get(address.segment())
+            .expect("blocks are handed out after their segment is mapped");
+        self.within(base, address.offset())
+    }
+
+    /// Takes the arena's lock, recovering what a dead owner left.
+    ///
+    /// # Errors
+    /// `Busy` if a living owner keeps it, `Corrupted` if the arena is poisoned,
+    /// or that a chunk of its tables cannot be mapped: nothing has been touched
+    /// then.
+    #[inline]
+    pub(super) fn lock(&self, me: Member) -> Result<Locked<'_>> {
+        let taken = lock::acquire(&self.header().owner, me.owner(), &Waiting::new(self, me));
+        let locked = match taken {
+            Ok(Taken::Free) => self.locked(me),
+            Ok(Taken::FromDead) => {
+                // The mark comes first: should what follows fail or die, the
+                // next owner sees it.
+                let header = self.header();
+                header.condition.commit(header.condition.get() | UNSETTLED);
+                header.counters.recovered.add(1);
+                self.locked(me)
+            }
+            Err(owner) => return Err(self.busy(owner)),
+        };
+        if locked.header.condition.get() != 0 {
+            locked.settle()?;
+        }
+        if !locked.knows_all_chunks() {
+            locked.meet_chunks()?;
+        }
+        Ok(locked)
+    }
+
+    /// The lock that `me` holds already.
+    pub(super) fn locked(&self, me: Member) -> Locked<'_> {
+        Locked {
+            core: self,
+            header: self.header(),
+            me,
+        }
+    }
+
+    #[cold]
+    fn busy(&self, owner: Owner) -> Error {
+        Error::Busy {
+            pid: self.header().slots[owner.slot() as usize].pid.get() as u32,
+            seconds: (self.platform.patience() / 1000) as u32,
+        }
+    }
+}
+
+/// A waiter's surroundings: the platform's, with the arena's slots.
+struct Waiting<'a> {
+    core: &'a Core,
+    me: Member,
+    /// For whom it has waited, and since when.
+    waited: Cell<Option<(Owner, u64)>>,
+}
+
+impl<'a> Waiting<'a> {
+    #[inline(always)]
+    fn new(core: &'a Core, me: Member) -> Self {
+        Waiting {
+            core,
+            me,
+            waited: Cell::new(None),
+        }
+    }
+}
+
+impl lock::Word for U32 {
+    fn load(&self) -> u32 {
+        self.read()
+    }
+
+    #[inline(always)]
+    fn exchange(&self, old: u32, new: u32) -> bool {
+        self.swap_if(old, new).is_ok()
+    }
+
+    #[inline(always)]
+    fn swap(&self, new: u32) -> u32 {
+        U32::swap(self, new)
+    }
+}
+
+impl Surroundings<U32> for Waiting<'_> {
+    fn pause(&self) {
+        std::hint::spin_loop()
+    }
+
+    fn sleep(&self, word: &U32, expected: u32) {
+        self.core.platform.sleep(word, expected)
+    }
+
+    fn wake(&self, word: &U32) {
+        self.core.platform.wake(word)
+    }
+
+    fn is_dead(&self, owner: Owner) -> bool {
+        let slot = SlotId(owner.slot());
+        let row = &self.core.header().slots[slot.0 as usize];
+        if owner == self.me.owner() {
+            // Another thread of this process.
+            return false;
+        }
+        if slot == self.me.slot {
+            // An earlier life of this very slot.
+            return true;
+        }
+        let generation = generation_of(row.state.read());
+        owner != Owner::new(slot.0, generation) || self.core.platform.is_dead(slot, row)
+    }
+
+    fn gives_up(&self, owner: Owner) -> bool {
+        let now = self.core.platform.now();
+        match self.waited.get() {
+            Some((same, since)) if same == owner => {
+                now.saturating_sub(since) >= self.core.platform.patience()
+            }
+            _ => {
+                self.waited.set(Some((owner, now)));
+                false
+            }
+        }
+    }
+}
+
+/// The arena while this process holds its lock.
+pub(super) struct Locked<'a> {
+    pub core: &'a Core,
+    pub header: &'a Header,
+    pub me: Member,
+}
+
+impl Drop for Locked<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // An operation did not end: have its caches rebuilt.
+            let condition = &self.header.condition;
+            condition.commit(condition.get() | UNSETTLED);
+        }
+        lock::release(&self.header.owner, &Waiting::new(self.core, self.me));
+    }
+}
+
+impl<'a> Locked<'a> {
+    /// Poisons the arena.
+    #[cold]
+    pub fn corrupted(&self, why: &'static str) -> Error {
+        let condition = &self.header.condition;
+        condition.commit(condition.get() | POISONED);
+        Error::Corrupted { why }
+    }
+
+    #[cold]
+    fn settle(&self) -> Result<()> {
+        if self.header.condition.get() & POISONED != 0 {
+            return Err(Error::Corrupted {
+                why: "a contradiction was found before",
+            });
+        }
+        self.meet_chunks()?;
+        self.recover()?;
+        self.header.condition.commit(0);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn knows_all_chunks(&self) -> bool {
+        let [blocks, tickets] = &self.core.known;
+        blocks.load(Ordering::Relaxed) == self.header.block_chunks.get()
+            && tickets.load(Ordering::Relaxed) == self.header.ticket_chunks.get()
+    }
+
+    /// Finds the places of chunks that were added by others, so that no
+    /// operation meets an unmapped row half-way.
+    #[cold]
+    pub fn meet_chunks(&self) -> Result<()> {
+        let tables = [
+            (
+                &self.core.blocks,
+                &self.header.block_directory,
+                &self.header.block_chunks,
+                self.core.geometry.block_chunk(),
+            ),
+            (
+                &self.core.tickets,
+                &self.header.ticket_directory,
+                &self.header.ticket_chunks,
+                self.core.geometry.ticket_chunk(),
+            ),
+        ];
+        for ((places, directory, count, size), known) in tables.iter().zip(&self.core.known) {
+            let count = count.get();
+            if count == 0 || count as usize > CHUNKS {
+                return Err(self.corrupted("the number of chunks of a table"));
+            }
+            for chunk in known.load(Ordering::Relaxed)..count {
+                // A chunk lies in a block whose row is in an earlier chunk.
+                let holder = directory[chunk as usize].get().wrapping_sub(1);
+                let block = self.block(holder)?;
+                if !matches!(block.state(), LIVE | TABLE) || block.size() < *size {
+                    return Err(self.corrupted("a table's directory"));
+                }
+                self.check_extent(block)?;
+                let address = block.address();
+                let base = self.core.segment(address.segment())?;
+                places.set(chunk as usize, self.core.within(base, address.offset()));
+                known.store(chunk + 1, Ordering::Relaxed);
+            }
+        }
+        Ok(())
+    }
+
+    /// The row of block `id`, a number from the segments.
+    #[inline(always)]
+    pub fn block(&self, id: u32) -> Result<Block<'a>> {
+        let shift = self.core.geometry.block_shift;
+        let Some(chunk) = self.core.blocks.get((id >> shift) as usize) else {
+            return Err(self.corrupted("the number of a block"));
+        };
+        let index = (id & ((1 << shift) - 1)) as u64;
+        let rows = (std::mem::size_of::<BlockRow>() as u64) << shift;
+        let row = self.core.within(chunk, index * 64);
+        let cache = self.core.within(chunk, rows + index * 32);
+        Ok(Block {
+            id,
+            // SAFETY: a chunk is `block_chunk()` bytes in a mapping (chunk 0 by
+            // the geometry, others by `meet_chunks`) aligned to 64; rows are
+            // atomics, for which all bytes are values, whoever writes them.
+            row: unsafe { row.cast().as_ref() },
+            // SAFETY: as above; the caches follow the rows.
+            cache: unsafe { cache.cast().as_ref() },
+        })
+    }
+
+    /// The row of ticket `id`, a number from the segments.
+    #[inline(always)]
+    pub fn ticket(&self, id: u32) -> Result<&'a TicketRow> {
+        let shift = self.core.geometry.ticket_shift;
+        let Some(chunk) = self.core.tickets.get((id >> shift) as usize) else {
+            return Err(self.corrupted("the number of a ticket"));
+        };
+        let index = (id & ((1 << shift) - 1)) as u64;
+        let row = self.core.within(chunk, index * 64);
+        // SAFETY: as in `block`.
+        Ok(unsafe { row.cast().as_ref() })
+    }
+
+    /// The row of a slot.
+    #[inline(always)]
+    pub fn slot(&self, slot: SlotId) -> &'a SlotRow {
+        &self.header.slots[slot.0 as usize]
+    }
+
+    /// Where the data of segment `number` start.
+    pub fn data_start(&self, number: usize) -> u64 {
+        match number {
+            0 => self.core.geometry.data(),
+            _ => DATA_START,
+        }
+    }
+
+    /// Refuses a block whose place is not within the data of a segment.
+    #[inline]
+    pub fn check_extent(&self, block: Block<'_>) -> Result<()> {
+        let (address, size) = (block.address(), block.size());
+        let fits = self
+            .header
+            .segments
+            .get(address.segment())
+            .is_some_and(|row| {
+                let end = address.offset().checked_add(size);
+                state_of(row.state.get()) == PRESENT
+                    && end.is_some_and(|end| end <= self.segment_size(address.segment()))
+                    && address.offset() >= self.data_start(address.segment())
+                    && (address.0 | size) % ALIGN == 0
+                    && size > 0
+            });
+        match fits {
+            true => Ok(()),
+            false => Err(self.corrupted("a block's place")),
+        }
+    }
+
+    /// The length of a segment that is there: as it was mapped, if it was.
+    #[inline(always)]
+    pub fn segment_size(&self, number: usize) -> u64 {
+        match self.core.lengths[number].load(Ordering::Relaxed) {
+            0 => self.header.segments[number].size.get().min(LONGEST),
+            length => length,
+        }
+    }
+
+    /// Adds `more` to one of the counters.
+    #[inline(always)]
+    pub fn count(&self, counter: impl FnOnce(&'a Counters) -> &'a U64, more: u64) {
+        counter(&self.header.counters).add(more)
+    }
+}

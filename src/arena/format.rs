@@ -1,0 +1,738 @@
+//! The format: what lies where in the segments, who writes it, under which lock.
+//!
+//! An arena is one *control* segment, number 0, and as many further *data*
+//! segments as it has needed, at most [`SEGMENTS`]. Nothing in them is a
+//! pointer: places are [`Address`]es, rows are numbers. All numbers are in the
+//! machine's byte order; a segment never leaves its machine.
+//!
+//! # The control segment
+//!
+//! ```text
+//! byte            what                   written by, under which lock
+//! 0               magic        u64       the creator, last of all
+//! 8               version      u32       the creator, before the magic, as all
+//! 12              abi          u32         down to byte 127: constant later
+//! 16              uuid         2 x u64
+//! 32              uid          u32       the user whose arena it is
+//! 36              block shift  u32       a chunk of the table has 1 << this rows
+//! 40              ticket shift u32
+//! 48              size         u64       of this segment
+//! 56              data         u64       where its data start
+//! 64              grace        u64       ms that a killed sender's tickets live
+//! 72              budget       u64       bytes of free memory that keep pages
+//! 80              lock file    2 x u64   its inode and device
+//! 96              boot         u64       hash of the machine's boot id
+//! 128  T          owner        u32       the lock: see `lock`
+//! 192  T          condition    u32       lock: POISONED for ever, UNSETTLED until recovered
+//! 196  T          unlinked     u32       whoever removes the names; never reset
+//! 200  T          block rows   u32       lock; rows below it were used once
+//! 204  T          ticket rows  u32       lock; the same
+//! 208  T          block chunks u32       lock; chunks that the table has
+//! 212  T          ticket chunks u32      lock; the same
+//! 216  T          pinned       u32       lock; 1: some block may be PINNED
+//! 220  T          segment rows u32       lock; rows below it were used once
+//! 256     C       space index            lock; see `IndexCache`
+//! 3072            counters     24 x u64  lock, though nothing depends on them
+//! 4096 T          segments     1024 x 16 lock; the row of segment n
+//! 20480 T         block directory  4096 x u32   lock; block that holds chunk n, + 1
+//! 36864 T         ticket directory 4096 x u32   lock; the same
+//! 53248 T         slots        256 x 64  see `SlotRow`
+//! 69632 T,C       chunk 0 of the blocks, then chunk 0 of the tickets
+//! data            the space that blocks are made of
+//! ```
+//!
+//! *T* is the truth, *C* is a cache that recovery rebuilds from it. A chunk of
+//! the table of blocks is `1 << shift` rows of truth (64 bytes each), then as
+//! many rows of cache (32 bytes each): 96 bytes a block. A chunk of tickets is
+//! rows of 64 bytes. Chunks after the first lie in blocks of the arena's own
+//! space, in state [`TABLE`].
+//!
+//! # A data segment
+//!
+//! ```text
+//! 0               magic        u64       its maker, last of all
+//! 8               number       u64       its maker: constant later
+//! 16              uuid         2 x u64
+//! 32              size         u64
+//! 64              data
+//! ```
+//!
+//! # State words
+//!
+//! The rows of slots, blocks and tickets begin with `generation << 8 | state`.
+//! The generation counts the lives of a row, and has 56 bits: at a billion
+//! lives a second it lasts for two years.
+//!
+//! A change of anything here bumps [`VERSION`].
+
+use super::word::{U32, U64};
+use crate::error::{Error, Result};
+use std::mem::{offset_of, size_of};
+
+/// The first eight bytes of a control segment.
+pub const MAGIC: u64 = u64::from_le_bytes(*b"snpARENA");
+/// The first eight bytes of a data segment.
+pub const DATA_MAGIC: u64 = u64::from_le_bytes(*b"snpSPACE");
+/// The version of this format.
+pub const VERSION: u32 = 1;
+
+/// Blocks begin at multiples of this and their sizes are multiples of it.
+pub const ALIGN: u64 = 64;
+/// The unit in which the system gives and takes memory.
+pub const PAGE: u64 = 4096;
+/// How many processes can be attached at one time.
+pub const SLOTS: usize = 256;
+/// How many segments an arena can have.
+pub const SEGMENTS: usize = 1024;
+/// How many chunks a table can have.
+pub const CHUNKS: usize = 4096;
+/// No row: the end of a list.
+pub const NIL: u32 = u32::MAX;
+
+/// Size classes of the space index, first and second level.
+pub const CLASSES: usize = 40;
+/// Bins in a size class.
+pub const BINS: usize = 16;
+
+/// How far the offset in a segment reaches in an [`Address`].
+const OFFSET_BITS: u32 = 48;
+
+// States of a slot.
+/// Nobody's.
+pub const EMPTY: u8 = 0;
+/// Made for a child that does not run yet.
+pub const EMBRYO: u8 = 1;
+/// A process's.
+pub const ALIVE: u8 = 2;
+
+// States of a block's row.
+/// The row stands for nothing.
+pub const UNUSED: u8 = 0;
+/// A free extent; a cache, like everything about it but its generation.
+pub const FREE: u8 = 1;
+/// A block.
+pub const LIVE: u8 = 2;
+/// A block that holds a chunk of one of the arena's own tables, for ever.
+pub const TABLE: u8 = 3;
+
+// States of a ticket.
+/// No reference.
+pub const CLOSED: u8 = 0;
+/// A reference in flight.
+pub const OPEN: u8 = 1;
+
+// States of a segment.
+/// There is none of this number.
+pub const ABSENT: u8 = 0;
+/// A process is making it; nothing lies in it yet.
+pub const BUILDING: u8 = 1;
+/// It is there and its space belongs to the arena.
+pub const PRESENT: u8 = 2;
+
+// Marks of a block: which of its pages are there.
+/// It is not known: it may have to be reserved before use.
+pub const PAGES_UNKNOWN: u64 = 0;
+/// All of them.
+pub const PAGES_THERE: u64 = 1;
+/// They were given back to the system, but for those that it shares.
+pub const PAGES_RETURNED: u64 = 2;
+/// The bits of a block's marks that speak of pages.
+pub const PAGES: u64 = 3;
+/// The mark of a block that children without a slot have inherited.
+pub const PINNED: u64 = 4;
+
+// The condition of the arena.
+/// A contradiction was found; no operation works any more.
+pub const POISONED: u32 = 1;
+/// The caches may not agree with the truth and must be rebuilt.
+pub const UNSETTLED: u32 = 2;
+
+/// A generation and a state in one word.
+#[inline(always)]
+pub const fn state_word(generation: u64, state: u8) -> u64 {
+    generation << 8 | state as u64
+}
+
+/// The state in a state word.
+#[inline(always)]
+pub const fn state_of(word: u64) -> u8 {
+    word as u8
+}
+
+/// The generation in a state word.
+#[inline(always)]
+pub const fn generation_of(word: u64) -> u64 {
+    word >> 8
+}
+
+/// A process's row, as a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SlotId(pub u8);
+
+/// A block's row, as a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BlockId(pub u32);
+
+/// A ticket's row, as a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TicketId(pub u32);
+
+/// A place in the arena: a segment's number and an offset in it.
+///
+/// Addresses in different segments are never neighbours, since no segment is
+/// as long as the offset can reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address(pub u64);
+
+impl Address {
+    /// The place `offset` bytes into `segment`.
+    pub const fn new(segment: usize, offset: u64) -> Self {
+        Address((segment as u64) << OFFSET_BITS | offset)
+    }
+
+    /// The segment.
+    pub const fn segment(self) -> usize {
+        (self.0 >> OFFSET_BITS) as usize
+    }
+
+    /// The offset in the segment, in bytes.
+    pub const fn offset(self) -> u64 {
+        self.0 & ((1 << OFFSET_BITS) - 1)
+    }
+}
+
+/// The longest that a segment can be.
+pub const LONGEST: u64 = 1 << (OFFSET_BITS - 1);
+
+/// A set of processes, one bit each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SlotSet(pub [u64; SLOTS / 64]);
+
+impl SlotSet {
+    /// The word of the set in which `slot` is, and its bit there.
+    #[inline(always)]
+    pub const fn place(slot: SlotId) -> (usize, u64) {
+        (slot.0 as usize / 64, 1 << (slot.0 % 64))
+    }
+
+    /// Adds a process.
+    pub fn insert(&mut self, slot: SlotId) {
+        let (word, bit) = Self::place(slot);
+        self.0[word] |= bit;
+    }
+
+    /// Whether the process is in the set.
+    pub fn contains(&self, slot: SlotId) -> bool {
+        let (word, bit) = Self::place(slot);
+        self.0[word] & bit != 0
+    }
+
+    /// Whether nobody is.
+    pub fn is_empty(&self) -> bool {
+        self.0 == [0; SLOTS / 64]
+    }
+
+    /// Those in the set, in the order of their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = SlotId> + '_ {
+        (0..SLOTS)
+            .map(|i| SlotId(i as u8))
+            .filter(|slot| self.contains(*slot))
+    }
+}
+
+/// A process's row. The state changes by compare and exchange: EMPTY to ALIVE
+/// by whoever holds the slot's byte lock, EMPTY to EMBRYO by a forking process
+/// under the arena's lock, EMBRYO to ALIVE by its child, anything to EMPTY
+/// under the arena's lock. The other fields are the process's own, written
+/// before it is ALIVE.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub struct SlotRow {
+    /// Generation and [`EMPTY`], [`EMBRYO`] or [`ALIVE`].
+    pub state: U64,
+    /// The process as it numbers itself.
+    pub pid: U64,
+    /// When it started, in the kernel's ticks since boot.
+    pub started: U64,
+    /// Where its stack begins: another one after it has executed another
+    /// program.
+    pub stack: U64,
+    /// The inode of its namespace of pids.
+    pub namespace: U64,
+}
+
+/// The truth of a block. All of it is written under the arena's lock.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub struct BlockRow {
+    /// Generation and [`UNUSED`], [`FREE`], [`LIVE`] or [`TABLE`].
+    pub state: U64,
+    /// Where it begins: an [`Address`].
+    pub address: U64,
+    /// How long it is; a multiple of [`ALIGN`].
+    pub size: U64,
+    /// What is known of its pages, and [`PINNED`].
+    pub marks: U64,
+    /// The processes that hold it.
+    pub holders: [U64; SLOTS / 64],
+}
+
+/// The cache of a block or free extent. All of it is written under the lock.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct BlockCache {
+    /// The block or extent that ends where this begins.
+    pub previous: U32,
+    /// The block or extent that begins where this ends.
+    pub next: U32,
+    /// A free extent: the one before it in its bin.
+    pub bin_previous: U32,
+    /// A free extent: the next in its bin. A row that is unused: the next one.
+    pub bin_next: U32,
+    /// A block: how many open tickets refer to it.
+    pub tickets: U32,
+    /// A free extent: 1 if all its pages are there.
+    pub whole: U32,
+    /// A free extent: how many of its bytes have pages, at most.
+    pub warm: U64,
+}
+
+/// A ticket: a reference in flight. All of it is written under the lock.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub struct TicketRow {
+    /// Generation and [`CLOSED`] or [`OPEN`].
+    pub state: U64,
+    /// The generation of its block.
+    pub generation: U64,
+    /// Who answers for it: a [`Keeper`].
+    pub keeper: U64,
+    /// When it was opened, in ms of the system's monotonic clock.
+    pub opened: U64,
+    /// Its block.
+    pub block: U32,
+    /// A cache: the next closed ticket.
+    pub next: U32,
+}
+
+/// Who answers for a ticket, in one word, so that it changes by one store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeper {
+    /// Its sender, which lives as far as is known.
+    Sender(SlotId),
+    /// The arena: its sender left in peace.
+    Arena,
+    /// Nobody: its sender was killed. It ends at this time, in ms.
+    Nobody(u64),
+}
+
+impl Keeper {
+    /// The word for it.
+    pub const fn pack(self) -> u64 {
+        match self {
+            Keeper::Sender(slot) => (slot.0 as u64) << 2,
+            Keeper::Arena => 1,
+            Keeper::Nobody(time) => time << 2 | 2,
+        }
+    }
+
+    /// What a word stands for.
+    pub const fn unpack(word: u64) -> Result<Self> {
+        match word & 3 {
+            0 if word >> 2 < SLOTS as u64 => Ok(Keeper::Sender(SlotId((word >> 2) as u8))),
+            1 => Ok(Keeper::Arena),
+            2 => Ok(Keeper::Nobody(word >> 2)),
+            _ => Err(Error::Corrupted {
+                why: "a ticket's keeper",
+            }),
+        }
+    }
+}
+
+/// A segment's row, written under the lock.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct SegmentRow {
+    /// `slot of its maker << 8 |` [`ABSENT`], [`BUILDING`] or [`PRESENT`].
+    pub state: U64,
+    /// Its length in bytes.
+    pub size: U64,
+}
+
+/// The heads of the space index's lists: a cache.
+#[repr(C)]
+pub struct IndexCache {
+    /// The first row of blocks that is unused and was used once.
+    pub spare_block: U32,
+    /// How many such rows there are.
+    pub spare_blocks: U32,
+    /// The first closed ticket below the ones used so far.
+    pub spare_ticket: U32,
+    /// How many such tickets there are.
+    pub spare_tickets: U32,
+    /// How many bytes are free.
+    pub free: U64,
+    /// How many of them have pages, at most.
+    pub warm: U64,
+    /// Bit n: class n has an extent.
+    pub classes: U64,
+    /// Class n, bit m: bin m of the class has an extent.
+    pub bins: [U32; CLASSES],
+    /// The first extent of each bin.
+    pub heads: [[U32; BINS]; CLASSES],
+}
+
+/// What has happened so far, counted under the lock.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct Counters {
+    /// Blocks allocated.
+    pub allocated: U64,
+    /// Blocks freed.
+    pub freed: U64,
+    /// Tickets opened.
+    pub sent: U64,
+    /// Tickets turned into a reference.
+    pub received: U64,
+    /// Locks taken over from the dead.
+    pub recovered: U64,
+    /// Slots of the dead emptied.
+    pub reaped_slots: U64,
+    /// References of the dead dropped.
+    pub reaped_holders: U64,
+    /// Tickets that ended unreceived.
+    pub expired: U64,
+    /// Segments added.
+    pub grown: U64,
+    /// Bytes whose pages were given back.
+    pub returned: U64,
+    /// Forks prepared.
+    pub forks: U64,
+    /// Forks whose child got no slot.
+    pub pins: U64,
+    unused: [U64; 12],
+}
+
+/// The beginning of the control segment.
+#[repr(C)]
+pub struct Header {
+    /// [`MAGIC`].
+    pub magic: U64,
+    /// [`VERSION`].
+    pub version: U32,
+    /// [`ABI`].
+    pub abi: U32,
+    /// The arena's own number.
+    pub uuid: [U64; 2],
+    /// The user whose arena it is.
+    pub uid: U32,
+    /// A chunk of blocks has `1 <<` this many rows.
+    pub block_shift: U32,
+    /// A chunk of tickets has `1 <<` this many rows.
+    pub ticket_shift: U32,
+    reserved: U32,
+    /// The length of the control segment.
+    pub size: U64,
+    /// Where its data start.
+    pub data: U64,
+    /// How long a killed sender's tickets live, in ms.
+    pub grace: U64,
+    /// How many free bytes may keep their pages.
+    pub budget: U64,
+    /// The inode and the device of the lock file.
+    pub lock_file: [U64; 2],
+    /// A hash of the machine's boot id.
+    pub boot: U64,
+    rest_of_constants: [U64; 3],
+    /// The lock's owner.
+    pub owner: U32,
+    rest_of_owner: [U32; 15],
+    /// [`POISONED`] and [`UNSETTLED`].
+    pub condition: U32,
+    /// 1: the arena has no name any more.
+    pub unlinked: U32,
+    /// The first row of blocks that was never used.
+    pub block_rows: U32,
+    /// The first ticket that was never used.
+    pub ticket_rows: U32,
+    /// How many chunks the table of blocks has.
+    pub block_chunks: U32,
+    /// How many chunks the table of tickets has.
+    pub ticket_chunks: U32,
+    /// 1: a block may be [`PINNED`].
+    pub pinned: U32,
+    /// The first segment that there never was.
+    pub segment_rows: U32,
+    rest_of_truth: [U32; 8],
+    /// The cache.
+    pub index: IndexCache,
+    rest_of_index: [U64; 7],
+    /// The counters.
+    pub counters: Counters,
+    rest_of_counters: [U64; 104],
+    /// The segments.
+    pub segments: [SegmentRow; SEGMENTS],
+    /// The blocks that hold the chunks of the table of blocks.
+    pub block_directory: [U32; CHUNKS],
+    /// The blocks that hold the chunks of the table of tickets.
+    pub ticket_directory: [U32; CHUNKS],
+    /// The processes.
+    pub slots: [SlotRow; SLOTS],
+}
+
+/// The beginning of a data segment.
+#[repr(C, align(64))]
+pub struct DataHeader {
+    /// [`DATA_MAGIC`].
+    pub magic: U64,
+    /// The segment's number.
+    pub number: U64,
+    /// The arena's.
+    pub uuid: [U64; 2],
+    /// The segment's length.
+    pub size: U64,
+}
+
+/// Where the data of a data segment start.
+pub const DATA_START: u64 = size_of::<DataHeader>() as u64;
+
+// The diagram above, held by the compiler.
+const _: () = {
+    assert!(offset_of!(Header, uuid) == 16);
+    assert!(offset_of!(Header, uid) == 32);
+    assert!(offset_of!(Header, size) == 48);
+    assert!(offset_of!(Header, lock_file) == 80);
+    assert!(offset_of!(Header, boot) == 96);
+    assert!(offset_of!(Header, owner) == 128);
+    assert!(offset_of!(Header, condition) == 192);
+    assert!(offset_of!(Header, segment_rows) == 220);
+    assert!(offset_of!(Header, index) == 256);
+    assert!(offset_of!(Header, counters) == 3072);
+    assert!(offset_of!(Header, segments) == 4096);
+    assert!(offset_of!(Header, block_directory) == 20480);
+    assert!(offset_of!(Header, ticket_directory) == 36864);
+    assert!(offset_of!(Header, slots) == 53248);
+    assert!(size_of::<Header>() == 69632);
+    assert!(size_of::<SlotRow>() == 64);
+    assert!(size_of::<BlockRow>() == 64);
+    assert!(size_of::<BlockCache>() == 32);
+    assert!(size_of::<TicketRow>() == 64);
+    assert!(size_of::<SegmentRow>() == 16);
+    assert!(DATA_START == 64);
+};
+
+/// A number that differs where the sizes or the byte order of this build do.
+pub const ABI: u32 = {
+    let facts = [
+        size_of::<Header>(),
+        size_of::<IndexCache>(),
+        size_of::<Counters>(),
+        size_of::<SlotRow>(),
+        size_of::<BlockRow>(),
+        size_of::<BlockCache>(),
+        size_of::<TicketRow>(),
+        size_of::<usize>(),
+        SLOTS,
+        SEGMENTS,
+        CHUNKS,
+        CLASSES,
+        BINS,
+        ALIGN as usize,
+        PAGE as usize,
+        u16::from_ne_bytes([1, 2]) as usize,
+    ];
+    // FNV-1a.
+    let mut hash: u32 = 0x811c_9dc5;
+    let mut i = 0;
+    while i < facts.len() {
+        hash = (hash ^ facts[i] as u32).wrapping_mul(0x0100_0193);
+        i += 1;
+    }
+    hash
+};
+
+/// The sizes that an arena is made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    /// A chunk of blocks has `1 <<` this many rows.
+    pub block_shift: u32,
+    /// A chunk of tickets has `1 <<` this many rows.
+    pub ticket_shift: u32,
+    /// The length of the control segment in bytes, its tables included.
+    pub size: u64,
+}
+
+impl Geometry {
+    /// What a chunk's number of rows may be, as a power of two.
+    const SHIFTS: std::ops::RangeInclusive<u32> = 4..=16;
+
+    /// Refuses what cannot be an arena.
+    pub fn check(&self) -> Result<()> {
+        let shifts = [self.block_shift, self.ticket_shift];
+        if !shifts.iter().all(|shift| Self::SHIFTS.contains(shift)) {
+            return Err(Error::Invalid {
+                why: "a chunk of an arena's table has 16 to 65536 rows",
+            });
+        }
+        if self.size < self.data() + PAGE || self.size > LONGEST {
+            return Err(Error::Invalid {
+                why: "the arena's first segment is too small for its tables, or too long",
+            });
+        }
+        Ok(())
+    }
+
+    /// How long a chunk of blocks is, in bytes.
+    pub const fn block_chunk(&self) -> u64 {
+        ((size_of::<BlockRow>() + size_of::<BlockCache>()) as u64) << self.block_shift
+    }
+
+    /// How long a chunk of tickets is, in bytes.
+    pub const fn ticket_chunk(&self) -> u64 {
+        (size_of::<TicketRow>() as u64) << self.ticket_shift
+    }
+
+    /// Where chunk 0 of the blocks is in the control segment.
+    pub const fn blocks(&self) -> u64 {
+        size_of::<Header>() as u64
+    }
+
+    /// Where chunk 0 of the tickets is in the control segment.
+    pub const fn tickets(&self) -> u64 {
+        self.blocks() + self.block_chunk()
+    }
+
+    /// Where the data of the control segment start.
+    pub const fn data(&self) -> u64 {
+        (self.tickets() + self.ticket_chunk()).next_multiple_of(PAGE)
+    }
+}
+
+/// The arena that a segment must be of, for whoever attaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// The length of the object that was opened.
+    pub size: u64,
+    /// This user.
+    pub uid: u32,
+    /// This boot of the machine.
+    pub boot: u64,
+    /// The lock file's inode and device.
+    pub lock_file: [u64; 2],
+}
+
+impl Header {
+    /// The segments that there may be, by number.
+    pub fn known_segments(&self) -> impl Iterator<Item = (usize, &SegmentRow)> {
+        let count = self.segment_rows.get() as usize;
+        self.segments.iter().enumerate().take(count)
+    }
+
+    /// Checks whether this is the control segment of an arena that this build
+    /// can work with, and returns its geometry.
+    ///
+    /// # Errors
+    /// `Foreign` says in what it differs.
+    pub fn validate(&self, expected: &Expected) -> Result<Geometry> {
+        let foreign = |why| Err(Error::Foreign { why });
+        if self.magic.read() != MAGIC {
+            return foreign("it has no arena's magic number; it may still be in the making");
+        }
+        if self.version.get() != VERSION {
+            return foreign("another version of the format");
+        }
+        if self.abi.get() != ABI {
+            return foreign("made by a build with other sizes");
+        }
+        if self.uid.get() != expected.uid {
+            return foreign("another user's arena");
+        }
+        if self.boot.get() != expected.boot {
+            return foreign("made before the machine was started");
+        }
+        if [self.lock_file[0].get(), self.lock_file[1].get()] != expected.lock_file {
+            return foreign("its lock file was replaced");
+        }
+        let geometry = Geometry {
+            block_shift: self.block_shift.get(),
+            ticket_shift: self.ticket_shift.get(),
+            size: self.size.get(),
+        };
+        if geometry.check().is_err() || self.data.get() != geometry.data() {
+            return foreign("its tables have impossible sizes");
+        }
+        if geometry.size != expected.size {
+            return foreign("its size is not the one it was made with");
+        }
+        Ok(geometry)
+    }
+}
+
+impl DataHeader {
+    /// Writes the header of segment `number` of the arena `uuid`.
+    pub fn write(&self, number: usize, uuid: [u64; 2], size: u64) {
+        self.number.set(number as u64);
+        self.uuid[0].set(uuid[0]);
+        self.uuid[1].set(uuid[1]);
+        self.size.set(size);
+        self.magic.commit(DATA_MAGIC);
+    }
+
+    /// Checks whether this is segment `number` of the arena `uuid`.
+    ///
+    /// # Errors
+    /// `Corrupted`: its name is one that only this arena can have made.
+    pub fn validate(&self, number: usize, uuid: [u64; 2], size: u64) -> Result<()> {
+        let same = self.magic.read() == DATA_MAGIC
+            && self.number.get() == number as u64
+            && [self.uuid[0].get(), self.uuid[1].get()] == uuid
+            && self.size.get() == size;
+        match same {
+            true => Ok(()),
+            false => Err(Error::Corrupted {
+                why: "a data segment is not the one that its number says",
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_keep_both_parts() {
+        for (segment, offset) in [(0, 0), (3, 64), (SEGMENTS - 1, LONGEST)] {
+            let address = Address::new(segment, offset);
+            assert_eq!((address.segment(), address.offset()), (segment, offset));
+        }
+        assert!(Address::new(0, LONGEST) < Address::new(1, 0));
+    }
+
+    #[test]
+    fn keepers_survive_their_word() {
+        for keeper in [
+            Keeper::Sender(SlotId(0)),
+            Keeper::Sender(SlotId(255)),
+            Keeper::Arena,
+            Keeper::Nobody(0),
+            Keeper::Nobody(u64::MAX >> 2),
+        ] {
+            assert_eq!(Keeper::unpack(keeper.pack()), Ok(keeper));
+        }
+        assert!(Keeper::unpack(256 << 2).is_err());
+        assert!(Keeper::unpack(3).is_err());
+    }
+
+    #[test]
+    fn a_set_of_slots_is_a_set() {
+        let mut set = SlotSet::default();
+        assert!(set.is_empty());
+        for slot in [0, 63, 64, 255] {
+            set.insert(SlotId(slot));
+        }
+        let members: Vec<u8> = set.iter().map(|slot| slot.0).collect();
+        assert_eq!(members, [0, 63, 64, 255]);
+        assert!(!set.contains(SlotId(1)));
+    }
+}

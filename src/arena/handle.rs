@@ -1,0 +1,227 @@
+//! Handles: a block, and perhaps a ticket for it, as bytes that travel.
+//!
+//! ```text
+//! byte  what
+//! 0     'S' 'N'
+//! 2     version   u8
+//! 3     length of the name, u8
+//! 4     uuid of the arena, 2 x u64
+//! 20    boot      u64    hash of the machine's boot id
+//! 28    uid       u32
+//! 32    block     u32
+//! 36    its generation   u64
+//! 44    ticket    u32    or NIL
+//! 48    its generation   u64
+//! 56    checksum  u32    of all other bytes
+//! 60    name      at most 40 bytes
+//! ```
+//!
+//! Numbers are little-endian. The checksum tells accidents from handles; what
+//! is forged with a right one is refused by the tables, row by row.
+
+use super::blocks::BlockRef;
+use super::format::{BlockId, TicketId, NIL};
+use super::tickets::TicketRef;
+use crate::error::{Error, Result};
+
+/// The most bytes that a handle has.
+pub const LONGEST_HANDLE: usize = START + LONGEST_NAME;
+/// The most bytes that an arena's name has.
+pub const LONGEST_NAME: usize = 40;
+
+const VERSION: u8 = 1;
+const START: usize = 60;
+const CHECKSUM: std::ops::Range<usize> = 56..60;
+
+/// The name of an arena, as its control segment's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Name {
+    bytes: [u8; LONGEST_NAME],
+    length: u8,
+}
+
+impl Name {
+    /// A name of 1 to 40 letters, digits, `-`, `_` and `.`, the first of them no
+    /// dot.
+    ///
+    /// # Errors
+    /// `Invalid` for any other.
+    pub fn new(name: &str) -> Result<Self> {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+        let right = (1..=LONGEST_NAME).contains(&name.len())
+            && name.bytes().all(allowed)
+            && !name.starts_with('.');
+        if !right {
+            return Err(Error::Invalid {
+                why: "an arena's name has 1 to 40 letters, digits, '-', '_' and '.', \
+                      and does not begin with '.'",
+            });
+        }
+        let mut bytes = [0; LONGEST_NAME];
+        bytes[..name.len()].copy_from_slice(name.as_bytes());
+        Ok(Name {
+            bytes,
+            length: name.len() as u8,
+        })
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        // `new` takes ASCII only.
+        std::str::from_utf8(&self.bytes[..self.length as usize]).unwrap_or_default()
+    }
+}
+
+/// A block on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handle {
+    /// Its arena's number.
+    pub uuid: [u64; 2],
+    /// A hash of the boot id of the machine.
+    pub boot: u64,
+    /// The user whose arena it is.
+    pub uid: u32,
+    /// Its arena's name.
+    pub name: Name,
+    /// The block.
+    pub block: BlockRef,
+    /// The reference that travels with it.
+    pub ticket: Option<TicketRef>,
+}
+
+fn checksum(bytes: &[u8]) -> u32 {
+    // FNV-1a, over all bytes but its own.
+    let parts = bytes[..CHECKSUM.start].iter().chain(&bytes[START..]);
+    parts.fold(0x811c_9dc5, |hash: u32, byte| {
+        (hash ^ *byte as u32).wrapping_mul(0x0100_0193)
+    })
+}
+
+impl Handle {
+    /// The handle as bytes, at most [`LONGEST_HANDLE`].
+    pub fn encode(&self) -> Vec<u8> {
+        let name = self.name.as_str().as_bytes();
+        let ticket = self.ticket.unwrap_or(TicketRef {
+            id: TicketId(NIL),
+            generation: 0,
+        });
+        let mut bytes = Vec::with_capacity(LONGEST_HANDLE);
+        bytes.extend([b'S', b'N', VERSION, name.len() as u8]);
+        bytes.extend(self.uuid.iter().flat_map(|part| part.to_le_bytes()));
+        bytes.extend(self.boot.to_le_bytes());
+        bytes.extend(self.uid.to_le_bytes());
+        bytes.extend(self.block.id.0.to_le_bytes());
+        bytes.extend(self.block.generation.to_le_bytes());
+        bytes.extend(ticket.id.0.to_le_bytes());
+        bytes.extend(ticket.generation.to_le_bytes());
+        bytes.extend([0; 4]);
+        bytes.extend(name);
+        let sum = checksum(&bytes);
+        bytes[CHECKSUM].copy_from_slice(&sum.to_le_bytes());
+        bytes
+    }
+
+    /// Reads a handle.
+    ///
+    /// # Errors
+    /// `BadHandle` for bytes that [`encode`](Handle::encode) did not make.
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        let bad = |why| Error::BadHandle { why };
+        if bytes.len() < START || bytes[..2] != *b"SN" {
+            return Err(bad("it does not begin like one"));
+        }
+        if bytes[2] != VERSION {
+            return Err(bad("it is of another version"));
+        }
+        if bytes.len() != START + bytes[3] as usize {
+            return Err(bad("it has another length than it says"));
+        }
+        if checksum(bytes).to_le_bytes() != bytes[CHECKSUM] {
+            return Err(bad("its checksum is wrong"));
+        }
+        let name = std::str::from_utf8(&bytes[START..]).ok();
+        let name = name.and_then(|name| Name::new(name).ok());
+        let u32_at = |at: usize| {
+            let bytes = bytes[at..at + 4].try_into();
+            bytes.map_or(0, u32::from_le_bytes)
+        };
+        let u64_at = |at: usize| {
+            let bytes = bytes[at..at + 8].try_into();
+            bytes.map_or(0, u64::from_le_bytes)
+        };
+        let ticket = TicketRef {
+            id: TicketId(u32_at(44)),
+            generation: u64_at(48),
+        };
+        let block = BlockRef {
+            id: BlockId(u32_at(32)),
+            generation: u64_at(36),
+        };
+        if block.generation >> 56 != 0 || ticket.generation >> 56 != 0 {
+            return Err(bad("it names a generation that cannot be"));
+        }
+        Ok(Handle {
+            uuid: [u64_at(4), u64_at(12)],
+            boot: u64_at(20),
+            uid: u32_at(28),
+            name: name.ok_or(bad("it names no arena"))?,
+            block,
+            ticket: (ticket.id.0 != NIL).then_some(ticket),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example(name: &str, ticket: bool) -> Handle {
+        Handle {
+            uuid: [1, u64::MAX],
+            boot: 3,
+            uid: 1000,
+            name: Name::new(name).unwrap(),
+            block: BlockRef {
+                id: BlockId(7),
+                generation: 1 << 55,
+            },
+            ticket: ticket.then_some(TicketRef {
+                id: TicketId(9),
+                generation: 10,
+            }),
+        }
+    }
+
+    #[test]
+    fn a_handle_survives_its_bytes() {
+        for name in ["a", &"n".repeat(LONGEST_NAME)] {
+            for ticket in [true, false] {
+                let handle = example(name, ticket);
+                let bytes = handle.encode();
+                assert!(bytes.len() <= 100);
+                assert_eq!(Handle::decode(&bytes), Ok(handle));
+            }
+        }
+    }
+
+    #[test]
+    fn no_changed_byte_passes() {
+        let bytes = example("name", true).encode();
+        for at in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut other = bytes.clone();
+                other[at] ^= 1 << bit;
+                assert!(Handle::decode(&other).is_err(), "byte {at}, bit {bit}");
+            }
+            assert!(Handle::decode(&bytes[..at]).is_err());
+        }
+    }
+
+    #[test]
+    fn names_are_plain() {
+        for name in ["", ".", ".a", "a/b", "a b", "é", "a\0", &"n".repeat(41)] {
+            assert!(Name::new(name).is_err(), "{name:?}");
+        }
+        assert_eq!(Name::new("snp-1.x_Y").unwrap().as_str(), "snp-1.x_Y");
+    }
+}

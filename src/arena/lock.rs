@@ -1,0 +1,171 @@
+//! The lock: one word that names its owner.
+//!
+//! ```text
+//! bit 31      someone waits
+//! bit 30      held
+//! bits 8..30  the low bits of the owner's generation
+//! bits 0..8   the owner's slot
+//! ```
+//!
+//! 0 is a free lock. Taking and giving it back are one atomic instruction each
+//! while nobody waits. Who waits spins for a moment, says so in the word and
+//! sleeps on it, for a short time at most: then it asks whether the owner lives.
+//! The word of a dead owner is exchanged for one's own, and whoever did that
+//! must put right what the dead left half done. So no wake-up is needed for
+//! progress: one that got lost with a dead waiter costs a short sleep.
+//!
+//! The exchange cannot hit a living owner: the word says which life of which
+//! slot it is, that life is over, and a life of a slot never comes back. (The
+//! word's part of the generation comes around after four million lives, within
+//! one short sleep.)
+//!
+//! The algorithm is written over traits, so that the same lines run on shared
+//! memory and under a model checker that tries the schedules of its threads.
+
+/// Someone waits.
+const WAITERS: u32 = 1 << 31;
+/// Held by somebody; keeps the word of slot 0 from being 0.
+const HELD: u32 = 1 << 30;
+const GENERATION: u32 = (1 << 22) - 1;
+
+/// How often a waiter looks again before it sleeps.
+const SPINS: u32 = 100;
+
+/// Who holds the lock: a slot in one of its lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner(u32);
+
+impl Owner {
+    /// The process in `slot` in its life `generation`.
+    pub const fn new(slot: u8, generation: u64) -> Self {
+        Owner(HELD | (generation as u32 & GENERATION) << 8 | slot as u32)
+    }
+
+    /// The slot.
+    pub const fn slot(self) -> u8 {
+        self.0 as u8
+    }
+
+    /// Who holds a lock whose word is `word`.
+    pub const fn of(word: u32) -> Option<Self> {
+        match word & !WAITERS {
+            0 => None,
+            owner => Some(Owner(owner)),
+        }
+    }
+}
+
+/// The lock's word.
+pub trait Word {
+    /// Reads it.
+    fn load(&self) -> u32;
+    /// Writes `new` if it holds `old`, and says whether it did; acquire.
+    fn exchange(&self, old: u32, new: u32) -> bool;
+    /// Writes `new` and returns what it held; release.
+    fn swap(&self, new: u32) -> u32;
+}
+
+/// What a waiter needs of its surroundings.
+pub trait Surroundings<W> {
+    /// A short pause between two looks.
+    fn pause(&self);
+    /// Sleeps while the word holds `expected`, until it is woken or a short
+    /// time is over.
+    fn sleep(&self, word: &W, expected: u32);
+    /// Wakes one sleeper.
+    fn wake(&self, word: &W);
+    /// Whether the life `owner` is over.
+    fn is_dead(&self, owner: Owner) -> bool;
+    /// Whether the waiter, who has just slept and found `owner` alive, has
+    /// waited long enough for it.
+    fn gives_up(&self, owner: Owner) -> bool;
+}
+
+/// How the lock was got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It was free.
+    Free,
+    /// Its owner was dead, and what it did may be half done.
+    FromDead,
+}
+
+/// Takes the lock for `me`.
+///
+/// # Errors
+/// The living owner for which the caller's surroundings would wait no longer.
+#[inline]
+pub fn acquire<W: Word>(
+    word: &W,
+    me: Owner,
+    surroundings: &impl Surroundings<W>,
+) -> Result<Taken, Owner> {
+    if word.exchange(0, me.0) {
+        return Ok(Taken::Free);
+    }
+    wait(word, me, surroundings)
+}
+
+#[cold]
+fn wait<W: Word>(word: &W, me: Owner, surroundings: &impl Surroundings<W>) -> Result<Taken, Owner> {
+    let mut spins = 0;
+    // Who has slept takes the lock with the mark on: others may be asleep too,
+    // and this waiter cannot know.
+    let mut mine = me.0;
+    loop {
+        let seen = word.load();
+        let Some(owner) = Owner::of(seen) else {
+            if word.exchange(seen, mine) {
+                return Ok(Taken::Free);
+            }
+            continue;
+        };
+        if spins < SPINS {
+            spins += 1;
+            surroundings.pause();
+            continue;
+        }
+        mine = me.0 | WAITERS;
+        let marked = seen | WAITERS;
+        if seen != marked && !word.exchange(seen, marked) {
+            continue;
+        }
+        surroundings.sleep(word, marked);
+        if word.load() != marked {
+            continue;
+        }
+        if surroundings.is_dead(owner) {
+            if word.exchange(marked, mine) {
+                return Ok(Taken::FromDead);
+            }
+        } else if surroundings.gives_up(owner) {
+            return Err(owner);
+        }
+    }
+}
+
+/// Gives the lock back.
+#[inline]
+pub fn release<W: Word>(word: &W, surroundings: &impl Surroundings<W>) {
+    if word.swap(0) & WAITERS != 0 {
+        surroundings.wake(word);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owner_is_read_from_the_word() {
+        for (slot, generation) in [(0, 0), (255, 1), (7, u64::MAX)] {
+            let owner = Owner::new(slot, generation);
+            assert_eq!(owner.slot(), slot);
+            assert_eq!(Owner::of(owner.0), Some(owner));
+            assert_eq!(Owner::of(owner.0 | WAITERS), Some(owner));
+        }
+        assert_ne!(Owner::new(1, 1), Owner::new(1, 2));
+        assert_eq!(Owner::of(0), None);
+        assert_eq!(Owner::of(WAITERS), None);
+    }
+}

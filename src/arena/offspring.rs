@@ -1,0 +1,139 @@
+//! Fork: how a child comes to hold what its parent holds.
+//!
+//! A forked child has its parent's memory, with every reference in it, and must
+//! hold the blocks from its first instruction on. So its parent takes a slot
+//! for it before it forks, in state EMBRYO, makes that slot a holder of all its
+//! blocks, and keeps the arena's lock over the fork, so that no other thread of
+//! it can take or release a block in between. The platform has given the embryo
+//! a sign of life that the child inherits: from then on neither waits for the
+//! other. In the child the slot becomes ALIVE; if there is no child, the sign
+//! vanishes with the parent's end of it and the slot is buried like any other.
+//!
+//! When there is no slot to be had, the parent's blocks are marked PINNED: they
+//! stay until the whole family is gone.
+
+use super::core::{Core, Locked, Member};
+use super::format::*;
+use super::platform::Identity;
+use crate::error::Result;
+
+/// What a forking process has prepared for its child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offspring {
+    /// A slot of its own.
+    Embryo(Member),
+    /// The parent's blocks stay pinned.
+    Pinned,
+}
+
+impl Locked<'_> {
+    /// Takes an EMPTY slot for a child. `sign` gives it its sign of life and
+    /// says whether it could.
+    fn conceive(&self, sign: &mut impl FnMut(SlotId) -> bool) -> Result<Option<Member>> {
+        for slot in (0..SLOTS).map(|slot| SlotId(slot as u8)) {
+            let row = self.slot(slot);
+            let empty = row.state.read();
+            if state_of(empty) != EMPTY {
+                continue;
+            }
+            if !sign(slot) {
+                continue;
+            }
+            let generation = generation_of(empty) + 1;
+            let embryo = state_word(generation, EMBRYO);
+            if row.state.swap_if(empty, embryo).is_ok() {
+                return Ok(Some(Member { slot, generation }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Makes `heir` a holder of every block that this process holds.
+    fn endow(&self, heir: SlotId) -> Result<()> {
+        let (word, bit) = SlotSet::place(self.me.slot);
+        let (heir_word, heir_bit) = SlotSet::place(heir);
+        for block in self.all_blocks() {
+            let block = block?;
+            if block.row.holders[word].get() & bit != 0 && block.state() == LIVE {
+                let holders = &block.row.holders[heir_word];
+                holders.commit(holders.get() | heir_bit);
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks every block that this process holds as PINNED.
+    fn pin(&self) -> Result<()> {
+        self.count(|c| &c.pins, 1);
+        self.header.pinned.commit(1);
+        let (word, bit) = SlotSet::place(self.me.slot);
+        for block in self.all_blocks() {
+            let block = block?;
+            if block.row.holders[word].get() & bit != 0 && block.state() == LIVE {
+                block.row.marks.commit(block.row.marks.get() | PINNED);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Core {
+    /// Prepares a fork of `me`, and keeps the arena's lock until
+    /// [`finish_fork`](Core::finish_fork).
+    ///
+    /// `sign` gives the child of a slot its sign of life and says whether it
+    /// could; `pin` marks this process's family as holding pinned blocks.
+    ///
+    /// # Errors
+    /// `Busy` or `Corrupted`: the lock is not held then, and a child has no
+    /// part in the arena.
+    pub fn prepare_fork(
+        &self,
+        me: Member,
+        mut sign: impl FnMut(SlotId) -> bool,
+        pin: impl FnOnce(),
+    ) -> Result<Offspring> {
+        let locked = self.lock(me)?;
+        locked.count(|c| &c.forks, 1);
+        let offspring = match locked.conceive(&mut sign)? {
+            Some(member) => Some(member),
+            None => {
+                locked.bury_the_dead()?;
+                locked.conceive(&mut sign)?
+            }
+        };
+        let offspring = match offspring {
+            Some(member) => {
+                locked.endow(member.slot)?;
+                Offspring::Embryo(member)
+            }
+            None => {
+                pin();
+                locked.pin()?;
+                Offspring::Pinned
+            }
+        };
+        std::mem::forget(locked);
+        Ok(offspring)
+    }
+
+    /// Gives back the lock that [`prepare_fork`](Core::prepare_fork) kept. For
+    /// the parent only: in the child the lock is not the child's.
+    pub fn finish_fork(&self, me: Member) {
+        drop(self.locked(me));
+    }
+
+    /// Takes over, in the child, the slot that was made for it. `claimed` says
+    /// whether its byte lock is this process's; if not, its sign of life must
+    /// stay.
+    pub fn be_born(&self, embryo: Member, identity: Identity, claimed: bool) {
+        let row = &self.header().slots[embryo.slot.0 as usize];
+        row.pid.set(identity.pid);
+        row.started.set(identity.started);
+        row.stack.set(identity.stack);
+        row.namespace.set(identity.namespace);
+        if claimed {
+            row.state.commit(state_word(embryo.generation, ALIVE));
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! What the arena needs of the world around it.
+//!
+//! The arena itself makes no system call: the memory of its segments, the
+//! lives of its processes, waiting and the time come from here. `process`
+//! implements it on the operating system, [`plain`](super::plain) on the memory
+//! of one process, where sanitizers, property tests and fuzzers can work.
+
+use super::format::{Address, SlotId, SlotRow};
+use super::word::U32;
+use crate::error::Result;
+use std::ptr::NonNull;
+
+/// Who a process is, beside its slot's byte lock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// The process as it numbers itself.
+    pub pid: u64,
+    /// When it started, in the kernel's ticks since boot.
+    pub started: u64,
+    /// Where its stack begins; 0 if it is not known.
+    pub stack: u64,
+    /// The inode of its namespace of pids; 0 if it is not known.
+    pub namespace: u64,
+}
+
+/// The world around an arena.
+///
+/// # Safety
+/// What [`map`](Platform::map) returns is `size` bytes of memory, aligned to a
+/// page (or to 64 bytes at least), readable and writable, zero where nobody
+/// wrote yet, and stays so at its place until the platform is dropped.
+pub unsafe trait Platform: Send + Sync {
+    /// The memory of segment `number`, which is there and `size` bytes long.
+    fn map(&self, number: usize, size: u64) -> Result<NonNull<u8>>;
+
+    /// Makes segment `number` with `size` bytes that are all reserved and has
+    /// its beginning written by `fill`. Its number is this process's alone
+    /// until it is made. A segment that cannot be made leaves nothing.
+    fn create(&self, number: usize, size: u64, fill: &dyn Fn(NonNull<u8>)) -> Result<()>;
+
+    /// Removes segment `number`, which nobody uses; it may not be there.
+    fn remove(&self, number: usize);
+
+    /// Reserves memory for `size` bytes at `address`, and keeps their values
+    /// where they have it already.
+    fn reserve(&self, address: Address, size: u64) -> Result<()>;
+
+    /// Gives the whole pages within `size` bytes at `address` back to the
+    /// system; `bytes` is where they are in this process.
+    ///
+    /// # Safety
+    /// The range is within a segment that this platform has mapped, at `bytes`,
+    /// and nobody needs what is in it.
+    unsafe fn give_back(&self, address: Address, bytes: NonNull<u8>, size: u64) -> Result<()>;
+
+    /// How many more bytes the system can give; for messages.
+    fn room(&self) -> u64;
+
+    /// The time in ms, the same for all processes.
+    fn now(&self) -> u64;
+
+    /// Sleeps for some milliseconds, or until `word` does not hold `expected`
+    /// or is woken.
+    fn sleep(&self, word: &U32, expected: u32);
+
+    /// Wakes one sleeper on `word`.
+    fn wake(&self, word: &U32);
+
+    /// How long a waiter waits for a living owner of the lock, in ms.
+    fn patience(&self) -> u64;
+
+    /// Who this process is.
+    fn identity(&self) -> Identity;
+
+    /// Takes the byte lock of a slot for this process; false if another has it.
+    fn claim(&self, slot: SlotId) -> Result<bool>;
+
+    /// Gives the byte lock of a slot back.
+    fn disclaim(&self, slot: SlotId);
+
+    /// Whether the process in `row` is over.
+    fn is_dead(&self, slot: SlotId, row: &SlotRow) -> bool;
+
+    /// Whether the child for which the slot was made is over, or was never
+    /// made.
+    fn is_stillborn(&self, slot: SlotId) -> bool;
+
+    /// Whether a process lives that inherited blocks and got no slot.
+    fn is_pinned(&self) -> bool;
+}

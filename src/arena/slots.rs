@@ -1,0 +1,335 @@
+//! Slots: processes that come, fork, leave and die.
+//!
+//! A process is a member of the arena while it holds the byte lock of a slot
+//! whose row says ALIVE. The kernel drops the byte lock when the process is
+//! gone, however it went; the platform knows what else counts (a process that
+//! closed all its descriptors has lost the lock and lives on).
+//!
+//! Taking an EMPTY slot needs no arena lock: the kernel gives the byte to one
+//! process, and a compare and exchange of the row's state decides between that
+//! one and a forking process that wants the slot for its child. Emptying a slot
+//! needs the lock, and comes after everything that names it is gone from the
+//! tables: an EMPTY slot holds no block, keeps no ticket, builds no segment.
+
+use super::core::{Core, Locked, Member};
+use super::format::*;
+use super::platform::Identity;
+use crate::error::{Error, Exhausted, Result};
+
+impl Locked<'_> {
+    /// Whether the process of a slot is over.
+    fn is_over(&self, slot: SlotId) -> bool {
+        let row = self.slot(slot);
+        let state = row.state.read();
+        match state_of(state) {
+            EMPTY => false,
+            _ if slot == self.me.slot => false,
+            EMBRYO => {
+                // The child says ALIVE before it lets go of its sign of life,
+                // so that a look at the state after the look for the sign
+                // settles it.
+                self.core.platform().is_stillborn(slot) && row.state.read() == state
+            }
+            _ => self.core.platform().is_dead(slot, row),
+        }
+    }
+
+    /// The slots of processes that are over.
+    fn dead(&self) -> SlotSet {
+        let mut dead = SlotSet::default();
+        for slot in (0..SLOTS).map(|slot| SlotId(slot as u8)) {
+            if self.is_over(slot) {
+                dead.insert(slot);
+            }
+        }
+        dead
+    }
+
+    /// Buries all processes that are over; how many there were.
+    pub fn bury_the_dead(&self) -> Result<u64> {
+        let dead = self.dead();
+        self.bury(dead)?;
+        Ok(dead.iter().count() as u64)
+    }
+
+    /// Drops all that the processes in `dead` held, ends tickets whose grace
+    /// is over, and empties the slots.
+    pub fn bury(&self, dead: SlotSet) -> Result<()> {
+        let now = self.core.platform().now();
+        self.orphan_tickets(dead, now)?;
+        self.drop_holders(dead)?;
+        self.abandon_buildings(dead);
+        for slot in dead.iter() {
+            let row = self.slot(slot);
+            let generation = generation_of(row.state.read());
+            row.state.commit(state_word(generation, EMPTY));
+            self.count(|c| &c.reaped_slots, 1);
+        }
+        Ok(())
+    }
+
+    /// The tickets of killed senders live for the time of grace; those whose
+    /// time is over end.
+    fn orphan_tickets(&self, dead: SlotSet, now: u64) -> Result<()> {
+        let grace = self.header.grace.get();
+        for id in 0..self.header.ticket_rows.get() {
+            let ticket = self.ticket(id)?;
+            if state_of(ticket.state.get()) != OPEN {
+                continue;
+            }
+            let keeper = Keeper::unpack(ticket.keeper.get());
+            match keeper.map_err(|_| self.corrupted("a ticket's keeper"))? {
+                Keeper::Sender(slot) if dead.contains(slot) && grace == 0 => {
+                    self.end(id, ticket)?
+                }
+                Keeper::Sender(slot) if dead.contains(slot) => {
+                    let end = now.saturating_add(grace).min(u64::MAX >> 2);
+                    ticket.keeper.commit(Keeper::Nobody(end).pack());
+                }
+                Keeper::Nobody(end) if end <= now => self.end(id, ticket)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn drop_holders(&self, dead: SlotSet) -> Result<()> {
+        let pins_end = self.header.pinned.get() != 0 && !self.core.platform().is_pinned();
+        if dead.is_empty() && !pins_end {
+            return Ok(());
+        }
+        for block in self.all_blocks() {
+            let block = block?;
+            if block.state() != LIVE {
+                continue;
+            }
+            let mut dropped = 0;
+            for (holders, dead) in block.row.holders.iter().zip(dead.0) {
+                let had = holders.get();
+                if had & dead != 0 {
+                    holders.commit(had & !dead);
+                    dropped += (had & dead).count_ones() as u64;
+                }
+            }
+            let marks = block.row.marks.get();
+            if pins_end && marks & PINNED != 0 {
+                block.row.marks.commit(marks & !PINNED);
+                dropped += 1;
+            }
+            if dropped > 0 {
+                self.count(|c| &c.reaped_holders, dropped);
+                self.free_if_unwanted(block)?;
+            }
+        }
+        if pins_end {
+            self.header.pinned.commit(0);
+        }
+        Ok(())
+    }
+
+    /// Removes the segments that the dead were making.
+    fn abandon_buildings(&self, dead: SlotSet) {
+        for (number, row) in self.header.known_segments() {
+            let word = row.state.get();
+            if state_of(word) == BUILDING && dead.contains(SlotId((word >> 8) as u8)) {
+                self.core.platform().remove(number);
+                row.state.commit(ABSENT as u64);
+            }
+        }
+    }
+
+    /// Gives back all that this process has, its tickets to the arena, and
+    /// empties its slot. Returns whether it was the last and no ticket is open.
+    fn leave(&self) -> Result<bool> {
+        let me = self.me.slot;
+        let mut open = false;
+        for id in 0..self.header.ticket_rows.get() {
+            let ticket = self.ticket(id)?;
+            if state_of(ticket.state.get()) == OPEN {
+                open = true;
+                if ticket.keeper.get() == Keeper::Sender(me).pack() {
+                    ticket.keeper.commit(Keeper::Arena.pack());
+                }
+            }
+        }
+        let (word, bit) = SlotSet::place(me);
+        for block in self.all_blocks() {
+            let block = block?;
+            let holders = &block.row.holders[word];
+            if block.state() == LIVE && holders.get() & bit != 0 {
+                holders.commit(holders.get() & !bit);
+                self.free_if_unwanted(block)?;
+            }
+        }
+        self.slot(me)
+            .state
+            .commit(state_word(self.me.generation, EMPTY));
+        let last = !open && self.is_deserted();
+        if last {
+            // Whoever has opened the arena and is not a member yet sees this.
+            self.header.unlinked.commit(1);
+        }
+        Ok(last)
+    }
+
+    /// Whether no process is a member, as far as can be seen.
+    fn is_deserted(&self) -> bool {
+        let mut slots = (0..SLOTS).map(|slot| SlotId(slot as u8));
+        let pinned = self.header.pinned.get() != 0 && self.core.platform().is_pinned();
+        !pinned
+            && slots
+                .all(|slot| state_of(self.slot(slot).state.read()) == EMPTY || self.is_over(slot))
+    }
+}
+
+impl Core {
+    /// Makes this process a member.
+    ///
+    /// The arena may have been left by its last member meanwhile: see
+    /// [`Core::is_unlinked`].
+    ///
+    /// # Errors
+    /// `Full` if all slots belong to living processes, and what the platform
+    /// reports.
+    pub fn register(&self) -> Result<Member> {
+        let slots = || (0..SLOTS).map(|slot| SlotId(slot as u8));
+        for slot in slots() {
+            if let Some(member) = self.take_empty(slot)? {
+                return Ok(member);
+            }
+        }
+        for slot in slots() {
+            if let Some(member) = self.take_from_dead(slot)? {
+                return Ok(member);
+            }
+        }
+        Err(Error::Full {
+            what: Exhausted::Slots,
+            asked: SLOTS as u64,
+            left: 0,
+        })
+    }
+
+    /// Takes a slot that is EMPTY.
+    fn take_empty(&self, slot: SlotId) -> Result<Option<Member>> {
+        let row = &self.header().slots[slot.0 as usize];
+        let state = row.state.read();
+        if state_of(state) != EMPTY || !self.platform().claim(slot)? {
+            return Ok(None);
+        }
+        let member = self.enter(slot, state);
+        if member.is_none() {
+            self.platform().disclaim(slot);
+        }
+        Ok(member)
+    }
+
+    /// Becomes ALIVE in a slot whose byte this process holds, if its state
+    /// still is the EMPTY one that was seen.
+    fn enter(&self, slot: SlotId, empty: u64) -> Option<Member> {
+        let row = &self.header().slots[slot.0 as usize];
+        if row.state.read() != empty {
+            return None;
+        }
+        self.sign(slot);
+        let generation = generation_of(empty) + 1;
+        let alive = state_word(generation, ALIVE);
+        row.state.swap_if(empty, alive).ok()?;
+        Some(Member { slot, generation })
+    }
+
+    /// Writes who this process is into its row.
+    fn sign(&self, slot: SlotId) {
+        let row = &self.header().slots[slot.0 as usize];
+        let Identity {
+            pid,
+            started,
+            stack,
+            namespace,
+        } = self.platform().identity();
+        row.pid.set(pid);
+        row.started.set(started);
+        row.stack.set(stack);
+        row.namespace.set(namespace);
+    }
+
+    /// Takes the slot of a process that is over: its byte makes this process
+    /// the only one that can, and buries the dead under its number.
+    fn take_from_dead(&self, slot: SlotId) -> Result<Option<Member>> {
+        let row = &self.header().slots[slot.0 as usize];
+        let state = row.state.read();
+        let over = || match state_of(state) {
+            EMPTY => true,
+            EMBRYO => self.platform().is_stillborn(slot),
+            _ => self.platform().is_dead(slot, row),
+        };
+        if !over() || !self.platform().claim(slot)? {
+            return Ok(None);
+        }
+        // With the byte here, nobody else can have come in between unless it
+        // shows in the state.
+        let taken = if row.state.read() != state {
+            Ok(None)
+        } else {
+            self.succeed(slot, state)
+        };
+        if !matches!(taken, Ok(Some(_))) {
+            self.platform().disclaim(slot);
+        }
+        taken
+    }
+
+    fn succeed(&self, slot: SlotId, state: u64) -> Result<Option<Member>> {
+        // An owner of its own: the next life of the slot, which no other
+        // process can begin while the byte is here.
+        let heir = Member {
+            slot,
+            generation: generation_of(state) + 1,
+        };
+        let row = &self.header().slots[slot.0 as usize];
+        let locked = self.lock(heir)?;
+        if row.state.read() == state && state_of(state) != EMPTY {
+            let mut dead = SlotSet::default();
+            dead.insert(slot);
+            locked.bury(dead)?;
+        }
+        let empty = row.state.read();
+        Ok(match state_of(empty) {
+            EMPTY => self.enter(slot, empty),
+            _ => None,
+        })
+    }
+
+    /// Ends this process's membership in peace: its references are dropped,
+    /// the tickets it opened are left to the arena.
+    ///
+    /// Returns whether it was the last member and no ticket is open: then the
+    /// arena is marked as unlinked, and its names should go.
+    ///
+    /// # Errors
+    /// `Busy` or `Corrupted`; the byte lock is given back all the same, so that
+    /// others see this process as dead.
+    pub fn leave(&self, me: Member) -> Result<bool> {
+        let last = self.lock(me).and_then(|locked| locked.leave());
+        self.platform().disclaim(me.slot);
+        last
+    }
+
+    /// Whether the arena has lost its names, or is about to. Asked by a member,
+    /// the answer no means that it keeps them for as long as it has members.
+    pub fn is_unlinked(&self, me: Member) -> Result<bool> {
+        Ok(self.lock(me)?.header.unlinked.get() != 0)
+    }
+
+    /// Marks the arena as one without names: it no longer grows.
+    pub fn mark_unlinked(&self, me: Member) -> Result<()> {
+        self.lock(me)?.header.unlinked.commit(1);
+        Ok(())
+    }
+
+    /// Drops what dead processes held and ends tickets whose grace is over;
+    /// how many processes were found dead.
+    pub fn reap(&self, me: Member) -> Result<u64> {
+        self.lock(me)?.bury_the_dead()
+    }
+}

@@ -1,0 +1,358 @@
+//! The space index: where free memory is. A cache.
+//!
+//! Blocks and free extents tile the data of each segment; `previous` and `next`
+//! link neighbours, so that a freed block merges with free ones beside it. Free
+//! extents are also in bins by size, two levels of them: a class for each power
+//! of two, 16 bins in a class, and a bit for each class and bin that has an
+//! extent, so that a fitting one is found by two searches for a bit (TLSF, as
+//! Masmano and others described it in 2004). Everything takes the same time
+//! however many blocks there are.
+//!
+//! A free extent knows how many of its bytes still have memory (`warm`, at
+//! most) and whether all have (`whole`). The sums over all free extents are
+//! kept in the header.
+
+use super::core::{Block, Locked};
+use super::format::*;
+use crate::error::{Error, Exhausted, Result};
+
+/// Rows of blocks that stay unused until one is needed to make more of them,
+/// or to describe a new segment.
+const KEPT_ROWS: u32 = 4;
+
+/// How many extents of the asked size's own bin are looked at for one that
+/// fits before a larger bin is opened.
+const LOOKS: usize = 8;
+
+/// The class and bin for extents of `size` bytes.
+#[inline(always)]
+fn bin_for(size: u64) -> (usize, usize) {
+    let units = size / ALIGN;
+    let log = units.ilog2() as usize;
+    match log {
+        // Below 16 units each size has a bin of its own, in class 0.
+        0..=3 => (0, units as usize),
+        _ => (log - 3, (units >> (log - 4)) as usize & 15),
+    }
+}
+
+impl<'a> Locked<'a> {
+    /// Refuses if fewer than `rows` rows are left beside those that are kept.
+    pub fn need_rows(&self, rows: u32) -> Result<()> {
+        match self.rows_left() >= rows + KEPT_ROWS {
+            true => Ok(()),
+            false => Err(Error::Full {
+                what: Exhausted::Blocks,
+                asked: self.header.block_rows.get() as u64,
+                left: 0,
+            }),
+        }
+    }
+
+    /// How many rows of blocks are unused.
+    #[inline(always)]
+    pub fn rows_left(&self) -> u32 {
+        let all = self.header.block_chunks.get() << self.core.geometry().block_shift;
+        let never = all.saturating_sub(self.header.block_rows.get());
+        never.saturating_add(self.header.index.spare_blocks.get())
+    }
+
+    /// Takes a row that is unused; None if there is none.
+    #[inline]
+    pub fn take_row(&self) -> Result<Option<Block<'a>>> {
+        let index = &self.header.index;
+        let id = index.spare_block.get();
+        if id != NIL {
+            let block = self.block(id)?;
+            index.spare_block.set(block.cache.bin_next.get());
+            index.spare_blocks.sub(1);
+            return Ok(Some(block));
+        }
+        let id = self.header.block_rows.get();
+        let all = self.header.block_chunks.get() << self.core.geometry().block_shift;
+        if id >= all {
+            return Ok(None);
+        }
+        let block = self.block(id)?;
+        // Before its first use: recovery looks at the rows below only.
+        self.header.block_rows.commit(id + 1);
+        Ok(Some(block))
+    }
+
+    /// Puts a row among those that are unused.
+    #[inline]
+    pub fn leave_row(&self, block: Block<'_>) {
+        let index = &self.header.index;
+        block.row.state.set(state_word(block.generation(), UNUSED));
+        block.cache.bin_next.set(index.spare_block.get());
+        index.spare_block.set(block.id);
+        index.spare_blocks.add(1);
+    }
+
+    /// Puts a free extent into its bin and its bytes into the sums.
+    #[inline]
+    pub fn enter_bin(&self, extent: Block<'a>) -> Result<()> {
+        let index = &self.header.index;
+        let (class, bin) = bin_for(extent.size());
+        let Some(head) = index.heads.get(class).map(|bins| &bins[bin]) else {
+            return Err(self.corrupted("the size of a free extent"));
+        };
+        let first = head.get();
+        extent.cache.bin_previous.set(NIL);
+        extent.cache.bin_next.set(first);
+        if first != NIL {
+            self.block(first)?.cache.bin_previous.set(extent.id);
+        }
+        head.set(extent.id);
+        index.bins[class].set(index.bins[class].get() | 1 << bin);
+        index.classes.set(index.classes.get() | 1 << class);
+        index.free.add(extent.size());
+        index.warm.add(extent.cache.warm.get());
+        Ok(())
+    }
+
+    /// Takes a free extent out of its bin and its bytes out of the sums.
+    #[inline]
+    pub fn leave_bin(&self, extent: Block<'a>) -> Result<()> {
+        let index = &self.header.index;
+        let (class, bin) = bin_for(extent.size().max(ALIGN));
+        let Some(head) = index.heads.get(class).map(|bins| &bins[bin]) else {
+            return Err(self.corrupted("the size of a free extent"));
+        };
+        let (previous, next) = (extent.cache.bin_previous.get(), extent.cache.bin_next.get());
+        if next != NIL {
+            self.block(next)?.cache.bin_previous.set(previous);
+        }
+        if previous != NIL {
+            self.block(previous)?.cache.bin_next.set(next);
+        } else {
+            head.set(next);
+            if next == NIL {
+                let bins = index.bins[class].get() & !(1 << bin);
+                index.bins[class].set(bins);
+                if bins == 0 {
+                    index.classes.set(index.classes.get() & !(1 << class));
+                }
+            }
+        }
+        index.free.sub(extent.size());
+        index.warm.sub(extent.cache.warm.get());
+        Ok(())
+    }
+
+    /// Finds a free extent of at least `size` bytes.
+    #[inline]
+    pub fn find(&self, size: u64) -> Result<Option<Block<'a>>> {
+        let index = &self.header.index;
+        let (class, bin) = bin_for(size);
+        if class >= CLASSES {
+            return Ok(None);
+        }
+        // The asked size's own bin, which holds some that are smaller: a block
+        // that was freed and is wanted again is here.
+        if let Some(extent) = self.look_through(class, bin, size, LOOKS)? {
+            return Ok(Some(extent));
+        }
+        // Whatever is in a later bin fits.
+        let later = index.bins[class].get() & !(u32::MAX >> (31 - bin));
+        if later != 0 {
+            return self.first_of(class, later).map(Some);
+        }
+        let classes = index.classes.get() & !(u64::MAX >> (63 - class));
+        if classes != 0 {
+            let class = classes.trailing_zeros() as usize;
+            if class >= CLASSES {
+                return Err(self.corrupted("the index of free space"));
+            }
+            return self.first_of(class, index.bins[class].get()).map(Some);
+        }
+        // The rest of its own bin, before memory is said to be wanting.
+        self.look_through(class, bin, size, usize::MAX)
+    }
+
+    /// The first extent of the lowest bin in `bins`.
+    #[inline(always)]
+    fn first_of(&self, class: usize, bins: u32) -> Result<Block<'a>> {
+        let heads = &self.header.index.heads[class];
+        let id = heads.get(bins.trailing_zeros() as usize).map(|h| h.get());
+        let extent = self.block(id.unwrap_or(NIL))?;
+        match extent.state() {
+            FREE => Ok(extent),
+            _ => Err(self.corrupted("a bin of free space")),
+        }
+    }
+
+    #[inline]
+    fn look_through(
+        &self,
+        class: usize,
+        bin: usize,
+        size: u64,
+        looks: usize,
+    ) -> Result<Option<Block<'a>>> {
+        let mut id = self.header.index.heads[class][bin].get();
+        // No bin has more extents than there are rows.
+        for _ in 0..looks.min(self.header.block_rows.get() as usize) {
+            if id == NIL {
+                break;
+            }
+            let extent = self.block(id)?;
+            if extent.state() != FREE {
+                return Err(self.corrupted("a bin of free space"));
+            }
+            if extent.size() >= size {
+                return Ok(Some(extent));
+            }
+            id = extent.cache.bin_next.get();
+        }
+        Ok(None)
+    }
+
+    /// The neighbour `id` of an extent, if there is one and it is free.
+    #[inline(always)]
+    fn free_neighbour(&self, id: u32) -> Result<Option<Block<'a>>> {
+        if id == NIL {
+            return Ok(None);
+        }
+        let block = self.block(id)?;
+        Ok((block.state() == FREE).then_some(block))
+    }
+
+    /// Makes `id`, if it is a row, the one whose neighbour before is `previous`.
+    #[inline(always)]
+    fn link_back(&self, id: u32, previous: u32) -> Result<()> {
+        if id != NIL {
+            self.block(id)?.cache.previous.set(previous);
+        }
+        Ok(())
+    }
+
+    /// Cuts a free extent that is in no bin to `size` bytes; the rest becomes a
+    /// free extent of its own. Without a row for it the extent stays whole.
+    #[inline]
+    pub fn split(&self, extent: Block<'a>, size: u64) -> Result<()> {
+        let rest_size = extent.size() - size;
+        if rest_size < ALIGN {
+            return Ok(());
+        }
+        let Some(rest) = self.take_row()? else {
+            return Ok(());
+        };
+        let next = extent.cache.next.get();
+        rest.row.address.set(extent.row.address.get() + size);
+        rest.row.size.set(rest_size);
+        rest.cache.previous.set(extent.id);
+        rest.cache.next.set(next);
+        self.link_back(next, rest.id)?;
+        let warm = extent.cache.warm.get();
+        rest.cache.whole.set(extent.cache.whole.get());
+        rest.cache.warm.set(warm.min(rest_size));
+        rest.row.state.set(state_word(rest.generation(), FREE));
+        extent.cache.next.set(rest.id);
+        extent.cache.warm.set(warm.min(size));
+        extent.row.size.set(size);
+        self.enter_bin(rest)
+    }
+
+    /// Merges a free extent that is in no bin with the free ones beside it, and
+    /// puts the result into its bin.
+    #[inline]
+    pub fn merge(&self, extent: Block<'a>) -> Result<()> {
+        let mut extent = extent;
+        if let Some(after) = self.free_neighbour(extent.cache.next.get())? {
+            self.leave_bin(after)?;
+            self.absorb(extent, after)?;
+        }
+        if let Some(before) = self.free_neighbour(extent.cache.previous.get())? {
+            self.leave_bin(before)?;
+            self.absorb(before, extent)?;
+            extent = before;
+        }
+        self.enter_bin(extent)
+    }
+
+    /// Lengthens an extent by the one behind it, whose row becomes unused.
+    #[inline]
+    fn absorb(&self, extent: Block<'a>, after: Block<'a>) -> Result<()> {
+        let next = after.cache.next.get();
+        extent.row.size.add(after.size());
+        extent.cache.warm.add(after.cache.warm.get());
+        let whole = extent.cache.whole.get() & after.cache.whole.get();
+        extent.cache.whole.set(whole);
+        extent.cache.next.set(next);
+        self.link_back(next, extent.id)?;
+        self.leave_row(after);
+        Ok(())
+    }
+
+    /// Makes a free extent of bytes that belong to nothing yet, between two
+    /// neighbours, and puts it into its bin. Without a row the bytes stay
+    /// unused until the next recovery.
+    pub fn add_extent(
+        &self,
+        address: Address,
+        size: u64,
+        previous: u32,
+        next: u32,
+        whole: bool,
+    ) -> Result<Option<Block<'a>>> {
+        let Some(extent) = self.take_row()? else {
+            return Ok(None);
+        };
+        extent.row.address.set(address.0);
+        extent.row.size.set(size);
+        extent.cache.previous.set(previous);
+        extent.cache.next.set(next);
+        extent.cache.whole.set(whole as u32);
+        extent.cache.warm.set(size);
+        extent.row.state.set(state_word(extent.generation(), FREE));
+        self.enter_bin(extent)?;
+        Ok(Some(extent))
+    }
+
+    /// Empties the index: no bins, no unused rows, no sums.
+    pub fn clear_index(&self) {
+        let index = &self.header.index;
+        index.spare_block.set(NIL);
+        index.spare_blocks.set(0);
+        index.spare_ticket.set(NIL);
+        index.spare_tickets.set(0);
+        index.free.set(0);
+        index.warm.set(0);
+        index.classes.set(0);
+        for (bins, heads) in index.bins.iter().zip(&index.heads) {
+            bins.set(0);
+            for head in heads {
+                head.set(NIL);
+            }
+        }
+    }
+
+    /// The space of a new arena.
+    pub fn first_extent(&self) -> Result<()> {
+        self.clear_index();
+        let geometry = self.core.geometry();
+        let start = Address::new(0, geometry.data());
+        let size = (geometry.size - geometry.data()) / ALIGN * ALIGN;
+        self.add_extent(start, size, NIL, NIL, true).map(|_| ())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bins grow with sizes, one step at a time, and no size falls out.
+    #[test]
+    fn bins_are_in_order_of_size() {
+        let mut last = bin_for(ALIGN);
+        for units in 2..100_000u64 {
+            let bin = bin_for(units * ALIGN);
+            let next = (last.0, last.1 + 1);
+            assert!(bin == last || bin == next || (bin == (last.0 + 1, 0) && last.1 == 15));
+            last = bin;
+        }
+        let longest = bin_for(LONGEST);
+        assert!(longest.0 < CLASSES && longest.1 < BINS);
+    }
+}

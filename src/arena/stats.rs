@@ -1,0 +1,115 @@
+//! Statistics: what there is, and what has happened.
+
+use super::core::{Core, Locked, Member};
+use super::format::*;
+use crate::error::Result;
+
+/// An arena in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Blocks that somebody holds or a ticket refers to.
+    pub blocks: u64,
+    /// The bytes that they take.
+    pub block_bytes: u64,
+    /// Bytes that are free.
+    pub free_bytes: u64,
+    /// Free bytes that keep their pages, at most.
+    pub warm_bytes: u64,
+    /// Bytes of the arena's own tables beyond the control segment's.
+    pub table_bytes: u64,
+    /// Segments, the control segment included.
+    pub segments: u64,
+    /// The bytes of all segments.
+    pub segment_bytes: u64,
+    /// Processes that are attached, as far as is known.
+    pub processes: u64,
+    /// References in flight.
+    pub tickets: u64,
+    /// Those among them whose sender was killed.
+    pub orphans: u64,
+    /// The age of the oldest of them, in ms.
+    pub oldest_ticket: u64,
+    /// Blocks allocated so far.
+    pub allocated: u64,
+    /// Blocks freed so far.
+    pub freed: u64,
+    /// References sent so far.
+    pub sent: u64,
+    /// References received so far.
+    pub received: u64,
+    /// References that ended unreceived so far.
+    pub expired: u64,
+    /// Times that the lock was taken over from a dead process.
+    pub recoveries: u64,
+    /// Dead processes whose references were dropped.
+    pub reaped_processes: u64,
+    /// References of dead processes that were dropped.
+    pub reaped_references: u64,
+    /// Bytes whose pages were given back to the system so far.
+    pub returned_bytes: u64,
+    /// Forks that were prepared.
+    pub forks: u64,
+    /// Forks whose child got no slot.
+    pub pinned_forks: u64,
+}
+
+impl Locked<'_> {
+    fn stats(&self, now: u64) -> Result<Stats> {
+        let index = &self.header.index;
+        let counters = &self.header.counters;
+        let mut stats = Stats {
+            free_bytes: index.free.get(),
+            warm_bytes: index.warm.get(),
+            allocated: counters.allocated.get(),
+            freed: counters.freed.get(),
+            sent: counters.sent.get(),
+            received: counters.received.get(),
+            expired: counters.expired.get(),
+            recoveries: counters.recovered.get(),
+            reaped_processes: counters.reaped_slots.get(),
+            reaped_references: counters.reaped_holders.get(),
+            returned_bytes: counters.returned.get(),
+            forks: counters.forks.get(),
+            pinned_forks: counters.pins.get(),
+            ..Stats::default()
+        };
+        for block in self.all_blocks() {
+            let block = block?;
+            match block.state() {
+                LIVE => {
+                    stats.blocks += 1;
+                    stats.block_bytes += block.size();
+                }
+                TABLE => stats.table_bytes += block.size(),
+                _ => {}
+            }
+        }
+        for id in 0..self.header.ticket_rows.get() {
+            let ticket = self.ticket(id)?;
+            if state_of(ticket.state.get()) == OPEN {
+                let age = now.saturating_sub(ticket.opened.get());
+                stats.tickets += 1;
+                stats.oldest_ticket = stats.oldest_ticket.max(age);
+                let keeper = Keeper::unpack(ticket.keeper.get());
+                stats.orphans += matches!(keeper, Ok(Keeper::Nobody(_))) as u64;
+            }
+        }
+        for (number, row) in self.header.known_segments() {
+            if state_of(row.state.get()) == PRESENT {
+                stats.segments += 1;
+                stats.segment_bytes += self.segment_size(number);
+            }
+        }
+        let slots = self.header.slots.iter();
+        stats.processes = slots.filter(|s| state_of(s.state.read()) != EMPTY).count() as u64;
+        Ok(stats)
+    }
+}
+
+impl Core {
+    /// The arena in numbers.
+    pub fn stats(&self, me: Member) -> Result<Stats> {
+        let now = self.platform().now();
+        self.lock(me)?.stats(now)
+    }
+}

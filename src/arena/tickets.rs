@@ -1,0 +1,224 @@
+//! Tickets: references in flight between processes.
+//!
+//! Whoever sends a block opens a ticket, and the block lives on for its sake
+//! whatever becomes of the sender. The first who receives it becomes a holder,
+//! *then* the ticket is closed: a death in between leaves a reference too many,
+//! which ends with the dead, and never one too few.
+//!
+//! Someone answers for each open ticket. At first its sender; when that leaves
+//! in peace, the arena, because a worker that puts its result and exits must
+//! work; when it is killed, nobody, and the ticket ends after a time of grace.
+
+use super::blocks::{BlockRef, Extent};
+use super::core::{Core, Locked, Member};
+use super::format::*;
+use crate::error::{Error, Exhausted, Result};
+
+/// A ticket as its owner knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TicketRef {
+    /// Its row.
+    pub id: TicketId,
+    /// The life of the row that is meant.
+    pub generation: u64,
+}
+
+impl<'a> Locked<'a> {
+    /// Takes a closed ticket.
+    #[inline]
+    fn take_ticket(&self) -> Result<(u32, &'a TicketRow)> {
+        let index = &self.header.index;
+        let id = index.spare_ticket.get();
+        if id != NIL {
+            let ticket = self.ticket(id)?;
+            index.spare_ticket.set(ticket.next.get());
+            index.spare_tickets.sub(1);
+            return Ok((id, ticket));
+        }
+        let id = self.header.ticket_rows.get();
+        let all = self.header.ticket_chunks.get() << self.core.geometry().ticket_shift;
+        if id >= all {
+            return Err(Error::Full {
+                what: Exhausted::Tickets,
+                asked: all as u64,
+                left: 0,
+            });
+        }
+        let ticket = self.ticket(id)?;
+        self.header.ticket_rows.commit(id + 1);
+        Ok((id, ticket))
+    }
+
+    /// Opens a ticket for a block.
+    #[inline]
+    fn open(&self, which: BlockRef, now: u64) -> Result<TicketRef> {
+        let block = self.live(which)?;
+        let (id, ticket) = self.take_ticket()?;
+        ticket.block.set(which.id.0);
+        ticket.generation.set(which.generation);
+        ticket.keeper.set(Keeper::Sender(self.me.slot).pack());
+        ticket.opened.set(now);
+        let generation = generation_of(ticket.state.get());
+        ticket.state.commit(state_word(generation, OPEN));
+        block.cache.tickets.add(1);
+        self.count(|c| &c.sent, 1);
+        Ok(TicketRef {
+            id: TicketId(id),
+            generation,
+        })
+    }
+
+    /// Closes an open ticket, which must not be used any more, and leaves its
+    /// block as it is.
+    #[inline]
+    pub fn close_row(&self, id: u32, ticket: &TicketRow) {
+        let generation = generation_of(ticket.state.get()) + 1;
+        ticket.state.commit(state_word(generation, CLOSED));
+        let index = &self.header.index;
+        ticket.next.set(index.spare_ticket.get());
+        index.spare_ticket.set(id);
+        index.spare_tickets.add(1);
+    }
+
+    /// Ends a ticket that nobody received; its block may go with it.
+    pub fn end(&self, id: u32, ticket: &TicketRow) -> Result<()> {
+        let block = self.block(ticket.block.get())?;
+        self.close_row(id, ticket);
+        self.count(|c| &c.expired, 1);
+        if block.row.state.get() != state_word(ticket.generation.get(), LIVE) {
+            return Err(self.corrupted("the block of an open ticket"));
+        }
+        block.cache.tickets.sub(1);
+        self.free_if_unwanted(block)?;
+        Ok(())
+    }
+
+    /// The row of a ticket that is open, in the life that is named, for the
+    /// block that is named.
+    #[inline]
+    fn opened(&self, which: TicketRef, block: BlockRef) -> Result<Option<&'a TicketRow>> {
+        if which.id.0 >= self.header.ticket_rows.get() {
+            return Err(Error::BadHandle {
+                why: "it names a ticket that never was",
+            });
+        }
+        let ticket = self.ticket(which.id.0)?;
+        let same = ticket.state.get() == state_word(which.generation, OPEN)
+            && ticket.block.get() == block.id.0
+            && ticket.generation.get() == block.generation;
+        Ok(same.then_some(ticket))
+    }
+
+    #[inline]
+    fn receive(&self, which: BlockRef, by: Option<TicketRef>) -> Result<Extent> {
+        let block = self.live(which)?;
+        let ticket = match by {
+            Some(ticket) => self.opened(ticket, which)?.map(|row| (ticket.id.0, row)),
+            None => None,
+        };
+        self.check_extent(block)?;
+        // Before anything changes: a segment that cannot be mapped leaves the
+        // ticket as it is.
+        self.core.segment(block.address().segment())?;
+        self.hold(block);
+        if let Some((id, row)) = ticket {
+            self.close_row(id, row);
+            block.cache.tickets.sub(1);
+            self.count(|c| &c.received, 1);
+        }
+        Ok(Extent {
+            address: block.address(),
+            size: block.size(),
+        })
+    }
+
+    fn cancel(&self, which: TicketRef, block: BlockRef) -> Result<bool> {
+        match self.opened(which, block)? {
+            Some(row) => self.end(which.id.0, row).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Ends the tickets opened at `time` or before; how many.
+    fn cancel_before(&self, time: u64) -> Result<u64> {
+        let mut ended = 0;
+        for id in 0..self.header.ticket_rows.get() {
+            let ticket = self.ticket(id)?;
+            if state_of(ticket.state.get()) == OPEN && ticket.opened.get() <= time {
+                self.end(id, ticket)?;
+                ended += 1;
+            }
+        }
+        Ok(ended)
+    }
+}
+
+impl Core {
+    /// Opens a ticket for a block that somebody holds.
+    ///
+    /// # Errors
+    /// `Stale` if the block has been freed, `Full` if there are too many
+    /// tickets.
+    #[inline]
+    pub fn send(&self, me: Member, which: BlockRef) -> Result<TicketRef> {
+        let now = self.platform().now();
+        let sent = self.lock(me)?.open(which, now);
+        match sent {
+            Err(Error::Full { .. }) => self.send_with_more_tickets(me, which, now),
+            sent => sent,
+        }
+    }
+
+    #[cold]
+    fn send_with_more_tickets(&self, me: Member, which: BlockRef, now: u64) -> Result<TicketRef> {
+        self.reap(me)?;
+        loop {
+            let sent = self.lock(me)?.open(which, now);
+            match sent {
+                Err(Error::Full { .. }) => self.add_tickets(me)?,
+                sent => return sent,
+            }
+        }
+    }
+
+    /// Makes `me` a holder of a block and returns where it is. An open ticket
+    /// for it is used up; without one it works for as long as the block lives.
+    ///
+    /// # Errors
+    /// `Stale` if the block has been freed, `BadHandle` if what is named never
+    /// was.
+    #[inline]
+    pub fn receive(&self, me: Member, which: BlockRef, by: Option<TicketRef>) -> Result<Extent> {
+        self.receive_and(me, which, by, || ())
+    }
+
+    /// [`Core::receive`]; `then` runs before the lock is given back.
+    #[inline]
+    pub fn receive_and(
+        &self,
+        me: Member,
+        which: BlockRef,
+        by: Option<TicketRef>,
+        then: impl FnOnce(),
+    ) -> Result<Extent> {
+        let locked = self.lock(me)?;
+        let place = locked.receive(which, by)?;
+        then();
+        Ok(place)
+    }
+
+    /// Ends a ticket that nobody will receive; false if it is not open any more.
+    ///
+    /// # Errors
+    /// `BadHandle` if it never was.
+    pub fn cancel(&self, me: Member, which: TicketRef, block: BlockRef) -> Result<bool> {
+        self.lock(me)?.cancel(which, block)
+    }
+
+    /// Ends all tickets that were opened at least `age` ms ago; how many.
+    pub fn cancel_older(&self, me: Member, age: u64) -> Result<u64> {
+        let time = self.platform().now().saturating_sub(age);
+        let locked = self.lock(me)?;
+        locked.cancel_before(time)
+    }
+}

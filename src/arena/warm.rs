@@ -1,0 +1,132 @@
+//! Pages: reserved before they are promised, kept while they are warm.
+//!
+//! Filling a page that a freed block has left is many times faster than filling
+//! one that the system must first find and clear, so free memory keeps its
+//! pages, up to a budget; what is beyond is given back. A free extent that may
+//! lack pages is reserved before a block of it is handed out: memory that was
+//! promised is there.
+//!
+//! Both take long and are done outside the lock, on a block that belongs to
+//! this process meanwhile. What is known of its pages is in its row, always on
+//! the safe side: a death half-way leaves "not known".
+
+use super::blocks::{Allocated, BlockRef, Extent};
+use super::core::{Block, Core, Locked, Member};
+use super::format::*;
+use crate::error::Result;
+
+/// Free extents below this size keep their pages: they are shared with
+/// neighbours, and the call costs more than it gains.
+const LEAST_RETURN: u64 = 64 << 10;
+
+/// How many extents are given back by one call, so that it ends.
+const RETURNS: usize = 64;
+
+impl<'a> Locked<'a> {
+    /// Records what is known of the pages of a block of this process's.
+    fn mark_pages(&self, which: BlockRef, pages: u64) -> Result<()> {
+        let row = self.live(which)?.row;
+        row.marks.commit(row.marks.get() & !PAGES | pages);
+        Ok(())
+    }
+
+    /// The largest free extent with pages to give back, or nearly.
+    fn most_to_return(&self) -> Result<Option<Block<'a>>> {
+        let index = &self.header.index;
+        for class in (0..CLASSES)
+            .rev()
+            .filter(|c| index.classes.get() >> c & 1 == 1)
+        {
+            for head in index.heads[class].iter().rev() {
+                let mut id = head.get();
+                // Cold ones among them are passed over, up to a bound.
+                for _ in 0..RETURNS {
+                    if id == NIL {
+                        break;
+                    }
+                    let extent = self.block(id)?;
+                    if extent.size() < LEAST_RETURN {
+                        break;
+                    }
+                    if extent.cache.warm.get() >= LEAST_RETURN {
+                        return Ok(Some(extent));
+                    }
+                    id = extent.cache.bin_next.get();
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes an extent whose pages should go, as a block of this process's, if
+    /// free memory has more pages than the budget.
+    fn take_surplus(&self) -> Result<Option<(BlockRef, Extent)>> {
+        let surplus = self.header.index.warm.get() > self.header.budget.get();
+        if !surplus || self.header.unlinked.get() != 0 {
+            return Ok(None);
+        }
+        let Some(extent) = self.most_to_return()? else {
+            return Ok(None);
+        };
+        self.check_extent(extent)?;
+        self.core.segment(extent.address().segment())?;
+        let taken = self.take(extent, extent.size())?;
+        self.mark_pages(taken.which, PAGES_UNKNOWN)?;
+        Ok(Some((taken.which, taken.place)))
+    }
+}
+
+impl Core {
+    /// Sees to it that a block just allocated has all its pages.
+    ///
+    /// # Errors
+    /// `Full` if the system has no memory; the block is released then.
+    #[inline]
+    pub(super) fn ensure_pages(
+        &self,
+        me: Member,
+        allocated: Allocated,
+    ) -> Result<(BlockRef, Extent)> {
+        let (which, place) = (allocated.which, allocated.place);
+        if !allocated.whole {
+            self.reserve_pages(me, which, place)?;
+        }
+        Ok((which, place))
+    }
+
+    #[cold]
+    fn reserve_pages(&self, me: Member, which: BlockRef, place: Extent) -> Result<()> {
+        match self.platform().reserve(place.address, place.size) {
+            Ok(()) => self.lock(me)?.mark_pages(which, PAGES_THERE),
+            Err(error) => {
+                self.release(me, which)?;
+                Err(self.without_memory(error, place.size))
+            }
+        }
+    }
+
+    /// Gives pages of free memory back to the system until no more than the
+    /// budget is kept.
+    #[cold]
+    pub fn trim(&self, me: Member) -> Result<()> {
+        for _ in 0..RETURNS {
+            let Some((which, place)) = self.lock(me)?.take_surplus()? else {
+                break;
+            };
+            let (address, bytes) = (place.address, self.bytes(place.address));
+            // SAFETY: the block is this process's own, of a segment that
+            // `take_surplus` has mapped, and nothing is in it.
+            let returned = unsafe { self.platform().give_back(address, bytes, place.size) };
+            let locked = self.lock(me)?;
+            if returned.is_ok() {
+                locked.mark_pages(which, PAGES_RETURNED)?;
+                locked.count(|c| &c.returned, place.size);
+            }
+            locked.release(which)?;
+            if returned.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}

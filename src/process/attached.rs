@@ -1,0 +1,604 @@
+//! An arena that this process has attached, and the blocks it has.
+//!
+//! The arena knows *that* a process holds a block, not how often: that is
+//! counted here, in private memory. Only the first reference to a block and the
+//! last touch shared memory. A count becomes 0 only under the arena's lock, and
+//! so agrees with the process's bit among the holders.
+
+use super::family::{self, Place};
+use super::shared::{identity, Shared};
+use crate::arena::format::{
+    state_of, BlockId, Expected, Geometry, Header, SlotId, CHUNKS, PRESENT,
+};
+use crate::arena::handle::{Handle, Name};
+use crate::arena::{BlockRef, Core, Extent, Member, Offspring, Stats};
+use crate::error::{Error, Result};
+use crate::sys::fork::ForkMark;
+use crate::sys::{self, proc};
+use std::ptr::{null_mut, NonNull};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use std::sync::Arc;
+
+/// What an arena is made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The length of the first segment in bytes, its tables included. It is
+    /// reserved at once; more is added when it is needed.
+    pub size: u64,
+    /// How long the tickets of a killed sender live, in ms.
+    pub grace: u64,
+    /// How many bytes of free memory may keep their pages, for quick reuse.
+    pub budget: u64,
+    /// How long to wait for a living owner of the arena's lock, in ms.
+    pub patience: u64,
+    /// The tables grow by `1 <<` this many rows for blocks.
+    pub block_shift: u32,
+    /// The tables grow by `1 <<` this many rows for tickets.
+    pub ticket_shift: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            size: 8 << 20,
+            grace: 30_000,
+            budget: 256 << 20,
+            patience: 30_000,
+            block_shift: 12,
+            ticket_shift: 10,
+        }
+    }
+}
+
+/// No slot: this process has left.
+const DETACHED: u64 = u64::MAX;
+/// No slot yet: a child for which there was none.
+const UNREGISTERED: u64 = u64::MAX - 1;
+
+fn pack(me: Member) -> u64 {
+    me.generation << 8 | me.slot.0 as u64
+}
+
+fn unpack(word: u64) -> Option<Member> {
+    (word < UNREGISTERED).then_some(Member {
+        slot: SlotId(word as u8),
+        generation: word >> 8,
+    })
+}
+
+/// How many references this process has to each block, by its row. Chunks of
+/// the counts come to be with the chunks of the rows.
+struct Counts {
+    chunks: Box<[AtomicPtr<AtomicU32>]>,
+    shift: u32,
+}
+
+impl Counts {
+    fn new(shift: u32) -> Self {
+        let chunks = (0..CHUNKS).map(|_| AtomicPtr::new(null_mut()));
+        Counts {
+            chunks: chunks.collect(),
+            shift,
+        }
+    }
+
+    /// The count of a block that the arena has found, so that its number is in
+    /// range.
+    #[inline(always)]
+    fn of(&self, block: BlockId) -> &AtomicU32 {
+        let chunk = &self.chunks[(block.0 >> self.shift) as usize];
+        // Acquire, pairs with the release in `add`: the counts are zero.
+        let first = match NonNull::new(chunk.load(Ordering::Acquire)) {
+            Some(first) => first,
+            None => self.add(chunk),
+        };
+        let index = block.0 & ((1 << self.shift) - 1);
+        // SAFETY: a chunk has `1 << shift` counts, made by `add`.
+        let count = unsafe { first.add(index as usize) };
+        // SAFETY: as above; chunks are freed with `self` only.
+        unsafe { count.as_ref() }
+    }
+
+    /// Makes a chunk. No lock: a fork in another thread must not find one held.
+    #[cold]
+    fn add(&self, chunk: &AtomicPtr<AtomicU32>) -> NonNull<AtomicU32> {
+        let counts: Box<[AtomicU32]> = (0..1 << self.shift).map(|_| AtomicU32::new(0)).collect();
+        let counts = Box::into_raw(counts).cast::<AtomicU32>();
+        let exchanged =
+            chunk.compare_exchange(null_mut(), counts, Ordering::AcqRel, Ordering::Acquire);
+        let first = match exchanged {
+            Ok(_) => counts,
+            Err(other) => {
+                // SAFETY: made above, and nobody has seen it.
+                unsafe { self.free(counts) };
+                other
+            }
+        };
+        // What `Box` gives is never null, nor is what was exchanged for null.
+        NonNull::new(first).expect("a chunk")
+    }
+
+    /// # Safety
+    /// `counts` is a chunk made by `add`, and nobody refers to it.
+    unsafe fn free(&self, counts: *mut AtomicU32) {
+        let all = std::ptr::slice_from_raw_parts_mut(counts, 1 << self.shift);
+        // SAFETY: as promised by the caller.
+        drop(unsafe { Box::from_raw(all) });
+    }
+}
+
+impl Drop for Counts {
+    fn drop(&mut self) {
+        for chunk in &self.chunks {
+            let counts = chunk.load(Ordering::Relaxed);
+            if !counts.is_null() {
+                // SAFETY: a chunk of `add`; `self` is dropped.
+                unsafe { self.free(counts) };
+            }
+        }
+    }
+}
+
+/// An arena that this process has attached. The fields are dropped in this
+/// order: the place in the family goes when all descriptors are closed.
+pub(super) struct Inner {
+    core: Core,
+    shared: Arc<Shared>,
+    counts: Counts,
+    me: AtomicU64,
+    /// The process's fork number when `me` was its slot.
+    fork_number: AtomicU64,
+    boot: u64,
+    _place: Place,
+}
+
+impl Inner {
+    pub fn core(&self) -> &Core {
+        &self.core
+    }
+
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    pub fn uuid(&self) -> [u64; 2] {
+        self.core.uuid()
+    }
+
+    pub fn fork_number(&self) -> u64 {
+        self.fork_number.load(Ordering::Relaxed)
+    }
+
+    /// This process's part in the arena, if it has one.
+    #[inline(always)]
+    pub fn member_now(&self) -> Option<Member> {
+        if self.fork_number() == ForkMark::get().number() {
+            return unpack(self.me.load(Ordering::Relaxed));
+        }
+        None
+    }
+
+    /// This process's part in the arena; a child without one gets it now.
+    #[inline(always)]
+    fn member(&self) -> Result<Member> {
+        match self.member_now() {
+            Some(me) => Ok(me),
+            None => self.register(),
+        }
+    }
+
+    #[cold]
+    fn register(&self) -> Result<Member> {
+        let _one = family::lock();
+        if let Some(me) = self.member_now() {
+            return Ok(me);
+        }
+        let mark = ForkMark::get();
+        if self.fork_number() != mark.number() {
+            // A child that was made without the C library's fork.
+            if mark.number() == 0 {
+                mark.renew(self.fork_number());
+            }
+            self.shared.disinherit();
+            self.me.store(UNREGISTERED, Ordering::Relaxed);
+            self.fork_number.store(mark.number(), Ordering::Relaxed);
+        }
+        if self.me.load(Ordering::Relaxed) == DETACHED {
+            return Err(Error::Detached);
+        }
+        let me = self.core.register()?;
+        self.me.store(pack(me), Ordering::Relaxed);
+        Ok(me)
+    }
+
+    /// Becomes, in a forked child, what was prepared for it. Returns whether
+    /// its sign of life must stay.
+    pub fn be_born(&self, offspring: Option<Offspring>, number: u64) -> bool {
+        self.fork_number.store(number, Ordering::Relaxed);
+        let Some(Offspring::Embryo(me)) = offspring else {
+            self.shared.disinherit();
+            self.me.store(UNREGISTERED, Ordering::Relaxed);
+            return false;
+        };
+        let claimed = self.shared.inherit(me.slot);
+        self.core.be_born(me, identity(), claimed);
+        self.me.store(pack(me), Ordering::Relaxed);
+        !claimed
+    }
+
+    /// Ends this process's part in the arena.
+    fn leave(&self) -> Result<()> {
+        let Some(me) = self.member_now() else {
+            self.me.store(DETACHED, Ordering::Relaxed);
+            return Ok(());
+        };
+        self.me.store(DETACHED, Ordering::Relaxed);
+        if self.core.leave(me)? {
+            self.remove_names();
+        }
+        Ok(())
+    }
+
+    fn remove_names(&self) {
+        let segments = self.core.header().known_segments().skip(1);
+        let present = segments.filter(|(_, row)| state_of(row.state.get()) == PRESENT);
+        self.shared.unlink(present.map(|(number, _)| number));
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // A poisoned arena, or one whose lock is kept, sees this process as
+        // dead when its descriptors close.
+        let _ = self.leave();
+    }
+}
+
+/// An arena that this process has attached.
+#[derive(Clone)]
+pub struct Arena(Arc<Inner>);
+
+impl Arena {
+    /// Makes an arena and attaches it.
+    ///
+    /// # Errors
+    /// EEXIST if there is one of this name; `Full` if the system has no memory
+    /// for its first segment; `Invalid` for settings that cannot be.
+    pub fn create(name: Name, settings: Settings) -> Result<Arena> {
+        let geometry = Geometry {
+            block_shift: settings.block_shift,
+            ticket_shift: settings.ticket_shift,
+            size: settings.size,
+        };
+        geometry.check()?;
+        let boot = proc::boot()?;
+        let mut uuid = [0; 16];
+        proc::random(&mut uuid)?;
+        let shared = Arc::new(Shared::create(name, settings.size).map_err(full(settings.size))?);
+        shared.set_patience(settings.patience);
+        let lock_file = shared.lock_file();
+        let constants = |header: &Header| {
+            let uuid = u128::from_ne_bytes(uuid);
+            header.uuid[0].set(uuid as u64);
+            header.uuid[1].set((uuid >> 64) as u64);
+            header.uid.set(proc::user());
+            header.grace.set(settings.grace);
+            header.budget.set(settings.budget);
+            header.lock_file[0].set(lock_file[0]);
+            header.lock_file[1].set(lock_file[1]);
+            header.boot.set(boot);
+        };
+        let made = family::find_or_attach(shared.control_file(), |place| {
+            let core = Core::create(shared.clone(), geometry, constants)?;
+            Self::join(core, shared.clone(), boot, place)
+        });
+        match made {
+            Ok(inner) => Ok(Arena(inner)),
+            Err(error) => {
+                shared.unlink(std::iter::empty());
+                Err(error)
+            }
+        }
+    }
+
+    /// Attaches an arena; one that is attached already is returned as it is.
+    ///
+    /// # Errors
+    /// ENOENT if there is none of this name; `Foreign` if it is another user's,
+    /// of another version or damaged; `Full` if all its slots are taken.
+    pub fn attach(name: Name, patience: u64) -> Result<Arena> {
+        let boot = proc::boot()?;
+        let (control, file) = Shared::open_control(name)?;
+        let inner = family::find_or_attach(file, |place| {
+            let shared = Arc::new(Shared::open(name, control)?);
+            shared.set_patience(patience);
+            let expected = Expected {
+                size: shared.size()?,
+                uid: proc::user(),
+                boot,
+                lock_file: shared.lock_file(),
+            };
+            let core = Core::open(shared.clone(), &expected)?;
+            Self::join(core, shared, boot, place)
+        })?;
+        Ok(Arena(inner))
+    }
+
+    fn join(core: Core, shared: Arc<Shared>, boot: u64, place: Place) -> Result<Arc<Inner>> {
+        let shift = core.geometry().block_shift;
+        let me = core.register()?;
+        let inner = Arc::new(Inner {
+            core,
+            shared,
+            counts: Counts::new(shift),
+            me: AtomicU64::new(pack(me)),
+            fork_number: AtomicU64::new(ForkMark::get().number()),
+            boot,
+            _place: place,
+        });
+        if inner.core.is_unlinked(me)? {
+            // Its last member left between the opening and the registering.
+            return Err(Error::Os {
+                call: "shm_open",
+                errno: sys::ENOENT,
+            });
+        }
+        // The dead of the past make room for the living.
+        inner.core.reap(me)?;
+        Ok(inner)
+    }
+
+    /// The arena's name.
+    pub fn name(&self) -> Name {
+        self.0.shared.name()
+    }
+
+    /// The arena's number, which no other has.
+    pub fn uuid(&self) -> [u64; 2] {
+        self.0.uuid()
+    }
+
+    /// The tables' view of this arena, for tests and measurements.
+    pub fn core(&self) -> &Core {
+        &self.0.core
+    }
+
+    /// This process's part in the arena.
+    ///
+    /// # Errors
+    /// `Detached` if it has left.
+    pub fn member(&self) -> Result<Member> {
+        self.0.member()
+    }
+
+    /// Allocates a block of `bytes` bytes; what is in it is undefined.
+    ///
+    /// # Errors
+    /// `Full` if there is no memory for it.
+    #[inline]
+    pub fn allocate(&self, bytes: u64) -> Result<Block> {
+        let me = self.0.member()?;
+        let (which, place) = self.0.core.allocate(me, bytes)?;
+        self.0.counts.of(which.id).fetch_add(1, Ordering::Relaxed);
+        Ok(self.block(which, place))
+    }
+
+    fn block(&self, which: BlockRef, place: Extent) -> Block {
+        Block {
+            bytes: self.0.core.bytes(place.address),
+            which,
+            size: place.size,
+            arena: self.clone(),
+        }
+    }
+
+    /// Opens a ticket for a block and returns both as a handle, for one
+    /// receiver.
+    ///
+    /// # Errors
+    /// `Full` if there are too many tickets; `Foreign` for another arena's
+    /// block.
+    #[inline]
+    pub fn send(&self, block: &Block) -> Result<Handle> {
+        if !Arc::ptr_eq(&self.0, &block.arena.0) {
+            return Err(Error::Foreign {
+                why: "the block is of another arena",
+            });
+        }
+        let ticket = self.0.core.send(self.0.member()?, block.which)?;
+        Ok(Handle {
+            uuid: self.uuid(),
+            boot: self.0.boot,
+            uid: self.0.core.header().uid.get(),
+            name: self.name(),
+            block: block.which,
+            ticket: Some(ticket),
+        })
+    }
+
+    fn check_handle(&self, handle: &Handle) -> Result<()> {
+        let foreign = |why| Err(Error::Foreign { why });
+        if handle.boot != self.0.boot {
+            return foreign("the handle is of another machine, or of before it was started");
+        }
+        if handle.uid != self.0.core.header().uid.get() {
+            return foreign("the handle is another user's");
+        }
+        if handle.uuid != self.uuid() {
+            return foreign("the handle is of another arena");
+        }
+        Ok(())
+    }
+
+    /// Turns a handle into a block. The first to do so uses up its ticket;
+    /// later it works for as long as somebody holds the block.
+    ///
+    /// # Errors
+    /// `Stale` if the block has been freed; `Foreign` or `BadHandle` if it is
+    /// not of this arena or never was.
+    #[inline]
+    pub fn receive(&self, handle: &Handle) -> Result<Block> {
+        self.check_handle(handle)?;
+        let me = self.0.member()?;
+        let place = self
+            .0
+            .core
+            .receive_and(me, handle.block, handle.ticket, || {
+                // Under the lock, so that no thread can let go of the block between
+                // the bit and the count.
+                self.0
+                    .counts
+                    .of(handle.block.id)
+                    .fetch_add(1, Ordering::Relaxed);
+            })?;
+        Ok(self.block(handle.block, place))
+    }
+
+    /// Ends the ticket of a handle that nobody will receive; false if it has
+    /// been received or ended.
+    ///
+    /// # Errors
+    /// `Foreign` or `BadHandle` if it is not of this arena or never was.
+    pub fn cancel(&self, handle: &Handle) -> Result<bool> {
+        self.check_handle(handle)?;
+        match handle.ticket {
+            Some(ticket) => self.0.core.cancel(self.0.member()?, ticket, handle.block),
+            None => Ok(false),
+        }
+    }
+
+    /// Ends all tickets that were opened at least `age` ms ago; how many.
+    pub fn cancel_unreceived(&self, age: u64) -> Result<u64> {
+        self.0.core.cancel_older(self.0.member()?, age)
+    }
+
+    /// Drops what dead processes held; how many were found.
+    pub fn reap(&self) -> Result<u64> {
+        self.0.core.reap(self.0.member()?)
+    }
+
+    /// Gives free memory beyond the budget back to the system.
+    pub fn trim(&self) -> Result<()> {
+        self.0.core.trim(self.0.member()?)
+    }
+
+    /// The arena in numbers.
+    pub fn stats(&self) -> Result<Stats> {
+        self.0.core.stats(self.0.member()?)
+    }
+
+    /// Checks every invariant; what is wrong, in words.
+    pub fn check(&self) -> Result<Vec<String>> {
+        self.0.core.check(self.0.member()?)
+    }
+
+    /// Removes the arena's names: nobody attaches it any more, and it no longer
+    /// grows. Those who have it go on.
+    pub fn unlink(&self) -> Result<()> {
+        self.0.core.mark_unlinked(self.0.member()?)?;
+        self.0.remove_names();
+        Ok(())
+    }
+
+    /// Ends this process's part in the arena in peace: its references are
+    /// dropped, the tickets it opened are left to the arena. Whoever is the
+    /// last removes the names, unless a ticket is open.
+    ///
+    /// For the end of a process: blocks that it still has may be used by others
+    /// from now on. Otherwise an arena is left when it and all its blocks are
+    /// dropped.
+    pub fn leave(&self) -> Result<()> {
+        self.0.leave()
+    }
+}
+
+/// A block that this process holds.
+pub struct Block {
+    bytes: NonNull<u8>,
+    which: BlockRef,
+    size: u64,
+    arena: Arena,
+}
+
+// SAFETY: the bytes are shared memory that any thread may reach; who writes
+// them when is up to the users, in this process as in others.
+unsafe impl Send for Block {}
+// SAFETY: as above.
+unsafe impl Sync for Block {}
+
+impl Block {
+    /// Its first byte; it is there until the block is dropped.
+    pub fn bytes(&self) -> NonNull<u8> {
+        self.bytes
+    }
+
+    /// Its length in bytes, at least what was asked for.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Its row, and the life of the row.
+    pub fn which(&self) -> BlockRef {
+        self.which
+    }
+
+    /// Its arena.
+    pub fn arena(&self) -> &Arena {
+        &self.arena
+    }
+}
+
+impl Clone for Block {
+    /// Another reference of this process's; touches no shared memory.
+    fn clone(&self) -> Self {
+        let count = self.arena.0.counts.of(self.which.id);
+        count.fetch_add(1, Ordering::Relaxed);
+        Block {
+            arena: self.arena.clone(),
+            ..*self
+        }
+    }
+}
+
+impl Drop for Block {
+    #[inline]
+    fn drop(&mut self) {
+        let inner = &self.arena.0;
+        let count = inner.counts.of(self.which.id);
+        let mut seen = count.load(Ordering::Relaxed);
+        while seen > 1 {
+            match count.compare_exchange_weak(
+                seen,
+                seen - 1,
+                // Release, pairs with the acquire of whoever drops the last
+                // one: what this thread did to the bytes comes before.
+                Ordering::Release,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return,
+                Err(now) => seen = now,
+            }
+        }
+        let was_last = || count.fetch_sub(1, Ordering::AcqRel) == 1;
+        if let Some(me) = inner.member_now() {
+            // Stale: inherited without a slot of one's own, the arena keeps it
+            // pinned. Busy, corrupted: the arena drops it when this process is
+            // gone.
+            let _ = inner.core.release_if(me, self.which, was_last);
+        } else {
+            was_last();
+        }
+    }
+}
+
+/// What creating reports for want of memory.
+fn full(size: u64) -> impl Fn(Error) -> Error {
+    move |error| match error {
+        Error::Os { errno, .. } if errno == sys::ENOSPC => Error::Full {
+            what: crate::error::Exhausted::Space,
+            asked: size,
+            left: 0,
+        },
+        error => error,
+    }
+}

@@ -1,0 +1,182 @@
+//! The arenas of this process, and its forks.
+//!
+//! A process attaches an arena once, however often it is asked to: byte locks
+//! belong to processes, and closing a second descriptor of the lock file would
+//! drop those of the first. So an arena is looked up here before its lock file
+//! is opened, and stays here until its descriptors are closed.
+//!
+//! Around a fork the handlers keep this list and the locks of all arenas on it,
+//! taken in the order of their numbers, the same in all processes.
+
+use super::attached::Inner;
+use super::shared::Shared;
+use crate::arena::Offspring;
+use crate::error::Result;
+use crate::sys::fork::{self, ForkMark};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+/// What this process has attached.
+pub(super) struct Family {
+    members: Vec<Relative>,
+    /// While a fork is going on: what was prepared.
+    pending: Vec<Pending>,
+}
+
+struct Relative {
+    /// The control segment's inode and device.
+    file: [u64; 2],
+    /// The arena's number, which orders the taking of locks.
+    uuid: [u64; 2],
+    arena: Weak<Inner>,
+}
+
+struct Pending {
+    arena: Arc<Inner>,
+    /// None if the arena could not be prepared.
+    offspring: Option<Offspring>,
+    signs: Option<OwnedFd>,
+}
+
+static FAMILY: Mutex<Family> = Mutex::new(Family {
+    members: Vec::new(),
+    pending: Vec::new(),
+});
+
+/// The list, held from before a fork until after it.
+static HELD: AtomicPtr<MutexGuard<'static, Family>> = AtomicPtr::new(std::ptr::null_mut());
+
+/// Holds the list: no arena comes or goes, and no fork happens, meanwhile.
+pub(super) fn lock() -> MutexGuard<'static, Family> {
+    FAMILY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An arena's place on the list; dropped after its descriptors are closed.
+pub(super) struct Place([u64; 2]);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        lock().members.retain(|relative| relative.file != self.0);
+    }
+}
+
+/// Finds an arena that this process has attached by its control segment, or
+/// attaches it by `attach`. Others wait meanwhile.
+pub(super) fn find_or_attach(
+    file: [u64; 2],
+    attach: impl FnOnce(Place) -> Result<Arc<Inner>>,
+) -> Result<Arc<Inner>> {
+    watch_forks()?;
+    loop {
+        let mut family = lock();
+        let known = family.members.iter().find(|relative| relative.file == file);
+        match known.map(|relative| relative.arena.upgrade()) {
+            Some(Some(arena)) => return Ok(arena),
+            Some(None) => {
+                // It is being detached: its descriptors are about to close.
+                drop(family);
+                std::thread::yield_now();
+            }
+            None => {
+                let arena = attach(Place(file))?;
+                family.members.push(Relative {
+                    file,
+                    uuid: arena.uuid(),
+                    arena: Arc::downgrade(&arena),
+                });
+                family.members.sort_by_key(|relative| relative.uuid);
+                return Ok(arena);
+            }
+        }
+    }
+}
+
+/// Has the handlers called around forks, from the first arena on.
+fn watch_forks() -> Result<()> {
+    static WATCHING: AtomicBool = AtomicBool::new(false);
+    let _family = lock();
+    if !WATCHING.load(Ordering::Relaxed) {
+        ForkMark::get();
+        fork::on_fork(before_fork, after_fork_in_parent, after_fork_in_child)?;
+        WATCHING.store(true, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+extern "C" fn before_fork() {
+    let mut family = lock();
+    let arenas: Vec<Arc<Inner>> = family
+        .members
+        .iter()
+        .filter_map(|relative| relative.arena.upgrade())
+        .collect();
+    family.pending = arenas.into_iter().filter_map(prepare).collect();
+    HELD.store(Box::into_raw(Box::new(family)), Ordering::Relaxed);
+}
+
+/// Prepares one arena; None if this process is no member of it.
+fn prepare(arena: Arc<Inner>) -> Option<Pending> {
+    let me = arena.member_now()?;
+    let mut signs = None;
+    let mut tried = false;
+    let shared = arena.shared();
+    let sign = |slot| {
+        if !std::mem::replace(&mut tried, true) {
+            signs = shared.open_signs().ok();
+        }
+        signs
+            .as_ref()
+            .is_some_and(|signs| Shared::sign(signs, slot))
+    };
+    let offspring = arena.core().prepare_fork(me, sign, || shared.pin()).ok();
+    Some(Pending {
+        arena,
+        offspring,
+        signs,
+    })
+}
+
+/// Ends the hold of the list and hands out what was prepared.
+fn resume(work: impl Fn(&mut Pending)) {
+    let held = HELD.swap(std::ptr::null_mut(), Ordering::Relaxed);
+    if held.is_null() {
+        return;
+    }
+    // SAFETY: made by `before_fork` from a box, and taken out once. In a child
+    // it is this thread, the one that called fork, that holds the mutex.
+    let mut family = *unsafe { Box::from_raw(held) };
+    let mut pending = std::mem::take(&mut family.pending);
+    pending.iter_mut().for_each(work);
+    drop(family);
+    // Only now: the last reference to an arena wants the list.
+    drop(pending);
+}
+
+extern "C" fn after_fork_in_parent() {
+    resume(|pending| {
+        let me = pending.arena.member_now();
+        if let (Some(_), Some(me)) = (pending.offspring, me) {
+            pending.arena.core().finish_fork(me);
+        }
+    });
+}
+
+extern "C" fn after_fork_in_child() {
+    let mark = ForkMark::get();
+    resume(|pending| {
+        let number = match mark.number() {
+            // The page was wiped, or there is none: the first arena renews it.
+            number if number == 0 || number == pending.arena.fork_number() => {
+                mark.renew(pending.arena.fork_number())
+            }
+            renewed => renewed,
+        };
+        let signs = pending.signs.take();
+        let keeps = pending.arena.be_born(pending.offspring, number);
+        if keeps {
+            // The slot is alive by this sign alone.
+            std::mem::forget(signs);
+        }
+    });
+}

@@ -1,0 +1,431 @@
+//! The arena's platform: segments in shared memory, byte locks, liveness.
+
+use super::descriptor::{Descriptor, READ_WRITE};
+use crate::arena::format::{Address, SlotId, SlotRow, LONGEST, PAGE, SLOTS};
+use crate::arena::handle::Name;
+use crate::arena::platform::{Identity, Platform};
+use crate::arena::word::U32;
+use crate::error::{Error, Result};
+use crate::segment::Reservation;
+use crate::sys::{self, futex, locks, map, proc, shm};
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::Mutex;
+use std::time::Duration;
+
+/// Whose lock is a sign that a family holds pinned blocks.
+const PIN_BYTE: u64 = SLOTS as u64;
+/// How long a sleep on the lock lasts at most.
+const SLEEP: Duration = Duration::from_millis(2);
+/// O_CREAT | O_EXCL, the same on every Linux that Rust runs on but MIPS.
+const CREATE: i32 = 0o300;
+/// The one mode that an arena's objects may have.
+pub(super) const MODE: u32 = 0o600;
+
+/// An arena's objects, as one process has them open.
+pub(super) struct Shared {
+    name: Name,
+    control: Descriptor,
+    lock: Descriptor,
+    /// The slot whose byte this process holds; -1 if none.
+    claimed: AtomicI32,
+    mappings: Mutex<Vec<(usize, NonNull<u8>, usize)>>,
+    patience: AtomicU64,
+}
+
+// SAFETY: the pointers are to mappings of this process, which any thread may
+// reach; the list of them is under a mutex.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+/// The object of an arena's segment.
+fn segment_name(name: Name, number: usize) -> CString {
+    let name = name.as_str();
+    let text = match number {
+        0 => format!("/{name}"),
+        _ => format!("/{name}.{number}"),
+    };
+    CString::new(text).expect("names have no zeros")
+}
+
+/// The arena's lock file.
+fn lock_name(name: Name) -> CString {
+    CString::new(format!("/{}.lock", name.as_str())).expect("names have no zeros")
+}
+
+/// Repeats a call that a signal interrupted.
+fn patiently<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
+    loop {
+        match call() {
+            Err(Error::Os { errno, .. }) if errno == sys::EINTR => continue,
+            result => return result,
+        }
+    }
+}
+
+/// Reserves the first `size` bytes of a new object.
+fn reserve_all(fd: BorrowedFd<'_>, size: u64) -> Result<()> {
+    let mut reservation = Reservation::new(size);
+    while !patiently(|| reservation.step(fd))? {}
+    Ok(())
+}
+
+impl Shared {
+    /// Makes the objects of a new arena: the lock file with the byte of slot 0
+    /// locked, then the control segment with its memory, all zero.
+    ///
+    /// # Errors
+    /// EEXIST if there is such an arena, and what the calls report; what was
+    /// made is removed again.
+    pub fn create(name: Name, size: u64) -> Result<Self> {
+        let lock = shm::open(&lock_name(name), CREATE | READ_WRITE, MODE)?;
+        let made = locks::try_for_process(lock.as_fd(), 0).and_then(|_| {
+            let control = shm::open(&segment_name(name, 0), CREATE | READ_WRITE, MODE)?;
+            if let Err(error) = reserve_all(control.as_fd(), size) {
+                let _ = shm::unlink(&segment_name(name, 0));
+                return Err(error);
+            }
+            Ok(control)
+        });
+        match made {
+            Ok(control) => {
+                let shared = Self::over(name, control, lock)?;
+                shared.claimed.store(0, Ordering::Relaxed);
+                Ok(shared)
+            }
+            Err(error) => {
+                let _ = shm::unlink(&lock_name(name));
+                Err(error)
+            }
+        }
+    }
+
+    /// Opens the control segment of an arena, and says which file it is.
+    ///
+    /// # Errors
+    /// ENOENT if there is none, `Foreign` if it is not this user's alone.
+    pub fn open_control(name: Name) -> Result<(OwnedFd, [u64; 2])> {
+        let control = shm::open(&segment_name(name, 0), READ_WRITE, 0)?;
+        let facts = shm::facts(control.as_fd())?;
+        if facts.uid != proc::user() {
+            return Err(Error::Foreign {
+                why: "another user's arena",
+            });
+        }
+        if facts.permissions != MODE {
+            return Err(Error::Foreign {
+                why: "other users may write to it",
+            });
+        }
+        Ok((control, [facts.inode, facts.device]))
+    }
+
+    /// Opens the lock file of an arena that this process has not attached: its
+    /// locks would go with this descriptor.
+    pub fn open(name: Name, control: OwnedFd) -> Result<Self> {
+        let lock = shm::open(&lock_name(name), READ_WRITE, 0)?;
+        Self::over(name, control, lock)
+    }
+
+    fn over(name: Name, control: OwnedFd, lock: OwnedFd) -> Result<Self> {
+        Ok(Shared {
+            name,
+            control: Descriptor::new(&segment_name(name, 0), control)?,
+            lock: Descriptor::new(&lock_name(name), lock)?,
+            claimed: AtomicI32::new(-1),
+            mappings: Mutex::new(Vec::new()),
+            patience: AtomicU64::new(30_000),
+        })
+    }
+
+    /// The arena's name.
+    pub fn name(&self) -> Name {
+        self.name
+    }
+
+    /// The control segment's inode and device.
+    pub fn control_file(&self) -> [u64; 2] {
+        self.control.file()
+    }
+
+    /// The control segment's length.
+    pub fn size(&self) -> Result<u64> {
+        Ok(shm::facts(self.control()?)?.size)
+    }
+
+    /// The lock file's inode and device.
+    pub fn lock_file(&self) -> [u64; 2] {
+        self.lock.file()
+    }
+
+    /// Waits `ms` for a living owner of the lock, from now on.
+    pub fn set_patience(&self, ms: u64) {
+        self.patience.store(ms, Ordering::Relaxed);
+    }
+
+    fn control(&self) -> Result<BorrowedFd<'_>> {
+        self.control.lend(|_| ())
+    }
+
+    /// The lock file; a process whose descriptor was closed has lost its byte,
+    /// and takes it again: until then its number and start time speak for it.
+    fn lock_fd(&self) -> Result<BorrowedFd<'_>> {
+        self.lock.lend(|fd| {
+            if let Ok(slot) = u64::try_from(self.claimed.load(Ordering::Relaxed)) {
+                let _ = locks::try_for_process(fd, slot);
+            }
+        })
+    }
+
+    /// Takes the byte lock of the slot that was made for this process, in the
+    /// child: its parent's lock is not inherited.
+    pub fn inherit(&self, slot: SlotId) -> bool {
+        self.claimed.store(-1, Ordering::Relaxed);
+        for _ in 0..100 {
+            if matches!(self.claim(slot), Ok(true)) {
+                return true;
+            }
+            // Somebody tries whether the slot is free, which ends at once.
+            std::thread::yield_now();
+        }
+        false
+    }
+
+    /// Forgets the byte of the parent, in a child without a slot.
+    pub fn disinherit(&self) {
+        self.claimed.store(-1, Ordering::Relaxed);
+    }
+
+    /// Opens the description whose locks are signs of life for a child.
+    pub fn open_signs(&self) -> Result<OwnedFd> {
+        shm::reopen(self.control()?)
+    }
+
+    /// Gives the child in the making in `slot` its sign of life.
+    pub fn sign(signs: &OwnedFd, slot: SlotId) -> bool {
+        matches!(
+            locks::try_for_description(signs.as_fd(), slot.0 as u64, false),
+            Ok(true)
+        )
+    }
+
+    /// Marks this process and its children as holding pinned blocks, for as
+    /// long as one of them has the control segment open.
+    pub fn pin(&self) {
+        if let Ok(fd) = self.control() {
+            // Shared locks do not exclude each other, and the arena's lock is
+            // held: it cannot fail but for want of kernel memory.
+            let _ = locks::try_for_description(fd, PIN_BYTE, true);
+        }
+    }
+
+    /// Removes the names of the segments `numbers`, then of the rest.
+    pub fn unlink(&self, numbers: impl Iterator<Item = usize>) {
+        for number in numbers {
+            let _ = shm::unlink(&segment_name(self.name, number));
+        }
+        let _ = shm::unlink(&segment_name(self.name, 0));
+        let _ = shm::unlink(&lock_name(self.name));
+    }
+
+    fn map_fd(fd: BorrowedFd<'_>, size: u64) -> Result<NonNull<u8>> {
+        if shm::facts(fd)?.size < size || size > LONGEST {
+            return Err(Error::Corrupted {
+                why: "a segment was truncated",
+            });
+        }
+        map::shared(fd, size as usize)
+    }
+}
+
+/// Who this process is, without allocating.
+pub(super) fn identity() -> Identity {
+    let pid = proc::pid();
+    let status = proc::status(pid).ok().flatten();
+    Identity {
+        pid,
+        started: status.map_or(0, |status| status.started),
+        stack: status.map_or(0, |status| status.stack),
+        namespace: proc::namespace().unwrap_or(0),
+    }
+}
+
+/// Whether the process that wrote a row lives, whatever became of its byte.
+fn lives(row: &SlotRow) -> bool {
+    let namespace = row.namespace.get();
+    if namespace == 0 || proc::namespace() != Ok(namespace) {
+        // Its number means nothing here: the byte alone decides.
+        return false;
+    }
+    let pid = row.pid.get();
+    match proc::status(pid) {
+        Ok(Some(status)) => {
+            let other = status.started != row.started.get();
+            let known = status.stack != 0 && row.stack.get() != 0;
+            // Another program runs in it: what it had attached is gone.
+            let executed = known && status.stack != row.stack.get();
+            !(status.is_zombie || other || executed)
+        }
+        Ok(None) => false,
+        // No /proc, or no descriptor left to look there.
+        Err(_) => proc::exists(pid),
+    }
+}
+
+// SAFETY: `map` returns mappings of objects that are as long as asked for,
+// page-aligned, zero when made; they are unmapped when `Shared` is dropped.
+unsafe impl Platform for Shared {
+    fn map(&self, number: usize, size: u64) -> Result<NonNull<u8>> {
+        let mut mappings = self.mappings.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some((_, base, _)) = mappings.iter().find(|(n, _, _)| *n == number) {
+            return Ok(*base);
+        }
+        let base = match number {
+            0 => Self::map_fd(self.control()?, size)?,
+            _ => {
+                let fd = shm::open(&segment_name(self.name, number), READ_WRITE, 0)?;
+                Self::map_fd(fd.as_fd(), size)?
+            }
+        };
+        mappings.push((number, base, size as usize));
+        Ok(base)
+    }
+
+    fn create(&self, number: usize, size: u64, fill: &dyn Fn(NonNull<u8>)) -> Result<()> {
+        let name = segment_name(self.name, number);
+        let create = || shm::open(&name, CREATE | READ_WRITE, MODE);
+        let fd = match create() {
+            // The number is ours alone: somebody died who was removing it.
+            Err(Error::Os { errno, .. }) if errno == sys::EEXIST => {
+                shm::unlink(&name)?;
+                create()?
+            }
+            fd => fd?,
+        };
+        let made =
+            reserve_all(fd.as_fd(), size).and_then(|()| map::shared(fd.as_fd(), size as usize));
+        match made {
+            Ok(base) => {
+                fill(base);
+                // SAFETY: mapped above, and `fill` keeps no reference.
+                unsafe { map::unmap(base, size as usize) }
+            }
+            Err(error) => {
+                let _ = shm::unlink(&name);
+                Err(error)
+            }
+        }
+    }
+
+    fn remove(&self, number: usize) {
+        let _ = shm::unlink(&segment_name(self.name, number));
+    }
+
+    fn reserve(&self, address: Address, size: u64) -> Result<()> {
+        let opened;
+        let fd = match address.segment() {
+            0 => self.control()?,
+            number => {
+                opened = shm::open(&segment_name(self.name, number), READ_WRITE, 0)?;
+                opened.as_fd()
+            }
+        };
+        let mut reservation = Reservation::of(address.offset(), size);
+        while !patiently(|| reservation.step(fd))? {}
+        Ok(())
+    }
+
+    unsafe fn give_back(&self, address: Address, bytes: NonNull<u8>, size: u64) -> Result<()> {
+        let start = address.offset();
+        let first = start.next_multiple_of(PAGE);
+        let end = (start + size) / PAGE * PAGE;
+        if first >= end {
+            return Ok(());
+        }
+        // SAFETY: within the range that the caller has.
+        let place = unsafe { bytes.add((first - start) as usize) };
+        // SAFETY: whole pages of a mapping made by `map`; nobody needs them.
+        patiently(|| unsafe { map::remove_pages(place, (end - first) as usize) })
+    }
+
+    fn room(&self) -> u64 {
+        let room = self.control().and_then(shm::room);
+        room.ok().flatten().unwrap_or(0)
+    }
+
+    fn now(&self) -> u64 {
+        proc::now()
+    }
+
+    fn sleep(&self, word: &U32, expected: u32) {
+        // Interrupted, woken, too late: the caller looks again.
+        let _ = futex::wait(word.as_ptr(), expected, SLEEP);
+    }
+
+    fn wake(&self, word: &U32) {
+        let _ = futex::wake(word.as_ptr(), 1);
+    }
+
+    fn patience(&self) -> u64 {
+        self.patience.load(Ordering::Relaxed)
+    }
+
+    fn identity(&self) -> Identity {
+        identity()
+    }
+
+    fn claim(&self, slot: SlotId) -> Result<bool> {
+        let mine = slot.0 as i32;
+        let claimed = locks::try_for_process(self.lock_fd()?, slot.0 as u64)?;
+        if claimed {
+            self.claimed.store(mine, Ordering::Relaxed);
+        }
+        Ok(claimed)
+    }
+
+    fn disclaim(&self, slot: SlotId) {
+        if let Ok(fd) = self.lock_fd() {
+            let _ = locks::release_for_process(fd, slot.0 as u64);
+        }
+        self.claimed.store(-1, Ordering::Relaxed);
+    }
+
+    fn is_dead(&self, slot: SlotId, row: &SlotRow) -> bool {
+        let locked = self
+            .lock_fd()
+            .and_then(|fd| locks::is_locked(fd, slot.0 as u64));
+        match locked {
+            Ok(true) => false,
+            Ok(false) => !lives(row),
+            // The lock file cannot be opened again: nobody can tell but by the
+            // number, and a process of another namespace must be believed.
+            Err(_) => proc::namespace() == Ok(row.namespace.get()) && !lives(row),
+        }
+    }
+
+    fn is_stillborn(&self, slot: SlotId) -> bool {
+        let locked = self
+            .control()
+            .and_then(|fd| locks::is_locked(fd, slot.0 as u64));
+        locked == Ok(false)
+    }
+
+    fn is_pinned(&self) -> bool {
+        let locked = self.control().and_then(|fd| locks::is_locked(fd, PIN_BYTE));
+        locked != Ok(false)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let mappings = std::mem::take(self.mappings.get_mut().unwrap_or_else(|e| e.into_inner()));
+        for (_, base, size) in mappings {
+            // SAFETY: mapped by `map`; the arena over this platform is gone,
+            // and with it whoever could refer to the mapping.
+            let _ = unsafe { map::unmap(base, size) };
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! Sleeping on a word of shared memory.
+
+use super::{failed, last};
+use crate::error::Result;
+use std::time::Duration;
+
+/// Sleeps while the word at `word` holds `expected`: `futex(2)`, FUTEX_WAIT.
+///
+/// # Errors
+/// EAGAIN if it does not, ETIMEDOUT, EINTR.
+pub fn wait(word: *const u32, expected: u32, timeout: Duration) -> Result<()> {
+    let timeout = libc::timespec {
+        tv_sec: timeout.as_secs() as libc::time_t,
+        tv_nsec: timeout.subsec_nanos() as libc::c_long,
+    };
+    // SAFETY: the kernel checks the address of the word and reads the timeout,
+    // which lives until the call is over. Nothing of ours is written.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word,
+            libc::FUTEX_WAIT,
+            expected,
+            &timeout as *const libc::timespec,
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(failed("futex")(last())),
+    }
+}
+
+/// Wakes at most `count` sleepers on the word at `word`: `futex(2)`,
+/// FUTEX_WAKE.
+pub fn wake(word: *const u32, count: i32) -> Result<()> {
+    // SAFETY: the kernel uses the address as a key and reads nothing there.
+    let result = unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAKE, count) };
+    match result {
+        0.. => Ok(()),
+        _ => Err(failed("futex")(last())),
+    }
+}

@@ -1,0 +1,64 @@
+//! Locks on single bytes of a file: `fcntl(2)`.
+//!
+//! Two kinds, which conflict with each other but belong to different owners.
+//! A *process's* lock is not inherited by a fork and dropped by the kernel when
+//! the process ends, or when it closes any descriptor of the file. A
+//! *description's* lock (since Linux 3.15) belongs to all processes that have
+//! the open file description, and ends with the last of them.
+
+use super::{failed, last};
+use crate::error::{Error, Result};
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+fn byte(kind: i32, at: u64) -> libc::flock {
+    // SAFETY: a struct of numbers, for which zero is a value.
+    let mut range: libc::flock = unsafe { std::mem::zeroed() };
+    range.l_type = kind as libc::c_short;
+    range.l_whence = libc::SEEK_SET as libc::c_short;
+    range.l_start = at as libc::off_t;
+    range.l_len = 1;
+    range
+}
+
+fn control(fd: BorrowedFd<'_>, command: i32, range: &mut libc::flock) -> Result<()> {
+    // SAFETY: these commands read and write the struct that is lent to the call.
+    match unsafe { libc::fcntl(fd.as_raw_fd(), command, range as *mut libc::flock) } {
+        -1 => Err(failed("fcntl")(last())),
+        _ => Ok(()),
+    }
+}
+
+fn try_lock(fd: BorrowedFd<'_>, command: i32, kind: i32, at: u64) -> Result<bool> {
+    match control(fd, command, &mut byte(kind, at)) {
+        Ok(()) => Ok(true),
+        // Which of the two is up to the system.
+        Err(Error::Os { errno, .. }) if errno == libc::EAGAIN || errno == libc::EACCES => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Locks byte `at` for this process, F_SETLK; false if another has it.
+pub fn try_for_process(fd: BorrowedFd<'_>, at: u64) -> Result<bool> {
+    try_lock(fd, libc::F_SETLK, libc::F_WRLCK, at)
+}
+
+/// Gives back this process's lock of byte `at`, F_SETLK.
+pub fn release_for_process(fd: BorrowedFd<'_>, at: u64) -> Result<()> {
+    control(fd, libc::F_SETLK, &mut byte(libc::F_UNLCK, at))
+}
+
+/// Locks byte `at` for this open file description, F_OFD_SETLK; `shared` locks
+/// go together. False if another has it.
+#[cfg(target_os = "linux")]
+pub fn try_for_description(fd: BorrowedFd<'_>, at: u64, shared: bool) -> Result<bool> {
+    let kind = if shared { libc::F_RDLCK } else { libc::F_WRLCK };
+    try_lock(fd, libc::F_OFD_SETLK, kind, at)
+}
+
+/// Whether anybody but this process has a lock on byte `at`, F_GETLK. Locks of
+/// descriptions count, its own among them.
+pub fn is_locked(fd: BorrowedFd<'_>, at: u64) -> Result<bool> {
+    let mut range = byte(libc::F_WRLCK, at);
+    control(fd, libc::F_GETLK, &mut range)?;
+    Ok(range.l_type != libc::F_UNLCK as libc::c_short)
+}

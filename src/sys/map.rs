@@ -1,0 +1,76 @@
+//! Mappings.
+
+use super::{failed, last};
+use crate::error::Result;
+use std::ffi::c_void;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr::NonNull;
+
+fn map(length: usize, flags: i32, fd: i32) -> Result<NonNull<u8>> {
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: a new mapping at a place of the kernel's choice touches no other.
+    let base = unsafe { libc::mmap(std::ptr::null_mut(), length, protection, flags, fd, 0) };
+    match NonNull::new(base.cast::<u8>()) {
+        Some(place) if base != libc::MAP_FAILED => Ok(place),
+        _ => Err(failed("mmap")(last())),
+    }
+}
+
+/// Maps the first `length` bytes of a file, shared and writable: `mmap(2)`.
+pub fn shared(fd: BorrowedFd<'_>, length: usize) -> Result<NonNull<u8>> {
+    map(length, libc::MAP_SHARED, fd.as_raw_fd())
+}
+
+/// Maps `length` bytes of zeros of this process's own: `mmap(2)`.
+pub fn private(length: usize) -> Result<NonNull<u8>> {
+    map(length, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)
+}
+
+/// Ends a mapping: `munmap(2)`.
+///
+/// # Safety
+/// `base` and `length` are what a function of this module returned and got, and
+/// nothing refers to the mapping any more.
+pub unsafe fn unmap(base: NonNull<u8>, length: usize) -> Result<()> {
+    // SAFETY: as promised by the caller.
+    match unsafe { libc::munmap(base.as_ptr().cast::<c_void>(), length) } {
+        0 => Ok(()),
+        _ => Err(failed("munmap")(last())),
+    }
+}
+
+/// Frees the pages of a shared mapping, in the file too, so that they read as
+/// zeros: `madvise(2)`, MADV_REMOVE.
+///
+/// # Safety
+/// The range is whole pages of a mapping of [`shared`], whose bytes nobody
+/// needs.
+#[cfg(target_os = "linux")]
+pub unsafe fn remove_pages(base: NonNull<u8>, length: usize) -> Result<()> {
+    // SAFETY: as promised by the caller.
+    match unsafe { libc::madvise(base.as_ptr().cast::<c_void>(), length, libc::MADV_REMOVE) } {
+        0 => Ok(()),
+        _ => Err(failed("madvise")(last())),
+    }
+}
+
+/// Has a mapping of [`private`] filled with zeros in every forked child:
+/// `madvise(2)`, MADV_WIPEONFORK, since Linux 4.14.
+///
+/// # Safety
+/// The range is whole pages of a mapping of [`private`], and children can do
+/// with zeros there.
+#[cfg(target_os = "linux")]
+pub unsafe fn wipe_on_fork(base: NonNull<u8>, length: usize) -> Result<()> {
+    // SAFETY: as promised by the caller.
+    match unsafe {
+        libc::madvise(
+            base.as_ptr().cast::<c_void>(),
+            length,
+            libc::MADV_WIPEONFORK,
+        )
+    } {
+        0 => Ok(()),
+        _ => Err(failed("madvise")(last())),
+    }
+}

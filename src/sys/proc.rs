@@ -1,0 +1,188 @@
+//! Processes: who this one is, whether another lives.
+//!
+//! Nothing here allocates: a forked child asks before it may.
+
+use super::{failed, last};
+use crate::error::{Error, Result};
+use std::ffi::CStr;
+use std::io::Write;
+use std::mem::MaybeUninit;
+
+/// What `/proc/PID/stat` tells of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// It has ended, and its parent has not asked for its status.
+    pub is_zombie: bool,
+    /// When it started, in the kernel's ticks since boot.
+    pub started: u64,
+    /// Where its stack begins; 0 if this process may not know. A program that
+    /// is executed begins with another one.
+    pub stack: u64,
+}
+
+/// The number of this process: `getpid(2)`.
+pub fn pid() -> u64 {
+    // SAFETY: always succeeds and touches no memory.
+    (unsafe { libc::getpid() }) as u64
+}
+
+/// The effective user of this process: `geteuid(2)`.
+pub fn user() -> u32 {
+    // SAFETY: always succeeds and touches no memory.
+    unsafe { libc::geteuid() }
+}
+
+/// The time of the system's monotonic clock in ms, to a few of them:
+/// `clock_gettime(2)`, CLOCK_MONOTONIC_COARSE.
+#[cfg(target_os = "linux")]
+pub fn now() -> u64 {
+    let mut time = MaybeUninit::<libc::timespec>::uninit();
+    // SAFETY: the call writes the struct that is lent to it.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, time.as_mut_ptr()) };
+    // SAFETY: written by the call, which cannot fail for this clock.
+    let time = unsafe { time.assume_init() };
+    time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
+}
+
+/// The inode of the namespace in which this process has its number: `stat(2)`
+/// of `/proc/self/ns/pid`.
+pub fn namespace() -> Result<u64> {
+    let mut status = MaybeUninit::<libc::stat>::uninit();
+    let path = c"/proc/self/ns/pid";
+    // SAFETY: a C string, and a struct that the call writes if it succeeds.
+    if unsafe { libc::stat(path.as_ptr(), status.as_mut_ptr()) } != 0 {
+        return Err(failed("stat")(last()));
+    }
+    // SAFETY: the call succeeded.
+    Ok(unsafe { status.assume_init() }.st_ino)
+}
+
+/// Reads the beginning of a small file: `open(2)`, `read(2)`, `close(2)`.
+fn read_file<'a>(path: &CStr, buffer: &'a mut [u8]) -> Result<&'a [u8]> {
+    let flags = libc::O_RDONLY | libc::O_CLOEXEC;
+    // SAFETY: a C string that lives until the call is over.
+    let fd = unsafe { libc::open(path.as_ptr(), flags) };
+    if fd < 0 {
+        return Err(failed("open")(last()));
+    }
+    // SAFETY: the buffer is lent to the call, with its length.
+    let count = unsafe { libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len()) };
+    let errno = last();
+    // SAFETY: opened above, and nobody else knows of it.
+    unsafe { libc::close(fd) };
+    match usize::try_from(count) {
+        Ok(count) => Ok(&buffer[..count]),
+        Err(_) => Err(failed("read")(errno)),
+    }
+}
+
+/// Asks for the state of process `pid`; None if there is no such process:
+/// `proc_pid_stat(5)`.
+pub fn status(pid: u64) -> Result<Option<Status>> {
+    let mut path = [0; 32];
+    // The path fits: 6 + 20 + 5 bytes, and a zero.
+    let _ = write!(&mut path[..31], "/proc/{pid}/stat");
+    let path = CStr::from_bytes_until_nul(&path).unwrap_or(c"");
+    let mut buffer = [0; 1024];
+    match read_file(path, &mut buffer) {
+        Ok(text) => Ok(parse(text)),
+        // ESRCH: it ended between the open and the read.
+        Err(Error::Os {
+            errno: libc::ENOENT | libc::ESRCH,
+            ..
+        }) => match read_file(c"/proc/self/stat", &mut buffer) {
+            Ok(_) => Ok(None),
+            Err(error) => Err(error),
+        },
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads the fields that follow the program's name, which may hold anything.
+fn parse(text: &[u8]) -> Option<Status> {
+    let end = text.iter().rposition(|byte| *byte == b')')?;
+    let text = std::str::from_utf8(&text[end + 1..]).ok()?;
+    let mut fields = text.split_ascii_whitespace();
+    // Field 3 comes first here.
+    let state = fields.next()?;
+    let started = fields.nth(22 - 4)?.parse().ok()?;
+    let stack = fields.nth(28 - 23)?.parse().ok()?;
+    Some(Status {
+        is_zombie: matches!(state, "Z" | "X" | "x"),
+        started,
+        stack,
+    })
+}
+
+/// Whether a process `pid` exists, zombies included: `kill(2)` with signal 0.
+pub fn exists(pid: u64) -> bool {
+    let Ok(pid) = libc::pid_t::try_from(pid) else {
+        return false;
+    };
+    if pid <= 0 {
+        return false;
+    }
+    // SAFETY: signal 0 is never delivered.
+    let found = unsafe { libc::kill(pid, 0) };
+    found == 0 || last() as i32 != libc::ESRCH
+}
+
+/// A number for this boot of this machine, from its boot id: `random(4)`.
+pub fn boot() -> Result<u64> {
+    let mut buffer = [0; 64];
+    let text = read_file(c"/proc/sys/kernel/random/boot_id", &mut buffer)?;
+    // FNV-1a.
+    Ok(text.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ *byte as u64).wrapping_mul(0x0000_0100_0000_01b3)
+    }))
+}
+
+/// Fills `bytes` with random ones: `getrandom(2)`, through `syscall` since
+/// glibc has it from 2.25 on only.
+#[cfg(target_os = "linux")]
+pub fn random(bytes: &mut [u8]) -> Result<()> {
+    let (start, length) = (bytes.as_mut_ptr(), bytes.len());
+    // SAFETY: the buffer is lent to the call, with its length.
+    let count = unsafe { libc::syscall(libc::SYS_getrandom, start, length, 0) };
+    match usize::try_from(count) {
+        Ok(count) if count == length => Ok(()),
+        Ok(_) => Err(failed("getrandom")(nix::errno::Errno::EINTR)),
+        Err(_) => Err(failed("getrandom")(last())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_programs_do_not_confuse() {
+        let text = b"17 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20 21 22 23 24 777 26";
+        let status = parse(text).unwrap();
+        assert_eq!((status.started, status.stack), (4242, 777));
+        assert!(!status.is_zombie);
+        assert!(parse(b"17 (a) Z 1 2").is_none());
+    }
+
+    #[test]
+    fn this_process_lives_and_its_stack_is_where_it_is_said() {
+        let me = status(pid()).unwrap().unwrap();
+        assert!(!me.is_zombie && me.started > 0 && me.stack > 0);
+        assert_eq!(status(pid()).unwrap(), Some(me));
+        assert!(exists(pid()));
+    }
+
+    #[test]
+    fn a_zombie_is_seen_and_the_dead_are_not() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = child.id() as u64;
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while !status(pid).unwrap().unwrap().is_zombie {
+            assert!(std::time::Instant::now() < end);
+        }
+        assert!(exists(pid));
+        child.wait().unwrap();
+        assert_eq!(status(pid).unwrap(), None);
+        assert!(!exists(pid));
+    }
+}

@@ -1,0 +1,505 @@
+//! The arena against a model, on plain memory.
+//!
+//! Properties, after every step of a random program of several processes:
+//!
+//! * the checker finds nothing wrong;
+//! * the blocks are those of the model, held by whom it says, with as many
+//!   tickets; their extents do not overlap and are as long as asked for;
+//! * what the model says is stale is stale, and nothing else is;
+//! * what was written to a block is there until the block is freed;
+//! * the bytes of blocks and free extents are all the bytes there are;
+//! * when everybody is dead or gone and the time of grace is over, the arena is
+//!   exactly empty.
+
+use proptest::prelude::*;
+use shared_numpy::arena::format::{Expected, Geometry, Header, Keeper, SlotId, PAGE};
+use shared_numpy::arena::plain::World;
+use shared_numpy::arena::{BlockRef, Core, Extent, Member, Offspring, TicketRef};
+use shared_numpy::error::{Error, Exhausted};
+use std::collections::{BTreeMap, BTreeSet};
+
+pub const GRACE: u64 = 30_000;
+
+/// A small arena: 16 rows a chunk, so that tables grow early.
+pub fn geometry() -> Geometry {
+    let mut geometry = Geometry {
+        block_shift: 4,
+        ticket_shift: 4,
+        size: 0,
+    };
+    geometry.size = geometry.data() + 64 * PAGE;
+    geometry
+}
+
+pub fn create(world: &World, budget: u64) -> Core {
+    Core::create(world.process(0), geometry(), |header: &Header| {
+        header.uuid[0].set(7);
+        header.grace.set(GRACE);
+        header.budget.set(budget);
+    })
+    .unwrap()
+}
+
+pub fn open(world: &World, pid: u64) -> Core {
+    let expected = Expected {
+        size: geometry().size,
+        uid: 0,
+        boot: 0,
+        lock_file: [0, 0],
+    };
+    Core::open(world.process(pid), &expected).unwrap()
+}
+
+/// A process of the model.
+struct Process {
+    pid: u64,
+    core: Core,
+    me: Member,
+}
+
+/// A block of the model.
+struct ModelBlock {
+    asked: u64,
+    place: Extent,
+    holders: BTreeSet<u64>,
+    /// The open tickets: who sent each, and until when it lives.
+    tickets: BTreeMap<u32, (TicketRef, ModelKeeper)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum ModelKeeper {
+    Sender(u64),
+    Arena,
+    Until(u64),
+}
+
+struct Model {
+    world: World,
+    now: u64,
+    next_pid: u64,
+    processes: Vec<Process>,
+    /// Blocks by row and generation.
+    blocks: BTreeMap<(u32, u64), ModelBlock>,
+    /// Handles of everything there ever was.
+    handles: Vec<(BlockRef, Option<TicketRef>)>,
+}
+
+/// What to do next; the numbers choose among what there is.
+#[derive(Clone, Debug)]
+enum Step {
+    Start,
+    Allocate(u8, u64),
+    Release(u8, u16),
+    Send(u8, u16),
+    Receive(u8, u16),
+    Cancel(u8, u16),
+    Fork(u8, bool),
+    Leave(u8),
+    Kill(u8),
+    Reap(u8),
+    Trim(u8),
+    Pass(u16),
+    Recover(u8),
+}
+
+fn size() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        4 => 0u64..300,
+        3 => 300u64..20_000,
+        2 => 20_000u64..300_000,
+        1 => 300_000u64..3_000_000,
+        1 => Just(0u64),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let who = any::<u8>;
+    let which = any::<u16>;
+    prop_oneof![
+        2 => Just(Step::Start),
+        12 => (who(), size()).prop_map(|(p, n)| Step::Allocate(p, n)),
+        8 => (who(), which()).prop_map(|(p, b)| Step::Release(p, b)),
+        6 => (who(), which()).prop_map(|(p, b)| Step::Send(p, b)),
+        6 => (who(), which()).prop_map(|(p, b)| Step::Receive(p, b)),
+        1 => (who(), which()).prop_map(|(p, b)| Step::Cancel(p, b)),
+        2 => (who(), any::<bool>()).prop_map(|(p, born)| Step::Fork(p, born)),
+        1 => who().prop_map(Step::Leave),
+        2 => who().prop_map(Step::Kill),
+        2 => who().prop_map(Step::Reap),
+        1 => who().prop_map(Step::Trim),
+        2 => any::<u16>().prop_map(Step::Pass),
+        2 => who().prop_map(Step::Recover),
+    ]
+}
+
+impl Model {
+    fn new(room: u64, budget: u64) -> Self {
+        let world = World::new(room);
+        let core = create(&world, budget);
+        let me = core.register().unwrap();
+        Model {
+            world,
+            now: 0,
+            next_pid: 1,
+            processes: vec![Process { pid: 0, core, me }],
+            blocks: BTreeMap::new(),
+            handles: Vec::new(),
+        }
+    }
+
+    fn start(&mut self) {
+        if self.processes.len() >= 6 {
+            return;
+        }
+        let pid = self.next_pid;
+        self.next_pid += 1;
+        let core = open(&self.world, pid);
+        let me = core.register().unwrap();
+        self.processes.push(Process { pid, core, me });
+    }
+
+    fn who(&self, choice: u8) -> usize {
+        choice as usize % self.processes.len()
+    }
+
+    fn drop_block_if_unwanted(&mut self, key: (u32, u64)) {
+        let block = &self.blocks[&key];
+        if block.holders.is_empty() && block.tickets.is_empty() {
+            self.blocks.remove(&key);
+        }
+    }
+
+    /// What a reap does: the dead hold nothing, and tickets end in time.
+    fn reaped(&mut self) {
+        let alive: BTreeSet<u64> = self.processes.iter().map(|p| p.pid).collect();
+        let now = self.now;
+        for key in self.blocks.keys().copied().collect::<Vec<_>>() {
+            let block = self.blocks.get_mut(&key).unwrap();
+            block.holders.retain(|pid| alive.contains(pid));
+            for (_, keeper) in block.tickets.values_mut() {
+                if matches!(*keeper, ModelKeeper::Sender(pid) if !alive.contains(&pid)) {
+                    *keeper = ModelKeeper::Until(now + GRACE);
+                }
+            }
+            block
+                .tickets
+                .retain(|_, (_, keeper)| !matches!(*keeper, ModelKeeper::Until(end) if end <= now));
+            self.drop_block_if_unwanted(key);
+        }
+    }
+
+    fn reap(&mut self, by: usize) {
+        let process = &self.processes[by];
+        process.core.reap(process.me).unwrap();
+        self.reaped();
+    }
+
+    fn handle(&self, choice: u16) -> Option<(BlockRef, Option<TicketRef>)> {
+        (!self.handles.is_empty()).then(|| self.handles[choice as usize % self.handles.len()])
+    }
+
+    fn step(&mut self, step: &Step) {
+        match *step {
+            Step::Start => self.start(),
+            Step::Allocate(p, asked) => {
+                let p = self.who(p);
+                // Reaping happens now and then by itself; here, before each.
+                self.reap(p);
+                let process = &self.processes[p];
+                match process.core.allocate(process.me, asked) {
+                    Ok((which, place)) => {
+                        assert!(place.size >= asked && place.address.0 % 64 == 0);
+                        assert!(!self.world.lacks_page(place.address, place.size));
+                        let key = (which.id.0, which.generation);
+                        let block = ModelBlock {
+                            asked,
+                            place,
+                            holders: [process.pid].into(),
+                            tickets: BTreeMap::new(),
+                        };
+                        assert!(self.blocks.insert(key, block).is_none());
+                        self.handles.push((which, None));
+                        self.stamp(p, which, place);
+                    }
+                    Err(Error::Full {
+                        what: Exhausted::Space,
+                        ..
+                    }) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            Step::Release(p, b) => {
+                let p = self.who(p);
+                let Some((which, _)) = self.handle(b) else {
+                    return;
+                };
+                let process = &self.processes[p];
+                let pid = process.pid;
+                let result = process.core.release(process.me, which);
+                let key = (which.id.0, which.generation);
+                let held = |block: &mut ModelBlock| block.holders.remove(&pid);
+                if self.blocks.get_mut(&key).is_some_and(held) {
+                    let block = &self.blocks[&key];
+                    let freed = block.holders.is_empty() && block.tickets.is_empty();
+                    assert_eq!(result, Ok(freed));
+                    self.drop_block_if_unwanted(key);
+                } else {
+                    assert_eq!(result, Err(Error::Stale));
+                }
+            }
+            Step::Send(p, b) => {
+                let p = self.who(p);
+                let Some((which, _)) = self.handle(b) else {
+                    return;
+                };
+                let process = &self.processes[p];
+                let result = process.core.send(process.me, which);
+                let key = (which.id.0, which.generation);
+                match (self.blocks.get_mut(&key), result) {
+                    (Some(block), Ok(ticket)) => {
+                        let keeper = ModelKeeper::Sender(process.pid);
+                        assert!(block
+                            .tickets
+                            .insert(ticket.id.0, (ticket, keeper))
+                            .is_none());
+                        self.handles.push((which, Some(ticket)));
+                    }
+                    (None, result) => assert_eq!(result, Err(Error::Stale)),
+                    // A full arena reaps, which the next step of the model does.
+                    (Some(_), result) => panic!("{result:?}"),
+                }
+            }
+            Step::Receive(p, b) => {
+                let p = self.who(p);
+                let Some((which, ticket)) = self.handle(b) else {
+                    return;
+                };
+                let process = &self.processes[p];
+                let result = process.core.receive(process.me, which, ticket);
+                let key = (which.id.0, which.generation);
+                match self.blocks.get_mut(&key) {
+                    Some(block) => {
+                        assert_eq!(result, Ok(block.place));
+                        block.holders.insert(process.pid);
+                        if let Some(ticket) = ticket {
+                            let same = block.tickets.get(&ticket.id.0).map(|t| t.0) == Some(ticket);
+                            if same {
+                                block.tickets.remove(&ticket.id.0);
+                            }
+                        }
+                        self.verify(p, which);
+                    }
+                    None => assert_eq!(result, Err(Error::Stale)),
+                }
+            }
+            Step::Cancel(p, b) => {
+                let p = self.who(p);
+                let Some((which, Some(ticket))) = self.handle(b) else {
+                    return;
+                };
+                let process = &self.processes[p];
+                let result = process.core.cancel(process.me, ticket, which);
+                let key = (which.id.0, which.generation);
+                let open = self.blocks.get_mut(&key).is_some_and(|block| {
+                    let same = block.tickets.get(&ticket.id.0).map(|t| t.0) == Some(ticket);
+                    if same {
+                        block.tickets.remove(&ticket.id.0);
+                    }
+                    same
+                });
+                assert_eq!(result, Ok(open));
+                if open {
+                    self.drop_block_if_unwanted(key);
+                }
+            }
+            Step::Fork(p, born) => self.fork(p, born),
+            Step::Leave(p) => {
+                if self.processes.len() == 1 {
+                    return;
+                }
+                let process = self.processes.remove(self.who(p));
+                process.core.leave(process.me).unwrap();
+                for key in self.blocks.keys().copied().collect::<Vec<_>>() {
+                    let block = self.blocks.get_mut(&key).unwrap();
+                    block.holders.remove(&process.pid);
+                    for (_, keeper) in block.tickets.values_mut() {
+                        if *keeper == ModelKeeper::Sender(process.pid) {
+                            *keeper = ModelKeeper::Arena;
+                        }
+                    }
+                    self.drop_block_if_unwanted(key);
+                }
+            }
+            Step::Kill(p) => {
+                if self.processes.len() > 1 {
+                    let process = self.processes.remove(self.who(p));
+                    self.world.kill(process.pid);
+                    // Its slot may be taken over at any time from now on.
+                    self.reap(0);
+                }
+            }
+            Step::Reap(p) => self.reap(self.who(p)),
+            Step::Trim(p) => {
+                let process = &self.processes[self.who(p)];
+                process.core.trim(process.me).unwrap();
+            }
+            Step::Pass(ms) => {
+                self.world.pass(ms as u64);
+                self.now += ms as u64;
+            }
+            Step::Recover(p) => {
+                // As if the lock's last owner had died.
+                let process = &self.processes[self.who(p)];
+                process.core.header().condition.set(2);
+            }
+        }
+    }
+
+    fn fork(&mut self, p: u8, born: bool) {
+        if self.processes.len() >= 6 {
+            return;
+        }
+        let p = self.who(p);
+        let child = self.next_pid;
+        self.next_pid += 1;
+        let parent = &self.processes[p];
+        let world = self.world.clone();
+        let sign = |slot: SlotId| {
+            world.set_embryo(slot, true);
+            true
+        };
+        let offspring = parent
+            .core
+            .prepare_fork(parent.me, sign, || panic!("no slot"))
+            .unwrap();
+        let Offspring::Embryo(me) = offspring else {
+            panic!()
+        };
+        parent.core.finish_fork(parent.me);
+        if born {
+            let core = open(&self.world, child);
+            assert!(core.platform().claim(me.slot).unwrap());
+            core.be_born(me, core.platform().identity(), true);
+            let parent = self.processes[p].pid;
+            for block in self.blocks.values_mut() {
+                if block.holders.contains(&parent) {
+                    block.holders.insert(child);
+                }
+            }
+            self.processes.push(Process {
+                pid: child,
+                core,
+                me,
+            });
+        }
+        self.world.set_embryo(me.slot, false);
+        if !born {
+            self.reap(p);
+        }
+    }
+
+    /// Writes into a block what tells it from all others.
+    fn stamp(&self, p: usize, which: BlockRef, place: Extent) {
+        let value = which.generation << 32 | which.id.0 as u64;
+        let bytes = self.processes[p].core.bytes(place.address).cast::<u64>();
+        // SAFETY: the block is at least 64 bytes, aligned, and ours.
+        unsafe { bytes.write(value) };
+        // SAFETY: as above, its last eight bytes.
+        unsafe { bytes.add(place.size as usize / 8 - 1).write(value) };
+    }
+
+    fn verify(&self, p: usize, which: BlockRef) {
+        let block = &self.blocks[&(which.id.0, which.generation)];
+        let value = which.generation << 32 | which.id.0 as u64;
+        let bytes = self.processes[p]
+            .core
+            .bytes(block.place.address)
+            .cast::<u64>();
+        // SAFETY: the block is held by process `p`.
+        assert_eq!(unsafe { bytes.read() }, value);
+        // SAFETY: as above, its last eight bytes.
+        let last = unsafe { bytes.add(block.place.size as usize / 8 - 1).read() };
+        assert_eq!(last, value);
+    }
+
+    /// Compares everything.
+    fn compare(&self) {
+        let process = &self.processes[0];
+        let snapshot = process.core.snapshot(process.me).unwrap();
+        assert_eq!(snapshot.check(), Vec::<String>::new());
+        let slot_of: BTreeMap<u8, u64> = self
+            .processes
+            .iter()
+            .map(|p| (p.me.slot.0, p.pid))
+            .collect();
+        let mut seen = 0;
+        for copy in snapshot.live() {
+            let block = &self.blocks[&(copy.id, copy.generation)];
+            let holders: BTreeSet<u64> = copy.holders.iter().map(|s| slot_of[&s.0]).collect();
+            assert_eq!(holders, block.holders, "holders of block {}", copy.id);
+            assert_eq!(copy.tickets as usize, block.tickets.len());
+            assert_eq!(
+                (copy.address, copy.size),
+                (block.place.address, block.place.size)
+            );
+            assert!(copy.size >= block.asked);
+            seen += 1;
+        }
+        assert_eq!(seen, self.blocks.len());
+        let keepers: BTreeMap<u32, Keeper> = snapshot
+            .open()
+            .map(|ticket| (ticket.id, ticket.keeper.unwrap()))
+            .collect();
+        let mut tickets = 0;
+        for (id, (_, keeper)) in self.blocks.values().flat_map(|block| &block.tickets) {
+            match (*keeper, keepers[id]) {
+                (ModelKeeper::Sender(pid), Keeper::Sender(slot)) => {
+                    assert_eq!(slot_of[&slot.0], pid)
+                }
+                (ModelKeeper::Until(a), Keeper::Nobody(b)) => assert_eq!(a, b),
+                (ModelKeeper::Arena, Keeper::Arena) => {}
+                different => panic!("{different:?}"),
+            }
+            tickets += 1;
+        }
+        assert_eq!(keepers.len(), tickets);
+        let (live, free) = snapshot.bytes();
+        assert_eq!(live + free, snapshot.capacity());
+    }
+
+    /// Everybody but one dies, that one lets go, and time passes.
+    fn end(mut self) {
+        let last = self.processes.remove(0);
+        for process in self.processes.drain(..) {
+            self.world.kill(process.pid);
+        }
+        last.core.reap(last.me).unwrap();
+        last.core.leave(last.me).unwrap();
+        let me = last.core.register().unwrap();
+        self.world.pass(GRACE);
+        last.core.reap(me).unwrap();
+        last.core.cancel_older(me, 0).unwrap();
+        let snapshot = last.core.snapshot(me).unwrap();
+        assert_eq!(snapshot.check(), Vec::<String>::new());
+        assert_eq!(snapshot.live().count() + snapshot.open().count(), 0);
+        assert_eq!(snapshot.bytes(), (0, snapshot.capacity()));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, max_shrink_iters: 3000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_arena_does_what_the_model_does(
+        room in prop_oneof![Just(0u64), 0u64..20_000_000, Just(1u64 << 30)],
+        budget in prop_oneof![Just(0u64), 0u64..2_000_000, Just(1u64 << 40)],
+        steps in proptest::collection::vec(step(), 1..120),
+    ) {
+        let mut model = Model::new(room, budget);
+        for step in &steps {
+            model.step(step);
+            model.compare();
+        }
+        model.end();
+    }
+}

@@ -1,0 +1,624 @@
+//! Death after every single instruction.
+//!
+//! A child does one operation and is killed after exactly k machine
+//! instructions of it, for every k until it gets through. Each time:
+//!
+//! * the checker finds nothing wrong once the lock has been taken;
+//! * every block, ticket, slot and segment is as it was before the operation or
+//!   as it is after it, nothing in between and nothing else;
+//! * after reaping, what the parent had is there to the last byte, and nothing
+//!   of the child is.
+
+use crate::tools::*;
+use crate::Test;
+use shared_numpy::arena::check::Snapshot;
+use shared_numpy::arena::format::{Keeper, ABSENT, ALIVE, EMPTY};
+use shared_numpy::arena::handle::Handle;
+use shared_numpy::process::{Arena, Block, Settings};
+use std::collections::{BTreeMap, BTreeSet};
+
+pub const TESTS: &[Test] = &[("step_every_operation", every_operation)];
+
+/// An operation: what the child does before, and what is stepped through.
+struct Operation {
+    name: &'static str,
+    settings: fn(Settings) -> Settings,
+    /// Runs in the parent before each child; what it returns lives as long.
+    before: fn(&Arena) -> Given,
+    /// Runs in the parent when the child is about to begin.
+    meanwhile: fn(&Arena, &Given),
+    /// Runs in the child; the second half starts at `stop()`.
+    child: fn(&Arena, &Given),
+    /// Other children, whose ends are stages on the way.
+    ways: &'static [fn(&Arena, &Given)],
+    /// Objects that are on the way, and how they look.
+    passing: &'static [(&'static str, &'static str)],
+    /// What may be absent on the way, though it is there before and after.
+    absent: &'static [&'static str],
+    /// A sample takes about this many values of k.
+    sample: u64,
+}
+
+/// What the parent gives to its child.
+#[derive(Default)]
+struct Given {
+    handles: Vec<Handle>,
+    blocks: Vec<Block>,
+}
+
+/// Leaves a mess behind: a child that died with blocks and tickets.
+fn a_death(arena: &Arena) -> Given {
+    let given = one_block(arena);
+    fork(|| {
+        let a = arena.allocate(300).unwrap();
+        let b = arena.allocate(300).unwrap();
+        arena.send(&a).unwrap();
+        arena.send(&given.blocks[0]).unwrap();
+        drop(b);
+        let _kept = arena
+            .receive(&arena.send(&given.blocks[0]).unwrap())
+            .unwrap();
+        std::mem::forget(a);
+        kill_self();
+    })
+    .wait();
+    given
+}
+
+fn kill_self() -> ! {
+    // SAFETY: a signal to this process, which does not come back.
+    unsafe { libc::raise(libc::SIGKILL) };
+    unreachable!()
+}
+
+/// A child that dies while it holds the lock, in the middle of an allocation.
+fn a_death_under_the_lock(arena: &Arena, given: &Given) {
+    let mut child = start(arena, given, |arena, _| {
+        let block = arena.allocate(300).unwrap();
+        arena.send(&block).unwrap();
+        stop();
+        let other = arena.allocate(700).unwrap();
+        std::mem::forget((block, other));
+    });
+    while arena.core().header().owner.get() == 0 {
+        assert!(!step(&mut child, 1), "the lock was never held");
+    }
+    // Into the middle of the split.
+    step(&mut child, 80);
+    child.kill();
+    assert_ne!(arena.core().header().owner.get(), 0);
+}
+
+fn one_block(arena: &Arena) -> Given {
+    Given {
+        blocks: vec![arena.allocate(640).unwrap()],
+        ..Given::default()
+    }
+}
+
+/// A block that lives by its ticket alone.
+fn one_message(arena: &Arena) -> Given {
+    let block = arena.allocate(640).unwrap();
+    Given {
+        handles: vec![arena.send(&block).unwrap()],
+        ..Given::default()
+    }
+}
+
+const SIMPLE: Operation = Operation {
+    name: "",
+    settings: |settings| settings,
+    before: |_| Given::default(),
+    meanwhile: |_, _| {},
+    child: |_, _| {},
+    ways: &[],
+    passing: &[],
+    absent: &[],
+    sample: 0,
+};
+
+const OPERATIONS: &[Operation] = &[
+    Operation {
+        name: "lock and unlock",
+        child: |arena, _| {
+            stop();
+            arena.core().is_unlinked(arena.member().unwrap()).unwrap();
+        },
+        sample: 60,
+        ..SIMPLE
+    },
+    Operation {
+        name: "allocate with split",
+        child: |arena, _| {
+            stop();
+            std::mem::forget(arena.allocate(700).unwrap());
+        },
+        sample: 150,
+        ..SIMPLE
+    },
+    Operation {
+        name: "free with merges on both sides",
+        child: |arena, _| {
+            let mut row: Vec<Block> = (0..4).map(|_| arena.allocate(640).unwrap()).collect();
+            let middle = row.remove(1);
+            drop(row.remove(0));
+            drop(row.remove(0));
+            stop();
+            drop(middle);
+            std::mem::forget(row);
+        },
+        sample: 150,
+        ..SIMPLE
+    },
+    Operation {
+        name: "send",
+        child: |arena, _| {
+            let block = arena.allocate(640).unwrap();
+            stop();
+            arena.send(&block).unwrap();
+            std::mem::forget(block);
+        },
+        sample: 100,
+        ..SIMPLE
+    },
+    Operation {
+        name: "receive",
+        before: one_message,
+        child: |arena, given| {
+            stop();
+            std::mem::forget(arena.receive(&given.handles[0]).unwrap());
+        },
+        sample: 100,
+        ..SIMPLE
+    },
+    Operation {
+        name: "cancel",
+        before: one_message,
+        child: |arena, given| {
+            stop();
+            arena.cancel(&given.handles[0]).unwrap();
+        },
+        sample: 100,
+        ..SIMPLE
+    },
+    Operation {
+        name: "release of a shared block",
+        before: one_block,
+        child: |arena, given| {
+            // The child's own reference, which it inherited.
+            let me = arena.member().unwrap();
+            stop();
+            arena.core().release(me, given.blocks[0].which()).unwrap();
+        },
+        sample: 100,
+        ..SIMPLE
+    },
+    Operation {
+        name: "reap",
+        before: a_death,
+        child: |arena, _| {
+            stop();
+            arena.reap().unwrap();
+        },
+        sample: 150,
+        ..SIMPLE
+    },
+    Operation {
+        name: "reap with grace",
+        settings: |settings| Settings {
+            grace: 50,
+            ..settings
+        },
+        before: a_death,
+        child: |arena, _| {
+            stop();
+            arena.reap().unwrap();
+        },
+        sample: 100,
+        ..SIMPLE
+    },
+    Operation {
+        name: "recovery",
+        before: one_block,
+        meanwhile: a_death_under_the_lock,
+        child: |arena, _| {
+            stop();
+            arena.core().is_unlinked(arena.member().unwrap()).unwrap();
+        },
+        sample: 150,
+        ..SIMPLE
+    },
+    Operation {
+        name: "register",
+        child: |arena, _| {
+            arena.leave().unwrap();
+            stop();
+            arena.core().register().unwrap();
+        },
+        sample: 100,
+        ..SIMPLE
+    },
+    Operation {
+        name: "leave",
+        before: one_message,
+        child: |arena, given| {
+            let own = arena.allocate(300).unwrap();
+            let sent = arena.allocate(300).unwrap();
+            arena.send(&sent).unwrap();
+            let received = arena.receive(&given.handles[0]).unwrap();
+            stop();
+            arena.leave().unwrap();
+            std::mem::forget((own, sent, received));
+        },
+        sample: 150,
+        ..SIMPLE
+    },
+    Operation {
+        name: "register in the slot of a dead process",
+        child: |arena, _| {
+            arena.leave().unwrap();
+            fill_slots_with_the_dead(arena);
+            stop();
+            arena.core().register().unwrap();
+        },
+        // Emptied of the dead, then this process's.
+        absent: &["slot 1"],
+        sample: 60,
+        ..SIMPLE
+    },
+    Operation {
+        name: "fork hand-over",
+        before: one_block,
+        child: |arena, _| {
+            let block = arena.allocate(300).unwrap();
+            stop();
+            // SAFETY: this process has one thread.
+            let pid = unsafe { libc::fork() };
+            if pid == 0 {
+                // SAFETY: ends the grandchild at once.
+                unsafe { libc::_exit(0) };
+            }
+            std::mem::forget(block);
+        },
+        ways: &[
+            |arena, _| {
+                std::mem::forget(arena.allocate(300).unwrap());
+                stop();
+                let me = arena.member().unwrap();
+                arena.core().prepare_fork(me, |_| true, || ()).unwrap();
+            },
+            |arena, _| {
+                std::mem::forget(arena.allocate(300).unwrap());
+                stop();
+                fork(|| 0).wait();
+            },
+        ],
+        sample: 250,
+        ..SIMPLE
+    },
+    Operation {
+        name: "growth by a segment",
+        child: |arena, _| {
+            stop();
+            std::mem::forget(arena.allocate(300_000).unwrap());
+        },
+        passing: &[("segment 1", "1, 0 bytes")],
+        sample: 250,
+        ..SIMPLE
+    },
+    Operation {
+        name: "growth by rows for blocks",
+        child: |arena, _| {
+            // Until the rows are used up to those that are kept.
+            while arena.core().header().block_rows.get() < 28 {
+                std::mem::forget(arena.allocate(64).unwrap());
+            }
+            stop();
+            std::mem::forget(arena.allocate(64).unwrap());
+        },
+        sample: 250,
+        ..SIMPLE
+    },
+    Operation {
+        name: "growth by tickets",
+        before: one_block,
+        child: |arena, given| {
+            for _ in 0..16 {
+                arena.send(&given.blocks[0]).unwrap();
+            }
+            stop();
+            arena.send(&given.blocks[0]).unwrap();
+        },
+        sample: 250,
+        ..SIMPLE
+    },
+    Operation {
+        name: "page return",
+        settings: |settings| Settings {
+            size: 512 << 10,
+            budget: 0,
+            ..settings
+        },
+        child: |arena, _| {
+            let block = arena.allocate(100_000).unwrap();
+            stop();
+            drop(block);
+        },
+        sample: 150,
+        ..SIMPLE
+    },
+    Operation {
+        name: "allocation of returned pages",
+        settings: |settings| Settings {
+            size: 512 << 10,
+            budget: 0,
+            ..settings
+        },
+        before: |arena| {
+            drop(arena.allocate(300_000).unwrap());
+            Given::default()
+        },
+        child: |arena, _| {
+            stop();
+            std::mem::forget(arena.allocate(300_000).unwrap());
+        },
+        sample: 150,
+        ..SIMPLE
+    },
+];
+
+/// Makes every slot look like that of a process that is no more.
+fn fill_slots_with_the_dead(arena: &Arena) {
+    for slot in arena.core().header().slots.iter() {
+        let empty = slot.state.read();
+        if empty as u8 == EMPTY {
+            slot.pid.set(u32::MAX as u64);
+            slot.state.commit((empty >> 8) + 1 << 8 | ALIVE as u64);
+        }
+    }
+}
+
+/// A child that is about to begin its operation.
+fn start(arena: &Arena, given: &Given, work: fn(&Arena, &Given)) -> Child {
+    let mut child = fork(|| {
+        // SAFETY: makes this process's parent its tracer.
+        unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) };
+        work(arena, given);
+        stop();
+        // SAFETY: ends the child with all that it has.
+        unsafe { libc::_exit(0) };
+    });
+    let status = child.wait();
+    assert!(
+        libc::WIFSTOPPED(status) && libc::WSTOPSIG(status) == libc::SIGSTOP,
+        "status {status:#x}"
+    );
+    child
+}
+
+/// Lets a child do `k` instructions; true if its operation ended before.
+fn step(child: &mut Child, k: u64) -> bool {
+    for _ in 0..k {
+        // SAFETY: a child that this process traces and that has stopped.
+        let stepped = unsafe { libc::ptrace(libc::PTRACE_SINGLESTEP, child.pid, 0, 0) };
+        assert_eq!(stepped, 0);
+        let status = child.wait();
+        assert!(libc::WIFSTOPPED(status), "status {status:#x}");
+        match libc::WSTOPSIG(status) {
+            libc::SIGTRAP => {}
+            libc::SIGSTOP => return true,
+            libc::SIGCHLD => {}
+            signal => panic!("signal {signal}"),
+        }
+    }
+    false
+}
+
+/// Everything in the arena, by name, in words that can be compared.
+type Picture = BTreeMap<String, String>;
+
+fn picture(snapshot: &Snapshot) -> Picture {
+    let mut picture = Picture::new();
+    for block in snapshot.live() {
+        let holders: Vec<u8> = block.holders.iter().map(|slot| slot.0).collect();
+        picture.insert(
+            format!("block {} life {}", block.id, block.generation),
+            format!(
+                "at {:?}, {} bytes, held by {holders:?}",
+                block.address, block.size
+            ),
+        );
+    }
+    for ticket in snapshot.open() {
+        // Times differ from run to run.
+        let keeper = match ticket.keeper.unwrap() {
+            Keeper::Nobody(_) => "nobody".to_string(),
+            keeper => format!("{keeper:?}"),
+        };
+        picture.insert(
+            format!("ticket {} life {}", ticket.id, ticket.generation),
+            format!(
+                "for block {} life {}, kept by {keeper}",
+                ticket.block, ticket.block_generation
+            ),
+        );
+    }
+    for (number, (state, generation)) in snapshot.slots.iter().enumerate() {
+        if *state != EMPTY {
+            picture.insert(
+                format!("slot {number}"),
+                format!("{state}, life {generation}"),
+            );
+        }
+    }
+    for (number, (state, _, size)) in snapshot.segments.iter().enumerate() {
+        if *state != ABSENT {
+            picture.insert(
+                format!("segment {number}"),
+                format!("{state}, {size} bytes"),
+            );
+        }
+    }
+    picture
+}
+
+/// Each object is as in one of the stages, and is there unless one lacks it.
+fn is_between(now: &Picture, stages: &[Picture], operation: &Operation) -> Result<(), String> {
+    let names: BTreeSet<&String> = stages.iter().flat_map(|stage| stage.keys()).collect();
+    for (name, what) in now {
+        let passing = operation.passing.contains(&(name.as_str(), what.as_str()));
+        if !passing && !stages.iter().any(|stage| stage.get(name) == Some(what)) {
+            return Err(format!("{name}: {what}"));
+        }
+    }
+    for name in names {
+        let needed = stages.iter().all(|stage| stage.contains_key(name));
+        let needed = needed && !operation.absent.contains(&name.as_str());
+        if needed && !now.contains_key(name) {
+            return Err(format!("{name} is gone"));
+        }
+    }
+    Ok(())
+}
+
+/// Runs one child to its k-th instruction and kills it. Returns whether the
+/// operation had ended, and what there was before and after.
+fn trial(operation: &Operation, k: u64, stages: &mut Vec<Picture>) -> (bool, bool) {
+    let test = TestArena::new((operation.settings)(small()));
+    let arena = &test.arena;
+    let base: Vec<Block> = (0..5).map(|_| arena.allocate(1000).unwrap()).collect();
+    let base: Vec<Block> = base.into_iter().step_by(2).collect();
+    for (i, block) in base.iter().enumerate() {
+        fill(block, i as u8 + 1);
+    }
+    let own = picture(&snapshot(arena));
+    let given = (operation.before)(arena);
+    let mut child = start(arena, &given, operation.child);
+    (operation.meanwhile)(arena, &given);
+    let ended = step(&mut child, k);
+    child.kill();
+    let held = arena.core().header().owner.get() != 0;
+    let now = snapshot(arena);
+    if k == 0 || k == u64::MAX {
+        stages.push(picture(&now));
+    } else if let Err(what) = is_between(&picture(&now), stages, operation) {
+        panic!("{}, k = {k}: {what}", operation.name);
+    }
+    // The parent's messages, received or not, and its blocks.
+    for handle in &given.handles {
+        let _ = arena.receive(handle);
+    }
+    drop(given);
+    // What is of the grandchildren ends with them, the latest after the grace.
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    loop {
+        arena.reap().unwrap();
+        arena.cancel_unreceived(0).unwrap();
+        let mut left = picture(&snapshot(arena));
+        left.retain(|name, _| !name.starts_with("segment"));
+        let mut own = own.clone();
+        own.retain(|name, _| !name.starts_with("segment"));
+        if left == own {
+            break;
+        }
+        assert!(
+            std::time::Instant::now() < end,
+            "{}, k = {k}: left is {left:#?}, and should be {own:#?}",
+            operation.name
+        );
+        std::thread::yield_now();
+    }
+    for (i, block) in base.iter().enumerate() {
+        assert!(is_filled(block, i as u8 + 1), "{}, k = {k}", operation.name);
+    }
+    drop(base);
+    assert_empty(arena);
+    (ended, held)
+}
+
+fn fill(block: &Block, value: u8) {
+    // SAFETY: the block is ours, and this long.
+    unsafe { block.bytes().write_bytes(value, block.size() as usize) };
+}
+
+fn is_filled(block: &Block, value: u8) -> bool {
+    // SAFETY: the block is ours, and this long; nobody writes to it.
+    let bytes =
+        unsafe { std::slice::from_raw_parts(block.bytes().as_ptr(), block.size() as usize) };
+    bytes.iter().all(|byte| *byte == value)
+}
+
+/// How many instructions an operation takes.
+fn length(operation: &Operation) -> u64 {
+    let test = TestArena::new((operation.settings)(small()));
+    let _base: Vec<Block> = (0..5)
+        .map(|_| test.allocate(1000).unwrap())
+        .step_by(2)
+        .collect();
+    let given = (operation.before)(&test.arena);
+    let mut child = start(&test.arena, &given, operation.child);
+    (operation.meanwhile)(&test.arena, &given);
+    let mut count = 0;
+    while !step(&mut child, 1) {
+        count += 1;
+    }
+    child.kill();
+    // The lock may be the child's, if it died in its last instructions.
+    drop(given);
+    count
+}
+
+fn every_operation(full: bool) {
+    // A step is a switch between this process and its child: many times
+    // quicker on one processor than between two.
+    let _pinned = Pinned::new();
+    let mut all = 0;
+    let mut all_recoveries = 0;
+    let wanted = std::env::var("SNP_OPERATION").unwrap_or_default();
+    for operation in OPERATIONS.iter().filter(|o| o.name.contains(&wanted)) {
+        let start = std::time::Instant::now();
+        let length = length(operation);
+        let mut stages = Vec::new();
+        trial(operation, 0, &mut stages);
+        trial(operation, u64::MAX, &mut stages);
+        for way in operation.ways {
+            let child = *way;
+            trial(
+                &Operation {
+                    child,
+                    ..*operation
+                },
+                u64::MAX,
+                &mut stages,
+            );
+        }
+        let stride = if full {
+            1
+        } else {
+            (length / operation.sample).max(1)
+        };
+        // A sample starts elsewhere each time, so that many runs see all.
+        let first = match full {
+            true => 1,
+            false => 1 + Random(seed(operation.name)).below(stride),
+        };
+        let (mut trials, mut recoveries, mut k) = (0, 0, first);
+        loop {
+            let (ended, held) = trial(operation, k, &mut stages);
+            trials += 1;
+            recoveries += held as u64;
+            if ended {
+                break;
+            }
+            k += stride;
+        }
+        println!(
+            "  {:<40} {length:>6} instructions, {trials:>5} deaths, {recoveries:>5} with the lock, {:.1} s",
+            operation.name,
+            start.elapsed().as_secs_f64()
+        );
+        all += trials;
+        all_recoveries += recoveries;
+    }
+    println!("  {all} deaths, {all_recoveries} with the lock held");
+}
