@@ -7,7 +7,7 @@
 
 use super::core::{Core, Member};
 use super::format::*;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::size_of;
 use std::ptr::NonNull;
@@ -60,6 +60,8 @@ pub struct Snapshot {
     tickets: Vec<TicketCopy>,
     /// State words of rows that were never used and are not 0.
     stray: u64,
+    /// What could not be copied.
+    unreadable: Vec<String>,
     block_directory: Vec<u32>,
     ticket_directory: Vec<u32>,
     spare_block: (u32, u32),
@@ -71,12 +73,26 @@ pub struct Snapshot {
     heads: Vec<Vec<u32>>,
 }
 
+/// Makes room for `rows` and as many again.
+fn reserve<T>(list: &mut Vec<T>, rows: usize) -> Result<()> {
+    let reserved = list.try_reserve_exact(rows * 2 + 1024);
+    reserved.map_err(|_| Error::Invalid {
+        why: "there is no memory for a copy of the arena's tables",
+    })
+}
+
 /// The place of row `id` of a table whose chunks begin at `chunks` and whose
 /// rows have `size` bytes, `skip` bytes into the chunk.
-fn place(chunks: &[NonNull<u8>], shift: u32, id: u32, skip: usize, size: usize) -> *const u8 {
-    let chunk = chunks[(id / (1 << shift)) as usize];
+fn place(
+    chunks: &[NonNull<u8>],
+    shift: u32,
+    id: u32,
+    skip: usize,
+    size: usize,
+) -> Option<*const u8> {
+    let chunk = chunks.get((id / (1 << shift)) as usize)?;
     let offset = skip + (id % (1 << shift)) as usize * size;
-    chunk.as_ptr().wrapping_add(offset)
+    Some(chunk.as_ptr().wrapping_add(offset))
 }
 
 impl Core {
@@ -88,23 +104,42 @@ impl Core {
     pub fn snapshot(&self, me: Member) -> Result<Snapshot> {
         // Memory is taken before the lock, with room for what others add
         // meanwhile.
-        let header = self.header();
-        let mut blocks = Vec::with_capacity(header.block_rows.get() as usize * 2 + 4096);
-        let mut tickets = Vec::with_capacity(header.ticket_rows.get() as usize * 2 + 4096);
+        let mut blocks = Vec::new();
+        let mut tickets = Vec::new();
+        let mut wanted = self.rows();
         loop {
+            reserve(&mut blocks, wanted.0)?;
+            reserve(&mut tickets, wanted.1)?;
             let locked = self.lock(me)?;
-            let enough = blocks.capacity() >= header.block_rows.get() as usize
-                && tickets.capacity() >= header.ticket_rows.get() as usize;
-            if enough {
+            wanted = self.rows();
+            if blocks.capacity() >= wanted.0 && tickets.capacity() >= wanted.1 {
                 let snapshot = self.copy(blocks, tickets);
                 drop(locked);
                 return Ok(snapshot);
             }
-            let wanted = (header.block_rows.get(), header.ticket_rows.get());
-            drop(locked);
-            blocks = Vec::with_capacity(wanted.0 as usize * 2);
-            tickets = Vec::with_capacity(wanted.1 as usize * 2);
         }
+    }
+
+    /// How many rows of each table were used, as far as it can be believed.
+    fn rows(&self) -> (usize, usize) {
+        let header = self.header();
+        let geometry = self.geometry();
+        let count = |rows: u32, chunks: u32, shift: u32| {
+            let all = (chunks as usize).min(CHUNKS) << shift;
+            (rows as usize).min(all)
+        };
+        (
+            count(
+                header.block_rows.get(),
+                header.block_chunks.get(),
+                geometry.block_shift,
+            ),
+            count(
+                header.ticket_rows.get(),
+                header.ticket_chunks.get(),
+                geometry.ticket_shift,
+            ),
+        )
     }
 
     fn copy(&self, mut blocks: Vec<BlockCopy>, mut tickets: Vec<TicketCopy>) -> Snapshot {
@@ -122,27 +157,40 @@ impl Core {
         let block_directory = copy_directory(&header.block_directory, header.block_chunks.get());
         let ticket_directory = copy_directory(&header.ticket_directory, header.ticket_chunks.get());
         let tables = [(&block_directory, true), (&ticket_directory, false)];
+        let mut unreadable = Vec::new();
         for (directory, is_blocks) in tables {
             for holder in directory {
-                let row = place(&block_chunks, block_shift, holder - 1, 0, 64).cast::<BlockRow>();
-                // SAFETY: a row in a chunk that was met before: taking the lock
-                // maps all chunks and checks them.
-                let address = Address(unsafe { &*row }.address.get());
-                let chunks = match is_blocks {
-                    true => &mut block_chunks,
-                    false => &mut ticket_chunks,
-                };
-                chunks.push(self.bytes(address));
+                let id = holder.wrapping_sub(1);
+                let found = place(&block_chunks, block_shift, id, 0, 64).and_then(|row| {
+                    // SAFETY: a row in a chunk found before.
+                    let row = unsafe { &*row.cast::<BlockRow>() };
+                    let size = match is_blocks {
+                        true => geometry.block_chunk(),
+                        false => geometry.ticket_chunk(),
+                    };
+                    self.find_bytes(Address(row.address.get()), size)
+                });
+                match (found, is_blocks) {
+                    (Some(chunk), true) => block_chunks.push(chunk),
+                    (Some(chunk), false) => ticket_chunks.push(chunk),
+                    (None, _) => {
+                        unreadable.push(format!("the chunk in block {id} cannot be found"));
+                        break;
+                    }
+                }
             }
         }
         let mut stray = 0;
-        for id in 0..header.block_chunks.get() << block_shift {
+        for id in 0..(block_chunks.len() as u32) << block_shift {
+            let size = size_of::<BlockCache>();
             let row = place(&block_chunks, block_shift, id, 0, size_of::<BlockRow>());
+            let cache = place(&block_chunks, block_shift, id, caches, size);
+            let (Some(row), Some(cache)) = (row, cache) else {
+                break;
+            };
             // SAFETY: `id` is in one of the chunks, which are mapped, aligned
             // and made of atomics.
             let row = unsafe { &*row.cast::<BlockRow>() };
-            let size = size_of::<BlockCache>();
-            let cache = place(&block_chunks, block_shift, id, caches, size);
             // SAFETY: as above; the caches are in the same chunk.
             let cache = unsafe { &*cache.cast::<BlockCache>() };
             if id < header.block_rows.get() {
@@ -151,9 +199,11 @@ impl Core {
                 stray += (row.state.get() != 0) as u64;
             }
         }
-        for id in 0..header.ticket_chunks.get() << geometry.ticket_shift {
+        for id in 0..(ticket_chunks.len() as u32) << geometry.ticket_shift {
             let size = size_of::<TicketRow>();
-            let row = place(&ticket_chunks, geometry.ticket_shift, id, 0, size);
+            let Some(row) = place(&ticket_chunks, geometry.ticket_shift, id, 0, size) else {
+                break;
+            };
             // SAFETY: as for the blocks.
             let row = unsafe { &*row.cast::<TicketRow>() };
             if id < header.ticket_rows.get() {
@@ -176,6 +226,7 @@ impl Core {
             blocks,
             tickets,
             stray,
+            unreadable,
             block_directory,
             ticket_directory,
             spare_block: (index.spare_block.get(), index.spare_blocks.get()),
@@ -206,7 +257,7 @@ fn split(word: u64) -> (u8, u64) {
 }
 
 fn copy_directory(directory: &[super::word::U32], chunks: u32) -> Vec<u32> {
-    directory[1..chunks as usize]
+    directory[1..(chunks as usize).clamp(1, CHUNKS)]
         .iter()
         .map(|entry| entry.get())
         .collect()
@@ -285,9 +336,8 @@ impl Snapshot {
 
     /// The bytes of blocks and those that are free.
     pub fn bytes(&self) -> (u64, u64) {
-        let live = self.live().map(|block| block.size).sum();
         let free = self.blocks.iter().filter(|block| block.state == FREE);
-        (live, free.map(|block| block.size).sum())
+        (sum(self.live(), |b| b.size), sum(free, |b| b.size))
     }
 
     /// The bytes that segments have for blocks, without the arena's tables.
@@ -295,7 +345,7 @@ impl Snapshot {
         let tables = self.blocks.iter().filter(|block| block.state == TABLE);
         let spans = self.spans();
         let all: u64 = spans.values().map(|(start, end)| end - start).sum();
-        all - tables.map(|block| block.size).sum::<u64>()
+        all.saturating_sub(sum(tables, |block| block.size))
     }
 
     /// The data of each segment that is there: where they start and end.
@@ -309,14 +359,14 @@ impl Snapshot {
                 } else {
                     DATA_START
                 };
-                (number, (start, start + (size - start) / ALIGN * ALIGN))
+                (number, (start, start + size.saturating_sub(start) / ALIGN * ALIGN))
             })
             .collect()
     }
 
     /// What contradicts the invariants, in words; nothing if all is well.
     pub fn check(&self) -> Vec<String> {
-        let mut wrong = Vec::new();
+        let mut wrong = self.unreadable.clone();
         if self.condition != 0 {
             wrong.push(format!("the condition is {}", self.condition));
         }
@@ -359,7 +409,7 @@ impl Snapshot {
                         block.address.offset()
                     ));
                 }
-                reached = block.address.offset() + block.size;
+                reached = block.address.offset().saturating_add(block.size);
                 let before = if i == 0 { NIL } else { row[i - 1].id };
                 let after = row.get(i + 1).map_or(NIL, |block| block.id);
                 if (block.previous, block.next) != (before, after) {
@@ -535,8 +585,8 @@ impl Snapshot {
             }
         }
         let sums: (u64, u64) = (
-            free.iter().map(|block| block.size).sum(),
-            free.iter().map(|block| block.warm).sum(),
+            sum(free.iter().copied(), |block| block.size),
+            sum(free.iter().copied(), |block| block.warm),
         );
         if sums != (self.free, self.warm) {
             let kept = (self.free, self.warm);
@@ -595,6 +645,11 @@ impl Snapshot {
             }
         }
     }
+}
+
+/// Adds up a number of each block; damaged ones may be of any size.
+fn sum<'a>(blocks: impl Iterator<Item = &'a BlockCopy>, of: fn(&BlockCopy) -> u64) -> u64 {
+    blocks.map(of).fold(0, u64::saturating_add)
 }
 
 /// The members of a list; None if it has a loop or leads out of the table.

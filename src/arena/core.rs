@@ -266,6 +266,15 @@ impl Core {
         self.within(base, address.offset())
     }
 
+    /// The bytes at an address that may be any, if they are in a segment that
+    /// this process has met.
+    pub(super) fn find_bytes(&self, address: Address, size: u64) -> Option<NonNull<u8>> {
+        let base = self.segments.get(address.segment())?;
+        let length = self.lengths[address.segment()].load(Ordering::Relaxed);
+        let end = address.offset().checked_add(size)?;
+        (end <= length).then(|| self.within(base, address.offset()))
+    }
+
     /// Takes the arena's lock, recovering what a dead owner left.
     ///
     /// # Errors

@@ -160,6 +160,9 @@ impl Handle {
         if block.generation >> 56 != 0 || ticket.generation >> 56 != 0 {
             return Err(bad("it names a generation that cannot be"));
         }
+        if ticket.id.0 == NIL && ticket.generation != 0 {
+            return Err(bad("it names a life of no ticket"));
+        }
         Ok(Handle {
             uuid: [u64_at(4), u64_at(12)],
             boot: u64_at(20),

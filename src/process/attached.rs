@@ -149,7 +149,7 @@ pub(super) struct Inner {
     /// The process's fork number when `me` was its slot.
     fork_number: AtomicU64,
     boot: u64,
-    _place: Place,
+    place: Place,
 }
 
 impl Inner {
@@ -163,6 +163,10 @@ impl Inner {
 
     pub fn uuid(&self) -> [u64; 2] {
         self.core.uuid()
+    }
+
+    pub fn place(&self) -> &Place {
+        &self.place
     }
 
     pub fn fork_number(&self) -> u64 {
@@ -334,7 +338,7 @@ impl Arena {
             me: AtomicU64::new(pack(me)),
             fork_number: AtomicU64::new(ForkMark::get().number()),
             boot,
-            _place: place,
+            place,
         });
         if inner.core.is_unlinked(me)? {
             // Its last member left between the opening and the registering.

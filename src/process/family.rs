@@ -53,11 +53,27 @@ pub(super) fn lock() -> MutexGuard<'static, Family> {
 }
 
 /// An arena's place on the list; dropped after its descriptors are closed.
-pub(super) struct Place([u64; 2]);
+pub(super) struct Place {
+    file: [u64; 2],
+    /// Not before the arena is attached: an attempt that fails is dropped while
+    /// the list is held.
+    taken: AtomicBool,
+}
+
+impl Place {
+    fn new(file: [u64; 2]) -> Self {
+        Place {
+            file,
+            taken: AtomicBool::new(false),
+        }
+    }
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        lock().members.retain(|relative| relative.file != self.0);
+        if *self.taken.get_mut() {
+            lock().members.retain(|relative| relative.file != self.file);
+        }
     }
 }
 
@@ -79,7 +95,8 @@ pub(super) fn find_or_attach(
                 std::thread::yield_now();
             }
             None => {
-                let arena = attach(Place(file))?;
+                let arena = attach(Place::new(file))?;
+                arena.place().taken.store(true, Ordering::Relaxed);
                 family.members.push(Relative {
                     file,
                     uuid: arena.uuid(),

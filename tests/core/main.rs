@@ -1,4 +1,9 @@
 //! Tests of the core that need no Python.
 
+#[path = "../fuzz/targets.rs"]
+mod fuzz_targets;
+
+mod fuzz;
 mod layers;
+mod lock;
 mod model;

@@ -1,2 +1,906 @@
+//! Faults, one by one: what runs out, who stops, closes, executes or leaves.
+
+use crate::tools::*;
 use crate::Test;
-pub const TESTS: &[Test] = &[];
+use shared_numpy::arena::format::{Address, Header, PAGES_THERE};
+use shared_numpy::arena::handle::Name;
+use shared_numpy::arena::Member;
+use shared_numpy::error::{Error, Exhausted};
+use shared_numpy::process::{Arena, Block, Settings};
+use std::ffi::CString;
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+pub const TESTS: &[Test] = &[
+    ("names_come_and_go", |_| names_come_and_go()),
+    ("the_last_to_leave_removes_the_names", |_| last_leaves()),
+    ("an_arena_is_attached_once", |_| attached_once()),
+    ("what_is_no_arena_is_refused", |_| no_arena()),
+    ("handles_of_others_are_refused", |_| foreign_handles()),
+    ("a_tmpfs_of_one_megabyte", |_| small_tmpfs()),
+    ("all_rows_taken", |_| all_rows_taken()),
+    ("all_slots_taken", |_| all_slots_taken()),
+    ("no_descriptor_left", |_| no_descriptor_left()),
+    ("a_child_holds_what_its_parent_holds", |_| child_holds()),
+    ("fork_beside_threads", |_| fork_beside_threads()),
+    ("a_child_without_handlers", |_| stray_child()),
+    ("a_stopped_owner", |_| stopped_owner()),
+    ("signals_at_1_khz", |_| signals()),
+    ("a_process_that_closed_its_descriptors", |_| closed_descriptors()),
+    ("a_process_that_executed_another_program", |_| executed()),
+    ("two_namespaces_of_pids", |_| two_namespaces()),
+    ("returned_pages_come_back", |_| returned_pages()),
+    ("grace_and_donation", |_| grace_and_donation()),
+];
+
+fn attach(name: Name) -> Result<Arena, Error> {
+    Arena::attach(name, 30_000)
+}
+
+fn errno(error: Error) -> i32 {
+    match error {
+        Error::Os { errno, .. } => errno,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Waits until `done`, for twenty seconds at most.
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(Instant::now() < end, "{what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn names_come_and_go() {
+    let test = TestArena::new(small());
+    let name = test.name();
+    let taken = Arena::create(name, small()).err().unwrap();
+    assert_eq!(errno(taken), libc::EEXIST);
+    // The one that is there did not suffer.
+    drop(test.allocate(100).unwrap());
+    assert_eq!(objects(name).len(), 2);
+    test.allocate(1 << 20).unwrap();
+    assert_eq!(objects(name).len(), 3);
+    test.unlink().unwrap();
+    assert_eq!(objects(name).len(), 0);
+    assert_eq!(errno(attach(name).err().unwrap()), libc::ENOENT);
+    // Who has it goes on, but it cannot grow.
+    drop(test.allocate(100).unwrap());
+    let full = test.allocate(100 << 20).err().unwrap();
+    assert!(matches!(full, Error::Full { what: Exhausted::Space, .. }), "{full:?}");
+    assert_empty(&test.arena);
+    for settings in [
+        Settings { size: 1000, ..small() },
+        Settings { block_shift: 3, ..small() },
+        Settings { ticket_shift: 40, ..small() },
+    ] {
+        let name = next_name();
+        assert!(matches!(Arena::create(name, settings), Err(Error::Invalid { .. })));
+        assert_eq!(objects(name).len(), 0);
+    }
+}
+
+fn last_leaves() {
+    let name = next_name();
+    let arena = Arena::create(name, small()).unwrap();
+    let block = arena.allocate(1000).unwrap();
+    let handle = arena.send(&block).unwrap();
+    let mut child = fork(|| {
+        stop();
+        let block = arena.receive(&handle).unwrap();
+        assert_eq!(block.size(), 1024);
+        drop(block);
+        arena.leave().unwrap();
+        0
+    });
+    child.wait_for_stop();
+    drop(block);
+    // Not the last, and its message is still on the way.
+    drop(arena);
+    assert_eq!(objects(name).len(), 2);
+    child.signal(libc::SIGCONT);
+    child.succeed();
+    assert_eq!(objects(name), Vec::<String>::new());
+
+    // A message keeps the names, for whoever comes later.
+    let arena = Arena::create(name, small()).unwrap();
+    let handle = arena.send(&arena.allocate(1000).unwrap()).unwrap();
+    arena.leave().unwrap();
+    assert!(matches!(arena.allocate(1), Err(Error::Detached)));
+    drop(arena);
+    assert_eq!(objects(name).len(), 2);
+    let arena = attach(name).unwrap();
+    drop(arena.receive(&handle).unwrap());
+    drop(arena);
+    assert_eq!(objects(name), Vec::<String>::new());
+}
+
+fn attached_once() {
+    let test = TestArena::new(small());
+    let again = attach(test.name()).unwrap();
+    let block = test.allocate(100).unwrap();
+    let received = again.receive(&test.send(&block).unwrap()).unwrap();
+    assert_eq!(received.bytes(), block.bytes());
+    assert_eq!(snapshot(&test.arena).slots.iter().filter(|slot| slot.0 != 0).count(), 1);
+    // The second reference counts; so does a clone.
+    drop(block);
+    let clone = received.clone();
+    drop(received);
+    assert_eq!(snapshot(&again).live().count(), 1);
+    drop(again);
+    drop(clone);
+    assert_empty(&test.arena);
+    // The byte lock was not dropped with the second one.
+    fork(|| {
+        test.reap().unwrap();
+        assert_eq!(test.stats().unwrap().processes, 2);
+        0
+    })
+    .succeed();
+}
+
+/// Changes the header of a copy of an arena; what attaching says to it.
+fn attach_changed(change: impl FnOnce(&std::fs::File)) -> Error {
+    let test = TestArena::new(small());
+    let name = test.name();
+    let path = format!("/dev/shm/{}", name.as_str());
+    let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    change(&file);
+    let result = fork(|| {
+        // A process that has it is not asked; a new one is.
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        let status = child.arg("--attach").arg(name.as_str()).status().unwrap();
+        status.code().unwrap()
+    })
+    .wait();
+    // Put right what the test itself checks at its end.
+    let code = libc::WEXITSTATUS(result);
+    std::mem::forget(test.arena.clone());
+    match code {
+        1 => Error::Foreign { why: "" },
+        2 => Error::Corrupted { why: "" },
+        code => panic!("attaching gave {code}"),
+    }
+}
+
+/// What `--attach NAME` does: the child of `attach_changed`.
+pub fn attach_and_tell(name: &str) -> i32 {
+    match attach(Name::new(name).unwrap()) {
+        Ok(_) => 0,
+        Err(Error::Foreign { .. }) => 1,
+        Err(Error::Corrupted { .. }) => 2,
+        Err(error) => {
+            eprintln!("{error:?}");
+            3
+        }
+    }
+}
+
+fn no_arena() {
+    let foreign = Error::Foreign { why: "" };
+    let at = |offset: usize| move |file: &std::fs::File| file.write_all_at(&[0xee], offset as u64).unwrap();
+    for offset in [
+        std::mem::offset_of!(Header, magic),
+        std::mem::offset_of!(Header, version),
+        std::mem::offset_of!(Header, abi),
+        std::mem::offset_of!(Header, uid),
+        std::mem::offset_of!(Header, block_shift),
+        std::mem::offset_of!(Header, size),
+        std::mem::offset_of!(Header, data),
+        std::mem::offset_of!(Header, lock_file),
+        std::mem::offset_of!(Header, boot),
+    ] {
+        assert_eq!(attach_changed(at(offset)), foreign, "byte {offset}");
+    }
+    let mode = |file: &std::fs::File| {
+        use std::os::unix::fs::PermissionsExt;
+        file.set_permissions(std::fs::Permissions::from_mode(0o644)).unwrap()
+    };
+    assert_eq!(attach_changed(mode), foreign);
+    // Longer: it cannot be what was made. (Shorter would be a SIGBUS for who
+    // has it, which no one can help.)
+    let longer = |file: &std::fs::File| file.set_len(1 << 20).unwrap();
+    assert_eq!(attach_changed(longer), foreign);
+}
+
+fn foreign_handles() {
+    let one = TestArena::new(small());
+    let other = TestArena::new(small());
+    let block = one.allocate(100).unwrap();
+    let handle = one.send(&block).unwrap();
+    assert!(matches!(other.receive(&handle), Err(Error::Foreign { .. })));
+    assert!(matches!(other.send(&block), Err(Error::Foreign { .. })));
+    let mut late = handle;
+    late.boot ^= 1;
+    assert!(matches!(one.receive(&late), Err(Error::Foreign { .. })));
+    let mut never = handle;
+    never.block.id.0 = 1 << 20;
+    assert!(matches!(one.receive(&never), Err(Error::BadHandle { .. })));
+    let mut never = handle;
+    never.ticket.as_mut().unwrap().id.0 = 1 << 20;
+    assert!(matches!(one.receive(&never), Err(Error::BadHandle { .. })));
+    assert!(one.cancel(&handle).unwrap());
+    assert!(!one.cancel(&handle).unwrap());
+    drop(block);
+    assert!(matches!(one.receive(&handle), Err(Error::Stale)));
+    assert_empty(&one.arena);
+}
+
+/// Runs `work` in a child of its own user and mount namespace, where `/dev/shm`
+/// is a tmpfs of `size` bytes; says so if that is not permitted.
+fn in_a_small_tmpfs(size: u64, work: impl FnOnce()) {
+    fork(|| {
+        // SAFETY: asks only.
+        let user = unsafe { libc::geteuid() };
+        // SAFETY: asks only.
+        let group = unsafe { libc::getegid() };
+        // SAFETY: changes this child's own namespaces.
+        let unshared = unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS) };
+        // Who is nobody in a namespace can make no file there.
+        let _ = std::fs::write("/proc/self/setgroups", "deny");
+        let mapped = std::fs::write("/proc/self/uid_map", format!("{user} {user} 1"))
+            .and_then(|()| std::fs::write("/proc/self/gid_map", format!("{group} {group} 1")));
+        let tmpfs = c"tmpfs";
+        let target = c"/dev/shm";
+        let options = CString::new(format!("size={size}")).unwrap();
+        // SAFETY: C strings that live until the call is over.
+        let mounted = unsafe {
+            libc::mount(
+                tmpfs.as_ptr(),
+                target.as_ptr(),
+                tmpfs.as_ptr(),
+                0,
+                options.as_ptr().cast(),
+            )
+        };
+        if unshared != 0 || mounted != 0 || mapped.is_err() {
+            println!("  skipped: no mount namespaces here");
+            return 0;
+        }
+        work();
+        0
+    })
+    .succeed();
+}
+
+fn small_tmpfs() {
+    in_a_small_tmpfs(1 << 20, || {
+        let full = Arena::create(next_name(), Settings::default()).err().unwrap();
+        let Error::Full { what: Exhausted::Space, asked, .. } = full else {
+            panic!("{full:?}")
+        };
+        assert_eq!(asked, Settings::default().size);
+        assert!(full.to_string().contains("--shm-size"), "{full}");
+        let names = std::fs::read_dir("/dev/shm").unwrap().count();
+        assert_eq!(names, 0, "something was left");
+
+        let test = TestArena::new(small());
+        let mut blocks = Vec::new();
+        let full = loop {
+            match test.allocate(50_000) {
+                Ok(block) => {
+                    // No SIGBUS: what was promised is there.
+                    // SAFETY: the block is ours, and this long.
+                    unsafe { block.bytes().write_bytes(7, block.size() as usize) };
+                    blocks.push(block);
+                }
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(full, Error::Full { what: Exhausted::Space, .. }), "{full:?}");
+        assert!(blocks.len() > 10, "{}", blocks.len());
+        // It stays full, and each failure leaves everything as it was.
+        let before = snapshot(&test.arena);
+        for _ in 0..20 {
+            assert!(test.allocate(60_000).is_err());
+        }
+        let after = snapshot(&test.arena);
+        assert_eq!(before.bytes(), after.bytes());
+        assert_eq!(before.segments, after.segments);
+        blocks.truncate(blocks.len() - 2);
+        blocks.push(test.allocate(50_000).unwrap());
+        drop(blocks);
+        assert_empty(&test.arena);
+    });
+}
+
+fn all_rows_taken() {
+    let test = TestArena::new(Settings {
+        size: 8 << 20,
+        block_shift: 4,
+        ticket_shift: 4,
+        ..small()
+    });
+    let mut blocks: Vec<Block> = Vec::new();
+    let full = loop {
+        match test.allocate(1) {
+            Ok(block) => blocks.push(block),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(full, Error::Full { what: Exhausted::Blocks, .. }), "{full:?}");
+    // 4096 chunks of 16 rows: chunks lie in blocks too, and a few are kept.
+    assert!(blocks.len() > 4095 * 15, "{}", blocks.len());
+    assert_eq!(snapshot(&test.arena).live().count(), blocks.len());
+    blocks.pop();
+    blocks.push(test.allocate(1).unwrap());
+    blocks.truncate(1000);
+    let mut handles = Vec::new();
+    let full = loop {
+        match test.send(&blocks[0]) {
+            Ok(handle) => handles.push(handle),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(full, Error::Full { what: Exhausted::Tickets, .. }), "{full:?}");
+    assert_eq!(handles.len(), 4096 * 16);
+    assert!(test.cancel(&handles[5]).unwrap());
+    test.send(&blocks[0]).unwrap();
+    assert_eq!(test.cancel_unreceived(0).unwrap(), 4096 * 16);
+    drop(blocks);
+    assert_empty(&test.arena);
+}
+
+fn all_slots_taken() {
+    let test = TestArena::new(small());
+    let name = test.name();
+    let block = test.allocate(1000).unwrap();
+    let mut children: Vec<Child> = (0..255)
+        .map(|_| {
+            fork(|| {
+                stop();
+                0
+            })
+        })
+        .collect();
+    children.iter_mut().for_each(Child::wait_for_stop);
+    assert_eq!(test.stats().unwrap().processes, 256);
+    // A stranger is told.
+    fork(|| {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        let status = child.arg("--attach").arg(name.as_str()).status().unwrap();
+        // 3: neither foreign nor corrupted; the text is on the standard error.
+        assert_eq!(status.code(), Some(3));
+        0
+    })
+    .succeed();
+    // A child has no slot, and still what it inherited.
+    let mut pinned = fork(|| {
+        assert!(matches!(test.allocate(1), Err(Error::Full { what: Exhausted::Slots, .. })));
+        stop();
+        // SAFETY: the block was inherited.
+        assert_eq!(unsafe { block.bytes().read() }, 0x5a);
+        drop(block.clone());
+        0
+    });
+    // SAFETY: ours.
+    unsafe { block.bytes().write(0x5a) };
+    pinned.wait_for_stop();
+    assert_eq!(test.stats().unwrap().pinned_forks >= 1, true);
+    for child in children {
+        child.kill();
+    }
+    let which = block.which();
+    drop(block);
+    test.reap().unwrap();
+    // Nobody else holds it, and yet it is not freed.
+    let live: Vec<_> = snapshot(&test.arena).live().map(|block| block.id).collect();
+    assert_eq!(live, [which.id.0]);
+    let others: Vec<Block> = (0..100).map(|_| test.allocate(1000).unwrap()).collect();
+    pinned.signal(libc::SIGCONT);
+    pinned.succeed();
+    drop(others);
+    // The family is this process too, until it lets go of the arena: its
+    // descriptor carries the sign.
+    test.reap().unwrap();
+    assert_eq!(snapshot(&test.arena).live().count(), 1);
+    let arena = test.arena.clone();
+    drop(test);
+    drop(arena);
+}
+
+/// Runs `work` with no more descriptors to be had.
+fn without_descriptors<T>(work: impl FnOnce() -> T) -> T {
+    let mut before = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the struct is lent to the call.
+    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut before) }, 0);
+    let none = libc::rlimit { rlim_cur: 0, ..before };
+    // SAFETY: as above.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &none) }, 0);
+    let result = work();
+    // SAFETY: as above.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &before) }, 0);
+    result
+}
+
+fn no_descriptor_left() {
+    let name = next_name();
+    let error = without_descriptors(|| Arena::create(name, small()).err().unwrap());
+    assert_eq!(errno(error), libc::EMFILE);
+    assert_eq!(objects(name).len(), 0);
+
+    let test = TestArena::new(small());
+    let before = snapshot(&test.arena);
+    // Growth: the segment's row is given back.
+    let error = without_descriptors(|| test.allocate(1 << 20).err().unwrap());
+    assert_eq!(errno(error), libc::EMFILE);
+    assert_eq!(snapshot(&test.arena).segments, before.segments);
+
+    // A segment that this process has not met: its message is not lost.
+    let (to_child, from_parent) = (AtomicShared::new(), AtomicShared::new());
+    let mut child = fork(|| {
+        stop();
+        let bytes = from_parent.handle();
+        let error = without_descriptors(|| test.receive(&bytes).err().unwrap());
+        assert_eq!(errno(error), libc::EMFILE);
+        to_child.set(1);
+        drop(test.receive(&bytes).unwrap());
+        0
+    });
+    child.wait_for_stop();
+    let far = test.allocate(1 << 20).unwrap();
+    from_parent.put(&test.send(&far).unwrap().encode());
+    drop(far);
+    child.signal(libc::SIGCONT);
+    child.succeed();
+    assert_eq!(to_child.get(), 1);
+    test.reap().unwrap();
+    assert_empty(&test.arena);
+
+    // A fork: the child's blocks are pinned.
+    let block = test.allocate(100).unwrap();
+    let child = without_descriptors(|| {
+        fork(|| {
+            // SAFETY: raises what this child may open again.
+            let most = libc::rlimit { rlim_cur: 1000, rlim_max: 1000 };
+            unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &most) };
+            // A slot of its own, now that there are descriptors.
+            drop(test.allocate(100).unwrap());
+            0
+        })
+    });
+    child.succeed();
+    assert_eq!(test.stats().unwrap().pinned_forks, 1);
+    drop(block);
+}
+
+/// Shared memory between a test and its children.
+struct AtomicShared(&'static (AtomicU32, [AtomicU32; 128]));
+
+impl AtomicShared {
+    fn new() -> Self {
+        // SAFETY: a new mapping touches no other.
+        let place = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                4096,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        assert_ne!(place, libc::MAP_FAILED);
+        // SAFETY: zeros, long enough, and never unmapped.
+        AtomicShared(unsafe { &*place.cast() })
+    }
+
+    fn set(&self, value: u32) {
+        self.0 .0.store(value, Ordering::Release);
+    }
+
+    fn get(&self) -> u32 {
+        self.0 .0.load(Ordering::Acquire)
+    }
+
+    fn put(&self, bytes: &[u8]) {
+        for (place, byte) in self.0 .1.iter().zip(bytes) {
+            place.store(*byte as u32, Ordering::Relaxed);
+        }
+        self.set(bytes.len() as u32);
+    }
+
+    fn handle(&self) -> shared_numpy::arena::handle::Handle {
+        let bytes: Vec<u8> = self.0 .1[..self.get() as usize]
+            .iter()
+            .map(|place| place.load(Ordering::Relaxed) as u8)
+            .collect();
+        shared_numpy::arena::handle::Handle::decode(&bytes).unwrap()
+    }
+}
+
+fn child_holds() {
+    let test = TestArena::new(small());
+    let blocks: Vec<Block> = (0..20).map(|i| test.allocate(100 * i).unwrap()).collect();
+    for (i, block) in blocks.iter().enumerate() {
+        // SAFETY: ours, and at least one byte.
+        unsafe { block.bytes().write(i as u8) };
+    }
+    let mut child = fork(|| {
+        let kept: Vec<&Block> = blocks.iter().step_by(2).collect();
+        stop();
+        for (i, block) in kept.iter().enumerate() {
+            // SAFETY: held by this process.
+            assert_eq!(unsafe { block.bytes().read() }, 2 * i as u8);
+        }
+        // A grandchild of it, too.
+        fork(|| {
+            for (i, block) in blocks.iter().enumerate() {
+                // SAFETY: held by this process.
+                assert_eq!(unsafe { block.bytes().read() }, i as u8);
+            }
+            0
+        })
+        .succeed();
+        stop();
+        test.leave().unwrap();
+        0
+    });
+    child.wait_for_stop();
+    // The parent lets go; what it allocates now lies elsewhere.
+    let places: Vec<_> = blocks.iter().map(|block| block.bytes()).collect();
+    let count = blocks.len();
+    drop(blocks);
+    let others: Vec<Block> = (0..200).map(|_| test.allocate(500).unwrap()).collect();
+    assert!(others.iter().all(|block| !places.contains(&block.bytes())));
+    child.signal(libc::SIGCONT);
+    child.wait_for_stop();
+    test.reap().unwrap();
+    assert_eq!(snapshot(&test.arena).live().count(), count + others.len());
+    child.signal(libc::SIGCONT);
+    child.succeed();
+    drop(others);
+    assert_empty(&test.arena);
+}
+
+fn fork_beside_threads() {
+    let test = TestArena::new(small());
+    // In a child, since this process shall keep its one thread.
+    fork(|| {
+        static STOP: AtomicBool = AtomicBool::new(false);
+        let threads: Vec<_> = (0..3)
+            .map(|seed| {
+                let arena = test.arena.clone();
+                std::thread::spawn(move || {
+                    let mut random = Random(seed * 77 + 1);
+                    let mut blocks = Vec::new();
+                    while !STOP.load(Ordering::Relaxed) {
+                        match random.below(3) {
+                            0 if blocks.len() < 30 => {
+                                blocks.push(arena.allocate(random.below(4000)).unwrap())
+                            }
+                            1 if !blocks.is_empty() => {
+                                let sent: &Block = &blocks[0];
+                                let handle = arena.send(sent).unwrap();
+                                drop(arena.receive(&handle).unwrap());
+                            }
+                            _ => drop(blocks.pop()),
+                        }
+                    }
+                })
+            })
+            .collect();
+        let block = test.allocate(100).unwrap();
+        // SAFETY: ours.
+        unsafe { block.bytes().write(42) };
+        for round in 0..200 {
+            fork(|| {
+                // The checker takes the lock, so nobody holds it for ever.
+                let wrong = test.check().unwrap();
+                assert_eq!(wrong, Vec::<String>::new(), "round {round}");
+                // SAFETY: held by this process.
+                assert_eq!(unsafe { block.bytes().read() }, 42);
+                drop(test.allocate(1000).unwrap());
+                0
+            })
+            .succeed();
+        }
+        STOP.store(true, Ordering::Relaxed);
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        drop(block);
+        let mine = test.member().unwrap().slot;
+        test.reap().unwrap();
+        let held = snapshot(&test.arena).live().filter(|b| b.holders.contains(mine)).count();
+        assert_eq!(held, 0);
+        0
+    })
+    .succeed();
+    assert_empty(&test.arena);
+}
+
+fn stray_child() {
+    let test = TestArena::new(small());
+    let block = test.allocate(100).unwrap();
+    let mine = test.member().unwrap();
+    // SAFETY: like fork, but for the C library's handlers.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
+    if pid == 0 {
+        let code = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let theirs = test.member().unwrap();
+            assert_ne!(theirs.slot, mine.slot);
+            drop(test.allocate(100).unwrap());
+            // Dropping what it never held does not take it from its parent.
+            drop(block);
+            test.leave().unwrap();
+        }));
+        // SAFETY: ends the child.
+        unsafe { libc::_exit(code.is_err() as i32) };
+    }
+    let mut status = 0;
+    // SAFETY: a child of ours.
+    unsafe { libc::waitpid(pid as i32, &mut status, 0) };
+    assert_eq!(status, 0);
+    test.reap().unwrap();
+    assert_eq!(test.member(), Ok(mine));
+    let live = snapshot(&test.arena);
+    assert!(live.live().all(|b| b.holders.contains(mine.slot)));
+    assert_eq!(live.live().count(), 1);
+    drop(block);
+    assert_empty(&test.arena);
+}
+
+fn stopped_owner() {
+    let test = TestArena::new(Settings {
+        patience: 300,
+        ..small()
+    });
+    let block = test.allocate(100).unwrap();
+    let mut child = fork(|| {
+        let me: Member = test.member().unwrap();
+        // Keeps the lock until `finish_fork`.
+        test.core().prepare_fork(me, |_| false, || ()).unwrap();
+        stop();
+        test.core().finish_fork(me);
+        test.leave().unwrap();
+        0
+    });
+    child.wait_for_stop();
+    let start = Instant::now();
+    let busy = test.allocate(100).err().unwrap();
+    let Error::Busy { pid, .. } = busy else { panic!("{busy:?}") };
+    assert_eq!(pid as i32, child.pid);
+    assert!(start.elapsed() >= Duration::from_millis(290));
+    assert!(busy.to_string().contains(&child.pid.to_string()));
+    child.signal(libc::SIGCONT);
+    child.succeed();
+    drop(block);
+    // What the test's way of keeping the lock had pinned ends with the mark.
+    test.reap().unwrap();
+    assert_empty(&test.arena);
+}
+
+fn signals() {
+    extern "C" fn nothing(_: i32) {}
+    let test = TestArena::new(small());
+    fork(|| {
+        // SAFETY: a struct of numbers, for which zero is a value.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        action.sa_sigaction = nothing as extern "C" fn(i32) as usize;
+        // SAFETY: no SA_RESTART: calls are interrupted.
+        assert_eq!(unsafe { libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut()) }, 0);
+        let tick = libc::timeval { tv_sec: 0, tv_usec: 1000 };
+        let timer = libc::itimerval { it_interval: tick, it_value: tick };
+        // SAFETY: the struct is lent to the call.
+        let set = unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) };
+        assert_eq!(set, 0);
+        let mut random = Random(5);
+        let end = Instant::now() + Duration::from_secs(2);
+        let mut sizes = 0;
+        while Instant::now() < end {
+            let size = 1 + random.below(6_000_000);
+            let block = test.allocate(size).unwrap();
+            drop(test.receive(&test.send(&block).unwrap()).unwrap());
+            sizes += 1;
+        }
+        // SAFETY: as above.
+        let off = unsafe { std::mem::zeroed::<libc::itimerval>() };
+        // SAFETY: as above.
+        unsafe { libc::setitimer(libc::ITIMER_REAL, &off, std::ptr::null_mut()) };
+        assert!(sizes > 10);
+        0
+    })
+    .succeed();
+    assert_empty(&test.arena);
+}
+
+fn closed_descriptors() {
+    let test = TestArena::new(small());
+    let mut child = fork(|| {
+        let block = test.allocate(100).unwrap();
+        // As daemons do.
+        for fd in 3..256 {
+            // SAFETY: whosever they are, this child can do without.
+            unsafe { libc::close(fd) };
+        }
+        // And others take their numbers.
+        let files: Vec<_> = (0..20).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
+        stop();
+        // SAFETY: held by this process.
+        unsafe { block.bytes().write(9) };
+        let far = test.allocate(1 << 20).unwrap();
+        fork(|| {
+            // SAFETY: held by this process.
+            assert_eq!(unsafe { block.bytes().read() }, 9);
+            0
+        })
+        .succeed();
+        test.reap().unwrap();
+        stop();
+        drop((files, far));
+        stop();
+        0
+    });
+    child.wait_for_stop();
+    // Its byte is free, and it is not dead.
+    assert_eq!(test.reap().unwrap(), 0);
+    assert_eq!(snapshot(&test.arena).live().count(), 1);
+    child.signal(libc::SIGCONT);
+    child.wait_for_stop();
+    test.reap().unwrap();
+    assert_eq!(snapshot(&test.arena).live().count(), 2);
+    child.signal(libc::SIGCONT);
+    child.wait_for_stop();
+    child.kill();
+    assert_empty(&test.arena);
+}
+
+fn executed() {
+    let test = TestArena::new(small());
+    let block = test.allocate(100).unwrap();
+    let sleep = CString::new("/bin/sleep").unwrap();
+    let time = CString::new("100").unwrap();
+    let exec = || {
+        let arguments = [sleep.as_ptr(), time.as_ptr(), std::ptr::null()];
+        // SAFETY: C strings, ended by a null pointer.
+        unsafe { libc::execv(sleep.as_ptr(), arguments.as_ptr()) };
+        panic!("exec");
+    };
+    let child = fork(|| {
+        std::mem::forget(test.allocate(100).unwrap());
+        exec()
+    });
+    // The process lives, its part in the arena does not.
+    until("the block of the child", || test.stats().unwrap().blocks == 2);
+    until("the reference of a process that executed", || {
+        test.reap().unwrap();
+        snapshot(&test.arena).live().count() == 1
+    });
+    assert_eq!(test.stats().unwrap().processes, 1);
+    // SAFETY: asks only.
+    assert_eq!(unsafe { libc::kill(child.pid, 0) }, 0);
+    // With the lock in its hands, too.
+    let other = fork(|| {
+        test.core().prepare_fork(test.member().unwrap(), |_| false, || ()).unwrap();
+        exec()
+    });
+    until("the lock of a process that executed", || test.core().header().owner.get() != 0);
+    drop(test.allocate(100).unwrap());
+    assert_eq!(test.stats().unwrap().recoveries, 1);
+    other.kill();
+    child.kill();
+    drop(block);
+    test.reap().unwrap();
+    assert_empty(&test.arena);
+}
+
+fn two_namespaces() {
+    let test = TestArena::new(small());
+    let block = test.allocate(100).unwrap();
+    fork(|| {
+        // SAFETY: this child's children are in a namespace of their own.
+        if unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWPID) } != 0 {
+            println!("  skipped: no namespaces of pids here");
+            return 0;
+        }
+        let mut inside = fork(|| {
+            assert_eq!(std::process::id(), 1);
+            std::mem::forget(test.allocate(200).unwrap());
+            // Those outside have numbers that mean nothing here, and live.
+            assert_eq!(test.reap().unwrap(), 0);
+            stop_by_waiting(&test.arena);
+            0
+        });
+        until("the child inside", || test.stats().unwrap().blocks == 2);
+        assert_eq!(test.reap().unwrap(), 0);
+        // The first process of a namespace ignores what it does not handle,
+        // but for SIGKILL from outside.
+        inside.signal(libc::SIGKILL);
+        inside.wait();
+        until("the death inside", || {
+            test.reap().unwrap();
+            test.stats().unwrap().blocks == 1
+        });
+        0
+    })
+    .succeed();
+    drop(block);
+    assert_empty(&test.arena);
+}
+
+fn stop_by_waiting(arena: &Arena) {
+    until("the end of the test", || arena.stats().is_err());
+}
+
+fn returned_pages() {
+    let test = TestArena::new(Settings {
+        size: 8 << 20,
+        budget: 1 << 20,
+        ..small()
+    });
+    let block = test.allocate(4 << 20).unwrap();
+    // SAFETY: ours, and this long.
+    unsafe { block.bytes().write_bytes(1, 4 << 20) };
+    drop(block);
+    let stats = test.stats().unwrap();
+    assert!(stats.warm_bytes <= 1 << 20, "{stats:?}");
+    assert!(stats.returned_bytes >= 4 << 20);
+    let path = format!("/dev/shm/{}", test.name().as_str());
+    let blocks = || {
+        use std::os::linux::fs::MetadataExt;
+        std::fs::metadata(&path).unwrap().st_blocks() * 512
+    };
+    assert!(blocks() < 2 << 20, "{}", blocks());
+    // Reserved anew before it is handed out.
+    let block = test.allocate(4 << 20).unwrap();
+    assert!(blocks() >= 4 << 20, "{}", blocks());
+    let live = snapshot(&test.arena);
+    assert!(live.live().all(|block| block.marks == PAGES_THERE));
+    assert_ne!(block.which().generation, 0);
+    let _ = Address::new(0, 0);
+    drop(block);
+    assert_empty(&test.arena);
+}
+
+fn grace_and_donation() {
+    let test = TestArena::new(Settings {
+        grace: 200,
+        ..small()
+    });
+    let place = AtomicShared::new();
+    let send = || {
+        let block = test.allocate(100).unwrap();
+        // SAFETY: ours.
+        unsafe { block.bytes().write(77) };
+        place.put(&test.send(&block).unwrap().encode());
+    };
+    // Killed: its message lives for the time of grace.
+    for late in [false, true] {
+        let mut child = fork(|| {
+            send();
+            stop();
+            0
+        });
+        child.wait_for_stop();
+        child.kill();
+        test.reap().unwrap();
+        if late {
+            std::thread::sleep(Duration::from_millis(250));
+            test.reap().unwrap();
+            assert!(matches!(test.receive(&place.handle()), Err(Error::Stale)));
+        } else {
+            let block = test.receive(&place.handle()).unwrap();
+            // SAFETY: held by this process.
+            assert_eq!(unsafe { block.bytes().read() }, 77);
+        }
+    }
+    // Left in peace: for ever, or until it is cancelled.
+    fork(|| {
+        send();
+        test.leave().unwrap();
+        0
+    })
+    .succeed();
+    std::thread::sleep(Duration::from_millis(250));
+    test.reap().unwrap();
+    let stats = test.stats().unwrap();
+    assert_eq!((stats.tickets, stats.orphans), (1, 0));
+    assert!(stats.oldest_ticket >= 200, "{}", stats.oldest_ticket);
+    drop(test.receive(&place.handle()).unwrap());
+    assert_empty(&test.arena);
+}

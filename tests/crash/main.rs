@@ -24,6 +24,11 @@ fn main() {
     if arguments.iter().any(|argument| argument == "--list") {
         return;
     }
+    if let [first, name] = &arguments[..] {
+        if first == "--attach" {
+            std::process::exit(faults::attach_and_tell(name));
+        }
+    }
     let full = arguments.iter().any(|argument| argument == "--full");
     let wanted: Vec<&String> = arguments.iter().filter(|a| !a.starts_with('-')).collect();
     let mut count = 0;
