@@ -58,7 +58,10 @@ fn create(size: u64) -> Arena {
 
 fn one_process() {
     println!("\none process, ns of CPU");
-    println!("{:<34}{:>14}{:>22}", "", "empty arena", "100,000 live blocks");
+    println!(
+        "{:<34}{:>14}{:>22}",
+        "", "empty arena", "100,000 live blocks"
+    );
     let arena = create(64 << 20);
     let turns = 100_000;
     let mut rows: Vec<(String, Vec<f64>)> = Vec::new();
@@ -74,15 +77,26 @@ fn one_process() {
         });
         add("lock + unlock", lock);
         for size in [64, 4096, 65536, 1 << 20] {
-            let time = least(turns, || drop(black_box(arena.allocate(size).unwrap())));
+            let time = least(turns, || {
+                let (which, _) = black_box(core.allocate(me, size).unwrap());
+                core.release(me, which).unwrap();
+            });
             add(&format!("allocate + free, {size} bytes"), time);
         }
         let block = arena.allocate(4096).unwrap();
+        let which = block.which();
+        let time = least(turns, || {
+            let ticket = black_box(core.send(me, which).unwrap());
+            core.receive(me, which, Some(ticket)).unwrap();
+        });
+        add("send + receive", time);
+        let time = least(turns, || drop(black_box(arena.allocate(4096).unwrap())));
+        add("a `Block` of 4096 bytes", time);
         let time = least(turns, || {
             let handle = arena.send(&block).unwrap();
             drop(black_box(arena.receive(&handle).unwrap()));
         });
-        add("send + receive", time);
+        add("a `Handle` sent and received", time);
         let time = least(turns, || drop(black_box(block.clone())));
         add("clone + drop of a reference", time);
         if round == 0 {
@@ -98,14 +112,20 @@ fn one_process() {
     }
     for (what, values) in rows {
         let ratio = values[1] / values[0];
-        println!("{what:<34}{:>14.1}{:>16.1} ({ratio:.2}x)", values[0], values[1]);
+        println!(
+            "{what:<34}{:>14.1}{:>16.1} ({ratio:.2}x)",
+            values[0], values[1]
+        );
     }
     drop(live);
 }
 
 fn contention() {
     println!("\nseveral processes at once, millions of pairs a second in all");
-    println!("{:<14}{:>24}{:>18}", "processes", "allocate + free 4 KiB", "send + receive");
+    println!(
+        "{:<14}{:>24}{:>18}",
+        "processes", "allocate + free 4 KiB", "send + receive"
+    );
     for count in [1, 2, 4] {
         let mut cells = Vec::new();
         for sends in [false, true] {
@@ -152,7 +172,10 @@ fn contention() {
                 // SAFETY: waits for a child.
                 unsafe { libc::wait(std::ptr::null_mut()) };
             }
-            let slowest = board[..count as usize].iter().map(|t| t.load(Ordering::SeqCst)).max();
+            let slowest = board[..count as usize]
+                .iter()
+                .map(|t| t.load(Ordering::SeqCst))
+                .max();
             cells.push((turns * count) as f64 * 1e3 / slowest.unwrap() as f64);
         }
         println!("{count:<14}{:>24.2}{:>18.2}", cells[0], cells[1]);
@@ -240,7 +263,10 @@ fn forks() {
         core.finish_fork(me);
         core.reap(me).unwrap();
     });
-    println!("  hand-over of 100,000 blocks and reaping of the child: {:.2} of CPU", time / 1e6);
+    println!(
+        "  hand-over of 100,000 blocks and reaping of the child: {:.2} of CPU",
+        time / 1e6
+    );
     drop(blocks);
 }
 
@@ -270,7 +296,8 @@ fn pages() {
     }
     let mut fresh = f64::MAX;
     for _ in 0..5 {
-        let name = std::ffi::CString::new(format!("/snp-bench-fresh-{}", std::process::id())).unwrap();
+        let name =
+            std::ffi::CString::new(format!("/snp-bench-fresh-{}", std::process::id())).unwrap();
         let (time, place) = clock(|| {
             let flags = libc::O_CREAT | libc::O_EXCL | libc::O_RDWR;
             // SAFETY: a C string.
@@ -280,7 +307,14 @@ fn pages() {
             let protection = libc::PROT_READ | libc::PROT_WRITE;
             // SAFETY: a new mapping touches no other.
             let place = unsafe {
-                libc::mmap(std::ptr::null_mut(), SIZE, protection, libc::MAP_SHARED, fd, 0)
+                libc::mmap(
+                    std::ptr::null_mut(),
+                    SIZE,
+                    protection,
+                    libc::MAP_SHARED,
+                    fd,
+                    0,
+                )
             };
             // SAFETY: our own.
             unsafe { libc::close(fd) };
@@ -294,10 +328,16 @@ fn pages() {
         fresh = fresh.min(time);
     }
     println!("\n64 MiB allocated and filled, ms of the clock");
-    println!("  a segment of its own (ftruncate, mmap): {:.1}", fresh / 1e6);
+    println!(
+        "  a segment of its own (ftruncate, mmap): {:.1}",
+        fresh / 1e6
+    );
     println!("  the arena, first time: {:.1}", first / 1e6);
     println!("  the arena, freed and allocated again: {:.1}", warm / 1e6);
-    println!("  a fresh segment takes {:.1} times as long as warm memory", fresh / warm);
+    println!(
+        "  a fresh segment takes {:.1} times as long as warm memory",
+        fresh / warm
+    );
 }
 
 fn plain() {
@@ -307,14 +347,17 @@ fn plain() {
         ticket_shift: 10,
         size: 8 << 20,
     };
-    let core = Core::create(world.process(0), geometry, |header| header.budget.set(1 << 40));
-    let core = core.unwrap();
-    let me = core.register().unwrap();
+    let core = Core::create(world.process(0), geometry, |header| {
+        header.budget.set(1 << 40)
+    });
+    let (core, me) = core.unwrap();
     let time = least(100_000, || {
         let (block, _) = core.allocate(me, 4096).unwrap();
         core.release(me, block).unwrap();
     });
-    println!("\nthe tables alone, over plain memory: allocate + free, 4096 bytes: {time:.1} ns of CPU");
+    println!(
+        "\nthe tables alone, over plain memory: allocate + free, 4096 bytes: {time:.1} ns of CPU"
+    );
 }
 
 fn main() {

@@ -43,7 +43,7 @@ const ATTEMPTS: usize = 16;
 
 impl<'a> Locked<'a> {
     /// The row of a block that is LIVE in the life that `which` names.
-    #[inline]
+    #[inline(always)]
     pub fn live(&self, which: BlockRef) -> Result<Block<'a>> {
         if which.id.0 >= self.header.block_rows.get() {
             return Err(Error::BadHandle {
@@ -59,14 +59,14 @@ impl<'a> Locked<'a> {
 
     /// Makes a block of `size` bytes, a multiple of [`ALIGN`], held by this
     /// process.
-    #[inline]
+    #[inline(always)]
     pub fn allocate(&self, size: u64) -> Result<Allocated> {
         self.need_rows(1)?;
         self.allocate_from_reserve(size)
     }
 
     /// [`Locked::allocate`], down to the last row.
-    #[inline]
+    #[inline(always)]
     pub fn allocate_from_reserve(&self, size: u64) -> Result<Allocated> {
         let Some(extent) = self.find(size)? else {
             return Err(Error::Full {
@@ -75,18 +75,21 @@ impl<'a> Locked<'a> {
                 left: self.header.index.free.get(),
             });
         };
-        self.check_extent(extent)?;
-        self.core.segment(extent.address().segment())?;
+        self.meet_extent(extent)?;
         let allocated = self.take(extent, size)?;
         self.count(|c| &c.allocated, 1);
         Ok(allocated)
     }
 
     /// Makes a block of the first `size` bytes of a free extent.
-    #[inline]
+    #[inline(always)]
     pub fn take(&self, extent: Block<'a>, size: u64) -> Result<Allocated> {
+        let place = self.check_extent(extent)?;
+        if place.size < size {
+            return Err(self.corrupted("a bin of free space"));
+        }
         self.leave_bin(extent)?;
-        self.split(extent, size)?;
+        let size = self.split(extent, size)?;
         let (word, bit) = SlotSet::place(self.me.slot);
         for (i, holders) in extent.row.holders.iter().enumerate() {
             holders.set(if i == word { bit } else { 0 });
@@ -102,16 +105,13 @@ impl<'a> Locked<'a> {
                 id: BlockId(extent.id),
                 generation,
             },
-            place: Extent {
-                address: extent.address(),
-                size: extent.size(),
-            },
+            place: Extent { size, ..place },
             whole,
         })
     }
 
     /// Frees a block that nobody holds and no ticket refers to.
-    #[inline]
+    #[inline(always)]
     pub fn free(&self, block: Block<'a>) -> Result<()> {
         let pages = block.row.marks.get() & PAGES;
         let generation = block.generation() + 1;
@@ -125,10 +125,16 @@ impl<'a> Locked<'a> {
         self.merge(block)
     }
 
+    /// Whether nobody holds a block and no ticket refers to it.
+    #[inline(always)]
+    pub fn is_unwanted(&self, block: Block<'a>) -> bool {
+        block.is_unheld() && block.cache.tickets.get() == 0 && self.header.frozen.get() == 0
+    }
+
     /// Frees a block if it is no longer wanted; whether it did.
-    #[inline]
+    #[inline(always)]
     pub fn free_if_unwanted(&self, block: Block<'a>) -> Result<bool> {
-        if block.is_unheld() && block.cache.tickets.get() == 0 {
+        if self.is_unwanted(block) {
             self.free(block)?;
             return Ok(true);
         }
@@ -136,7 +142,7 @@ impl<'a> Locked<'a> {
     }
 
     /// Drops this process's reference; whether the block was freed.
-    #[inline]
+    #[inline(always)]
     pub fn release(&self, which: BlockRef) -> Result<bool> {
         let block = self.live(which)?;
         let (word, bit) = SlotSet::place(self.me.slot);
@@ -149,7 +155,7 @@ impl<'a> Locked<'a> {
     }
 
     /// Adds this process to the holders of a block.
-    #[inline]
+    #[inline(always)]
     pub fn hold(&self, block: Block<'a>) {
         let (word, bit) = SlotSet::place(self.me.slot);
         let holders = &block.row.holders[word];
@@ -181,16 +187,41 @@ impl Core {
     ///
     /// # Errors
     /// `Full` if there is no room for it; nothing has changed then.
-    #[inline]
+    #[inline(always)]
     pub fn allocate(&self, me: Member, bytes: u64) -> Result<(BlockRef, Extent)> {
+        self.allocate_and(me, bytes, |_, _| ())
+    }
+
+    /// [`Core::allocate`]; `count` is told, under the lock, of the block (1), and
+    /// once more if it must be released because it has no pages (0).
+    #[inline(always)]
+    pub fn allocate_and(
+        &self,
+        me: Member,
+        bytes: u64,
+        count: impl Fn(BlockId, u32),
+    ) -> Result<(BlockRef, Extent)> {
         let size = Self::block_size(bytes)?;
         self.reap_now_and_then(me);
-        let found = self.lock(me)?.allocate(size);
+        let found = self.try_allocate(me, size, &count);
         let found = match found {
-            Err(Error::Full { what, .. }) => self.make_room(me, size, what),
+            Err(Error::Full { what, .. }) => self.make_room(me, size, what, &count),
             found => found,
         };
-        self.ensure_pages(me, found?)
+        self.ensure_pages(me, found?, &count)
+    }
+
+    #[inline(always)]
+    fn try_allocate(
+        &self,
+        me: Member,
+        size: u64,
+        count: impl Fn(BlockId, u32),
+    ) -> Result<Allocated> {
+        let locked = self.lock(me)?;
+        let allocated = locked.allocate(size)?;
+        count(allocated.which.id, 1);
+        Ok(allocated)
     }
 
     #[inline]
@@ -209,11 +240,17 @@ impl Core {
     }
 
     #[cold]
-    fn make_room(&self, me: Member, size: u64, what: Exhausted) -> Result<Allocated> {
+    fn make_room(
+        &self,
+        me: Member,
+        size: u64,
+        what: Exhausted,
+        count: &dyn Fn(BlockId, u32),
+    ) -> Result<Allocated> {
         let mut what = what;
         self.reap(me)?;
         for _ in 0..ATTEMPTS {
-            let full = match self.lock(me)?.allocate(size) {
+            let full = match self.try_allocate(me, size, count) {
                 Err(Error::Full { what, .. }) => what,
                 found => return found,
             };
@@ -237,13 +274,13 @@ impl Core {
     ///
     /// # Errors
     /// `Stale` if `me` does not hold it.
-    #[inline]
+    #[inline(always)]
     pub fn release(&self, me: Member, which: BlockRef) -> Result<bool> {
         self.release_if(me, which, || true)
     }
 
     /// [`Core::release`], if `condition` holds when the lock is taken.
-    #[inline]
+    #[inline(always)]
     pub fn release_if(
         &self,
         me: Member,
@@ -263,6 +300,22 @@ impl Core {
         Ok(freed)
     }
 
+    /// Drops `me`'s references to all blocks but those that it says it keeps:
+    /// what a thread that did not come along into a child was about to do.
+    pub fn release_unless(&self, me: Member, keeps: impl Fn(BlockId) -> bool) -> Result<()> {
+        let locked = self.lock(me)?;
+        let (word, bit) = SlotSet::place(me.slot);
+        for block in locked.all_blocks() {
+            let block = block?;
+            let holders = &block.row.holders[word];
+            if block.state() == LIVE && holders.get() & bit != 0 && !keeps(BlockId(block.id)) {
+                holders.commit(holders.get() & !bit);
+                locked.free_if_unwanted(block)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Where a block is that somebody holds.
     ///
     /// # Errors
@@ -270,11 +323,6 @@ impl Core {
     pub fn locate(&self, me: Member, which: BlockRef) -> Result<Extent> {
         let locked = self.lock(me)?;
         let block = locked.live(which)?;
-        locked.check_extent(block)?;
-        self.segment(block.address().segment())?;
-        Ok(Extent {
-            address: block.address(),
-            size: block.size(),
-        })
+        locked.meet_extent(block)
     }
 }

@@ -5,6 +5,7 @@
 //! looks at the copy in peace, with sorted lists and sets where the arena has
 //! links and bits. What it finds wrong it says in words.
 
+use super::blocks::Extent;
 use super::core::{Core, Member};
 use super::format::*;
 use crate::error::{Error, Result};
@@ -51,6 +52,7 @@ pub struct TicketCopy {
 pub struct Snapshot {
     condition: u32,
     pinned: bool,
+    frozen: bool,
     geometry: Geometry,
     /// Of each slot: its state and generation.
     pub slots: Vec<(u8, u64)>,
@@ -145,7 +147,10 @@ impl Core {
     fn copy(&self, mut blocks: Vec<BlockCopy>, mut tickets: Vec<TicketCopy>) -> Snapshot {
         let header = self.header();
         let geometry = self.geometry();
-        let control = self.bytes(Address::new(0, 0));
+        let control = self.bytes(Extent {
+            address: Address::new(0, 0),
+            size: geometry.size,
+        });
         // SAFETY: the control segment has its tables where the geometry says.
         let first_blocks = unsafe { control.add(size_of::<Header>()) };
         let mut block_chunks = vec![first_blocks];
@@ -216,6 +221,7 @@ impl Core {
         Snapshot {
             condition: header.condition.get(),
             pinned: header.pinned.get() != 0,
+            frozen: header.frozen.get() != 0,
             geometry,
             slots: header
                 .slots
@@ -359,7 +365,10 @@ impl Snapshot {
                 } else {
                     DATA_START
                 };
-                (number, (start, start + size.saturating_sub(start) / ALIGN * ALIGN))
+                (
+                    number,
+                    (start, start + size.saturating_sub(start) / ALIGN * ALIGN),
+                )
             })
             .collect()
     }
@@ -449,7 +458,7 @@ impl Snapshot {
                 ));
             }
             let pinned = block.marks & PINNED != 0;
-            if block.holders.is_empty() && count == 0 && !pinned {
+            if block.holders.is_empty() && count == 0 && !pinned && !self.frozen {
                 wrong.push(format!("nobody wants block {}", block.id));
             }
             for slot in block.holders.iter() {

@@ -11,6 +11,7 @@
 //! [`Locked::ticket`] and [`Locked::check_extent`] and nowhere else, so that a
 //! wrong number becomes an error and never a wild pointer.
 
+use super::blocks::Extent;
 use super::format::*;
 use super::lock::{self, Owner, Surroundings, Taken};
 use super::platform::Platform;
@@ -121,7 +122,8 @@ impl Core {
     /// be all zero, and returns it.
     ///
     /// `constants` sets the fields that stay as they are: number, user, grace,
-    /// budget, lock file and boot. The magic number comes last.
+    /// budget, lock file and boot. This process is a member before the magic
+    /// number, last of all, lets others in.
     ///
     /// # Errors
     /// Sizes that cannot be an arena, and what mapping reports.
@@ -129,7 +131,7 @@ impl Core {
         platform: Arc<dyn Platform>,
         geometry: Geometry,
         constants: impl FnOnce(&Header),
-    ) -> Result<Core> {
+    ) -> Result<(Core, Member)> {
         geometry.check()?;
         let core = Core::over(platform, geometry)?;
         let header = core.header();
@@ -152,8 +154,9 @@ impl Core {
             generation: 0,
         })
         .first_extent()?;
-        header.magic.commit(MAGIC);
-        Ok(core)
+        let me = core.register()?;
+        core.header().magic.commit(MAGIC);
+        Ok((core, me))
     }
 
     /// Opens an arena whose control segment is there.
@@ -227,16 +230,9 @@ impl Core {
         [a.get(), b.get()]
     }
 
-    /// Where segment `number` is in this process; maps it when first met.
-    pub(super) fn segment(&self, number: usize) -> Result<NonNull<u8>> {
-        match self.segments.get(number) {
-            Some(base) => Ok(base),
-            None => self.meet(number),
-        }
-    }
-
+    /// Maps segment `number`, which this process meets for the first time.
     #[cold]
-    fn meet(&self, number: usize) -> Result<NonNull<u8>> {
+    fn meet(&self, number: usize) -> Result<()> {
         let wrong = Error::Corrupted {
             why: "the number of a segment",
         };
@@ -253,22 +249,28 @@ impl Core {
         // Before the place, whose release publishes it to other threads.
         self.lengths[number].store(size, Ordering::Relaxed);
         self.segments.set(number, base);
-        Ok(base)
+        Ok(())
     }
 
-    /// The bytes of a block, which the caller has got from an operation of this
-    /// arena that checked them and mapped its segment.
-    pub fn bytes(&self, address: Address) -> NonNull<u8> {
-        let base = self
-            .segments
-            .get(address.segment())
-            .expect("blocks are handed out after their segment is mapped");
-        self.within(base, address.offset())
+    /// The bytes of a block that this process has got from an operation of this
+    /// arena.
+    ///
+    /// # Panics
+    /// If it is not in a segment that this process has met: no operation
+    /// returns such a place.
+    #[inline(always)]
+    pub fn bytes(&self, place: Extent) -> NonNull<u8> {
+        let found = self.find_bytes(place.address, place.size);
+        found.expect("blocks are handed out after their segment is mapped")
     }
 
-    /// The bytes at an address that may be any, if they are in a segment that
-    /// this process has met.
+    /// The bytes at a place that may be any, if they are in a segment that this
+    /// process has met, and begin like a block.
+    #[inline(always)]
     pub(super) fn find_bytes(&self, address: Address, size: u64) -> Option<NonNull<u8>> {
+        if address.0 % ALIGN != 0 {
+            return None;
+        }
         let base = self.segments.get(address.segment())?;
         let length = self.lengths[address.segment()].load(Ordering::Relaxed);
         let end = address.offset().checked_add(size)?;
@@ -281,7 +283,7 @@ impl Core {
     /// `Busy` if a living owner keeps it, `Corrupted` if the arena is poisoned,
     /// or that a chunk of its tables cannot be mapped: nothing has been touched
     /// then.
-    #[inline]
+    #[inline(always)]
     pub(super) fn lock(&self, me: Member) -> Result<Locked<'_>> {
         let taken = lock::acquire(&self.header().owner, me.owner(), &Waiting::new(self, me));
         let locked = match taken {
@@ -296,6 +298,10 @@ impl Core {
             }
             Err(owner) => return Err(self.busy(owner)),
         };
+        let state = self.header().slots[me.slot.0 as usize].state.get();
+        if state != state_word(me.generation, ALIVE) {
+            locked.check_membership(state)?;
+        }
         if locked.header.condition.get() != 0 {
             locked.settle()?;
         }
@@ -306,6 +312,7 @@ impl Core {
     }
 
     /// The lock that `me` holds already.
+    #[inline(always)]
     pub(super) fn locked(&self, me: Member) -> Locked<'_> {
         Locked {
             core: self,
@@ -351,11 +358,6 @@ impl lock::Word for U32 {
     fn exchange(&self, old: u32, new: u32) -> bool {
         self.swap_if(old, new).is_ok()
     }
-
-    #[inline(always)]
-    fn swap(&self, new: u32) -> u32 {
-        U32::swap(self, new)
-    }
 }
 
 impl Surroundings<U32> for Waiting<'_> {
@@ -373,17 +375,13 @@ impl Surroundings<U32> for Waiting<'_> {
 
     fn is_dead(&self, owner: Owner) -> bool {
         let slot = SlotId(owner.slot());
-        let row = &self.core.header().slots[slot.0 as usize];
         if owner == self.me.owner() {
             // Another thread of this process.
             return false;
         }
-        if slot == self.me.slot {
-            // An earlier life of this very slot.
-            return true;
-        }
-        let generation = generation_of(row.state.read());
-        owner != Owner::new(slot.0, generation) || self.core.platform.is_dead(slot, row)
+        let generation = generation_of(self.core.header().slots[slot.0 as usize].state.read());
+        // Another life of the slot has begun: the owner's is over.
+        owner != Owner::new(slot.0, generation) || self.core.is_over(slot)
     }
 
     fn gives_up(&self, owner: Owner) -> bool {
@@ -415,7 +413,8 @@ impl Drop for Locked<'_> {
             let condition = &self.header.condition;
             condition.commit(condition.get() | UNSETTLED);
         }
-        lock::release(&self.header.owner, &Waiting::new(self.core, self.me));
+        let waiting = Waiting::new(self.core, self.me);
+        lock::release(&self.header.owner, self.me.owner(), &waiting);
     }
 }
 
@@ -426,6 +425,16 @@ impl<'a> Locked<'a> {
         let condition = &self.header.condition;
         condition.commit(condition.get() | POISONED);
         Error::Corrupted { why }
+    }
+
+    /// Refuses a process that has left: a thread of it may have been waiting.
+    /// An embryo whose byte lock is not its own yet is a member.
+    #[cold]
+    fn check_membership(&self, state: u64) -> Result<()> {
+        match state == state_word(self.me.generation, EMBRYO) {
+            true => Ok(()),
+            false => Err(Error::Detached),
+        }
     }
 
     #[cold]
@@ -468,20 +477,19 @@ impl<'a> Locked<'a> {
         ];
         for ((places, directory, count, size), known) in tables.iter().zip(&self.core.known) {
             let count = count.get();
-            if count == 0 || count as usize > CHUNKS {
+            let met = known.load(Ordering::Relaxed);
+            if count < met || count as usize > CHUNKS {
                 return Err(self.corrupted("the number of chunks of a table"));
             }
-            for chunk in known.load(Ordering::Relaxed)..count {
+            for chunk in met..count {
                 // A chunk lies in a block whose row is in an earlier chunk.
                 let holder = directory[chunk as usize].get().wrapping_sub(1);
                 let block = self.block(holder)?;
                 if !matches!(block.state(), LIVE | TABLE) || block.size() < *size {
                     return Err(self.corrupted("a table's directory"));
                 }
-                self.check_extent(block)?;
-                let address = block.address();
-                let base = self.core.segment(address.segment())?;
-                places.set(chunk as usize, self.core.within(base, address.offset()));
+                let place = self.meet_extent(block)?;
+                places.set(chunk as usize, self.core.bytes(place));
                 known.store(chunk + 1, Ordering::Relaxed);
             }
         }
@@ -537,9 +545,24 @@ impl<'a> Locked<'a> {
         }
     }
 
+    /// Where a block is, its segment mapped: the words of its row are read
+    /// once, and what was checked is what is returned.
+    ///
+    /// # Errors
+    /// That its segment cannot be mapped, or `Corrupted`.
+    #[inline(always)]
+    pub fn meet_extent(&self, block: Block<'_>) -> Result<Extent> {
+        let address = block.address();
+        if self.core.segments.get(address.segment()).is_none() {
+            self.check_extent(block)?;
+            self.core.meet(address.segment())?;
+        }
+        self.check_extent(block)
+    }
+
     /// Refuses a block whose place is not within the data of a segment.
-    #[inline]
-    pub fn check_extent(&self, block: Block<'_>) -> Result<()> {
+    #[inline(always)]
+    pub fn check_extent(&self, block: Block<'_>) -> Result<Extent> {
         let (address, size) = (block.address(), block.size());
         let fits = self
             .header
@@ -554,7 +577,7 @@ impl<'a> Locked<'a> {
                     && size > 0
             });
         match fits {
-            true => Ok(()),
+            true => Ok(Extent { address, size }),
             false => Err(self.corrupted("a block's place")),
         }
     }

@@ -31,6 +31,8 @@
 //! 212  T          ticket chunks u32      lock; the same
 //! 216  T          pinned       u32       lock; 1: some block may be PINNED
 //! 220  T          segment rows u32       lock; rows below it were used once
+//! 224  T          frozen       u32       a forking process, without the lock; reset
+//!                                       by compare and exchange under it
 //! 256     C       space index            lock; see `IndexCache`
 //! 3072            counters     24 x u64  lock, though nothing depends on them
 //! 4096 T          segments     1024 x 16 lock; the row of segment n
@@ -463,7 +465,9 @@ pub struct Header {
     pub pinned: U32,
     /// The first segment that there never was.
     pub segment_rows: U32,
-    rest_of_truth: [U32; 8],
+    /// Not 0: no block is freed, for children that could be handed nothing.
+    pub frozen: U32,
+    rest_of_truth: [U32; 7],
     /// The cache.
     pub index: IndexCache,
     rest_of_index: [U64; 7],

@@ -32,6 +32,9 @@ impl Locked<'_> {
             });
         }
         if number == used as usize {
+            if rows[number].state.get() != ABSENT as u64 {
+                return Err(self.corrupted("the number of segments"));
+            }
             self.header.segment_rows.commit(used + 1);
         }
         let building = (self.me.slot.0 as u64) << 8 | BUILDING as u64;
@@ -41,6 +44,14 @@ impl Locked<'_> {
 
     /// Makes the space of a segment part of the arena.
     fn open_segment(&self, number: usize, size: u64) -> Result<()> {
+        if self.header.unlinked.get() != 0 {
+            // Its names have been removed meanwhile, all but this one's.
+            return Err(Error::Full {
+                what: Exhausted::Space,
+                asked: size,
+                left: 0,
+            });
+        }
         if self.rows_left() == 0 {
             return Err(Table::Blocks.full(self.header.block_rows.get()));
         }
@@ -206,8 +217,8 @@ impl Core {
             self.add_segment(me, size)?;
             found = self.allocate_chunk(me, size, table);
         }
-        let (which, place) = self.ensure_pages(me, found?)?;
-        let bytes = self.bytes(place.address);
+        let (which, place) = self.ensure_pages(me, found?, &|_, _| ())?;
+        let bytes = self.bytes(place);
         // SAFETY: the block is this process's alone, LIVE and `place.size`
         // bytes in a mapping, and only the directory makes it known to others.
         // Nothing refers to its bytes.

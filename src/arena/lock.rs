@@ -59,10 +59,9 @@ impl Owner {
 pub trait Word {
     /// Reads it.
     fn load(&self) -> u32;
-    /// Writes `new` if it holds `old`, and says whether it did; acquire.
+    /// Writes `new` if it holds `old`, and says whether it did; acquire and
+    /// release.
     fn exchange(&self, old: u32, new: u32) -> bool;
-    /// Writes `new` and returns what it held; release.
-    fn swap(&self, new: u32) -> u32;
 }
 
 /// What a waiter needs of its surroundings.
@@ -144,10 +143,11 @@ fn wait<W: Word>(word: &W, me: Owner, surroundings: &impl Surroundings<W>) -> Re
     }
 }
 
-/// Gives the lock back.
+/// Gives the lock back, if `me` has it: the word of a process that has left the
+/// arena meanwhile may have been exchanged for another's.
 #[inline]
-pub fn release<W: Word>(word: &W, surroundings: &impl Surroundings<W>) {
-    if word.swap(0) & WAITERS != 0 {
+pub fn release<W: Word>(word: &W, me: Owner, surroundings: &impl Surroundings<W>) {
+    if !word.exchange(me.0, 0) && word.exchange(me.0 | WAITERS, 0) {
         surroundings.wake(word);
     }
 }

@@ -10,7 +10,9 @@
 //! vanishes with the parent's end of it and the slot is buried like any other.
 //!
 //! When there is no slot to be had, the parent's blocks are marked PINNED: they
-//! stay until the whole family is gone.
+//! stay until the whole family is gone. When the lock is not to be had (its owner
+//! is stopped), nothing can be marked: then no block of the arena is freed while
+//! the family lives.
 
 use super::core::{Core, Locked, Member};
 use super::format::*;
@@ -42,6 +44,8 @@ impl Locked<'_> {
             let generation = generation_of(empty) + 1;
             let embryo = state_word(generation, EMBRYO);
             if row.state.swap_if(empty, embryo).is_ok() {
+                // Nobody's number yet: the sign alone speaks for it.
+                row.pid.set(0);
                 return Ok(Some(Member { slot, generation }));
             }
         }
@@ -115,6 +119,16 @@ impl Core {
         };
         std::mem::forget(locked);
         Ok(offspring)
+    }
+
+    /// Has no block freed while the family of this process lives, which the
+    /// platform has been told to mark. Needs no lock.
+    pub fn freeze(&self) {
+        let frozen = &self.header().frozen;
+        let mut seen = frozen.read();
+        while let Err(now) = frozen.swap_if(seen, seen.wrapping_add(1).max(1)) {
+            seen = now;
+        }
     }
 
     /// Gives back the lock that [`prepare_fork`](Core::prepare_fork) kept. For

@@ -114,7 +114,7 @@ impl<'a> Locked<'a> {
             let block = block?;
             let kept = match block.state() {
                 TABLE => true,
-                LIVE => !block.is_unheld() || block.cache.tickets.get() > 0,
+                LIVE => !self.is_unwanted(block),
                 UNUSED | FREE => false,
                 _ => return Err(self.corrupted("the state of a block")),
             };

@@ -17,28 +17,11 @@ use super::platform::Identity;
 use crate::error::{Error, Exhausted, Result};
 
 impl Locked<'_> {
-    /// Whether the process of a slot is over.
-    fn is_over(&self, slot: SlotId) -> bool {
-        let row = self.slot(slot);
-        let state = row.state.read();
-        match state_of(state) {
-            EMPTY => false,
-            _ if slot == self.me.slot => false,
-            EMBRYO => {
-                // The child says ALIVE before it lets go of its sign of life,
-                // so that a look at the state after the look for the sign
-                // settles it.
-                self.core.platform().is_stillborn(slot) && row.state.read() == state
-            }
-            _ => self.core.platform().is_dead(slot, row),
-        }
-    }
-
     /// The slots of processes that are over.
     fn dead(&self) -> SlotSet {
         let mut dead = SlotSet::default();
         for slot in (0..SLOTS).map(|slot| SlotId(slot as u8)) {
-            if self.is_over(slot) {
+            if slot != self.me.slot && self.core.is_over(slot) {
                 dead.insert(slot);
             }
         }
@@ -52,13 +35,19 @@ impl Locked<'_> {
         Ok(dead.iter().count() as u64)
     }
 
-    /// Drops all that the processes in `dead` held, ends tickets whose grace
-    /// is over, and empties the slots.
-    pub fn bury(&self, dead: SlotSet) -> Result<()> {
+    /// Drops all that the processes in `dead` held, and ends tickets whose
+    /// grace is over.
+    fn disown(&self, dead: SlotSet) -> Result<()> {
         let now = self.core.platform().now();
         self.orphan_tickets(dead, now)?;
         self.drop_holders(dead)?;
         self.abandon_buildings(dead);
+        Ok(())
+    }
+
+    /// Drops all that the processes in `dead` held, and empties their slots.
+    fn bury(&self, dead: SlotSet) -> Result<()> {
+        self.disown(dead)?;
         for slot in dead.iter() {
             let row = self.slot(slot);
             let generation = generation_of(row.state.read());
@@ -95,7 +84,12 @@ impl Locked<'_> {
 
     fn drop_holders(&self, dead: SlotSet) -> Result<()> {
         let pins_end = self.header.pinned.get() != 0 && !self.core.platform().is_pinned();
-        if dead.is_empty() && !pins_end {
+        let frozen = self.header.frozen.read();
+        // A fork that wants everything kept meanwhile counts on, and wins.
+        let thaws = frozen != 0
+            && !self.core.platform().is_pinned()
+            && self.header.frozen.swap_if(frozen, 0).is_ok();
+        if dead.is_empty() && !pins_end && !thaws {
             return Ok(());
         }
         for block in self.all_blocks() {
@@ -118,6 +112,8 @@ impl Locked<'_> {
             }
             if dropped > 0 {
                 self.count(|c| &c.reaped_holders, dropped);
+            }
+            if dropped > 0 || thaws {
                 self.free_if_unwanted(block)?;
             }
         }
@@ -142,6 +138,7 @@ impl Locked<'_> {
     /// empties its slot. Returns whether it was the last and no ticket is open.
     fn leave(&self) -> Result<bool> {
         let me = self.me.slot;
+        self.bury_the_dead()?;
         let mut open = false;
         for id in 0..self.header.ticket_rows.get() {
             let ticket = self.ticket(id)?;
@@ -175,10 +172,13 @@ impl Locked<'_> {
     /// Whether no process is a member, as far as can be seen.
     fn is_deserted(&self) -> bool {
         let mut slots = (0..SLOTS).map(|slot| SlotId(slot as u8));
-        let pinned = self.header.pinned.get() != 0 && self.core.platform().is_pinned();
+        let pinned = self.header.pinned.get() | self.header.frozen.read() != 0
+            && self.core.platform().is_pinned();
         !pinned
-            && slots
-                .all(|slot| state_of(self.slot(slot).state.read()) == EMPTY || self.is_over(slot))
+            && slots.all(|slot| {
+                let empty = state_of(self.slot(slot).state.read()) == EMPTY;
+                empty || (slot != self.me.slot && self.core.is_over(slot))
+            })
     }
 }
 
@@ -225,16 +225,16 @@ impl Core {
     }
 
     /// Becomes ALIVE in a slot whose byte this process holds, if its state
-    /// still is the EMPTY one that was seen.
-    fn enter(&self, slot: SlotId, empty: u64) -> Option<Member> {
+    /// still is the one that was seen.
+    fn enter(&self, slot: SlotId, seen: u64) -> Option<Member> {
         let row = &self.header().slots[slot.0 as usize];
-        if row.state.read() != empty {
+        if row.state.read() != seen {
             return None;
         }
         self.sign(slot);
-        let generation = generation_of(empty) + 1;
+        let generation = generation_of(seen) + 1;
         let alive = state_word(generation, ALIVE);
-        row.state.swap_if(empty, alive).ok()?;
+        row.state.swap_if(seen, alive).ok()?;
         Some(Member { slot, generation })
     }
 
@@ -253,51 +253,54 @@ impl Core {
         row.namespace.set(namespace);
     }
 
+    /// Whether the process of a slot is over. A slot that is EMPTY has none.
+    pub(super) fn is_over(&self, slot: SlotId) -> bool {
+        let row = &self.header().slots[slot.0 as usize];
+        let state = row.state.read();
+        let platform = self.platform();
+        match state_of(state) {
+            EMPTY => false,
+            // The child says ALIVE before it lets go of its sign of life, so
+            // that a look at the state after the look for the sign settles it.
+            // One that could not take its byte yet lives by its number, too.
+            EMBRYO => {
+                platform.is_stillborn(slot)
+                    && platform.is_dead(slot, row)
+                    && row.state.read() == state
+            }
+            _ => platform.is_dead(slot, row),
+        }
+    }
+
     /// Takes the slot of a process that is over: its byte makes this process
-    /// the only one that can, and buries the dead under its number.
+    /// the only one that can. The slot begins its next life at once, so that
+    /// this process has the lock like any other member, and what the dead held
+    /// is dropped before the living has anything.
     fn take_from_dead(&self, slot: SlotId) -> Result<Option<Member>> {
         let row = &self.header().slots[slot.0 as usize];
         let state = row.state.read();
-        let over = || match state_of(state) {
-            EMPTY => true,
-            EMBRYO => self.platform().is_stillborn(slot),
-            _ => self.platform().is_dead(slot, row),
-        };
-        if !over() || !self.platform().claim(slot)? {
+        if !self.is_over(slot) || !self.platform().claim(slot)? {
             return Ok(None);
         }
-        // With the byte here, nobody else can have come in between unless it
-        // shows in the state.
-        let taken = if row.state.read() != state {
-            Ok(None)
-        } else {
-            self.succeed(slot, state)
+        let member = self.enter(slot, state);
+        let succeeded = match member {
+            Some(member) => self.succeed(member),
+            None => Ok(()),
         };
-        if !matches!(taken, Ok(Some(_))) {
+        if member.is_none() || succeeded.is_err() {
+            if succeeded.is_err() {
+                // Nobody's number: the slot is a dead one's again.
+                row.pid.set(0);
+            }
             self.platform().disclaim(slot);
         }
-        taken
+        succeeded.map(|()| member)
     }
 
-    fn succeed(&self, slot: SlotId, state: u64) -> Result<Option<Member>> {
-        // An owner of its own: the next life of the slot, which no other
-        // process can begin while the byte is here.
-        let heir = Member {
-            slot,
-            generation: generation_of(state) + 1,
-        };
-        let row = &self.header().slots[slot.0 as usize];
-        let locked = self.lock(heir)?;
-        if row.state.read() == state && state_of(state) != EMPTY {
-            let mut dead = SlotSet::default();
-            dead.insert(slot);
-            locked.bury(dead)?;
-        }
-        let empty = row.state.read();
-        Ok(match state_of(empty) {
-            EMPTY => self.enter(slot, empty),
-            _ => None,
-        })
+    fn succeed(&self, heir: Member) -> Result<()> {
+        let mut dead = SlotSet::default();
+        dead.insert(heir.slot);
+        self.lock(heir)?.disown(dead)
     }
 
     /// Ends this process's membership in peace: its references are dropped,

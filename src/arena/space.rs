@@ -38,6 +38,7 @@ fn bin_for(size: u64) -> (usize, usize) {
 
 impl<'a> Locked<'a> {
     /// Refuses if fewer than `rows` rows are left beside those that are kept.
+    #[inline(always)]
     pub fn need_rows(&self, rows: u32) -> Result<()> {
         match self.rows_left() >= rows + KEPT_ROWS {
             true => Ok(()),
@@ -58,12 +59,15 @@ impl<'a> Locked<'a> {
     }
 
     /// Takes a row that is unused; None if there is none.
-    #[inline]
+    #[inline(always)]
     pub fn take_row(&self) -> Result<Option<Block<'a>>> {
         let index = &self.header.index;
         let id = index.spare_block.get();
         if id != NIL {
             let block = self.block(id)?;
+            if block.state() != UNUSED {
+                return Err(self.corrupted("the list of unused rows"));
+            }
             index.spare_block.set(block.cache.bin_next.get());
             index.spare_blocks.sub(1);
             return Ok(Some(block));
@@ -80,7 +84,7 @@ impl<'a> Locked<'a> {
     }
 
     /// Puts a row among those that are unused.
-    #[inline]
+    #[inline(always)]
     pub fn leave_row(&self, block: Block<'_>) {
         let index = &self.header.index;
         block.row.state.set(state_word(block.generation(), UNUSED));
@@ -93,7 +97,7 @@ impl<'a> Locked<'a> {
     #[inline]
     pub fn enter_bin(&self, extent: Block<'a>) -> Result<()> {
         let index = &self.header.index;
-        let (class, bin) = bin_for(extent.size());
+        let (class, bin) = bin_for(extent.size().max(ALIGN));
         let Some(head) = index.heads.get(class).map(|bins| &bins[bin]) else {
             return Err(self.corrupted("the size of a free extent"));
         };
@@ -141,7 +145,7 @@ impl<'a> Locked<'a> {
     }
 
     /// Finds a free extent of at least `size` bytes.
-    #[inline]
+    #[inline(always)]
     pub fn find(&self, size: u64) -> Result<Option<Block<'a>>> {
         let index = &self.header.index;
         let (class, bin) = bin_for(size);
@@ -229,17 +233,20 @@ impl<'a> Locked<'a> {
 
     /// Cuts a free extent that is in no bin to `size` bytes; the rest becomes a
     /// free extent of its own. Without a row for it the extent stays whole.
-    #[inline]
-    pub fn split(&self, extent: Block<'a>, size: u64) -> Result<()> {
-        let rest_size = extent.size() - size;
+    /// Returns the size that it has then.
+    #[inline(always)]
+    pub fn split(&self, extent: Block<'a>, size: u64) -> Result<u64> {
+        let whole_size = extent.size();
+        let rest_size = whole_size.saturating_sub(size);
         if rest_size < ALIGN {
-            return Ok(());
+            return Ok(whole_size);
         }
         let Some(rest) = self.take_row()? else {
-            return Ok(());
+            return Ok(whole_size);
         };
         let next = extent.cache.next.get();
-        rest.row.address.set(extent.row.address.get() + size);
+        let place = extent.row.address.get().wrapping_add(size);
+        rest.row.address.set(place);
         rest.row.size.set(rest_size);
         rest.cache.previous.set(extent.id);
         rest.cache.next.set(next);
@@ -251,12 +258,13 @@ impl<'a> Locked<'a> {
         extent.cache.next.set(rest.id);
         extent.cache.warm.set(warm.min(size));
         extent.row.size.set(size);
-        self.enter_bin(rest)
+        self.enter_bin(rest)?;
+        Ok(size)
     }
 
     /// Merges a free extent that is in no bin with the free ones beside it, and
     /// puts the result into its bin.
-    #[inline]
+    #[inline(always)]
     pub fn merge(&self, extent: Block<'a>) -> Result<()> {
         let mut extent = extent;
         if let Some(after) = self.free_neighbour(extent.cache.next.get())? {
@@ -274,6 +282,10 @@ impl<'a> Locked<'a> {
     /// Lengthens an extent by the one behind it, whose row becomes unused.
     #[inline]
     fn absorb(&self, extent: Block<'a>, after: Block<'a>) -> Result<()> {
+        let end = extent.row.address.get().wrapping_add(extent.size());
+        if end != after.row.address.get() {
+            return Err(self.corrupted("the links between neighbours"));
+        }
         let next = after.cache.next.get();
         extent.row.size.add(after.size());
         extent.cache.warm.add(after.cache.warm.get());

@@ -25,12 +25,15 @@ pub struct TicketRef {
 
 impl<'a> Locked<'a> {
     /// Takes a closed ticket.
-    #[inline]
+    #[inline(always)]
     fn take_ticket(&self) -> Result<(u32, &'a TicketRow)> {
         let index = &self.header.index;
         let id = index.spare_ticket.get();
         if id != NIL {
             let ticket = self.ticket(id)?;
+            if state_of(ticket.state.get()) != CLOSED {
+                return Err(self.corrupted("the list of closed tickets"));
+            }
             index.spare_ticket.set(ticket.next.get());
             index.spare_tickets.sub(1);
             return Ok((id, ticket));
@@ -50,7 +53,7 @@ impl<'a> Locked<'a> {
     }
 
     /// Opens a ticket for a block.
-    #[inline]
+    #[inline(always)]
     fn open(&self, which: BlockRef, now: u64) -> Result<TicketRef> {
         let block = self.live(which)?;
         let (id, ticket) = self.take_ticket()?;
@@ -70,7 +73,7 @@ impl<'a> Locked<'a> {
 
     /// Closes an open ticket, which must not be used any more, and leaves its
     /// block as it is.
-    #[inline]
+    #[inline(always)]
     pub fn close_row(&self, id: u32, ticket: &TicketRow) {
         let generation = generation_of(ticket.state.get()) + 1;
         ticket.state.commit(state_word(generation, CLOSED));
@@ -95,7 +98,7 @@ impl<'a> Locked<'a> {
 
     /// The row of a ticket that is open, in the life that is named, for the
     /// block that is named.
-    #[inline]
+    #[inline(always)]
     fn opened(&self, which: TicketRef, block: BlockRef) -> Result<Option<&'a TicketRow>> {
         if which.id.0 >= self.header.ticket_rows.get() {
             return Err(Error::BadHandle {
@@ -109,27 +112,23 @@ impl<'a> Locked<'a> {
         Ok(same.then_some(ticket))
     }
 
-    #[inline]
+    #[inline(always)]
     fn receive(&self, which: BlockRef, by: Option<TicketRef>) -> Result<Extent> {
         let block = self.live(which)?;
         let ticket = match by {
             Some(ticket) => self.opened(ticket, which)?.map(|row| (ticket.id.0, row)),
             None => None,
         };
-        self.check_extent(block)?;
         // Before anything changes: a segment that cannot be mapped leaves the
         // ticket as it is.
-        self.core.segment(block.address().segment())?;
+        let place = self.meet_extent(block)?;
         self.hold(block);
         if let Some((id, row)) = ticket {
             self.close_row(id, row);
             block.cache.tickets.sub(1);
             self.count(|c| &c.received, 1);
         }
-        Ok(Extent {
-            address: block.address(),
-            size: block.size(),
-        })
+        Ok(place)
     }
 
     fn cancel(&self, which: TicketRef, block: BlockRef) -> Result<bool> {
@@ -193,7 +192,7 @@ impl Core {
     }
 
     /// [`Core::receive`]; `then` runs before the lock is given back.
-    #[inline]
+    #[inline(always)]
     pub fn receive_and(
         &self,
         me: Member,

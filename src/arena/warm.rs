@@ -68,8 +68,7 @@ impl<'a> Locked<'a> {
         let Some(extent) = self.most_to_return()? else {
             return Ok(None);
         };
-        self.check_extent(extent)?;
-        self.core.segment(extent.address().segment())?;
+        self.meet_extent(extent)?;
         let taken = self.take(extent, extent.size())?;
         self.mark_pages(taken.which, PAGES_UNKNOWN)?;
         Ok(Some((taken.which, taken.place)))
@@ -81,25 +80,35 @@ impl Core {
     ///
     /// # Errors
     /// `Full` if the system has no memory; the block is released then.
-    #[inline]
+    #[inline(always)]
     pub(super) fn ensure_pages(
         &self,
         me: Member,
         allocated: Allocated,
+        count: &dyn Fn(BlockId, u32),
     ) -> Result<(BlockRef, Extent)> {
         let (which, place) = (allocated.which, allocated.place);
         if !allocated.whole {
-            self.reserve_pages(me, which, place)?;
+            self.reserve_pages(me, which, place, count)?;
         }
         Ok((which, place))
     }
 
     #[cold]
-    fn reserve_pages(&self, me: Member, which: BlockRef, place: Extent) -> Result<()> {
+    fn reserve_pages(
+        &self,
+        me: Member,
+        which: BlockRef,
+        place: Extent,
+        count: &dyn Fn(BlockId, u32),
+    ) -> Result<()> {
         match self.platform().reserve(place.address, place.size) {
             Ok(()) => self.lock(me)?.mark_pages(which, PAGES_THERE),
             Err(error) => {
-                self.release(me, which)?;
+                self.release_if(me, which, || {
+                    count(which.id, 0);
+                    true
+                })?;
                 Err(self.without_memory(error, place.size))
             }
         }
@@ -113,7 +122,7 @@ impl Core {
             let Some((which, place)) = self.lock(me)?.take_surplus()? else {
                 break;
             };
-            let (address, bytes) = (place.address, self.bytes(place.address));
+            let (address, bytes) = (place.address, self.bytes(place));
             // SAFETY: the block is this process's own, of a segment that
             // `take_surplus` has mapped, and nothing is in it.
             let returned = unsafe { self.platform().give_back(address, bytes, place.size) };

@@ -15,9 +15,10 @@ use crate::arena::{BlockRef, Core, Extent, Member, Offspring, Stats};
 use crate::error::{Error, Result};
 use crate::sys::fork::ForkMark;
 use crate::sys::{self, proc};
+use std::os::fd::OwnedFd;
 use std::ptr::{null_mut, NonNull};
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What an arena is made with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +55,8 @@ impl Default for Settings {
 const DETACHED: u64 = u64::MAX;
 /// No slot yet: a child for which there was none.
 const UNREGISTERED: u64 = u64::MAX - 1;
+/// A bit beside the slot: something is to be done before the next operation.
+const CHORES: u64 = 1 << 63;
 
 fn pack(me: Member) -> u64 {
     me.generation << 8 | me.slot.0 as u64
@@ -62,7 +65,7 @@ fn pack(me: Member) -> u64 {
 fn unpack(word: u64) -> Option<Member> {
     (word < UNREGISTERED).then_some(Member {
         slot: SlotId(word as u8),
-        generation: word >> 8,
+        generation: (word & !CHORES) >> 8,
     })
 }
 
@@ -149,7 +152,21 @@ pub(super) struct Inner {
     /// The process's fork number when `me` was its slot.
     fork_number: AtomicU64,
     boot: u64,
+    /// What can wait, under the family's list, which forks wait for.
+    chores: Mutex<Chores>,
     place: Place,
+}
+
+/// What is to be done before the next operation.
+#[derive(Default)]
+struct Chores {
+    /// This is a child, and some other thread of its parent's may have been in
+    /// the middle of something.
+    sweep: bool,
+    /// References that could not be dropped when their time came.
+    owed: Vec<BlockRef>,
+    /// The sign by which this process's slot lives, if its byte is not its own.
+    signs: Option<OwnedFd>,
 }
 
 impl Inner {
@@ -185,18 +202,55 @@ impl Inner {
     /// This process's part in the arena; a child without one gets it now.
     #[inline(always)]
     fn member(&self) -> Result<Member> {
-        match self.member_now() {
-            Some(me) => Ok(me),
-            None => self.register(),
+        let word = self.me.load(Ordering::Relaxed);
+        if word < CHORES && self.fork_number() == ForkMark::get().number() {
+            return Ok(Member {
+                slot: SlotId(word as u8),
+                generation: word >> 8,
+            });
         }
+        self.attend()
     }
 
+    fn chores(&self) -> MutexGuard<'_, Chores> {
+        self.chores.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does what is to be done before the next operation.
     #[cold]
-    fn register(&self) -> Result<Member> {
-        let _one = family::lock();
-        if let Some(me) = self.member_now() {
-            return Ok(me);
+    fn attend(&self) -> Result<Member> {
+        let _held = family::lock();
+        let me = match self.member_now() {
+            Some(me) => me,
+            None => self.register()?,
+        };
+        let mut chores = self.chores();
+        if chores.sweep {
+            let keeps = |id| self.counts.of(id).load(Ordering::Relaxed) > 0;
+            self.core.release_unless(me, keeps)?;
+            chores.sweep = false;
         }
+        while let Some(which) = chores.owed.last().copied() {
+            let unused = || self.counts.of(which.id).load(Ordering::Relaxed) == 0;
+            match self.core.release_if(me, which, unused) {
+                Ok(_) | Err(Error::Stale) => chores.owed.pop(),
+                Err(error) => return Err(error),
+            };
+        }
+        self.me.store(pack(me), Ordering::Relaxed);
+        Ok(me)
+    }
+
+    /// Notes a reference that could not be dropped, unless it is used again.
+    #[cold]
+    fn owe(&self, which: BlockRef) {
+        let _held = family::lock();
+        self.chores().owed.push(which);
+        self.me.fetch_or(CHORES, Ordering::Relaxed);
+    }
+
+    /// Makes a child without a part in the arena a member.
+    fn register(&self) -> Result<Member> {
         let mark = ForkMark::get();
         if self.fork_number() != mark.number() {
             // A child that was made without the C library's fork.
@@ -211,32 +265,45 @@ impl Inner {
             return Err(Error::Detached);
         }
         let me = self.core.register()?;
-        self.me.store(pack(me), Ordering::Relaxed);
+        self.me.store(pack(me) | CHORES, Ordering::Relaxed);
         Ok(me)
     }
 
-    /// Becomes, in a forked child, what was prepared for it. Returns whether
-    /// its sign of life must stay.
-    pub fn be_born(&self, offspring: Option<Offspring>, number: u64) -> bool {
+    /// Becomes, in a forked child, what was prepared for it.
+    pub fn be_born(&self, offspring: Option<Offspring>, number: u64, signs: Option<OwnedFd>) {
+        let mut chores = self.chores();
+        // Its parent's sign, should that have one, is not its own.
+        chores.signs = None;
+        chores.owed.clear();
+        chores.sweep = true;
         self.fork_number.store(number, Ordering::Relaxed);
+        if self.me.load(Ordering::Relaxed) == DETACHED {
+            return;
+        }
         let Some(Offspring::Embryo(me)) = offspring else {
             self.shared.disinherit();
             self.me.store(UNREGISTERED, Ordering::Relaxed);
-            return false;
+            return;
         };
         let claimed = self.shared.inherit(me.slot);
         self.core.be_born(me, identity(), claimed);
-        self.me.store(pack(me), Ordering::Relaxed);
-        !claimed
+        self.me.store(pack(me) | CHORES, Ordering::Relaxed);
+        if !claimed {
+            // The slot is alive by this sign alone.
+            chores.signs = signs;
+        }
     }
 
     /// Ends this process's part in the arena.
     fn leave(&self) -> Result<()> {
-        let Some(me) = self.member_now() else {
-            self.me.store(DETACHED, Ordering::Relaxed);
+        let forked = self.fork_number() != ForkMark::get().number();
+        let Some(me) = unpack(self.me.swap(DETACHED, Ordering::Relaxed)) else {
             return Ok(());
         };
-        self.me.store(DETACHED, Ordering::Relaxed);
+        if forked {
+            // The slot is the parent's.
+            return Ok(());
+        }
         if self.core.leave(me)? {
             self.remove_names();
         }
@@ -293,8 +360,8 @@ impl Arena {
             header.boot.set(boot);
         };
         let made = family::find_or_attach(shared.control_file(), |place| {
-            let core = Core::create(shared.clone(), geometry, constants)?;
-            Self::join(core, shared.clone(), boot, place)
+            let (core, me) = Core::create(shared.clone(), geometry, constants)?;
+            Self::join(core, me, shared.clone(), boot, place)
         });
         match made {
             Ok(inner) => Ok(Arena(inner)),
@@ -323,14 +390,20 @@ impl Arena {
                 lock_file: shared.lock_file(),
             };
             let core = Core::open(shared.clone(), &expected)?;
-            Self::join(core, shared, boot, place)
+            let me = core.register()?;
+            Self::join(core, me, shared, boot, place)
         })?;
         Ok(Arena(inner))
     }
 
-    fn join(core: Core, shared: Arc<Shared>, boot: u64, place: Place) -> Result<Arc<Inner>> {
+    fn join(
+        core: Core,
+        me: Member,
+        shared: Arc<Shared>,
+        boot: u64,
+        place: Place,
+    ) -> Result<Arc<Inner>> {
         let shift = core.geometry().block_shift;
-        let me = core.register()?;
         let inner = Arc::new(Inner {
             core,
             shared,
@@ -338,6 +411,7 @@ impl Arena {
             me: AtomicU64::new(pack(me)),
             fork_number: AtomicU64::new(ForkMark::get().number()),
             boot,
+            chores: Mutex::default(),
             place,
         });
         if inner.core.is_unlinked(me)? {
@@ -382,14 +456,17 @@ impl Arena {
     #[inline]
     pub fn allocate(&self, bytes: u64) -> Result<Block> {
         let me = self.0.member()?;
-        let (which, place) = self.0.core.allocate(me, bytes)?;
-        self.0.counts.of(which.id).fetch_add(1, Ordering::Relaxed);
+        let counts = &self.0.counts;
+        // Nobody else can know of the block before the lock is given back.
+        let count = |id, number| counts.of(id).store(number, Ordering::Relaxed);
+        let (which, place) = self.0.core.allocate_and(me, bytes, count)?;
         Ok(self.block(which, place))
     }
 
+    #[inline(always)]
     fn block(&self, which: BlockRef, place: Extent) -> Block {
         Block {
-            bytes: self.0.core.bytes(place.address),
+            bytes: self.0.core.bytes(place),
             which,
             size: place.size,
             arena: self.clone(),
@@ -583,12 +660,24 @@ impl Drop for Block {
                 Err(now) => seen = now,
             }
         }
-        let was_last = || count.fetch_sub(1, Ordering::AcqRel) == 1;
+        // Under the arena's lock, which whoever receives the block takes too: if
+        // the count still is 1, nobody but this reference can change it.
+        // Acquire, pairs with the release above.
+        let was_last = || match count.load(Ordering::Acquire) {
+            1 => {
+                count.store(0, Ordering::Relaxed);
+                true
+            }
+            _ => count.fetch_sub(1, Ordering::AcqRel) == 1,
+        };
         if let Some(me) = inner.member_now() {
-            // Stale: inherited without a slot of one's own, the arena keeps it
-            // pinned. Busy, corrupted: the arena drops it when this process is
-            // gone.
-            let _ = inner.core.release_if(me, self.which, was_last);
+            match inner.core.release_if(me, self.which, was_last) {
+                // Stale: inherited without a slot of one's own; the arena keeps
+                // it pinned.
+                Ok(_) | Err(Error::Stale | Error::Detached) => {}
+                Err(_) if was_last() => inner.owe(self.which),
+                Err(_) => {}
+            }
         } else {
             was_last();
         }

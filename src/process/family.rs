@@ -10,8 +10,8 @@
 
 use super::attached::Inner;
 use super::shared::Shared;
-use crate::arena::Offspring;
-use crate::error::Result;
+use crate::arena::{Member, Offspring};
+use crate::error::{Error, Result};
 use crate::sys::fork::{self, ForkMark};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
@@ -34,6 +34,8 @@ struct Relative {
 
 struct Pending {
     arena: Arc<Inner>,
+    /// This process's part in it; None if it has none to hand over.
+    me: Option<Member>,
     /// None if the arena could not be prepared.
     offspring: Option<Offspring>,
     signs: Option<OwnedFd>,
@@ -128,13 +130,22 @@ extern "C" fn before_fork() {
         .iter()
         .filter_map(|relative| relative.arena.upgrade())
         .collect();
-    family.pending = arenas.into_iter().filter_map(prepare).collect();
+    family.pending = arenas.into_iter().map(prepare).collect();
     HELD.store(Box::into_raw(Box::new(family)), Ordering::Relaxed);
 }
 
-/// Prepares one arena; None if this process is no member of it.
-fn prepare(arena: Arc<Inner>) -> Option<Pending> {
-    let me = arena.member_now()?;
+/// Prepares one arena.
+fn prepare(arena: Arc<Inner>) -> Pending {
+    let mut pending = Pending {
+        me: arena.member_now(),
+        arena,
+        offspring: None,
+        signs: None,
+    };
+    let Some(me) = pending.me else {
+        return pending;
+    };
+    let arena = &pending.arena;
     let mut signs = None;
     let mut tried = false;
     let shared = arena.shared();
@@ -146,12 +157,18 @@ fn prepare(arena: Arc<Inner>) -> Option<Pending> {
             .as_ref()
             .is_some_and(|signs| Shared::sign(signs, slot))
     };
-    let offspring = arena.core().prepare_fork(me, sign, || shared.pin()).ok();
-    Some(Pending {
-        arena,
-        offspring,
-        signs,
-    })
+    pending.offspring = match arena.core().prepare_fork(me, sign, || shared.pin()) {
+        Ok(offspring) => Some(offspring),
+        // This process has left meanwhile: there is nothing to hand over.
+        Err(Error::Detached) => None,
+        Err(_) => {
+            shared.pin();
+            arena.core().freeze();
+            None
+        }
+    };
+    pending.signs = signs;
+    pending
 }
 
 /// Ends the hold of the list and hands out what was prepared.
@@ -172,8 +189,9 @@ fn resume(work: impl Fn(&mut Pending)) {
 
 extern "C" fn after_fork_in_parent() {
     resume(|pending| {
-        let me = pending.arena.member_now();
-        if let (Some(_), Some(me)) = (pending.offspring, me) {
+        // While the list is held: no later fork shall inherit these signs.
+        drop(pending.signs.take());
+        if let (Some(_), Some(me)) = (pending.offspring, pending.me) {
             pending.arena.core().finish_fork(me);
         }
     });
@@ -189,11 +207,8 @@ extern "C" fn after_fork_in_child() {
             }
             renewed => renewed,
         };
-        let signs = pending.signs.take();
-        let keeps = pending.arena.be_born(pending.offspring, number);
-        if keeps {
-            // The slot is alive by this sign alone.
-            std::mem::forget(signs);
-        }
+        pending
+            .arena
+            .be_born(pending.offspring, number, pending.signs.take());
     });
 }

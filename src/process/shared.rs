@@ -1,7 +1,7 @@
 //! The arena's platform: segments in shared memory, byte locks, liveness.
 
 use super::descriptor::{Descriptor, READ_WRITE};
-use crate::arena::format::{Address, SlotId, SlotRow, LONGEST, PAGE, SLOTS};
+use crate::arena::format::{Address, SlotId, SlotRow, LONGEST, PAGE, SEGMENTS, SLOTS};
 use crate::arena::handle::Name;
 use crate::arena::platform::{Identity, Platform};
 use crate::arena::word::U32;
@@ -11,12 +11,14 @@ use crate::sys::{self, futex, locks, map, proc, shm};
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// Whose lock is a sign that a family holds pinned blocks.
 const PIN_BYTE: u64 = SLOTS as u64;
+/// Whose lock a process has while it removes the names.
+const REMOVAL_BYTE: u64 = PIN_BYTE + 1;
 /// How long a sleep on the lock lasts at most.
 const SLEEP: Duration = Duration::from_millis(2);
 /// O_CREAT | O_EXCL, the same on every Linux that Rust runs on but MIPS.
@@ -31,15 +33,34 @@ pub(super) struct Shared {
     lock: Descriptor,
     /// The slot whose byte this process holds; -1 if none.
     claimed: AtomicI32,
-    mappings: Mutex<Vec<(usize, NonNull<u8>, usize)>>,
+    /// Whether this family's pins are marked by our description.
+    pinned: AtomicBool,
+    segments: Box<[OnceLock<Segment>]>,
     patience: AtomicU64,
 }
 
-// SAFETY: the pointers are to mappings of this process, which any thread may
-// reach; the list of them is under a mutex.
-unsafe impl Send for Shared {}
+/// A segment that this process has mapped. They are set while the arena is
+/// being attached, or under its lock, which a fork waits for.
+struct Segment {
+    base: NonNull<u8>,
+    size: usize,
+    /// None for the control segment, which has its own.
+    file: Option<Descriptor>,
+}
+
+// SAFETY: the pointer is to a mapping of this process, which any thread may
+// reach.
+unsafe impl Send for Segment {}
 // SAFETY: as above.
-unsafe impl Sync for Shared {}
+unsafe impl Sync for Segment {}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `map`; dropped with the platform, when the arena
+        // over it is gone, and with it whoever could refer to the mapping.
+        let _ = unsafe { map::unmap(self.base, self.size) };
+    }
+}
 
 /// The object of an arena's segment.
 fn segment_name(name: Name, number: usize) -> CString {
@@ -136,7 +157,8 @@ impl Shared {
             control: Descriptor::new(&segment_name(name, 0), control)?,
             lock: Descriptor::new(&lock_name(name), lock)?,
             claimed: AtomicI32::new(-1),
-            mappings: Mutex::new(Vec::new()),
+            pinned: AtomicBool::new(false),
+            segments: (0..SEGMENTS).map(|_| OnceLock::new()).collect(),
             patience: AtomicU64::new(30_000),
         })
     }
@@ -167,7 +189,11 @@ impl Shared {
     }
 
     fn control(&self) -> Result<BorrowedFd<'_>> {
-        self.control.lend(|_| ())
+        self.control.lend(|fd| {
+            if self.pinned.load(Ordering::Relaxed) {
+                let _ = locks::try_for_description(fd, PIN_BYTE, true);
+            }
+        })
     }
 
     /// The lock file; a process whose descriptor was closed has lost its byte,
@@ -215,6 +241,7 @@ impl Shared {
     /// Marks this process and its children as holding pinned blocks, for as
     /// long as one of them has the control segment open.
     pub fn pin(&self) {
+        self.pinned.store(true, Ordering::Relaxed);
         if let Ok(fd) = self.control() {
             // Shared locks do not exclude each other, and the arena's lock is
             // held: it cannot fail but for want of kernel memory.
@@ -222,8 +249,27 @@ impl Shared {
         }
     }
 
-    /// Removes the names of the segments `numbers`, then of the rest.
+    /// Removes the names of the segments `numbers`, then of the rest, the lock
+    /// file's last.
+    ///
+    /// While the lock file is there nobody can make another arena of the same
+    /// name. One process removes at a time: so whatever has the names then, has
+    /// them of this arena.
     pub fn unlink(&self, numbers: impl Iterator<Item = usize>) {
+        let Ok(lock) = self.lock_fd() else {
+            return;
+        };
+        if locks::try_for_process(lock, REMOVAL_BYTE) != Ok(true) {
+            return;
+        }
+        let found = shm::facts_of(&lock_name(self.name));
+        if found.is_ok_and(|found| [found.inode, found.device] == self.lock_file()) {
+            self.remove_names(numbers);
+        }
+        let _ = locks::release_for_process(lock, REMOVAL_BYTE);
+    }
+
+    fn remove_names(&self, numbers: impl Iterator<Item = usize>) {
         for number in numbers {
             let _ = shm::unlink(&segment_name(self.name, number));
         }
@@ -263,7 +309,8 @@ fn lives(row: &SlotRow) -> bool {
     let pid = row.pid.get();
     match proc::status(pid) {
         Ok(Some(status)) => {
-            let other = status.started != row.started.get();
+            let started = row.started.get();
+            let other = started != 0 && status.started != started;
             let known = status.stack != 0 && row.stack.get() != 0;
             // Another program runs in it: what it had attached is gone.
             let executed = known && status.stack != row.stack.get();
@@ -279,19 +326,23 @@ fn lives(row: &SlotRow) -> bool {
 // page-aligned, zero when made; they are unmapped when `Shared` is dropped.
 unsafe impl Platform for Shared {
     fn map(&self, number: usize, size: u64) -> Result<NonNull<u8>> {
-        let mut mappings = self.mappings.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some((_, base, _)) = mappings.iter().find(|(n, _, _)| *n == number) {
-            return Ok(*base);
+        let place = self.segments.get(number).ok_or(Error::Corrupted {
+            why: "the number of a segment",
+        })?;
+        if let Some(segment) = place.get() {
+            return Ok(segment.base);
         }
-        let base = match number {
-            0 => Self::map_fd(self.control()?, size)?,
+        let (base, file) = match number {
+            0 => (Self::map_fd(self.control()?, size)?, None),
             _ => {
-                let fd = shm::open(&segment_name(self.name, number), READ_WRITE, 0)?;
-                Self::map_fd(fd.as_fd(), size)?
+                let name = segment_name(self.name, number);
+                let fd = shm::open(&name, READ_WRITE, 0)?;
+                let base = Self::map_fd(fd.as_fd(), size)?;
+                (base, Some(Descriptor::new(&name, fd)?))
             }
         };
-        mappings.push((number, base, size as usize));
-        Ok(base)
+        let size = size as usize;
+        Ok(place.get_or_init(|| Segment { base, size, file }).base)
     }
 
     fn create(&self, number: usize, size: u64, fill: &dyn Fn(NonNull<u8>)) -> Result<()> {
@@ -325,13 +376,10 @@ unsafe impl Platform for Shared {
     }
 
     fn reserve(&self, address: Address, size: u64) -> Result<()> {
-        let opened;
-        let fd = match address.segment() {
-            0 => self.control()?,
-            number => {
-                opened = shm::open(&segment_name(self.name, number), READ_WRITE, 0)?;
-                opened.as_fd()
-            }
+        let segment = self.segments.get(address.segment()).and_then(OnceLock::get);
+        let fd = match segment.and_then(|segment| segment.file.as_ref()) {
+            Some(file) => file.lend(|_| ())?,
+            None => self.control()?,
         };
         let mut reservation = Reservation::of(address.offset(), size);
         while !patiently(|| reservation.step(fd))? {}
@@ -416,16 +464,5 @@ unsafe impl Platform for Shared {
     fn is_pinned(&self) -> bool {
         let locked = self.control().and_then(|fd| locks::is_locked(fd, PIN_BYTE));
         locked != Ok(false)
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        let mappings = std::mem::take(self.mappings.get_mut().unwrap_or_else(|e| e.into_inner()));
-        for (_, base, size) in mappings {
-            // SAFETY: mapped by `map`; the arena over this platform is gone,
-            // and with it whoever could refer to the mapping.
-            let _ = unsafe { map::unmap(base, size) };
-        }
     }
 }

@@ -46,7 +46,20 @@ pub fn now() -> u64 {
 
 /// The inode of the namespace in which this process has its number: `stat(2)`
 /// of `/proc/self/ns/pid`.
+///
+/// # Errors
+/// ENOENT if the `/proc` that is mounted is another namespace's, so that it
+/// tells nothing of the numbers known here.
 pub fn namespace() -> Result<u64> {
+    let mut buffer = [0; 32];
+    let text = read_file(c"/proc/self/stat", &mut buffer)?;
+    let digits = text.split(|byte| *byte == b' ').next().unwrap_or(b"");
+    let number = std::str::from_utf8(digits)
+        .ok()
+        .and_then(|text| text.parse().ok());
+    if number != Some(pid()) {
+        return Err(failed("stat")(nix::errno::Errno::ENOENT));
+    }
     let mut status = MaybeUninit::<libc::stat>::uninit();
     let path = c"/proc/self/ns/pid";
     // SAFETY: a C string, and a struct that the call writes if it succeeds.

@@ -5,8 +5,9 @@ use crate::error::Result;
 use nix::fcntl::OFlag;
 use nix::sys::mman;
 use nix::sys::stat::Mode;
-use std::ffi::{c_int, CStr};
+use std::ffi::{c_int, CStr, OsStr};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 
 /// Opens the shared memory object `name`: `shm_open(3)`.
 ///
@@ -43,13 +44,33 @@ pub struct Facts {
 /// Asks about an open file: `fstat(2)`.
 pub fn facts(fd: BorrowedFd<'_>) -> Result<Facts> {
     let status = nix::sys::stat::fstat(fd).map_err(failed("fstat"))?;
-    Ok(Facts {
-        inode: status.st_ino as u64,
-        device: status.st_dev as u64,
-        size: status.st_size as u64,
-        uid: status.st_uid,
-        permissions: status.st_mode as u32 & 0o777,
-    })
+    Ok(Facts::of(&status))
+}
+
+impl Facts {
+    fn of(status: &libc::stat) -> Self {
+        Facts {
+            inode: status.st_ino as u64,
+            device: status.st_dev as u64,
+            size: status.st_size as u64,
+            uid: status.st_uid,
+            permissions: status.st_mode as u32 & 0o777,
+        }
+    }
+}
+
+/// Asks about the shared memory object `name` without opening it: `stat(2)`,
+/// where glibc and musl keep them, see `shm_overview(7)`.
+#[cfg(target_os = "linux")]
+pub fn facts_of(name: &CStr) -> Result<Facts> {
+    let mut path = std::path::PathBuf::from("/dev/shm");
+    path.push(
+        OsStr::from_bytes(name.to_bytes())
+            .to_string_lossy()
+            .trim_start_matches('/'),
+    );
+    let status = nix::sys::stat::stat(&path).map_err(failed("stat"))?;
+    Ok(Facts::of(&status))
 }
 
 /// Opens once more the file that `fd` is of, with a description of its own:

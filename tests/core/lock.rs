@@ -20,12 +20,10 @@ impl Word for ModelWord {
     }
 
     fn exchange(&self, old: u32, new: u32) -> bool {
-        let exchanged = self.0.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst);
+        let exchanged = self
+            .0
+            .compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst);
         exchanged.is_ok()
-    }
-
-    fn swap(&self, new: u32) -> u32 {
-        self.0.swap(new, Ordering::SeqCst)
     }
 }
 
@@ -74,7 +72,7 @@ impl Model {
             return;
         }
         self.inside.fetch_sub(1, Ordering::SeqCst);
-        release(&self.word, self);
+        release(&self.word, me, self);
     }
 }
 

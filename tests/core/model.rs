@@ -31,7 +31,7 @@ pub fn geometry() -> Geometry {
     geometry
 }
 
-pub fn create(world: &World, budget: u64) -> Core {
+pub fn create(world: &World, budget: u64) -> (Core, Member) {
     Core::create(world.process(0), geometry(), |header: &Header| {
         header.uuid[0].set(7);
         header.grace.set(GRACE);
@@ -135,8 +135,7 @@ fn step() -> impl Strategy<Value = Step> {
 impl Model {
     fn new(room: u64, budget: u64) -> Self {
         let world = World::new(room);
-        let core = create(&world, budget);
-        let me = core.register().unwrap();
+        let (core, me) = create(&world, budget);
         Model {
             world,
             now: 0,
@@ -317,6 +316,8 @@ impl Model {
                 if self.processes.len() == 1 {
                     return;
                 }
+                // Who leaves buries the dead first.
+                self.reaped();
                 let process = self.processes.remove(self.who(p));
                 process.core.leave(process.me).unwrap();
                 for key in self.blocks.keys().copied().collect::<Vec<_>>() {
@@ -401,7 +402,7 @@ impl Model {
     /// Writes into a block what tells it from all others.
     fn stamp(&self, p: usize, which: BlockRef, place: Extent) {
         let value = which.generation << 32 | which.id.0 as u64;
-        let bytes = self.processes[p].core.bytes(place.address).cast::<u64>();
+        let bytes = self.processes[p].core.bytes(place).cast::<u64>();
         // SAFETY: the block is at least 64 bytes, aligned, and ours.
         unsafe { bytes.write(value) };
         // SAFETY: as above, its last eight bytes.
@@ -411,10 +412,7 @@ impl Model {
     fn verify(&self, p: usize, which: BlockRef) {
         let block = &self.blocks[&(which.id.0, which.generation)];
         let value = which.generation << 32 | which.id.0 as u64;
-        let bytes = self.processes[p]
-            .core
-            .bytes(block.place.address)
-            .cast::<u64>();
+        let bytes = self.processes[p].core.bytes(block.place).cast::<u64>();
         // SAFETY: the block is held by process `p`.
         assert_eq!(unsafe { bytes.read() }, value);
         // SAFETY: as above, its last eight bytes.

@@ -28,7 +28,9 @@ pub const TESTS: &[Test] = &[
     ("a_child_without_handlers", |_| stray_child()),
     ("a_stopped_owner", |_| stopped_owner()),
     ("signals_at_1_khz", |_| signals()),
-    ("a_process_that_closed_its_descriptors", |_| closed_descriptors()),
+    ("a_process_that_closed_its_descriptors", |_| {
+        closed_descriptors()
+    }),
     ("a_process_that_executed_another_program", |_| executed()),
     ("two_namespaces_of_pids", |_| two_namespaces()),
     ("returned_pages_come_back", |_| returned_pages()),
@@ -71,15 +73,36 @@ fn names_come_and_go() {
     // Who has it goes on, but it cannot grow.
     drop(test.allocate(100).unwrap());
     let full = test.allocate(100 << 20).err().unwrap();
-    assert!(matches!(full, Error::Full { what: Exhausted::Space, .. }), "{full:?}");
+    assert!(
+        matches!(
+            full,
+            Error::Full {
+                what: Exhausted::Space,
+                ..
+            }
+        ),
+        "{full:?}"
+    );
     assert_empty(&test.arena);
     for settings in [
-        Settings { size: 1000, ..small() },
-        Settings { block_shift: 3, ..small() },
-        Settings { ticket_shift: 40, ..small() },
+        Settings {
+            size: 1000,
+            ..small()
+        },
+        Settings {
+            block_shift: 3,
+            ..small()
+        },
+        Settings {
+            ticket_shift: 40,
+            ..small()
+        },
     ] {
         let name = next_name();
-        assert!(matches!(Arena::create(name, settings), Err(Error::Invalid { .. })));
+        assert!(matches!(
+            Arena::create(name, settings),
+            Err(Error::Invalid { .. })
+        ));
         assert_eq!(objects(name).len(), 0);
     }
 }
@@ -125,7 +148,14 @@ fn attached_once() {
     let block = test.allocate(100).unwrap();
     let received = again.receive(&test.send(&block).unwrap()).unwrap();
     assert_eq!(received.bytes(), block.bytes());
-    assert_eq!(snapshot(&test.arena).slots.iter().filter(|slot| slot.0 != 0).count(), 1);
+    assert_eq!(
+        snapshot(&test.arena)
+            .slots
+            .iter()
+            .filter(|slot| slot.0 != 0)
+            .count(),
+        1
+    );
     // The second reference counts; so does a clone.
     drop(block);
     let clone = received.clone();
@@ -148,7 +178,11 @@ fn attach_changed(change: impl FnOnce(&std::fs::File)) -> Error {
     let test = TestArena::new(small());
     let name = test.name();
     let path = format!("/dev/shm/{}", name.as_str());
-    let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .unwrap();
     change(&file);
     let result = fork(|| {
         // A process that has it is not asked; a new one is.
@@ -182,7 +216,9 @@ pub fn attach_and_tell(name: &str) -> i32 {
 
 fn no_arena() {
     let foreign = Error::Foreign { why: "" };
-    let at = |offset: usize| move |file: &std::fs::File| file.write_all_at(&[0xee], offset as u64).unwrap();
+    let at = |offset: usize| {
+        move |file: &std::fs::File| file.write_all_at(&[0xee], offset as u64).unwrap()
+    };
     for offset in [
         std::mem::offset_of!(Header, magic),
         std::mem::offset_of!(Header, version),
@@ -198,7 +234,8 @@ fn no_arena() {
     }
     let mode = |file: &std::fs::File| {
         use std::os::unix::fs::PermissionsExt;
-        file.set_permissions(std::fs::Permissions::from_mode(0o644)).unwrap()
+        file.set_permissions(std::fs::Permissions::from_mode(0o644))
+            .unwrap()
     };
     assert_eq!(attach_changed(mode), foreign);
     // Longer: it cannot be what was made. (Shorter would be a SIGBUS for who
@@ -269,8 +306,15 @@ fn in_a_small_tmpfs(size: u64, work: impl FnOnce()) {
 
 fn small_tmpfs() {
     in_a_small_tmpfs(1 << 20, || {
-        let full = Arena::create(next_name(), Settings::default()).err().unwrap();
-        let Error::Full { what: Exhausted::Space, asked, .. } = full else {
+        let full = Arena::create(next_name(), Settings::default())
+            .err()
+            .unwrap();
+        let Error::Full {
+            what: Exhausted::Space,
+            asked,
+            ..
+        } = full
+        else {
             panic!("{full:?}")
         };
         assert_eq!(asked, Settings::default().size);
@@ -291,7 +335,16 @@ fn small_tmpfs() {
                 Err(error) => break error,
             }
         };
-        assert!(matches!(full, Error::Full { what: Exhausted::Space, .. }), "{full:?}");
+        assert!(
+            matches!(
+                full,
+                Error::Full {
+                    what: Exhausted::Space,
+                    ..
+                }
+            ),
+            "{full:?}"
+        );
         assert!(blocks.len() > 10, "{}", blocks.len());
         // It stays full, and each failure leaves everything as it was.
         let before = snapshot(&test.arena);
@@ -322,7 +375,16 @@ fn all_rows_taken() {
             Err(error) => break error,
         }
     };
-    assert!(matches!(full, Error::Full { what: Exhausted::Blocks, .. }), "{full:?}");
+    assert!(
+        matches!(
+            full,
+            Error::Full {
+                what: Exhausted::Blocks,
+                ..
+            }
+        ),
+        "{full:?}"
+    );
     // 4096 chunks of 16 rows: chunks lie in blocks too, and a few are kept.
     assert!(blocks.len() > 4095 * 15, "{}", blocks.len());
     assert_eq!(snapshot(&test.arena).live().count(), blocks.len());
@@ -336,7 +398,16 @@ fn all_rows_taken() {
             Err(error) => break error,
         }
     };
-    assert!(matches!(full, Error::Full { what: Exhausted::Tickets, .. }), "{full:?}");
+    assert!(
+        matches!(
+            full,
+            Error::Full {
+                what: Exhausted::Tickets,
+                ..
+            }
+        ),
+        "{full:?}"
+    );
     assert_eq!(handles.len(), 4096 * 16);
     assert!(test.cancel(&handles[5]).unwrap());
     test.send(&blocks[0]).unwrap();
@@ -370,7 +441,13 @@ fn all_slots_taken() {
     .succeed();
     // A child has no slot, and still what it inherited.
     let mut pinned = fork(|| {
-        assert!(matches!(test.allocate(1), Err(Error::Full { what: Exhausted::Slots, .. })));
+        assert!(matches!(
+            test.allocate(1),
+            Err(Error::Full {
+                what: Exhausted::Slots,
+                ..
+            })
+        ));
         stop();
         // SAFETY: the block was inherited.
         assert_eq!(unsafe { block.bytes().read() }, 0x5a);
@@ -405,10 +482,19 @@ fn all_slots_taken() {
 
 /// Runs `work` with no more descriptors to be had.
 fn without_descriptors<T>(work: impl FnOnce() -> T) -> T {
-    let mut before = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let mut before = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
     // SAFETY: the struct is lent to the call.
-    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut before) }, 0);
-    let none = libc::rlimit { rlim_cur: 0, ..before };
+    assert_eq!(
+        unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut before) },
+        0
+    );
+    let none = libc::rlimit {
+        rlim_cur: 0,
+        ..before
+    };
     // SAFETY: as above.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &none) }, 0);
     let result = work();
@@ -456,7 +542,10 @@ fn no_descriptor_left() {
     let child = without_descriptors(|| {
         fork(|| {
             // SAFETY: raises what this child may open again.
-            let most = libc::rlimit { rlim_cur: 1000, rlim_max: 1000 };
+            let most = libc::rlimit {
+                rlim_cur: 1000,
+                rlim_max: 1000,
+            };
             unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &most) };
             // A slot of its own, now that there are descriptors.
             drop(test.allocate(100).unwrap());
@@ -606,7 +695,10 @@ fn fork_beside_threads() {
         drop(block);
         let mine = test.member().unwrap().slot;
         test.reap().unwrap();
-        let held = snapshot(&test.arena).live().filter(|b| b.holders.contains(mine)).count();
+        let held = snapshot(&test.arena)
+            .live()
+            .filter(|b| b.holders.contains(mine))
+            .count();
         assert_eq!(held, 0);
         0
     })
@@ -663,7 +755,9 @@ fn stopped_owner() {
     child.wait_for_stop();
     let start = Instant::now();
     let busy = test.allocate(100).err().unwrap();
-    let Error::Busy { pid, .. } = busy else { panic!("{busy:?}") };
+    let Error::Busy { pid, .. } = busy else {
+        panic!("{busy:?}")
+    };
     assert_eq!(pid as i32, child.pid);
     assert!(start.elapsed() >= Duration::from_millis(290));
     assert!(busy.to_string().contains(&child.pid.to_string()));
@@ -683,9 +777,18 @@ fn signals() {
         let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
         action.sa_sigaction = nothing as extern "C" fn(i32) as usize;
         // SAFETY: no SA_RESTART: calls are interrupted.
-        assert_eq!(unsafe { libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut()) }, 0);
-        let tick = libc::timeval { tv_sec: 0, tv_usec: 1000 };
-        let timer = libc::itimerval { it_interval: tick, it_value: tick };
+        assert_eq!(
+            unsafe { libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut()) },
+            0
+        );
+        let tick = libc::timeval {
+            tv_sec: 0,
+            tv_usec: 1000,
+        };
+        let timer = libc::itimerval {
+            it_interval: tick,
+            it_value: tick,
+        };
         // SAFETY: the struct is lent to the call.
         let set = unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) };
         assert_eq!(set, 0);
@@ -719,7 +822,9 @@ fn closed_descriptors() {
             unsafe { libc::close(fd) };
         }
         // And others take their numbers.
-        let files: Vec<_> = (0..20).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
+        let files: Vec<_> = (0..20)
+            .map(|_| std::fs::File::open("/dev/null").unwrap())
+            .collect();
         stop();
         // SAFETY: held by this process.
         unsafe { block.bytes().write(9) };
@@ -766,7 +871,9 @@ fn executed() {
         exec()
     });
     // The process lives, its part in the arena does not.
-    until("the block of the child", || test.stats().unwrap().blocks == 2);
+    until("the block of the child", || {
+        test.stats().unwrap().blocks == 2
+    });
     until("the reference of a process that executed", || {
         test.reap().unwrap();
         snapshot(&test.arena).live().count() == 1
@@ -776,10 +883,14 @@ fn executed() {
     assert_eq!(unsafe { libc::kill(child.pid, 0) }, 0);
     // With the lock in its hands, too.
     let other = fork(|| {
-        test.core().prepare_fork(test.member().unwrap(), |_| false, || ()).unwrap();
+        test.core()
+            .prepare_fork(test.member().unwrap(), |_| false, || ())
+            .unwrap();
         exec()
     });
-    until("the lock of a process that executed", || test.core().header().owner.get() != 0);
+    until("the lock of a process that executed", || {
+        test.core().header().owner.get() != 0
+    });
     drop(test.allocate(100).unwrap());
     assert_eq!(test.stats().unwrap().recoveries, 1);
     other.kill();

@@ -317,7 +317,10 @@ const OPERATIONS: &[Operation] = &[
             std::mem::forget(arena.allocate(64).unwrap());
         },
         // The new chunk while it is its maker's.
-        passing: &[("block 5 life 0", "at Address(78848), 3072 bytes, held by [1]")],
+        passing: &[(
+            "block 5 life 0",
+            "at Address(78848), 3072 bytes, held by [1]",
+        )],
         sample: 250,
         ..SIMPLE
     },
@@ -332,7 +335,10 @@ const OPERATIONS: &[Operation] = &[
             arena.send(&given.blocks[0]).unwrap();
         },
         // The new chunk while it is its maker's.
-        passing: &[("block 1 life 1", "at Address(74752), 1024 bytes, held by [1]")],
+        passing: &[(
+            "block 1 life 1",
+            "at Address(74752), 1024 bytes, held by [1]",
+        )],
         sample: 250,
         ..SIMPLE
     },
@@ -349,7 +355,10 @@ const OPERATIONS: &[Operation] = &[
             drop(block);
         },
         // All that is free, while its pages are given back.
-        passing: &[("block 5 life 2", "at Address(78848), 445440 bytes, held by [1]")],
+        passing: &[(
+            "block 5 life 2",
+            "at Address(78848), 445440 bytes, held by [1]",
+        )],
         sample: 150,
         ..SIMPLE
     },

@@ -154,7 +154,11 @@ impl Worker<'_> {
         if self.blocks.len() >= 60 {
             return;
         }
-        self.doing(if size > 100_000 { Doing::Growing } else { Doing::Other });
+        self.doing(if size > 100_000 {
+            Doing::Growing
+        } else {
+            Doing::Other
+        });
         match self.arena.allocate(size) {
             Ok(block) => {
                 stamp(&block);
@@ -313,7 +317,10 @@ fn wait_for_orphans(all: bool) {
         }
         let killed = libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGKILL;
         let ended = libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0;
-        assert!(killed || ended, "a child of a worker ended with {status:#x}");
+        assert!(
+            killed || ended,
+            "a child of a worker ended with {status:#x}"
+        );
     }
 }
 
@@ -361,7 +368,10 @@ fn one_arena(random: &mut Random, board: &'static Board, deaths: &mut Deaths) ->
         arena.reap().unwrap();
         // What those who left in peace had sent is the arena's.
         let snapshot = snapshot(arena);
-        if snapshot.open().all(|ticket| ticket.keeper == Ok(Keeper::Arena)) {
+        if snapshot
+            .open()
+            .all(|ticket| ticket.keeper == Ok(Keeper::Arena))
+        {
             break;
         }
         assert!(Instant::now() < end, "left: {:?}", snapshot.open().next());
@@ -393,7 +403,10 @@ fn wait_for_dead_children(workers: &[Option<Child>]) {
         unsafe { libc::waitpid(pid, &mut status, 0) };
         let killed = libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGKILL;
         let ended = libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0;
-        assert!(killed || ended, "a child of a worker ended with {status:#x}");
+        assert!(
+            killed || ended,
+            "a child of a worker ended with {status:#x}"
+        );
     }
 }
 
@@ -401,7 +414,9 @@ fn storm(full: bool) {
     // Children of dead workers become this process's.
     // SAFETY: sets an attribute of this process.
     unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) };
-    let wanted = std::env::var("SNP_KILLS").ok().map(|text| text.parse().unwrap());
+    let wanted = std::env::var("SNP_KILLS")
+        .ok()
+        .map(|text| text.parse().unwrap());
     let wanted = wanted.unwrap_or(if full { 25_000 } else { 1500 });
     let mut random = Random(seed("storm"));
     let board = board();

@@ -4,12 +4,10 @@
 //! corpus and mutations of it) and by `cargo fuzz` where there is a nightly
 //! compiler (`fuzz/`).
 
-use shared_numpy::arena::format::{
-    Expected, Geometry, Header, SlotId, MAGIC, PAGE,
-};
+use shared_numpy::arena::format::{Address, Expected, Geometry, Header, SlotId, MAGIC, PAGE};
 use shared_numpy::arena::handle::Handle;
 use shared_numpy::arena::plain::World;
-use shared_numpy::arena::{BlockRef, Core, Member, TicketRef};
+use shared_numpy::arena::{BlockRef, Core, Extent, Member, TicketRef};
 use shared_numpy::error::Error;
 use std::time::{Duration, Instant};
 
@@ -68,12 +66,11 @@ fn geometry() -> Geometry {
 
 fn arena() -> (World, Core, Member) {
     let world = World::new(1 << 22);
-    let core = Core::create(world.process(0), geometry(), |header| {
+    let (core, me) = Core::create(world.process(0), geometry(), |header| {
         header.uuid[0].set(7);
         header.budget.set(1 << 14);
     })
     .unwrap();
-    let me = core.register().unwrap();
     (world, core, me)
 }
 
@@ -122,7 +119,10 @@ pub fn metadata(bytes: &[u8]) {
 
 /// Flips bits: three bytes say where, one which. A short input does little.
 fn scribble(core: &Core, bytes: &[u8], range: std::ops::Range<usize>) {
-    let base = core.bytes(shared_numpy::arena::format::Address::new(0, 0));
+    let base = core.bytes(Extent {
+        address: Address::new(0, 0),
+        size: geometry().size,
+    });
     for change in bytes.chunks_exact(4).take(8) {
         let place = u32::from_le_bytes([change[0], change[1], change[2], 0]) as usize;
         let place = range.start + place % range.len();
@@ -192,5 +192,8 @@ fn work(world: &World, core: &Core, bytes: &[u8]) {
         core.finish_fork(me);
     }
     let _ = core.leave(me);
-    assert!(start.elapsed() < Duration::from_secs(20), "it took too long");
+    assert!(
+        start.elapsed() < Duration::from_secs(20),
+        "it took too long"
+    );
 }
