@@ -237,7 +237,11 @@ impl Inner {
                 Err(error) => return Err(error),
             };
         }
-        self.me.store(pack(me), Ordering::Relaxed);
+        // Not if another thread has left meanwhile.
+        let done = |word| (word == pack(me) | CHORES).then_some(pack(me));
+        let _ = self
+            .me
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, done);
         Ok(me)
     }
 
@@ -265,7 +269,17 @@ impl Inner {
             return Err(Error::Detached);
         }
         let me = self.core.register()?;
-        self.me.store(pack(me) | CHORES, Ordering::Relaxed);
+        let registered = self.me.compare_exchange(
+            UNREGISTERED,
+            pack(me) | CHORES,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
+        if registered.is_err() {
+            // Another thread has left meanwhile.
+            self.core.leave(me)?;
+            return Err(Error::Detached);
+        }
         Ok(me)
     }
 

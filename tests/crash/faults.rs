@@ -16,6 +16,9 @@ use std::time::{Duration, Instant};
 pub const TESTS: &[Test] = &[
     ("names_come_and_go", |_| names_come_and_go()),
     ("the_last_to_leave_removes_the_names", |_| last_leaves()),
+    ("names_are_removed_by_their_owner", |_| names_used_again()),
+    ("leaving_and_forking_in_threads", |_| leaving_in_threads()),
+    ("fork_while_the_owner_is_stopped", |_| fork_while_stopped()),
     ("an_arena_is_attached_once", |_| attached_once()),
     ("what_is_no_arena_is_refused", |_| no_arena()),
     ("handles_of_others_are_refused", |_| foreign_handles()),
@@ -142,6 +145,135 @@ fn last_leaves() {
     assert_eq!(objects(name), Vec::<String>::new());
 }
 
+fn names_used_again() {
+    let name = next_name();
+    let old = Arena::create(name, small()).unwrap();
+    old.unlink().unwrap();
+    let new = TestArena::named(name, small());
+    let mine = objects(name);
+    // Twice: when it is asked to, and when its last member leaves.
+    old.unlink().unwrap();
+    drop(old);
+    assert_eq!(objects(name), mine);
+    assert_eq!(mine.len(), 2);
+    fork(|| {
+        // Attached anew, not found in the family.
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        child
+            .arg("--attach")
+            .arg(name.as_str())
+            .status()
+            .unwrap()
+            .code()
+            .unwrap()
+    })
+    .succeed();
+    drop(new);
+}
+
+fn leaving_in_threads() {
+    for _ in 0..30 {
+        let test = TestArena::new(small());
+        let kept = test.allocate(100).unwrap();
+        fork(|| {
+            let arena = &test.arena;
+            std::thread::scope(|scope| {
+                for _ in 0..2 {
+                    scope.spawn(|| arena.leave().unwrap());
+                    scope.spawn(|| loop {
+                        match arena.allocate(64) {
+                            Ok(block) => drop(block),
+                            Err(Error::Detached) => break,
+                            Err(error) => panic!("{error}"),
+                        }
+                    });
+                }
+                let mut child = fork(|| 0);
+                child.wait();
+            });
+            0
+        })
+        .succeed();
+        // The lock is free, and nothing is left but this process's.
+        drop(kept);
+        assert_empty(&test.arena);
+    }
+}
+
+fn fork_while_stopped() {
+    let name = next_name();
+    let settings = Settings {
+        patience: 50,
+        ..small()
+    };
+    let test = Arena::create(name, settings).unwrap();
+    let block = test.allocate(1000).unwrap();
+    // SAFETY: ours.
+    unsafe { block.bytes().write(0x77) };
+    let mut owner = fork(|| {
+        let me = test.member().unwrap();
+        let other = test.allocate(100).unwrap();
+        std::mem::forget(other);
+        test.core().prepare_fork(me, |_| false, || ()).unwrap();
+        stop();
+        test.core().finish_fork(me);
+        stop();
+        0
+    });
+    owner.wait_for_stop();
+    // The lock is not to be had; the child comes nevertheless.
+    let mut child = fork(|| {
+        stop();
+        // SAFETY: nobody may have it freed.
+        assert_eq!(unsafe { block.bytes().read() }, 0x77);
+        0
+    });
+    child.wait_for_stop();
+    owner.signal(libc::SIGCONT);
+    owner.wait_for_stop();
+    let which = block.which();
+    drop(block);
+    let others: Vec<Block> = (0..100).map(|_| test.allocate(1000).unwrap()).collect();
+    for other in &others {
+        // SAFETY: ours.
+        unsafe { other.bytes().write_bytes(0xff, 1000) };
+    }
+    assert!(others.iter().all(|other| other.which().id != which.id));
+    child.signal(libc::SIGCONT);
+    child.succeed();
+    owner.kill();
+    drop(others);
+    // The mark is the family's, and this process is of it.
+    test.reap().unwrap();
+    assert!(test.core().header().frozen.get() > 0);
+    snapshot(&test);
+    // A process that is not thaws it, once the family is gone.
+    let mut stranger = std::process::Command::new(std::env::current_exe().unwrap());
+    let mut stranger = stranger.arg("--stay").arg(name.as_str()).spawn().unwrap();
+    until("the stranger", || test.stats().unwrap().processes == 2);
+    test.leave().unwrap();
+    drop(test);
+    stranger.wait().unwrap();
+    assert_eq!(objects(name), Vec::<String>::new());
+}
+
+/// What `--stay NAME` does: it waits until it is alone, and finds nothing.
+pub fn stay_and_tell(name: &str) -> i32 {
+    let arena = attach(Name::new(name).unwrap()).unwrap();
+    until("being alone", || {
+        arena.stats().unwrap().processes == 1 || {
+            arena.reap().unwrap();
+            false
+        }
+    });
+    until("thawing", || {
+        arena.reap().unwrap();
+        arena.core().header().frozen.get() == 0
+    });
+    assert_empty(&arena);
+    0
+}
+
 fn attached_once() {
     let test = TestArena::new(small());
     let again = attach(test.name()).unwrap();
@@ -191,10 +323,7 @@ fn attach_changed(change: impl FnOnce(&std::fs::File)) -> Error {
         status.code().unwrap()
     })
     .wait();
-    // Put right what the test itself checks at its end.
-    let code = libc::WEXITSTATUS(result);
-    std::mem::forget(test.arena.clone());
-    match code {
+    match libc::WEXITSTATUS(result) {
         1 => Error::Foreign { why: "" },
         2 => Error::Corrupted { why: "" },
         code => panic!("attaching gave {code}"),
@@ -647,7 +776,12 @@ fn child_holds() {
 }
 
 fn fork_beside_threads() {
-    let test = TestArena::new(small());
+    // Pages are given back all the time, as blocks of their own.
+    let test = TestArena::new(Settings {
+        size: 1 << 20,
+        budget: 0,
+        ..small()
+    });
     // In a child, since this process shall keep its one thread.
     fork(|| {
         static STOP: AtomicBool = AtomicBool::new(false);
@@ -684,6 +818,12 @@ fn fork_beside_threads() {
                 // SAFETY: held by this process.
                 assert_eq!(unsafe { block.bytes().read() }, 42);
                 drop(test.allocate(1000).unwrap());
+                // What its parent's other threads were about to do is undone:
+                // no thread has a block as long as those that are returned.
+                let mine = test.member().unwrap().slot;
+                let all = snapshot(&test.arena);
+                let mut held = all.live().filter(|block| block.holders.contains(mine));
+                assert!(held.all(|block| block.size < 8192), "round {round}");
                 0
             })
             .succeed();

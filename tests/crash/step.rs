@@ -33,9 +33,11 @@ struct Operation {
     ways: &'static [fn(&Arena, &Given)],
     /// Objects that are on the way, and how they look.
     passing: &'static [(&'static str, &'static str)],
+    /// A process that knows nothing is the first to come after the death.
+    stranger: bool,
     /// What may be absent on the way, though it is there before and after.
     absent: &'static [&'static str],
-    /// A sample takes about this many values of k.
+    /// A sample takes about half as many values of k.
     sample: u64,
 }
 
@@ -113,6 +115,7 @@ const SIMPLE: Operation = Operation {
     child: |_, _| {},
     ways: &[],
     passing: &[],
+    stranger: false,
     absent: &[],
     sample: 0,
 };
@@ -263,6 +266,7 @@ const OPERATIONS: &[Operation] = &[
         },
         // Emptied of the dead, then this process's.
         absent: &["slot 1"],
+        stranger: true,
         sample: 60,
         ..SIMPLE
     },
@@ -513,6 +517,12 @@ fn trial(operation: &Operation, k: u64, stages: &mut Vec<Picture>) -> (bool, boo
     let ended = step(&mut child, k);
     child.kill();
     let held = arena.core().header().owner.get() != 0;
+    if operation.stranger {
+        let mut stranger = std::process::Command::new(std::env::current_exe().unwrap());
+        let status = stranger.arg("--attach").arg(arena.name().as_str()).status();
+        assert!(status.unwrap().success(), "{}, k = {k}", operation.name);
+        return (ended, held);
+    }
     let now = snapshot(arena);
     if k == 0 || k == u64::MAX {
         stages.push(picture(&now));
@@ -610,7 +620,7 @@ fn every_operation(full: bool) {
         let stride = if full {
             1
         } else {
-            (length / operation.sample).max(1)
+            (2 * length / operation.sample).max(1)
         };
         // A sample starts elsewhere each time, so that many runs see all.
         let first = match full {
