@@ -53,6 +53,7 @@ pub struct Snapshot {
     condition: u32,
     pinned: bool,
     frozen: bool,
+    slot_rows: u32,
     geometry: Geometry,
     /// Of each slot: its state and generation.
     pub slots: Vec<(u8, u64)>,
@@ -222,6 +223,7 @@ impl Core {
             condition: header.condition.get(),
             pinned: header.pinned.get() != 0,
             frozen: header.frozen.get() != 0,
+            slot_rows: header.slot_rows.read(),
             geometry,
             slots: header
                 .slots
@@ -389,6 +391,10 @@ impl Snapshot {
         self.check_bins(&mut wrong);
         self.check_tables(&mut wrong);
         self.check_segments(&mut wrong);
+        let beyond = self.slots.iter().skip(self.slot_rows as usize);
+        if beyond.into_iter().any(|slot| slot.0 != EMPTY) {
+            wrong.push("a slot is used beyond those that are known".to_string());
+        }
         wrong
     }
 

@@ -33,6 +33,8 @@
 //! 220  T          segment rows u32       lock; rows below it were used once
 //! 224  T          frozen       u32       a forking process, without the lock; reset
 //!                                       by compare and exchange under it
+//! 228  T          slot rows    u32       whoever uses a slot first, before, by
+//!                                       compare and exchange; never falls
 //! 256     C       space index            lock; see `IndexCache`
 //! 3072            counters     24 x u64  lock, though nothing depends on them
 //! 4096 T          segments     1024 x 16 lock; the row of segment n
@@ -467,7 +469,9 @@ pub struct Header {
     pub segment_rows: U32,
     /// Not 0: no block is freed, for children that could be handed nothing.
     pub frozen: U32,
-    rest_of_truth: [U32; 7],
+    /// The first slot that was never used.
+    pub slot_rows: U32,
+    rest_of_truth: [U32; 6],
     /// The cache.
     pub index: IndexCache,
     rest_of_index: [U64; 7],
@@ -509,7 +513,7 @@ const _: () = {
     assert!(offset_of!(Header, boot) == 96);
     assert!(offset_of!(Header, owner) == 128);
     assert!(offset_of!(Header, condition) == 192);
-    assert!(offset_of!(Header, segment_rows) == 220);
+    assert!(offset_of!(Header, slot_rows) == 228);
     assert!(offset_of!(Header, index) == 256);
     assert!(offset_of!(Header, counters) == 3072);
     assert!(offset_of!(Header, segments) == 4096);
@@ -626,6 +630,24 @@ pub struct Expected {
 }
 
 impl Header {
+    /// The slots that may be somebody's.
+    pub fn known_slots(&self) -> impl Iterator<Item = (SlotId, &SlotRow)> {
+        let count = self.slot_rows.read() as usize;
+        let rows = self.slots.iter().enumerate().take(count);
+        rows.map(|(number, row)| (SlotId(number as u8), row))
+    }
+
+    /// Says that `slot` is about to be used.
+    pub fn know_slot(&self, slot: SlotId) {
+        let mut seen = self.slot_rows.read();
+        while seen <= slot.0 as u32 {
+            match self.slot_rows.swap_if(seen, slot.0 as u32 + 1) {
+                Ok(_) => return,
+                Err(now) => seen = now,
+            }
+        }
+    }
+
     /// The segments that there may be, by number.
     pub fn known_segments(&self) -> impl Iterator<Item = (usize, &SegmentRow)> {
         let count = self.segment_rows.get() as usize;

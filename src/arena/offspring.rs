@@ -41,6 +41,7 @@ impl Locked<'_> {
             if !sign(slot) {
                 continue;
             }
+            self.header.know_slot(slot);
             let generation = generation_of(empty) + 1;
             let embryo = state_word(generation, EMBRYO);
             if row.state.swap_if(empty, embryo).is_ok() {

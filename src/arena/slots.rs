@@ -20,7 +20,7 @@ impl Locked<'_> {
     /// The slots of processes that are over.
     fn dead(&self) -> SlotSet {
         let mut dead = SlotSet::default();
-        for slot in (0..SLOTS).map(|slot| SlotId(slot as u8)) {
+        for (slot, _) in self.header.known_slots() {
             if slot != self.me.slot && self.core.is_over(slot) {
                 dead.insert(slot);
             }
@@ -171,12 +171,11 @@ impl Locked<'_> {
 
     /// Whether no process is a member, as far as can be seen.
     fn is_deserted(&self) -> bool {
-        let mut slots = (0..SLOTS).map(|slot| SlotId(slot as u8));
         let pinned = self.header.pinned.get() | self.header.frozen.read() != 0
             && self.core.platform().is_pinned();
         !pinned
-            && slots.all(|slot| {
-                let empty = state_of(self.slot(slot).state.read()) == EMPTY;
+            && self.header.known_slots().all(|(slot, row)| {
+                let empty = state_of(row.state.read()) == EMPTY;
                 empty || (slot != self.me.slot && self.core.is_over(slot))
             })
     }
@@ -232,6 +231,7 @@ impl Core {
             return None;
         }
         self.sign(slot);
+        self.header().know_slot(slot);
         let generation = generation_of(seen) + 1;
         let alive = state_word(generation, ALIVE);
         row.state.swap_if(seen, alive).ok()?;

@@ -100,8 +100,9 @@ impl Locked<'_> {
                 stats.segment_bytes += self.segment_size(number);
             }
         }
-        let slots = self.header.slots.iter();
-        stats.processes = slots.filter(|s| state_of(s.state.read()) != EMPTY).count() as u64;
+        let slots = self.header.known_slots();
+        let used = slots.filter(|(_, row)| state_of(row.state.read()) != EMPTY);
+        stats.processes = used.count() as u64;
         Ok(stats)
     }
 }

@@ -98,8 +98,8 @@ word!(U32, AtomicU32, u32, "32 bits of shared memory.");
 word!(U64, AtomicU64, u64, "64 bits of shared memory.");
 
 impl U32 {
-    /// Where the word is, for the futex calls.
-    pub fn as_ptr(&self) -> *const u32 {
-        self.0.as_ptr()
+    /// The word itself, to sleep on.
+    pub fn as_atomic(&self) -> &AtomicU32 {
+        &self.0
     }
 }

@@ -410,11 +410,11 @@ unsafe impl Platform for Shared {
 
     fn sleep(&self, word: &U32, expected: u32) {
         // Interrupted, woken, too late: the caller looks again.
-        let _ = futex::wait(word.as_ptr(), expected, SLEEP);
+        let _ = futex::wait(word.as_atomic(), expected, SLEEP);
     }
 
     fn wake(&self, word: &U32) {
-        let _ = futex::wake(word.as_ptr(), 1);
+        let _ = futex::wake(word.as_atomic(), 1);
     }
 
     fn patience(&self) -> u64 {

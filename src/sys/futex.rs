@@ -2,13 +2,14 @@
 
 use super::{failed, last};
 use crate::error::Result;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
-/// Sleeps while the word at `word` holds `expected`: `futex(2)`, FUTEX_WAIT.
+/// Sleeps while `word` holds `expected`: `futex(2)`, FUTEX_WAIT.
 ///
 /// # Errors
 /// EAGAIN if it does not, ETIMEDOUT, EINTR.
-pub fn wait(word: *const u32, expected: u32, timeout: Duration) -> Result<()> {
+pub fn wait(word: &AtomicU32, expected: u32, timeout: Duration) -> Result<()> {
     let timeout = libc::timespec {
         tv_sec: timeout.as_secs() as libc::time_t,
         tv_nsec: timeout.subsec_nanos() as libc::c_long,
@@ -18,7 +19,7 @@ pub fn wait(word: *const u32, expected: u32, timeout: Duration) -> Result<()> {
     let result = unsafe {
         libc::syscall(
             libc::SYS_futex,
-            word,
+            word.as_ptr(),
             libc::FUTEX_WAIT,
             expected,
             &timeout as *const libc::timespec,
@@ -30,11 +31,11 @@ pub fn wait(word: *const u32, expected: u32, timeout: Duration) -> Result<()> {
     }
 }
 
-/// Wakes at most `count` sleepers on the word at `word`: `futex(2)`,
+/// Wakes at most `count` sleepers on `word`: `futex(2)`,
 /// FUTEX_WAKE.
-pub fn wake(word: *const u32, count: i32) -> Result<()> {
+pub fn wake(word: &AtomicU32, count: i32) -> Result<()> {
     // SAFETY: the kernel uses the address as a key and reads nothing there.
-    let result = unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAKE, count) };
+    let result = unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, count) };
     match result {
         0.. => Ok(()),
         _ => Err(failed("futex")(last())),

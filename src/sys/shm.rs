@@ -48,6 +48,8 @@ pub fn facts(fd: BorrowedFd<'_>) -> Result<Facts> {
 }
 
 impl Facts {
+    // The types of these fields differ between systems.
+    #[allow(clippy::unnecessary_cast)]
     fn of(status: &libc::stat) -> Self {
         Facts {
             inode: status.st_ino as u64,

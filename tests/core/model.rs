@@ -399,25 +399,27 @@ impl Model {
         }
     }
 
+    /// Both ends of a block, as words.
+    fn ends(&self, p: usize, place: Extent) -> [*mut u64; 2] {
+        let first = self.processes[p].core.bytes(place).as_ptr().cast::<u64>();
+        [first, first.wrapping_add(place.size as usize / 8 - 1)]
+    }
+
     /// Writes into a block what tells it from all others.
     fn stamp(&self, p: usize, which: BlockRef, place: Extent) {
-        let value = which.generation << 32 | which.id.0 as u64;
-        let bytes = self.processes[p].core.bytes(place).cast::<u64>();
-        // SAFETY: the block is at least 64 bytes, aligned, and ours.
-        unsafe { bytes.write(value) };
-        // SAFETY: as above, its last eight bytes.
-        unsafe { bytes.add(place.size as usize / 8 - 1).write(value) };
+        for end in self.ends(p, place) {
+            // SAFETY: within the block, aligned, held by process `p`.
+            unsafe { end.write(which.generation << 32 | which.id.0 as u64) };
+        }
     }
 
     fn verify(&self, p: usize, which: BlockRef) {
         let block = &self.blocks[&(which.id.0, which.generation)];
-        let value = which.generation << 32 | which.id.0 as u64;
-        let bytes = self.processes[p].core.bytes(block.place).cast::<u64>();
-        // SAFETY: the block is held by process `p`.
-        assert_eq!(unsafe { bytes.read() }, value);
-        // SAFETY: as above, its last eight bytes.
-        let last = unsafe { bytes.add(block.place.size as usize / 8 - 1).read() };
-        assert_eq!(last, value);
+        for end in self.ends(p, block.place) {
+            // SAFETY: within the block, aligned, held by process `p`.
+            let found = unsafe { end.read() };
+            assert_eq!(found, which.generation << 32 | which.id.0 as u64);
+        }
     }
 
     /// Compares everything.

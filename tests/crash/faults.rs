@@ -2,7 +2,7 @@
 
 use crate::tools::*;
 use crate::Test;
-use shared_numpy::arena::format::{Address, Header, PAGES_THERE};
+use shared_numpy::arena::format::{Header, PAGES_THERE};
 use shared_numpy::arena::handle::Name;
 use shared_numpy::arena::Member;
 use shared_numpy::error::{Error, Exhausted};
@@ -586,7 +586,7 @@ fn all_slots_taken() {
     // SAFETY: ours.
     unsafe { block.bytes().write(0x5a) };
     pinned.wait_for_stop();
-    assert_eq!(test.stats().unwrap().pinned_forks >= 1, true);
+    assert!(test.stats().unwrap().pinned_forks >= 1);
     for child in children {
         child.kill();
     }
@@ -609,26 +609,33 @@ fn all_slots_taken() {
     drop(arena);
 }
 
-/// Runs `work` with no more descriptors to be had.
-fn without_descriptors<T>(work: impl FnOnce() -> T) -> T {
-    let mut before = libc::rlimit {
+/// The most descriptors that this process may have, as `getrlimit` tells it.
+fn most_descriptors() -> libc::rlimit {
+    let mut most = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,
     };
     // SAFETY: the struct is lent to the call.
-    assert_eq!(
-        unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut before) },
-        0
-    );
-    let none = libc::rlimit {
+    let got = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut most) };
+    assert_eq!(got, 0);
+    most
+}
+
+fn set_most_descriptors(most: libc::rlimit) {
+    // SAFETY: the struct is lent to the call.
+    let set = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &most) };
+    assert_eq!(set, 0);
+}
+
+/// Runs `work` with no more descriptors to be had.
+fn without_descriptors<T>(work: impl FnOnce() -> T) -> T {
+    let before = most_descriptors();
+    set_most_descriptors(libc::rlimit {
         rlim_cur: 0,
         ..before
-    };
-    // SAFETY: as above.
-    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &none) }, 0);
+    });
     let result = work();
-    // SAFETY: as above.
-    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &before) }, 0);
+    set_most_descriptors(before);
     result
 }
 
@@ -670,12 +677,11 @@ fn no_descriptor_left() {
     let block = test.allocate(100).unwrap();
     let child = without_descriptors(|| {
         fork(|| {
-            // SAFETY: raises what this child may open again.
-            let most = libc::rlimit {
-                rlim_cur: 1000,
-                rlim_max: 1000,
-            };
-            unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &most) };
+            let most = most_descriptors();
+            set_most_descriptors(libc::rlimit {
+                rlim_cur: most.rlim_max,
+                ..most
+            });
             // A slot of its own, now that there are descriptors.
             drop(test.allocate(100).unwrap());
             0
@@ -917,10 +923,8 @@ fn signals() {
         let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
         action.sa_sigaction = nothing as extern "C" fn(i32) as usize;
         // SAFETY: no SA_RESTART: calls are interrupted.
-        assert_eq!(
-            unsafe { libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut()) },
-            0
-        );
+        let set = unsafe { libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut()) };
+        assert_eq!(set, 0);
         let tick = libc::timeval {
             tv_sec: 0,
             tv_usec: 1000,
@@ -1103,7 +1107,6 @@ fn returned_pages() {
     let live = snapshot(&test.arena);
     assert!(live.live().all(|block| block.marks == PAGES_THERE));
     assert_ne!(block.which().generation, 0);
-    let _ = Address::new(0, 0);
     drop(block);
     assert_empty(&test.arena);
 }

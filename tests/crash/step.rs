@@ -388,11 +388,12 @@ const OPERATIONS: &[Operation] = &[
 
 /// Makes every slot look like that of a process that is no more.
 fn fill_slots_with_the_dead(arena: &Arena) {
+    arena.core().header().slot_rows.set(256);
     for slot in arena.core().header().slots.iter() {
         let empty = slot.state.read();
         if empty as u8 == EMPTY {
             slot.pid.set(u32::MAX as u64);
-            slot.state.commit((empty >> 8) + 1 << 8 | ALIVE as u64);
+            slot.state.commit(((empty >> 8) + 1) << 8 | ALIVE as u64);
         }
     }
 }

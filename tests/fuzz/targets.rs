@@ -11,8 +11,11 @@ use shared_numpy::arena::{BlockRef, Core, Extent, Member, TicketRef};
 use shared_numpy::error::Error;
 use std::time::{Duration, Instant};
 
+/// A property of any bytes.
+pub type Target = fn(&[u8]);
+
 /// Each target with its name, which is also that of its corpus.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[(&str, Target)] = &[
     ("handle", handle),
     ("attach", attach),
     ("metadata", metadata),
@@ -129,7 +132,9 @@ fn scribble(core: &Core, bytes: &[u8], range: std::ops::Range<usize>) {
         // SAFETY: within the control segment, which is plain memory of ours.
         let byte = unsafe { base.add(place) };
         // SAFETY: as above; nobody else runs.
-        unsafe { byte.write(byte.read() ^ change[3]) };
+        let flipped = unsafe { byte.read() } ^ change[3];
+        // SAFETY: as above.
+        unsafe { byte.write(flipped) };
     }
 }
 
