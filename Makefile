@@ -3,16 +3,19 @@
 
 PYTHON ?= python3
 PYTHONS ?=
+MUTANTS ?=
 
-.PHONY: help demo test test-full wheel bench clean
+.PHONY: help demo test test-full kill-full mutants wheel bench clean
 
 help:
 	@echo "make demo       build, install and show the main job (PYTHON=python3.6 for another interpreter)"
 	@echo "make test       format, lints, core, wheel, and the suites on every CPython found"
 	@echo "make test-full  the same with every suite in full everywhere"
 	@echo "                PYTHONS=\"3.6 3.13\" narrows both"
+	@echo "make kill-full  the core's processes killed after every single instruction"
+	@echo "make mutants    the core broken on purpose: the tests must notice"
 	@echo "make wheel      the release wheel, manylinux2014, in dist/"
-	@echo "make bench      the backport beside the standard library's"
+	@echo "make bench      the arena, and the backport beside the standard library's"
 	@echo "make clean      remove what all of these made"
 
 demo:
@@ -21,9 +24,13 @@ demo:
 	&& python=$$("$$python" dev/environments.py demo "$$python") \
 	&& "$$python" -m shared_numpy demo
 
-test test-full wheel bench:
+test test-full kill-full wheel bench:
 	@python=$$(sh dev/preflight.sh "$(PYTHON)" rust lint cc objdump venv) \
 	&& exec "$$python" -u dev/matrix.py $@ $(PYTHONS)
+
+mutants:
+	@python=$$(sh dev/preflight.sh "$(PYTHON)" rust cc) \
+	&& exec "$$python" -u dev/mutants.py $(MUTANTS)
 
 clean:
 	rm -rf build dist target

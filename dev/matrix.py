@@ -2,12 +2,14 @@
 
     python3 dev/matrix.py test [3.6 3.13 ...]
     python3 dev/matrix.py test-full [3.6 3.13 ...]
+    python3 dev/matrix.py kill-full
     python3 dev/matrix.py wheel
     python3 dev/matrix.py bench [3.6 3.13 ...]
 
 `test` runs the suites in full on the oldest, on 3.8 and on the newest of the
 interpreters and without the slow tests on the others; `test-full` in full on
-all. In CI (the variable CI is set) 3.6 and 3.7 must be there.
+all. `kill-full` kills processes of the core after every instruction of every
+operation, and at 25,000 random moments. In CI (the variable CI is set) 3.6 and 3.7 must be there.
 """
 
 import collections
@@ -37,6 +39,8 @@ GLIBC = (2, 17)
 # the interpreter itself; in a complete run from all.
 SUITES = collections.OrderedDict([("tests", ["tests"]), ("cpython", ["cpython_tests"])])
 SUITE_SECONDS = 1500
+
+COMMANDS = ("test", "test-full", "kill-full", "wheel", "bench")
 
 Result = collections.namedtuple("Result", "passed failed skipped seconds")
 
@@ -75,6 +79,30 @@ def check_rust():
         ["cargo", "test", "--locked", "--no-default-features"],
         env=dict(os.environ, PATH=path_without_python()),
     )
+
+
+def check_memory():
+    """Run the parts of the core that need no system under AddressSanitizer."""
+    nightly = subprocess.run(
+        ["rustc", "+nightly", "-vV"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    host = re.search(r"^host: (.*)$", nightly.stdout.decode(), re.M)
+    if nightly.returncode or not host:
+        say("AddressSanitizer: skipped, it needs a nightly compiler (rustup toolchain)")
+        return
+    # The model checker switches stacks, which the sanitizer takes for overflows.
+    check(
+        "core under AddressSanitizer",
+        ["cargo", "+nightly", "test", "--locked", "--no-default-features"]
+        + ["--target", host.group(1), "--target-dir", "build/asan"]
+        + ["--test", "core", "--", "--skip", "lock::"],
+        env=dict(os.environ, RUSTFLAGS="-Zsanitizer=address"),
+    )
+
+
+def kill_full():
+    core = ["cargo", "test", "--release", "--locked", "--no-default-features", "--test"]
+    check("death at every instruction and at random", core + ["crash", "--", "--full"])
 
 
 def builder():
@@ -217,6 +245,7 @@ def test(pythons, missing, complete):
     start = time.monotonic()
     oldest, latest = list(pythons)[0], list(pythons)[-1]
     check_rust()
+    check_memory()
     wheel = build_wheel()
     sdist = build_sdist()
     if complete:
@@ -244,6 +273,7 @@ def test(pythons, missing, complete):
 
 
 def bench(pythons):
+    check("arena", ["cargo", "bench", "--locked", "--no-default-features", "--bench", "arena"])
     wheel = build_wheel()
     for version, executable in pythons.items():
         peers = ["shared-memory38"] if version in ("3.6", "3.7") else []
@@ -253,7 +283,7 @@ def bench(pythons):
 
 
 def main():
-    if len(sys.argv) < 2 or sys.argv[1] not in ("test", "test-full", "wheel", "bench"):
+    if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
         sys.exit(__doc__)
     command, wanted = sys.argv[1], sys.argv[2:]
     pythons = interpreters.find_all()
@@ -271,6 +301,8 @@ def main():
         missing = []
     if command == "wheel":
         build_wheel()
+    elif command == "kill-full":
+        kill_full()
     elif command == "bench":
         bench(pythons)
     elif test(pythons, missing, command == "test-full"):

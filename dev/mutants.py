@@ -3,8 +3,8 @@
     python3 dev/mutants.py [NAME ...]
 
 Each file in `tests/mutants/` is a patch that takes one care out of the code. Its
-first line names the tests that must fail, any of them: `core NAME` is one of the
-tests of `tests/core`, `crash NAME` one of `tests/crash`, and `crash step:NAME`
+first line names the tests that must fail, any of them: `lib NAME` is one beside the
+code, `core NAME` one of `tests/core`, `crash NAME` one of `tests/crash`, and `crash step:NAME`
 the operations of that name under death at every instruction. A mutant that
 passes them all survives, and is an error; so is a patch that does not apply or
 does not compile.
@@ -59,7 +59,8 @@ def command(test):
     """Return the arguments and the environment that run one test."""
     target, name = test.split(" ", 1)
     environment = dict(os.environ, RUST_BACKTRACE="0")
-    run = ["test", "--locked", "--no-default-features", "--test", target, "--"]
+    which = ["--lib"] if target == "lib" else ["--test", target]
+    run = ["test", "--locked", "--no-default-features"] + which + ["--"]
     if name.startswith("step:"):
         environment["SNP_OPERATION"] = name[len("step:") :]
         name = "step"

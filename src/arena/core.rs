@@ -361,6 +361,10 @@ impl lock::Word for U32 {
 }
 
 impl Surroundings<U32> for Waiting<'_> {
+    fn spins(&self) -> u32 {
+        100
+    }
+
     fn pause(&self) {
         std::hint::spin_loop()
     }
@@ -379,9 +383,18 @@ impl Surroundings<U32> for Waiting<'_> {
             // Another thread of this process.
             return false;
         }
-        let generation = generation_of(self.core.header().slots[slot.0 as usize].state.read());
-        // Another life of the slot has begun: the owner's is over.
-        owner != Owner::new(slot.0, generation) || self.core.is_over(slot)
+        let row = &self.core.header().slots[slot.0 as usize];
+        let state = row.state.read();
+        if owner != Owner::new(slot.0, generation_of(state)) {
+            // Another life of the slot has begun: the owner's is over.
+            return true;
+        }
+        match state_of(state) {
+            // It has emptied its slot, and leaves as soon as it has given the
+            // lock back.
+            EMPTY => self.core.platform.is_dead(slot, row),
+            _ => self.core.is_over(slot),
+        }
     }
 
     fn gives_up(&self, owner: Owner) -> bool {

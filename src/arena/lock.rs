@@ -28,9 +28,6 @@ const WAITERS: u32 = 1 << 31;
 const HELD: u32 = 1 << 30;
 const GENERATION: u32 = (1 << 22) - 1;
 
-/// How often a waiter looks again before it sleeps.
-const SPINS: u32 = 100;
-
 /// Who holds the lock: a slot in one of its lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner(u32);
@@ -66,6 +63,8 @@ pub trait Word {
 
 /// What a waiter needs of its surroundings.
 pub trait Surroundings<W> {
+    /// How often a waiter looks again before it sleeps.
+    fn spins(&self) -> u32;
     /// A short pause between two looks.
     fn pause(&self);
     /// Sleeps while the word holds `expected`, until it is woken or a short
@@ -119,7 +118,7 @@ fn wait<W: Word>(word: &W, me: Owner, surroundings: &impl Surroundings<W>) -> Re
             }
             continue;
         };
-        if spins < SPINS {
+        if spins < surroundings.spins() {
             spins += 1;
             surroundings.pause();
             continue;

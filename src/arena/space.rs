@@ -354,6 +354,38 @@ impl<'a> Locked<'a> {
 mod tests {
     use super::*;
 
+    /// Damaged links do not let a free extent grow over a block.
+    #[test]
+    fn only_neighbours_are_merged() {
+        use crate::arena::plain::World;
+        use crate::arena::Core;
+        let world = World::new(0);
+        let mut geometry = Geometry {
+            block_shift: 5,
+            ticket_shift: 4,
+            size: 0,
+        };
+        geometry.size = geometry.data() + 16 * PAGE;
+        let (core, me) = Core::create(world.process(0), geometry, |_| ()).unwrap();
+        let blocks: Vec<_> = (0..6).map(|_| core.allocate(me, 1000).unwrap().0).collect();
+        core.release(me, blocks[4]).unwrap();
+        {
+            let locked = core.lock(me).unwrap();
+            let damaged = locked.block(blocks[1].id.0).unwrap();
+            damaged.cache.next.set(blocks[4].id.0);
+        }
+        let released = core.release(me, blocks[1]);
+        assert!(
+            matches!(released, Err(Error::Corrupted { .. })),
+            "{released:?}"
+        );
+        let poisoned = core.allocate(me, 1);
+        assert!(
+            matches!(poisoned, Err(Error::Corrupted { .. })),
+            "{poisoned:?}"
+        );
+    }
+
     /// Bins grow with sizes, one step at a time, and no size falls out.
     #[test]
     fn bins_are_in_order_of_size() {

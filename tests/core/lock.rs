@@ -77,6 +77,10 @@ impl Model {
 }
 
 impl Surroundings<ModelWord> for Model {
+    fn spins(&self) -> u32 {
+        1
+    }
+
     fn pause(&self) {}
 
     fn sleep(&self, word: &ModelWord, expected: u32) {

@@ -6,6 +6,7 @@
 //! * the blocks are those of the model, held by whom it says, with as many
 //!   tickets; their extents do not overlap and are as long as asked for;
 //! * what the model says is stale is stale, and nothing else is;
+//! * no life of a row comes back;
 //! * what was written to a block is there until the block is freed;
 //! * the bytes of blocks and free extents are all the bytes there are;
 //! * when everybody is dead or gone and the time of grace is over, the arena is
@@ -80,6 +81,8 @@ struct Model {
     processes: Vec<Process>,
     /// Blocks by row and generation.
     blocks: BTreeMap<(u32, u64), ModelBlock>,
+    /// The lives of rows that there were: of blocks, and of tickets.
+    lives: BTreeSet<(bool, u32, u64)>,
     /// Handles of everything there ever was.
     handles: Vec<(BlockRef, Option<TicketRef>)>,
 }
@@ -142,6 +145,7 @@ impl Model {
             next_pid: 1,
             processes: vec![Process { pid: 0, core, me }],
             blocks: BTreeMap::new(),
+            lives: BTreeSet::new(),
             handles: Vec::new(),
         }
     }
@@ -216,7 +220,8 @@ impl Model {
                             holders: [process.pid].into(),
                             tickets: BTreeMap::new(),
                         };
-                        assert!(self.blocks.insert(key, block).is_none());
+                        self.blocks.insert(key, block);
+                        assert!(self.lives.insert((true, key.0, key.1)), "a life came back");
                         self.handles.push((which, None));
                         self.stamp(p, which, place);
                     }
@@ -261,6 +266,8 @@ impl Model {
                             .tickets
                             .insert(ticket.id.0, (ticket, keeper))
                             .is_none());
+                        let life = (false, ticket.id.0, ticket.generation);
+                        assert!(self.lives.insert(life), "a life came back");
                         self.handles.push((which, Some(ticket)));
                     }
                     (None, result) => assert_eq!(result, Err(Error::Stale)),
@@ -484,6 +491,60 @@ impl Model {
         assert_eq!(snapshot.live().count() + snapshot.open().count(), 0);
         assert_eq!(snapshot.bytes(), (0, snapshot.capacity()));
     }
+}
+
+/// A process that has left is refused, whoever has its slot by then.
+#[test]
+fn who_has_left_is_no_member() {
+    let world = World::new(1 << 20);
+    let (core, me) = create(&world, 0);
+    let other = open(&world, 1);
+    let stays = other.register().unwrap();
+    let block = core.allocate(me, 100).unwrap().0;
+    core.leave(me).unwrap();
+    assert_eq!(core.allocate(me, 100), Err(Error::Detached));
+    assert_eq!(core.release(me, block), Err(Error::Detached));
+    let heir = open(&world, 2);
+    let next = heir.register().unwrap();
+    assert_eq!(next.slot, me.slot);
+    let kept = heir.allocate(next, 100).unwrap().0;
+    assert_eq!(core.allocate(me, 100), Err(Error::Detached));
+    assert_eq!(core.leave(me), Err(Error::Detached));
+    assert!(heir.locate(next, kept).is_ok());
+    assert_eq!(other.check(stays).unwrap(), Vec::<String>::new());
+}
+
+/// Whoever takes the slot of a dead process has nothing of what that had.
+#[test]
+fn the_slot_of_a_dead_process_is_taken_clean() {
+    let world = World::new(1 << 20);
+    let (_core, me) = create(&world, 0);
+    let mut members = vec![me];
+    for pid in 1..256 {
+        members.push(open(&world, pid).register().unwrap());
+    }
+    let full = open(&world, 300).register().err().unwrap();
+    assert!(matches!(
+        full,
+        Error::Full {
+            what: Exhausted::Slots,
+            ..
+        }
+    ));
+    let dead = open(&world, 7);
+    let block = dead.allocate(members[7], 100).unwrap().0;
+    let other = dead.allocate(members[7], 100).unwrap().0;
+    let ticket = dead.send(members[7], other).unwrap();
+    world.kill(7);
+    let heir = open(&world, 301);
+    let next = heir.register().unwrap();
+    assert_eq!(next.slot, members[7].slot);
+    assert_eq!(heir.locate(next, block), Err(Error::Stale));
+    let snapshot = heir.snapshot(next).unwrap();
+    assert_eq!(snapshot.check(), Vec::<String>::new());
+    assert!(!snapshot.live().any(|copy| copy.holders.contains(next.slot)));
+    // Its message lives on for the time of grace.
+    assert!(heir.receive(next, other, Some(ticket)).is_ok());
 }
 
 proptest! {

@@ -1,7 +1,10 @@
 //! Death after every single instruction.
 //!
-//! A child does one operation and is killed after exactly k machine
-//! instructions of it, for every k until it gets through. Each time:
+//! A child does one operation and is killed in the middle of it: after each
+//! instruction that changed the tables, which are all the states of them that
+//! there are; and after exactly k instructions, for a sample of k, or for every
+//! k until it gets through (`--full`), since there is more than the tables:
+//! files, locks, the process itself. Each time:
 //!
 //! * the checker finds nothing wrong once the lock has been taken;
 //! * every block, ticket, slot and segment is as it was before the operation or
@@ -12,10 +15,12 @@
 use crate::tools::*;
 use crate::Test;
 use shared_numpy::arena::check::Snapshot;
-use shared_numpy::arena::format::{Keeper, ABSENT, ALIVE, EMPTY};
+use shared_numpy::arena::format::{Address, Keeper, ABSENT, ALIVE, EMPTY};
 use shared_numpy::arena::handle::Handle;
+use shared_numpy::arena::Extent;
 use shared_numpy::process::{Arena, Block, Settings};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 
 pub const TESTS: &[Test] = &[("step_every_operation", every_operation)];
 
@@ -37,7 +42,7 @@ struct Operation {
     stranger: bool,
     /// What may be absent on the way, though it is there before and after.
     absent: &'static [&'static str],
-    /// A sample takes about half as many values of k.
+    /// A sample takes about a quarter as many values of k.
     sample: u64,
 }
 
@@ -416,6 +421,72 @@ fn start(arena: &Arena, given: &Given, work: fn(&Arena, &Given)) -> Child {
     child
 }
 
+/// When a child is killed.
+#[derive(Clone, Copy, Debug)]
+enum Moment {
+    /// After so many instructions.
+    Instruction(u64),
+    /// After the instruction that changed the tables for the n-th time.
+    Change(u64),
+    /// At the end of its operation.
+    End,
+}
+
+/// The bytes of an arena's tables, as they are at this instant.
+struct Tables {
+    seen: Vec<u64>,
+    changes: u64,
+}
+
+impl Tables {
+    fn words(arena: &Arena) -> &[std::sync::atomic::AtomicU64] {
+        let core = arena.core();
+        let size = core.geometry().data();
+        let address = Address::new(0, 0);
+        let bytes = core.bytes(Extent { address, size });
+        // SAFETY: so many bytes are mapped there, aligned to a page; the words
+        // are atomic, since a stopped child shares them.
+        unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), size as usize / 8) }
+    }
+
+    fn new(arena: &Arena) -> Self {
+        let words = Self::words(arena).iter();
+        Tables {
+            seen: words.map(|word| word.load(Ordering::Relaxed)).collect(),
+            changes: 0,
+        }
+    }
+
+    /// Looks again; how often it has found a change.
+    fn look(&mut self, arena: &Arena) -> u64 {
+        let mut changed = false;
+        for (word, seen) in Self::words(arena).iter().zip(&mut self.seen) {
+            let now = word.load(Ordering::Relaxed);
+            changed |= now != *seen;
+            *seen = now;
+        }
+        self.changes += changed as u64;
+        self.changes
+    }
+}
+
+/// Lets a child run up to a moment; true if its operation ended before.
+fn run_to(arena: &Arena, child: &mut Child, moment: Moment) -> bool {
+    match moment {
+        Moment::Instruction(k) => step(child, k),
+        Moment::End => step(child, u64::MAX),
+        Moment::Change(n) => {
+            let mut tables = Tables::new(arena);
+            while tables.look(arena) < n {
+                if step(child, 1) {
+                    return true;
+                }
+            }
+            false
+        }
+    }
+}
+
 /// Lets a child do `k` instructions; true if its operation ended before.
 fn step(child: &mut Child, k: u64) -> bool {
     for _ in 0..k {
@@ -501,9 +572,10 @@ fn is_between(now: &Picture, stages: &[Picture], operation: &Operation) -> Resul
     Ok(())
 }
 
-/// Runs one child to its k-th instruction and kills it. Returns whether the
-/// operation had ended, and what there was before and after.
-fn trial(operation: &Operation, k: u64, stages: &mut Vec<Picture>) -> (bool, bool) {
+/// Runs one child to a moment and kills it. Returns whether the operation had
+/// ended, and whether the lock was held. What there is at the ends is kept as
+/// stages, with which all other moments are compared.
+fn trial(operation: &Operation, k: Moment, stages: &mut Vec<Picture>) -> (bool, bool) {
     let test = TestArena::new((operation.settings)(small()));
     let arena = &test.arena;
     let base: Vec<Block> = (0..5).map(|_| arena.allocate(1000).unwrap()).collect();
@@ -515,20 +587,20 @@ fn trial(operation: &Operation, k: u64, stages: &mut Vec<Picture>) -> (bool, boo
     let given = (operation.before)(arena);
     let mut child = start(arena, &given, operation.child);
     (operation.meanwhile)(arena, &given);
-    let ended = step(&mut child, k);
+    let ended = run_to(arena, &mut child, k);
     child.kill();
     let held = arena.core().header().owner.get() != 0;
     if operation.stranger {
         let mut stranger = std::process::Command::new(std::env::current_exe().unwrap());
         let status = stranger.arg("--attach").arg(arena.name().as_str()).status();
-        assert!(status.unwrap().success(), "{}, k = {k}", operation.name);
+        assert!(status.unwrap().success(), "{}, {k:?}", operation.name);
         return (ended, held);
     }
     let now = snapshot(arena);
-    if k == 0 || k == u64::MAX {
+    if matches!(k, Moment::Instruction(0) | Moment::End) {
         stages.push(picture(&now));
     } else if let Err(what) = is_between(&picture(&now), stages, operation) {
-        panic!("{}, k = {k}: {what}", operation.name);
+        panic!("{}, {k:?}: {what}", operation.name);
     }
     // The parent's messages, received or not, and its blocks.
     for handle in &given.handles {
@@ -549,13 +621,13 @@ fn trial(operation: &Operation, k: u64, stages: &mut Vec<Picture>) -> (bool, boo
         }
         assert!(
             std::time::Instant::now() < end,
-            "{}, k = {k}: left is {left:#?}, and should be {own:#?}",
+            "{}, {k:?}: left is {left:#?}, and should be {own:#?}",
             operation.name
         );
         std::thread::yield_now();
     }
     for (i, block) in base.iter().enumerate() {
-        assert!(is_filled(block, i as u8 + 1), "{}, k = {k}", operation.name);
+        assert!(is_filled(block, i as u8 + 1), "{}, {k:?}", operation.name);
     }
     drop(base);
     assert_empty(arena);
@@ -605,8 +677,8 @@ fn every_operation(full: bool) {
         let start = std::time::Instant::now();
         let length = length(operation);
         let mut stages = Vec::new();
-        trial(operation, 0, &mut stages);
-        trial(operation, u64::MAX, &mut stages);
+        trial(operation, Moment::Instruction(0), &mut stages);
+        trial(operation, Moment::End, &mut stages);
         for way in operation.ways {
             let child = *way;
             trial(
@@ -614,32 +686,40 @@ fn every_operation(full: bool) {
                     child,
                     ..*operation
                 },
-                u64::MAX,
+                Moment::End,
                 &mut stages,
             );
         }
         let stride = if full {
             1
         } else {
-            (2 * length / operation.sample).max(1)
+            (4 * length / operation.sample).max(1)
         };
         // A sample starts elsewhere each time, so that many runs see all.
         let first = match full {
             true => 1,
             false => 1 + Random(seed(operation.name)).below(stride),
         };
-        let (mut trials, mut recoveries, mut k) = (0, 0, first);
-        loop {
-            let (ended, held) = trial(operation, k, &mut stages);
-            trials += 1;
-            recoveries += held as u64;
-            if ended {
-                break;
+        let by_change = (1..).map(Moment::Change);
+        let by_count = (0..).map(|i| Moment::Instruction(first + i * stride));
+        let (mut deaths, mut recoveries) = ([0, 0], 0);
+        let series: [&mut dyn Iterator<Item = Moment>; 2] =
+            [&mut by_change.fuse(), &mut by_count.fuse()];
+        for (series, deaths) in series.into_iter().zip(&mut deaths) {
+            for moment in series {
+                let (ended, held) = trial(operation, moment, &mut stages);
+                *deaths += 1;
+                recoveries += held as u64;
+                if ended {
+                    break;
+                }
             }
-            k += stride;
         }
+        let [changes, counts] = deaths;
+        let trials = changes + counts;
         println!(
-            "  {:<40} {length:>6} instructions, {trials:>5} deaths, {recoveries:>5} with the lock, {:.1} s",
+            "  {:<40} {length:>6} instructions; deaths: {changes:>4} at a change, {counts:>5} at a \
+             count, {recoveries:>5} with the lock; {:.1} s",
             operation.name,
             start.elapsed().as_secs_f64()
         );
