@@ -311,7 +311,11 @@ const OPERATIONS: &[Operation] = &[
             stop();
             std::mem::forget(arena.allocate(300_000).unwrap());
         },
-        passing: &[("segment 1", "1, 0 bytes")],
+        // In the making.
+        passing: &[
+            ("segment 1", "1, 0 bytes"),
+            ("segment 1", "1, 8388608 bytes"),
+        ],
         sample: 250,
         ..SIMPLE
     },
