@@ -71,13 +71,6 @@ macro_rules! word {
                     .compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire)
             }
 
-            /// Writes `new` and returns the value before; release, pairs with
-            /// the acquire in [`swap_if`](Self::swap_if) and [`read`](Self::read).
-            #[inline(always)]
-            pub fn swap(&self, new: $plain) -> $plain {
-                self.0.swap(new, Ordering::AcqRel)
-            }
-
             /// Adds `more` without a locked instruction, under the arena's lock.
             #[inline(always)]
             pub fn add(&self, more: $plain) {

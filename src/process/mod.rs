@@ -13,8 +13,8 @@
 //!   life that forked children inherit: byte s for a child in the making in
 //!   slot s, byte 256 for families that hold pinned blocks.
 //! * `NAME.lock`, empty. The lock of its byte s belongs to the process in slot
-//!   s. Nothing else may open it: closing any descriptor of it would drop the
-//!   locks of the process.
+//!   s, that of byte 257 to a process that removes the names. Nothing else may
+//!   open it: closing any descriptor of it would drop the locks of the process.
 //! * `NAME.1`, `NAME.2`, …, the data segments.
 //!
 //! The lock file is made first and removed last.

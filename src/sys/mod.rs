@@ -19,8 +19,6 @@ use nix::errno::Errno;
 /// The call was interrupted by a signal handler.
 pub const EINTR: i32 = libc::EINTR;
 
-/// The call would have to wait.
-pub const EAGAIN: i32 = libc::EAGAIN;
 /// There is no room on the file system.
 pub const ENOSPC: i32 = libc::ENOSPC;
 /// There is no such file.
