@@ -295,25 +295,10 @@ impl Core {
             (locked.release(which)?, locked.header.index.warm.get())
         };
         if freed && warm > self.header().budget.get() {
-            self.trim(me)?;
+            // The block is released, whatever becomes of this.
+            let _ = self.trim(me);
         }
         Ok(freed)
-    }
-
-    /// Drops `me`'s references to all blocks but those that it says it keeps:
-    /// what a thread that did not come along into a child was about to do.
-    pub fn release_unless(&self, me: Member, keeps: impl Fn(BlockId) -> bool) -> Result<()> {
-        let locked = self.lock(me)?;
-        let (word, bit) = SlotSet::place(me.slot);
-        for block in locked.all_blocks() {
-            let block = block?;
-            let holders = &block.row.holders[word];
-            if block.state() == LIVE && holders.get() & bit != 0 && !keeps(BlockId(block.id)) {
-                holders.commit(holders.get() & !bit);
-                locked.free_if_unwanted(block)?;
-            }
-        }
-        Ok(())
     }
 
     /// Where a block is that somebody holds.

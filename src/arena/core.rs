@@ -72,6 +72,20 @@ pub struct Core {
     known: [AtomicU32; 2],
     /// Counts down to the next look for dead processes.
     pub(super) until_reap: AtomicU32,
+    /// How many threads of this process are at work outside the lock on what
+    /// is the process's own: counted up under the lock.
+    work: AtomicU32,
+}
+
+/// A thread's work outside the lock on a block or segment of its process's.
+/// Begun under the lock; the process does not leave before its end.
+pub(super) struct Work<'a>(&'a AtomicU32);
+
+impl Drop for Work<'_> {
+    fn drop(&mut self) {
+        // Release, pairs with the acquire in `is_at_work`.
+        self.0.fetch_sub(1, Ordering::Release);
+    }
 }
 
 // SAFETY: the pointers are to memory that the platform keeps in place for as
@@ -191,6 +205,7 @@ impl Core {
             tickets: Places::new(CHUNKS),
             known: [AtomicU32::new(1), AtomicU32::new(1)],
             until_reap: AtomicU32::new(0),
+            work: AtomicU32::new(0),
         };
         core.lengths[0].store(geometry.size, Ordering::Relaxed);
         core.segments.set(0, base);
@@ -309,6 +324,16 @@ impl Core {
             locked.meet_chunks()?;
         }
         Ok(locked)
+    }
+
+    /// Whether a thread of this process is at work outside the lock.
+    pub(super) fn is_at_work(&self) -> bool {
+        self.work.load(Ordering::Acquire) > 0
+    }
+
+    /// In a forked child: its parent's other threads are not here.
+    pub fn forget_threads(&self) {
+        self.work.store(0, Ordering::Relaxed);
     }
 
     /// The lock that `me` holds already.
@@ -602,6 +627,12 @@ impl<'a> Locked<'a> {
             0 => self.header.segments[number].size.get().min(LONGEST),
             length => length,
         }
+    }
+
+    /// Begins work that goes on after the lock is given back.
+    pub fn begin_work(&self) -> Work<'a> {
+        self.core.work.fetch_add(1, Ordering::Relaxed);
+        Work(&self.core.work)
     }
 
     /// Adds `more` to one of the counters.

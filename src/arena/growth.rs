@@ -44,14 +44,6 @@ impl Locked<'_> {
 
     /// Makes the space of a segment part of the arena.
     fn open_segment(&self, number: usize, size: u64) -> Result<()> {
-        if self.header.unlinked.get() != 0 {
-            // Its names have been removed meanwhile, all but this one's.
-            return Err(Error::Full {
-                what: Exhausted::Space,
-                asked: size,
-                left: 0,
-            });
-        }
         if self.rows_left() == 0 {
             return Err(Table::Blocks.full(self.header.block_rows.get()));
         }
@@ -129,16 +121,9 @@ impl Core {
     /// # Errors
     /// `Full` if the system has no memory for it, or no row is left.
     pub(super) fn add_segment(&self, me: Member, size: u64) -> Result<()> {
-        let (number, total) = {
+        let (number, total, _work) = {
             let locked = self.lock(me)?;
-            if locked.header.unlinked.get() != 0 {
-                return Err(Error::Full {
-                    what: Exhausted::Space,
-                    asked: size,
-                    left: 0,
-                });
-            }
-            (locked.begin_segment()?, locked.total())
+            (locked.begin_segment()?, locked.total(), locked.begin_work())
         };
         let least = (size + DATA_START).next_multiple_of(PAGE);
         let ahead = (total / 4).clamp(LEAST_STEP, LONGEST_STEP);
@@ -194,8 +179,9 @@ impl Core {
 
     #[cold]
     fn add_chunk(&self, me: Member, table: Table, size: u64) -> Result<()> {
-        {
-            let header = self.lock(me)?.header;
+        let _work = {
+            let locked = self.lock(me)?;
+            let header = locked.header;
             let chunks = match table {
                 Table::Blocks => header.block_chunks.get(),
                 Table::Tickets => header.ticket_chunks.get(),
@@ -207,7 +193,8 @@ impl Core {
                 };
                 return Err(table.full(chunks << shift));
             }
-        }
+            locked.begin_work()
+        };
         let mut found = self.allocate_chunk(me, size, table);
         if let Err(Error::Full {
             what: Exhausted::Space,

@@ -53,13 +53,15 @@ impl Locked<'_> {
         Ok(None)
     }
 
-    /// Makes `heir` a holder of every block that this process holds.
-    fn endow(&self, heir: SlotId) -> Result<()> {
+    /// Makes `heir` a holder of every block that this process holds and
+    /// `keeps`.
+    fn endow(&self, heir: SlotId, keeps: &dyn Fn(BlockId) -> bool) -> Result<()> {
         let (word, bit) = SlotSet::place(self.me.slot);
         let (heir_word, heir_bit) = SlotSet::place(heir);
         for block in self.all_blocks() {
             let block = block?;
-            if block.row.holders[word].get() & bit != 0 && block.state() == LIVE {
+            let held = block.row.holders[word].get() & bit != 0;
+            if held && block.state() == LIVE && keeps(BlockId(block.id)) {
                 let holders = &block.row.holders[heir_word];
                 holders.commit(holders.get() | heir_bit);
             }
@@ -67,14 +69,15 @@ impl Locked<'_> {
         Ok(())
     }
 
-    /// Marks every block that this process holds as PINNED.
-    fn pin(&self) -> Result<()> {
+    /// Marks every block that this process holds and `keeps` as PINNED.
+    fn pin(&self, keeps: &dyn Fn(BlockId) -> bool) -> Result<()> {
         self.count(|c| &c.pins, 1);
         self.header.pinned.commit(1);
         let (word, bit) = SlotSet::place(self.me.slot);
         for block in self.all_blocks() {
             let block = block?;
-            if block.row.holders[word].get() & bit != 0 && block.state() == LIVE {
+            let held = block.row.holders[word].get() & bit != 0;
+            if held && block.state() == LIVE && keeps(BlockId(block.id)) {
                 block.row.marks.commit(block.row.marks.get() | PINNED);
             }
         }
@@ -86,8 +89,10 @@ impl Core {
     /// Prepares a fork of `me`, and keeps the arena's lock until
     /// [`finish_fork`](Core::finish_fork).
     ///
-    /// `sign` gives the child of a slot its sign of life and says whether it
-    /// could; `pin` marks this process's family as holding pinned blocks.
+    /// `keeps` says which blocks are more than the work of some thread, which
+    /// does not come along; `sign` gives the child of a slot its sign of life
+    /// and says whether it could; `pin` marks this process's family as holding
+    /// pinned blocks.
     ///
     /// # Errors
     /// `Busy` or `Corrupted`: the lock is not held then, and a child has no
@@ -95,6 +100,7 @@ impl Core {
     pub fn prepare_fork(
         &self,
         me: Member,
+        keeps: impl Fn(BlockId) -> bool,
         mut sign: impl FnMut(SlotId) -> bool,
         pin: impl FnOnce(),
     ) -> Result<Offspring> {
@@ -109,12 +115,12 @@ impl Core {
         };
         let offspring = match offspring {
             Some(member) => {
-                locked.endow(member.slot)?;
+                locked.endow(member.slot, &keeps)?;
                 Offspring::Embryo(member)
             }
             None => {
                 pin();
-                locked.pin()?;
+                locked.pin(&keeps)?;
                 Offspring::Pinned
             }
         };

@@ -50,9 +50,13 @@ impl Locked<'_> {
         self.disown(dead)?;
         for slot in dead.iter() {
             let row = self.slot(slot);
-            let generation = generation_of(row.state.read());
-            row.state.commit(state_word(generation, EMPTY));
-            self.count(|c| &c.reaped_slots, 1);
+            let state = row.state.read();
+            let empty = state_word(generation_of(state), EMPTY);
+            // Somebody may have taken the slot over, which shows in its byte
+            // before it shows in the state, and in the state after that.
+            if self.core.is_over(slot) && row.state.swap_if(state, empty).is_ok() {
+                self.count(|c| &c.reaped_slots, 1);
+            }
         }
         Ok(())
     }
@@ -169,15 +173,13 @@ impl Locked<'_> {
         Ok(last)
     }
 
-    /// Whether no process is a member, as far as can be seen.
+    /// Whether no process is a member, as far as can be seen. Children without a
+    /// slot have mapped what they need, and do not count.
     fn is_deserted(&self) -> bool {
-        let pinned = self.header.pinned.get() | self.header.frozen.read() != 0
-            && self.core.platform().is_pinned();
-        !pinned
-            && self.header.known_slots().all(|(slot, row)| {
-                let empty = state_of(row.state.read()) == EMPTY;
-                empty || (slot != self.me.slot && self.core.is_over(slot))
-            })
+        self.header.known_slots().all(|(slot, row)| {
+            let empty = state_of(row.state.read()) == EMPTY;
+            empty || (slot != self.me.slot && self.core.is_over(slot))
+        })
     }
 }
 
@@ -230,11 +232,13 @@ impl Core {
         if row.state.read() != seen {
             return None;
         }
-        self.sign(slot);
         self.header().know_slot(slot);
         let generation = generation_of(seen) + 1;
         let alive = state_word(generation, ALIVE);
         row.state.swap_if(seen, alive).ok()?;
+        // Not before: the row may be a child's by then. The byte speaks for
+        // this process meanwhile.
+        self.sign(slot);
         Some(Member { slot, generation })
     }
 
@@ -313,7 +317,22 @@ impl Core {
     /// `Busy` or `Corrupted`; the byte lock is given back all the same, so that
     /// others see this process as dead.
     pub fn leave(&self, me: Member) -> Result<bool> {
-        let last = self.lock(me).and_then(|locked| locked.leave());
+        let last = loop {
+            match self.lock(me) {
+                Ok(locked) if self.is_at_work() => {
+                    // Of another thread, which goes on as a member.
+                    drop(locked);
+                    std::thread::yield_now();
+                }
+                Ok(locked) => break locked.leave(),
+                Err(error) => break Err(error),
+            }
+        };
+        let row = &self.header().slots[me.slot.0 as usize];
+        if last.is_err() && generation_of(row.state.read()) == me.generation {
+            // Nobody's number: without its byte the slot is a dead one's.
+            row.pid.set(0);
+        }
         self.platform().disclaim(me.slot);
         last
     }
@@ -324,7 +343,7 @@ impl Core {
         Ok(self.lock(me)?.header.unlinked.get() != 0)
     }
 
-    /// Marks the arena as one without names: it no longer grows.
+    /// Marks the arena as one that nobody attaches any more.
     pub fn mark_unlinked(&self, me: Member) -> Result<()> {
         self.lock(me)?.header.unlinked.commit(1);
         Ok(())

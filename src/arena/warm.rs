@@ -62,7 +62,7 @@ impl<'a> Locked<'a> {
     /// free memory has more pages than the budget.
     fn take_surplus(&self) -> Result<Option<(BlockRef, Extent)>> {
         let surplus = self.header.index.warm.get() > self.header.budget.get();
-        if !surplus || self.header.unlinked.get() != 0 {
+        if !surplus {
             return Ok(None);
         }
         let Some(extent) = self.most_to_return()? else {
@@ -103,7 +103,13 @@ impl Core {
         count: &dyn Fn(BlockId, u32),
     ) -> Result<()> {
         match self.platform().reserve(place.address, place.size) {
-            Ok(()) => self.lock(me)?.mark_pages(which, PAGES_THERE),
+            Ok(()) => {
+                // Unmarked they are there as well, and reserved once more.
+                let _ = self
+                    .lock(me)
+                    .and_then(|locked| locked.mark_pages(which, PAGES_THERE));
+                Ok(())
+            }
             Err(error) => {
                 self.release_if(me, which, || {
                     count(which.id, 0);
@@ -119,7 +125,11 @@ impl Core {
     #[cold]
     pub fn trim(&self, me: Member) -> Result<()> {
         for _ in 0..RETURNS {
-            let Some((which, place)) = self.lock(me)?.take_surplus()? else {
+            let (taken, _work) = {
+                let locked = self.lock(me)?;
+                (locked.take_surplus()?, locked.begin_work())
+            };
+            let Some((which, place)) = taken else {
                 break;
             };
             let (address, bytes) = (place.address, self.bytes(place));

@@ -15,6 +15,7 @@ use crate::arena::{BlockRef, Core, Extent, Member, Offspring, Stats};
 use crate::error::{Error, Result};
 use crate::sys::fork::ForkMark;
 use crate::sys::{self, proc};
+use std::cell::Cell;
 use std::os::fd::OwnedFd;
 use std::ptr::{null_mut, NonNull};
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
@@ -160,9 +161,6 @@ pub(super) struct Inner {
 /// What is to be done before the next operation.
 #[derive(Default)]
 struct Chores {
-    /// This is a child, and some other thread of its parent's may have been in
-    /// the middle of something.
-    sweep: bool,
     /// References that could not be dropped when their time came.
     owed: Vec<BlockRef>,
     /// The sign by which this process's slot lives, if its byte is not its own.
@@ -180,6 +178,11 @@ impl Inner {
 
     pub fn uuid(&self) -> [u64; 2] {
         self.core.uuid()
+    }
+
+    /// Whether this process has a reference to a block, as it counts itself.
+    pub fn has(&self, block: BlockId) -> bool {
+        self.counts.of(block).load(Ordering::Relaxed) > 0
     }
 
     pub fn place(&self) -> &Place {
@@ -225,11 +228,6 @@ impl Inner {
             None => self.register()?,
         };
         let mut chores = self.chores();
-        if chores.sweep {
-            let keeps = |id| self.counts.of(id).load(Ordering::Relaxed) > 0;
-            self.core.release_unless(me, keeps)?;
-            chores.sweep = false;
-        }
         while let Some(which) = chores.owed.last().copied() {
             let unused = || self.counts.of(which.id).load(Ordering::Relaxed) == 0;
             match self.core.release_if(me, which, unused) {
@@ -261,6 +259,7 @@ impl Inner {
             if mark.number() == 0 {
                 mark.renew(self.fork_number());
             }
+            self.core.forget_threads();
             self.shared.disinherit();
             self.me.store(UNREGISTERED, Ordering::Relaxed);
             self.fork_number.store(mark.number(), Ordering::Relaxed);
@@ -277,7 +276,9 @@ impl Inner {
         );
         if registered.is_err() {
             // Another thread has left meanwhile.
-            self.core.leave(me)?;
+            if self.core.leave(me)? {
+                self.remove_names();
+            }
             return Err(Error::Detached);
         }
         Ok(me)
@@ -289,7 +290,7 @@ impl Inner {
         // Its parent's sign, should that have one, is not its own.
         chores.signs = None;
         chores.owed.clear();
-        chores.sweep = true;
+        self.core.forget_threads();
         self.fork_number.store(number, Ordering::Relaxed);
         if self.me.load(Ordering::Relaxed) == DETACHED {
             return;
@@ -301,7 +302,7 @@ impl Inner {
         };
         let claimed = self.shared.inherit(me.slot);
         self.core.be_born(me, identity(), claimed);
-        self.me.store(pack(me) | CHORES, Ordering::Relaxed);
+        self.me.store(pack(me), Ordering::Relaxed);
         if !claimed {
             // The slot is alive by this sign alone.
             chores.signs = signs;
@@ -587,11 +588,11 @@ impl Arena {
         self.0.core.check(self.0.member()?)
     }
 
-    /// Removes the arena's names: nobody attaches it any more, and it no longer
-    /// grows. Those who have it go on.
+    /// Removes the arena's name: nobody attaches it any more. Those who have it
+    /// go on, and the last of them removes the objects that it still needs.
     pub fn unlink(&self) -> Result<()> {
         self.0.core.mark_unlinked(self.0.member()?)?;
-        self.0.remove_names();
+        self.0.shared.unlink_control();
         Ok(())
     }
 
@@ -677,23 +678,32 @@ impl Drop for Block {
         // Under the arena's lock, which whoever receives the block takes too: if
         // the count still is 1, nobody but this reference can change it.
         // Acquire, pairs with the release above.
-        let was_last = || match count.load(Ordering::Acquire) {
-            1 => {
-                count.store(0, Ordering::Relaxed);
-                true
+        let dropped = Cell::new(false);
+        let was_last = || {
+            dropped.set(true);
+            match count.load(Ordering::Acquire) {
+                1 => {
+                    count.store(0, Ordering::Relaxed);
+                    true
+                }
+                _ => count.fetch_sub(1, Ordering::AcqRel) == 1,
             }
-            _ => count.fetch_sub(1, Ordering::AcqRel) == 1,
         };
         if let Some(me) = inner.member_now() {
             match inner.core.release_if(me, self.which, was_last) {
                 // Stale: inherited without a slot of one's own; the arena keeps
                 // it pinned.
-                Ok(_) | Err(Error::Stale | Error::Detached) => {}
-                Err(_) if was_last() => inner.owe(self.which),
+                Ok(_) | Err(Error::Stale) => {}
+                // The lock was not to be had. Without it others may count.
+                Err(_) if !dropped.get() => {
+                    if count.fetch_sub(1, Ordering::AcqRel) == 1 {
+                        inner.owe(self.which);
+                    }
+                }
                 Err(_) => {}
             }
         } else {
-            was_last();
+            count.fetch_sub(1, Ordering::AcqRel);
         }
     }
 }

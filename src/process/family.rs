@@ -146,6 +146,7 @@ fn prepare(arena: Arc<Inner>) -> Pending {
         return pending;
     };
     let arena = &pending.arena;
+    let keeps = |block| arena.has(block);
     let mut signs = None;
     let mut tried = false;
     let shared = arena.shared();
@@ -157,7 +158,7 @@ fn prepare(arena: Arc<Inner>) -> Pending {
             .as_ref()
             .is_some_and(|signs| Shared::sign(signs, slot))
     };
-    pending.offspring = match arena.core().prepare_fork(me, sign, || shared.pin()) {
+    pending.offspring = match arena.core().prepare_fork(me, keeps, sign, || shared.pin()) {
         Ok(offspring) => Some(offspring),
         // This process has left meanwhile: there is nothing to hand over.
         Err(Error::Detached) => None,
@@ -172,7 +173,7 @@ fn prepare(arena: Arc<Inner>) -> Pending {
 }
 
 /// Ends the hold of the list and hands out what was prepared.
-fn resume(work: impl Fn(&mut Pending)) {
+fn resume(work: impl Fn(&mut Pending), tidy: impl Fn(&mut Family)) {
     let held = HELD.swap(std::ptr::null_mut(), Ordering::Relaxed);
     if held.is_null() {
         return;
@@ -182,24 +183,26 @@ fn resume(work: impl Fn(&mut Pending)) {
     let mut family = *unsafe { Box::from_raw(held) };
     let mut pending = std::mem::take(&mut family.pending);
     pending.iter_mut().for_each(work);
+    tidy(&mut family);
     drop(family);
     // Only now: the last reference to an arena wants the list.
     drop(pending);
 }
 
 extern "C" fn after_fork_in_parent() {
-    resume(|pending| {
+    let work = |pending: &mut Pending| {
         // While the list is held: no later fork shall inherit these signs.
         drop(pending.signs.take());
         if let (Some(_), Some(me)) = (pending.offspring, pending.me) {
             pending.arena.core().finish_fork(me);
         }
-    });
+    };
+    resume(work, |_| ());
 }
 
 extern "C" fn after_fork_in_child() {
     let mark = ForkMark::get();
-    resume(|pending| {
+    let work = |pending: &mut Pending| {
         let number = match mark.number() {
             // The page was wiped, or there is none: the first arena renews it.
             number if number == 0 || number == pending.arena.fork_number() => {
@@ -207,8 +210,10 @@ extern "C" fn after_fork_in_child() {
             }
             renewed => renewed,
         };
-        pending
-            .arena
-            .be_born(pending.offspring, number, pending.signs.take());
-    });
+        let signs = pending.signs.take();
+        pending.arena.be_born(pending.offspring, number, signs);
+    };
+    // What another thread was detaching stays half detached here.
+    let is_whole = |relative: &Relative| relative.arena.strong_count() > 0;
+    resume(work, |family| family.members.retain(is_whole));
 }

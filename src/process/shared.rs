@@ -269,6 +269,15 @@ impl Shared {
         let _ = locks::release_for_process(lock, REMOVAL_BYTE);
     }
 
+    /// Removes the name by which the arena is attached. The lock file stays,
+    /// and with it the name stays this arena's.
+    pub fn unlink_control(&self) {
+        let found = shm::facts_of(&lock_name(self.name));
+        if found.is_ok_and(|found| [found.inode, found.device] == self.lock_file()) {
+            let _ = shm::unlink(&segment_name(self.name, 0));
+        }
+    }
+
     fn remove_names(&self, numbers: impl Iterator<Item = usize>) {
         for number in numbers {
             let _ = shm::unlink(&segment_name(self.name, number));

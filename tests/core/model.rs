@@ -378,7 +378,7 @@ impl Model {
         };
         let offspring = parent
             .core
-            .prepare_fork(parent.me, sign, || panic!("no slot"))
+            .prepare_fork(parent.me, |_| true, sign, || panic!("no slot"))
             .unwrap();
         let Offspring::Embryo(me) = offspring else {
             panic!()

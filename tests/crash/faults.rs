@@ -71,22 +71,15 @@ fn names_come_and_go() {
     test.allocate(1 << 20).unwrap();
     assert_eq!(objects(name).len(), 3);
     test.unlink().unwrap();
-    assert_eq!(objects(name).len(), 0);
+    assert_eq!(objects(name).len(), 2);
     assert_eq!(errno(attach(name).err().unwrap()), libc::ENOENT);
-    // Who has it goes on, but it cannot grow.
-    drop(test.allocate(100).unwrap());
-    let full = test.allocate(100 << 20).err().unwrap();
-    assert!(
-        matches!(
-            full,
-            Error::Full {
-                what: Exhausted::Space,
-                ..
-            }
-        ),
-        "{full:?}"
-    );
+    // Who has it goes on, and the name is not free yet.
+    drop(test.allocate(20 << 20).unwrap());
+    let taken = Arena::create(name, small()).err().unwrap();
+    assert_eq!(errno(taken), libc::EEXIST);
     assert_empty(&test.arena);
+    drop(test);
+    assert_eq!(objects(name).len(), 0);
     for settings in [
         Settings {
             size: 1000,
@@ -148,7 +141,10 @@ fn last_leaves() {
 fn names_used_again() {
     let name = next_name();
     let old = Arena::create(name, small()).unwrap();
-    old.unlink().unwrap();
+    // Somebody removes them by hand, and there is another arena of this name.
+    for object in objects(name) {
+        std::fs::remove_file(format!("/dev/shm/{object}")).unwrap();
+    }
     let new = TestArena::named(name, small());
     let mine = objects(name);
     // Twice: when it is asked to, and when its last member leaves.
@@ -214,7 +210,9 @@ fn fork_while_stopped() {
         let me = test.member().unwrap();
         let other = test.allocate(100).unwrap();
         std::mem::forget(other);
-        test.core().prepare_fork(me, |_| false, || ()).unwrap();
+        test.core()
+            .prepare_fork(me, |_| true, |_| false, || ())
+            .unwrap();
         stop();
         test.core().finish_fork(me);
         stop();
@@ -892,7 +890,9 @@ fn stopped_owner() {
     let mut child = fork(|| {
         let me: Member = test.member().unwrap();
         // Keeps the lock until `finish_fork`.
-        test.core().prepare_fork(me, |_| false, || ()).unwrap();
+        test.core()
+            .prepare_fork(me, |_| true, |_| false, || ())
+            .unwrap();
         stop();
         test.core().finish_fork(me);
         test.leave().unwrap();
@@ -1028,7 +1028,7 @@ fn executed() {
     // With the lock in its hands, too.
     let other = fork(|| {
         test.core()
-            .prepare_fork(test.member().unwrap(), |_| false, || ())
+            .prepare_fork(test.member().unwrap(), |_| true, |_| false, || ())
             .unwrap();
         exec()
     });

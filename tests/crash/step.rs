@@ -294,7 +294,10 @@ const OPERATIONS: &[Operation] = &[
                 std::mem::forget(arena.allocate(300).unwrap());
                 stop();
                 let me = arena.member().unwrap();
-                arena.core().prepare_fork(me, |_| true, || ()).unwrap();
+                arena
+                    .core()
+                    .prepare_fork(me, |_| true, |_| true, || ())
+                    .unwrap();
             },
             |arena, _| {
                 std::mem::forget(arena.allocate(300).unwrap());
