@@ -2,14 +2,14 @@
 //!
 //! The modules are layers, and imports point down only:
 //!
-//! | module    | knows                 | holds                                      |
-//! |-----------|-----------------------|--------------------------------------------|
-//! | `python`  | everything below, pyo3 | the extension `shared_numpy._core`         |
+//! | module    | knows                     | holds                                      |
+//! |-----------|---------------------------|--------------------------------------------|
+//! | `python`  | all below, pyo3           | the extension `shared_numpy._core`         |
 //! | `process` | `arena`, `segment`, `sys` | the arena on the system's shared memory    |
-//! | `arena`   | `error`               | an allocator that survives any death       |
-//! | `segment` | `sys`                 | policy over single calls: reserving memory |
-//! | `sys`     | libc, nix             | one wrapper for one system call            |
-//! | `error`   | nothing               | the one error type of the core             |
+//! | `arena`   | `error`                   | an allocator that survives any death       |
+//! | `segment` | `sys`                     | policy over single calls: reserving memory |
+//! | `sys`     | libc, nix                 | one wrapper for one system call            |
+//! | `error`   | nothing                   | the one error type of the core             |
 //!
 //! `sys` is the only place that reaches libc or nix, `python` the only one that
 //! reaches pyo3; `tests/core/layers.rs` holds both. Without the feature

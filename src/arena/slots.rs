@@ -162,9 +162,11 @@ impl Locked<'_> {
                 self.free_if_unwanted(block)?;
             }
         }
-        self.slot(me)
-            .state
-            .commit(state_word(self.me.generation, EMPTY));
+        let row = self.slot(me);
+        // The number of a process that lives on must not speak for whoever dies
+        // in this slot before it has written its own.
+        row.pid.set(0);
+        row.state.commit(state_word(self.me.generation, EMPTY));
         let last = !open && self.is_deserted();
         if last {
             // Whoever has opened the arena and is not a member yet sees this.

@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_zombie_is_seen_and_the_dead_are_not() {
-        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let mut child = std::process::Command::new("/bin/true").spawn().unwrap();
         let pid = child.id() as u64;
         let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
         while !status(pid).unwrap().unwrap().is_zombie {
