@@ -24,6 +24,9 @@ TREE = os.path.join(ROOT, "build", "mutants")
 COPIED = ["src", "tests", "benchmarks", "Cargo.toml", "Cargo.lock", "build.rs"]
 SECONDS = 600
 
+# The arenas of tests that fail are left behind, under names of this run.
+PREFIX = "snp-mutant-%d" % os.getpid()
+
 
 def cargo(arguments, environment, quiet=True):
     """Run cargo in the copy; return its exit code."""
@@ -58,7 +61,7 @@ def copy_tree():
 def command(test):
     """Return the arguments and the environment that run one test."""
     target, name = test.split(" ", 1)
-    environment = dict(os.environ, RUST_BACKTRACE="0")
+    environment = dict(os.environ, RUST_BACKTRACE="0", SNP_PREFIX=PREFIX)
     which = ["--lib"] if target == "lib" else ["--test", target]
     run = ["test", "--locked", "--no-default-features"] + which + ["--"]
     if name.startswith("step:"):
@@ -106,6 +109,8 @@ def main():
             failed.append(name)
     count = len(wanted or names)
     print("%d mutants, %d caught" % (count, count - len(failed)))
+    for left in glob.glob("/dev/shm/%s-*" % PREFIX):
+        os.remove(left)
     if failed:
         sys.exit("FAILED: " + ", ".join(failed))
 

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! One thread, since the tests fork; each test has an arena of its own, whose
-//! name begins with `snp-crash-` and the number of this process, and is removed
+//! name begins with `snp-crash-` (or SNP_PREFIX) and the number of this process, and is removed
 //! at its end. What is random prints its seed and takes it from SNP_SEED.
 
 mod faults;

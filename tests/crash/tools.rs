@@ -52,7 +52,8 @@ impl Drop for TestArena {
 pub fn next_name() -> Name {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    Name::new(&format!("snp-crash-{}-{number}", std::process::id())).unwrap()
+    let prefix = std::env::var("SNP_PREFIX").unwrap_or("snp-crash".to_string());
+    Name::new(&format!("{prefix}-{}-{number}", std::process::id())).unwrap()
 }
 
 /// The objects of an arena that are there.
