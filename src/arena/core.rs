@@ -3,8 +3,8 @@
 //! [`Core`] finds rows and bytes in the segments. What changes the tables is
 //! done through [`Locked`], which exists while the lock is held: the modules
 //! beside this one add their operations to it. None of them panics or waits, or
-//! allocates but when a segment is met for the first time, and each refuses what it cannot do before it touches anything;
-//! the one error that may come later is that the tables contradict themselves,
+//! allocates but when a segment is met for the first time, and each refuses what
+//! it cannot do before it touches anything; the one error that may come later is that the tables contradict themselves,
 //! and that poisons the arena.
 //!
 //! Numbers that come from the segments are looked up through [`Locked::block`],

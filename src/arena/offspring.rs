@@ -14,9 +14,8 @@
 //! is stopped), nothing can be marked: then no block of the arena is freed while
 //! the family lives.
 
-use super::core::{Core, Locked, Member};
+use super::core::{Block, Core, Locked, Member};
 use super::format::*;
-use super::platform::Identity;
 use crate::error::Result;
 
 /// What a forking process has prepared for its child.
@@ -56,29 +55,30 @@ impl Locked<'_> {
     /// Makes `heir` a holder of every block that this process holds and
     /// `keeps`.
     fn endow(&self, heir: SlotId, keeps: &dyn Fn(BlockId) -> bool) -> Result<()> {
-        let (word, bit) = SlotSet::place(self.me.slot);
-        let (heir_word, heir_bit) = SlotSet::place(heir);
-        for block in self.all_blocks() {
-            let block = block?;
-            let held = block.row.holders[word].get() & bit != 0;
-            if held && block.state() == LIVE && keeps(BlockId(block.id)) {
-                let holders = &block.row.holders[heir_word];
-                holders.commit(holders.get() | heir_bit);
-            }
-        }
-        Ok(())
+        let (word, bit) = SlotSet::place(heir);
+        self.hand_over(keeps, |block| {
+            let holders = &block.row.holders[word];
+            holders.commit(holders.get() | bit);
+        })
     }
 
     /// Marks every block that this process holds and `keeps` as PINNED.
     fn pin(&self, keeps: &dyn Fn(BlockId) -> bool) -> Result<()> {
         self.count(|c| &c.pins, 1);
         self.header.pinned.commit(1);
+        self.hand_over(keeps, |block| {
+            block.row.marks.commit(block.row.marks.get() | PINNED);
+        })
+    }
+
+    /// Does something to every block that this process holds and `keeps`.
+    fn hand_over(&self, keeps: &dyn Fn(BlockId) -> bool, give: impl Fn(Block<'_>)) -> Result<()> {
         let (word, bit) = SlotSet::place(self.me.slot);
         for block in self.all_blocks() {
             let block = block?;
             let held = block.row.holders[word].get() & bit != 0;
             if held && block.state() == LIVE && keeps(BlockId(block.id)) {
-                block.row.marks.commit(block.row.marks.get() | PINNED);
+                give(block);
             }
         }
         Ok(())
@@ -147,13 +147,10 @@ impl Core {
     /// Takes over, in the child, the slot that was made for it. `claimed` says
     /// whether its byte lock is this process's; if not, its sign of life must
     /// stay.
-    pub fn be_born(&self, embryo: Member, identity: Identity, claimed: bool) {
-        let row = &self.header().slots[embryo.slot.0 as usize];
-        row.pid.set(identity.pid);
-        row.started.set(identity.started);
-        row.stack.set(identity.stack);
-        row.namespace.set(identity.namespace);
+    pub fn be_born(&self, embryo: Member, claimed: bool) {
+        self.sign(embryo.slot);
         if claimed {
+            let row = &self.header().slots[embryo.slot.0 as usize];
             row.state.commit(state_word(embryo.generation, ALIVE));
         }
     }

@@ -245,7 +245,7 @@ impl Core {
     }
 
     /// Writes who this process is into its row.
-    fn sign(&self, slot: SlotId) {
+    pub(super) fn sign(&self, slot: SlotId) {
         let row = &self.header().slots[slot.0 as usize];
         let Identity {
             pid,

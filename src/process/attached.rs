@@ -6,7 +6,7 @@
 //! so agrees with the process's bit among the holders.
 
 use super::family::{self, Place};
-use super::shared::{identity, Shared};
+use super::shared::Shared;
 use crate::arena::format::{
     state_of, BlockId, Expected, Geometry, Header, SlotId, CHUNKS, PRESENT,
 };
@@ -301,7 +301,7 @@ impl Inner {
             return;
         };
         let claimed = self.shared.inherit(me.slot);
-        self.core.be_born(me, identity(), claimed);
+        self.core.be_born(me, claimed);
         self.me.store(pack(me), Ordering::Relaxed);
         if !claimed {
             // The slot is alive by this sign alone.

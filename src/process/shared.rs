@@ -87,9 +87,9 @@ fn patiently<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
     }
 }
 
-/// Reserves the first `size` bytes of a new object.
-fn reserve_all(fd: BorrowedFd<'_>, size: u64) -> Result<()> {
-    let mut reservation = Reservation::new(size);
+/// Reserves `size` bytes of an object from `start` on.
+fn reserve(fd: BorrowedFd<'_>, start: u64, size: u64) -> Result<()> {
+    let mut reservation = Reservation::of(start, size);
     while !patiently(|| reservation.step(fd))? {}
     Ok(())
 }
@@ -105,7 +105,7 @@ impl Shared {
         let lock = shm::open(&lock_name(name), CREATE | READ_WRITE, MODE)?;
         let made = locks::try_for_process(lock.as_fd(), 0).and_then(|_| {
             let control = shm::open(&segment_name(name, 0), CREATE | READ_WRITE, MODE)?;
-            if let Err(error) = reserve_all(control.as_fd(), size) {
+            if let Err(error) = reserve(control.as_fd(), 0, size) {
                 let _ = shm::unlink(&segment_name(name, 0));
                 return Err(error);
             }
@@ -262,8 +262,7 @@ impl Shared {
         if locks::try_for_process(lock, REMOVAL_BYTE) != Ok(true) {
             return;
         }
-        let found = shm::facts_of(&lock_name(self.name));
-        if found.is_ok_and(|found| [found.inode, found.device] == self.lock_file()) {
+        if self.owns_name() {
             self.remove_names(numbers);
         }
         let _ = locks::release_for_process(lock, REMOVAL_BYTE);
@@ -272,10 +271,15 @@ impl Shared {
     /// Removes the name by which the arena is attached. The lock file stays,
     /// and with it the name stays this arena's.
     pub fn unlink_control(&self) {
-        let found = shm::facts_of(&lock_name(self.name));
-        if found.is_ok_and(|found| [found.inode, found.device] == self.lock_file()) {
+        if self.owns_name() {
             let _ = shm::unlink(&segment_name(self.name, 0));
         }
+    }
+
+    /// Whether the lock file of this name is this arena's.
+    fn owns_name(&self) -> bool {
+        let found = shm::facts_of(&lock_name(self.name));
+        found.is_ok_and(|found| [found.inode, found.device] == self.lock_file())
     }
 
     fn remove_names(&self, numbers: impl Iterator<Item = usize>) {
@@ -293,18 +297,6 @@ impl Shared {
             });
         }
         map::shared(fd, size as usize)
-    }
-}
-
-/// Who this process is, without allocating.
-pub(super) fn identity() -> Identity {
-    let pid = proc::pid();
-    let status = proc::status(pid).ok().flatten();
-    Identity {
-        pid,
-        started: status.map_or(0, |status| status.started),
-        stack: status.map_or(0, |status| status.stack),
-        namespace: proc::namespace().unwrap_or(0),
     }
 }
 
@@ -366,7 +358,7 @@ unsafe impl Platform for Shared {
             fd => fd?,
         };
         let made =
-            reserve_all(fd.as_fd(), size).and_then(|()| map::shared(fd.as_fd(), size as usize));
+            reserve(fd.as_fd(), 0, size).and_then(|()| map::shared(fd.as_fd(), size as usize));
         match made {
             Ok(base) => {
                 fill(base);
@@ -390,9 +382,7 @@ unsafe impl Platform for Shared {
             Some(file) => file.lend(|_| ())?,
             None => self.control()?,
         };
-        let mut reservation = Reservation::of(address.offset(), size);
-        while !patiently(|| reservation.step(fd))? {}
-        Ok(())
+        reserve(fd, address.offset(), size)
     }
 
     unsafe fn give_back(&self, address: Address, bytes: NonNull<u8>, size: u64) -> Result<()> {
@@ -431,7 +421,15 @@ unsafe impl Platform for Shared {
     }
 
     fn identity(&self) -> Identity {
-        identity()
+        // Without allocating: a child asks before it may.
+        let pid = proc::pid();
+        let status = proc::status(pid).ok().flatten();
+        Identity {
+            pid,
+            started: status.map_or(0, |status| status.started),
+            stack: status.map_or(0, |status| status.stack),
+            namespace: proc::namespace().unwrap_or(0),
+        }
     }
 
     fn claim(&self, slot: SlotId) -> Result<bool> {

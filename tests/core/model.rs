@@ -387,7 +387,7 @@ impl Model {
         if born {
             let core = open(&self.world, child);
             assert!(core.platform().claim(me.slot).unwrap());
-            core.be_born(me, core.platform().identity(), true);
+            core.be_born(me, true);
             let parent = self.processes[p].pid;
             for block in self.blocks.values_mut() {
                 if block.holders.contains(&parent) {
