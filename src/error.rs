@@ -49,6 +49,8 @@ pub enum Error {
         /// How long was waited, in seconds.
         seconds: u32,
     },
+    /// The caller gave up waiting for the arena's lock.
+    Interrupted,
     /// This process has no part in the arena: it left, or was made by a call
     /// that gave it none.
     Detached,
@@ -88,6 +90,7 @@ impl Error {
             Error::Foreign { .. } => 18,                           // EXDEV
             Error::Corrupted { .. } => 5,                          // EIO
             Error::Busy { .. } => 16,                              // EBUSY
+            Error::Interrupted => 4,                               // EINTR
             Error::Detached => 107,                                // ENOTCONN
         }
     }
@@ -130,6 +133,7 @@ impl fmt::Display for Error {
                 "process {pid} has held the arena's lock for over {seconds} s; is it stopped? \
                  Let it go on (kill -CONT {pid}) or end it"
             ),
+            Error::Interrupted => write!(f, "the wait for the arena's lock was interrupted"),
             Error::Detached => write!(f, "this process is not attached to the arena"),
             Error::Invalid { why } => write!(f, "{why}"),
         }

@@ -295,13 +295,13 @@ impl Core {
     /// Takes the arena's lock, recovering what a dead owner left.
     ///
     /// # Errors
-    /// `Busy` if a living owner keeps it, `Corrupted` if the arena is poisoned,
-    /// or that a chunk of its tables cannot be mapped: nothing has been touched
+    /// `Busy` if a living owner keeps it, `Interrupted` if the waiter was told to
+    /// give up, `Corrupted` if the arena is poisoned, or that a chunk of its tables cannot be mapped: nothing has been touched
     /// then.
     #[inline(always)]
     pub(super) fn lock(&self, me: Member) -> Result<Locked<'_>> {
-        let taken = lock::acquire(&self.header().owner, me.owner(), &Waiting::new(self, me));
-        let locked = match taken {
+        let waiting = Waiting::new(self, me);
+        let locked = match lock::acquire(&self.header().owner, me.owner(), &waiting) {
             Ok(Taken::Free) => self.locked(me),
             Ok(Taken::FromDead) => {
                 // The mark comes first: should what follows fail or die, the
@@ -311,6 +311,7 @@ impl Core {
                 header.counters.recovered.add(1);
                 self.locked(me)
             }
+            Err(_) if waiting.interrupted.get() => return Err(Error::Interrupted),
             Err(owner) => return Err(self.busy(owner)),
         };
         let state = self.header().slots[me.slot.0 as usize].state.get();
@@ -361,6 +362,8 @@ struct Waiting<'a> {
     me: Member,
     /// For whom it has waited, and since when.
     waited: Cell<Option<(Owner, u64)>>,
+    /// Whether it was told to give up.
+    interrupted: Cell<bool>,
 }
 
 impl<'a> Waiting<'a> {
@@ -370,6 +373,7 @@ impl<'a> Waiting<'a> {
             core,
             me,
             waited: Cell::new(None),
+            interrupted: Cell::new(false),
         }
     }
 }
@@ -423,6 +427,10 @@ impl Surroundings<U32> for Waiting<'_> {
     }
 
     fn gives_up(&self, owner: Owner) -> bool {
+        if self.core.platform.is_interrupted() {
+            self.interrupted.set(true);
+            return true;
+        }
         let now = self.core.platform.now();
         match self.waited.get() {
             Some((same, since)) if same == owner => {

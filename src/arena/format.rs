@@ -35,6 +35,8 @@
 //!                                       by compare and exchange under it
 //! 228  T          slot rows    u32       whoever uses a slot first, before, by
 //!                                       compare and exchange; never falls
+//! 232             registrar    u64       compare and exchange, without the lock:
+//!                                       who else removes the names, or 0
 //! 256     C       space index            lock; see `IndexCache`
 //! 3072            counters     24 x u64  lock, though nothing depends on them
 //! 4096 T          segments     1024 x 16 lock; the row of segment n
@@ -78,7 +80,7 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"snpARENA");
 /// The first eight bytes of a data segment.
 pub const DATA_MAGIC: u64 = u64::from_le_bytes(*b"snpSPACE");
 /// The version of this format.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Blocks begin at multiples of this and their sizes are multiples of it.
 pub const ALIGN: u64 = 64;
@@ -471,7 +473,10 @@ pub struct Header {
     pub frozen: U32,
     /// The first slot that was never used.
     pub slot_rows: U32,
-    rest_of_truth: [U32; 6],
+    /// Whoever else would remove the names in the end; 0 for nobody. The core
+    /// makes nothing of it.
+    pub registrar: U64,
+    rest_of_truth: [U32; 4],
     /// The cache.
     pub index: IndexCache,
     rest_of_index: [U64; 7],
@@ -514,6 +519,7 @@ const _: () = {
     assert!(offset_of!(Header, owner) == 128);
     assert!(offset_of!(Header, condition) == 192);
     assert!(offset_of!(Header, slot_rows) == 228);
+    assert!(offset_of!(Header, registrar) == 232);
     assert!(offset_of!(Header, index) == 256);
     assert!(offset_of!(Header, counters) == 3072);
     assert!(offset_of!(Header, segments) == 4096);

@@ -64,5 +64,6 @@ pub mod word;
 pub use blocks::{BlockRef, Extent};
 pub use core::{Core, Member};
 pub use offspring::Offspring;
+pub use slots::Parting;
 pub use stats::Stats;
 pub use tickets::TicketRef;

@@ -69,6 +69,11 @@ pub unsafe trait Platform: Send + Sync {
     /// How long a waiter waits for a living owner of the lock, in ms.
     fn patience(&self) -> u64;
 
+    /// Whether the waiter is to give up before that.
+    fn is_interrupted(&self) -> bool {
+        false
+    }
+
     /// Who this process is.
     fn identity(&self) -> Identity;
 

@@ -138,9 +138,9 @@ impl Locked<'_> {
         }
     }
 
-    /// Gives back all that this process has, its tickets to the arena, and
-    /// empties its slot. Returns whether it was the last and no ticket is open.
-    fn leave(&self) -> Result<bool> {
+    /// Gives this process's tickets to the arena, and drops the blocks that it
+    /// does not keep; if it keeps none, empties its slot.
+    fn part(&self, keeps: &dyn Fn(BlockId) -> bool) -> Result<Parting> {
         let me = self.me.slot;
         self.bury_the_dead()?;
         let mut open = false;
@@ -154,35 +154,71 @@ impl Locked<'_> {
             }
         }
         let (word, bit) = SlotSet::place(me);
+        let mut left = true;
         for block in self.all_blocks() {
             let block = block?;
             let holders = &block.row.holders[word];
-            if block.state() == LIVE && holders.get() & bit != 0 {
-                holders.commit(holders.get() & !bit);
-                self.free_if_unwanted(block)?;
+            if block.state() != LIVE || holders.get() & bit == 0 {
+                continue;
             }
+            if keeps(BlockId(block.id)) {
+                left = false;
+                continue;
+            }
+            holders.commit(holders.get() & !bit);
+            self.free_if_unwanted(block)?;
         }
-        let row = self.slot(me);
-        // The number of a process that lives on must not speak for whoever dies
-        // in this slot before it has written its own.
-        row.pid.set(0);
-        row.state.commit(state_word(self.me.generation, EMPTY));
-        let last = !open && self.is_deserted();
+        if left {
+            let row = self.slot(me);
+            // The number of a process that lives on must not speak for whoever
+            // dies in this slot before it has written its own.
+            row.pid.set(0);
+            row.state.commit(state_word(self.me.generation, EMPTY));
+        }
+        let last = !open && self.is_alone();
         if last {
             // Whoever has opened the arena and is not a member yet sees this.
             self.header.unlinked.commit(1);
         }
-        Ok(last)
+        Ok(Parting { left, last })
     }
 
-    /// Whether no process is a member, as far as can be seen. Children without a
-    /// slot have mapped what they need, and do not count.
-    fn is_deserted(&self) -> bool {
+    /// Whether no other process is a member, as far as can be seen. Children
+    /// without a slot have mapped what they need, and do not count.
+    fn is_alone(&self) -> bool {
         self.header.known_slots().all(|(slot, row)| {
             let empty = state_of(row.state.read()) == EMPTY;
-            empty || (slot != self.me.slot && self.core.is_over(slot))
+            empty || slot == self.me.slot || self.core.is_over(slot)
         })
     }
+
+    /// Ends tickets that were opened at `time` or before, and those of the dead
+    /// that are older than their grace.
+    fn end_abandoned(&self, time: u64, now: u64) -> Result<()> {
+        let grace = self.header.grace.get();
+        for id in 0..self.header.ticket_rows.get() {
+            let ticket = self.ticket(id)?;
+            if state_of(ticket.state.get()) != OPEN {
+                continue;
+            }
+            let opened = ticket.opened.get();
+            let orphan = matches!(Keeper::unpack(ticket.keeper.get()), Ok(Keeper::Nobody(_)));
+            if opened <= time || orphan && opened.saturating_add(grace) <= now {
+                self.end(id, ticket)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How a process has parted from an arena.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parting {
+    /// Its slot is empty; if not, it still has the blocks that it keeps.
+    pub left: bool,
+    /// No other process is a member and no ticket is open: the arena is marked
+    /// as unlinked, and its names should go.
+    pub last: bool,
 }
 
 impl Core {
@@ -319,24 +355,48 @@ impl Core {
     /// `Busy` or `Corrupted`; the byte lock is given back all the same, so that
     /// others see this process as dead.
     pub fn leave(&self, me: Member) -> Result<bool> {
-        let last = loop {
-            match self.lock(me) {
-                Ok(locked) if self.is_at_work() => {
-                    // Of another thread, which goes on as a member.
-                    drop(locked);
-                    std::thread::yield_now();
-                }
-                Ok(locked) => break locked.leave(),
-                Err(error) => break Err(error),
-            }
-        };
+        let parted = self.part(me, |_| false);
         let row = &self.header().slots[me.slot.0 as usize];
-        if last.is_err() && generation_of(row.state.read()) == me.generation {
+        if parted.is_err() && generation_of(row.state.read()) == me.generation {
             // Nobody's number: without its byte the slot is a dead one's.
             row.pid.set(0);
+            self.platform().disclaim(me.slot);
         }
-        self.platform().disclaim(me.slot);
-        last
+        parted.map(|parting| parting.last)
+    }
+
+    /// Ends this process's membership but for the blocks it `keeps`: those it
+    /// holds until its own end. The tickets it opened are left to the arena.
+    ///
+    /// # Errors
+    /// `Busy` or `Corrupted`; it is a member still.
+    pub fn part(&self, me: Member, keeps: impl Fn(BlockId) -> bool) -> Result<Parting> {
+        loop {
+            let locked = self.lock(me)?;
+            if self.is_at_work() {
+                // Of another thread, which goes on as a member.
+                drop(locked);
+                std::thread::yield_now();
+                continue;
+            }
+            let parting = locked.part(&keeps)?;
+            drop(locked);
+            if parting.left {
+                self.platform().disclaim(me.slot);
+            }
+            return Ok(parting);
+        }
+    }
+
+    /// In an arena that no other process has, ends the tickets that were opened
+    /// at least `age` ms ago, and those of killed senders whose grace is over.
+    pub fn end_abandoned(&self, me: Member, age: u64) -> Result<()> {
+        let now = self.platform().now();
+        let locked = self.lock(me)?;
+        match locked.is_alone() {
+            true => locked.end_abandoned(now.saturating_sub(age), now),
+            false => Ok(()),
+        }
     }
 
     /// Whether the arena has lost its names, or is about to. Asked by a member,

@@ -7,9 +7,7 @@
 
 use super::family::{self, Place};
 use super::shared::Shared;
-use crate::arena::format::{
-    state_of, BlockId, Expected, Geometry, Header, SlotId, CHUNKS, PRESENT,
-};
+use crate::arena::format::{BlockId, Expected, Geometry, Header, SlotId, CHUNKS};
 use crate::arena::handle::{Handle, Name};
 use crate::arena::{BlockRef, Core, Extent, Member, Offspring, Stats};
 use crate::error::{Error, Result};
@@ -18,7 +16,7 @@ use crate::sys::{self, proc};
 use std::cell::Cell;
 use std::os::fd::OwnedFd;
 use std::ptr::{null_mut, NonNull};
-use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What an arena is made with.
@@ -37,6 +35,9 @@ pub struct Settings {
     pub block_shift: u32,
     /// The tables grow by `1 <<` this many rows for tickets.
     pub ticket_shift: u32,
+    /// Who else removes the names in the end, from before they are there; 0 for
+    /// nobody.
+    pub registrar: u64,
 }
 
 impl Default for Settings {
@@ -48,6 +49,7 @@ impl Default for Settings {
             patience: 30_000,
             block_shift: 12,
             ticket_shift: 10,
+            registrar: 0,
         }
     }
 }
@@ -325,10 +327,57 @@ impl Inner {
         Ok(())
     }
 
+    /// Gives back, before the end of the process, what it does not need any
+    /// more. Returns whether the arena has lost its names with that.
+    pub fn retire(&self) -> Result<bool> {
+        let Some(me) = self.member_now() else {
+            return Ok(false);
+        };
+        let parting = self.core.part(me, |block| self.has(block))?;
+        if parting.left {
+            // Should it be used once more, it gets another slot.
+            let left = |word| (word & !CHORES == pack(me)).then_some(UNREGISTERED);
+            let _ = self
+                .me
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, left);
+        }
+        if parting.last {
+            self.remove_names();
+        }
+        Ok(parting.last)
+    }
+
     fn remove_names(&self) {
-        let segments = self.core.header().known_segments().skip(1);
-        let present = segments.filter(|(_, row)| state_of(row.state.get()) == PRESENT);
-        self.shared.unlink(present.map(|(number, _)| number));
+        self.shared.unlink();
+        let registrar = &self.core.header().registrar;
+        let mut seen = registrar.read();
+        while let Err(now) = registrar.swap_if(seen, 0) {
+            seen = now;
+        }
+        if seen != 0 {
+            let mut removed = REMOVED.lock().unwrap_or_else(PoisonError::into_inner);
+            removed.push((self.shared.name(), seen));
+            ANY_REMOVED.store(true, Ordering::Release);
+        }
+    }
+}
+
+/// Arenas whose names this process has removed, with their registrars.
+static REMOVED: Mutex<Vec<(Name, u64)>> = Mutex::new(Vec::new());
+static ANY_REMOVED: AtomicBool = AtomicBool::new(false);
+
+/// The arenas whose names this process has removed since it was last asked, and
+/// who else would have removed them in the end.
+#[inline]
+pub fn removed() -> Vec<(Name, u64)> {
+    // Acquire, pairs with the release in `remove_names`.
+    match ANY_REMOVED.load(Ordering::Acquire) {
+        false => Vec::new(),
+        true => {
+            let mut removed = REMOVED.lock().unwrap_or_else(PoisonError::into_inner);
+            ANY_REMOVED.store(false, Ordering::Relaxed);
+            std::mem::take(&mut removed)
+        }
     }
 }
 
@@ -343,6 +392,18 @@ impl Drop for Inner {
 /// An arena that this process has attached.
 #[derive(Clone)]
 pub struct Arena(Arc<Inner>);
+
+impl From<Arc<Inner>> for Arena {
+    fn from(inner: Arc<Inner>) -> Self {
+        Arena(inner)
+    }
+}
+
+impl PartialEq for Arena {
+    fn eq(&self, other: &Arena) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
 
 impl Arena {
     /// Makes an arena and attaches it.
@@ -360,10 +421,7 @@ impl Arena {
         let boot = proc::boot()?;
         let mut uuid = [0; 16];
         proc::random(&mut uuid)?;
-        let shared = Arc::new(Shared::create(name, settings.size).map_err(full(settings.size))?);
-        shared.set_patience(settings.patience);
-        let lock_file = shared.lock_file();
-        let constants = |header: &Header| {
+        let constants = |header: &Header, lock_file: [u64; 2]| {
             let uuid = u128::from_ne_bytes(uuid);
             header.uuid[0].set(uuid as u64);
             header.uuid[1].set((uuid >> 64) as u64);
@@ -373,18 +431,19 @@ impl Arena {
             header.lock_file[0].set(lock_file[0]);
             header.lock_file[1].set(lock_file[1]);
             header.boot.set(boot);
+            header.registrar.set(settings.registrar);
         };
-        let made = family::find_or_attach(shared.control_file(), |place| {
-            let (core, me) = Core::create(shared.clone(), geometry, constants)?;
-            Self::join(core, me, shared.clone(), boot, place)
-        });
-        match made {
-            Ok(inner) => Ok(Arena(inner)),
-            Err(error) => {
-                shared.unlink(std::iter::empty());
-                Err(error)
-            }
-        }
+        let inner = family::attach_new(|place| {
+            let shared = Shared::create(name, settings.size).map_err(full(settings.size))?;
+            let shared = Arc::new(shared);
+            shared.set_patience(settings.patience);
+            let set = |header: &Header| constants(header, shared.lock_file());
+            let made = Core::create(shared.clone(), geometry, set).and_then(|(core, me)| {
+                Self::join(core, me, shared.clone(), boot, place(shared.memory_file()))
+            });
+            made.inspect_err(|_| shared.unlink())
+        })?;
+        Ok(Arena(inner))
     }
 
     /// Attaches an arena; one that is attached already is returned as it is.
@@ -394,12 +453,12 @@ impl Arena {
     /// of another version or damaged; `Full` if all its slots are taken.
     pub fn attach(name: Name, patience: u64) -> Result<Arena> {
         let boot = proc::boot()?;
-        let (control, file) = Shared::open_control(name)?;
+        let (memory, file) = Shared::open_memory(name)?;
         let inner = family::find_or_attach(file, |place| {
-            let shared = Arc::new(Shared::open(name, control)?);
+            let shared = Arc::new(Shared::open(name, memory)?);
             shared.set_patience(patience);
             let expected = Expected {
-                size: shared.size()?,
+                size: shared.control_size()?,
                 uid: proc::user(),
                 boot,
                 lock_file: shared.lock_file(),
@@ -592,8 +651,33 @@ impl Arena {
     /// go on, and the last of them removes the objects that it still needs.
     pub fn unlink(&self) -> Result<()> {
         self.0.core.mark_unlinked(self.0.member()?)?;
-        self.0.shared.unlink_control();
+        self.0.shared.unlink_memory();
         Ok(())
+    }
+
+    /// Whether the arena has lost its names, or is about to.
+    pub fn is_unlinked(&self) -> bool {
+        self.0.core.header().unlinked.read() != 0
+    }
+
+    /// Notes who will remove the names should all processes be killed; false if
+    /// somebody else will.
+    pub fn take_registrar(&self, registrar: u64) -> bool {
+        let word = &self.0.core.header().registrar;
+        word.swap_if(0, registrar).is_ok()
+    }
+
+    /// Notes that `registrar` will not; false if it would not have.
+    pub fn give_up_registrar(&self, registrar: u64) -> bool {
+        let word = &self.0.core.header().registrar;
+        word.swap_if(registrar, 0).is_ok()
+    }
+
+    /// Ends what nobody will receive in an arena that no other process has: the
+    /// tickets opened at least `age` ms ago, and those of killed senders whose
+    /// grace is over.
+    pub fn end_abandoned(&self, age: u64) -> Result<()> {
+        self.0.core.end_abandoned(self.0.member()?, age)
     }
 
     /// Ends this process's part in the arena in peace: its references are

@@ -8,7 +8,8 @@
 //! Around a fork the handlers keep this list and the locks of all arenas on it,
 //! taken in the order of their numbers, the same in all processes.
 
-use super::attached::Inner;
+use super::attached::{Arena, Inner};
+use super::caller::{self, Told};
 use super::shared::Shared;
 use crate::arena::{Member, Offspring};
 use crate::error::{Error, Result};
@@ -25,8 +26,10 @@ pub(super) struct Family {
 }
 
 struct Relative {
-    /// The control segment's inode and device.
+    /// The memory object's inode and device.
     file: [u64; 2],
+    /// The lock file's.
+    lock_file: [u64; 2],
     /// The arena's number, which orders the taking of locks.
     uuid: [u64; 2],
     arena: Weak<Inner>,
@@ -47,11 +50,81 @@ static FAMILY: Mutex<Family> = Mutex::new(Family {
 });
 
 /// The list, held from before a fork until after it.
-static HELD: AtomicPtr<MutexGuard<'static, Family>> = AtomicPtr::new(std::ptr::null_mut());
+static HELD: AtomicPtr<Held> = AtomicPtr::new(std::ptr::null_mut());
 
 /// Holds the list: no arena comes or goes, and no fork happens, meanwhile.
-pub(super) fn lock() -> MutexGuard<'static, Family> {
-    FAMILY.lock().unwrap_or_else(PoisonError::into_inner)
+///
+/// The thread's caller is told before, and of nothing more while the list is
+/// held: it could wait for a thread that wants to fork, which waits for the list.
+pub(super) struct Held {
+    family: MutexGuard<'static, Family>,
+    _told: Told,
+}
+
+impl std::ops::Deref for Held {
+    type Target = Family;
+    fn deref(&self) -> &Family {
+        &self.family
+    }
+}
+
+impl std::ops::DerefMut for Held {
+    fn deref_mut(&mut self) -> &mut Family {
+        &mut self.family
+    }
+}
+
+/// Holds the list.
+pub(super) fn lock() -> Held {
+    caller::waits();
+    Held {
+        family: FAMILY.lock().unwrap_or_else(PoisonError::into_inner),
+        _told: caller::tell(None),
+    }
+}
+
+/// The arena of that number, if this process has attached it.
+pub fn find(uuid: [u64; 2]) -> Option<Arena> {
+    let family = lock();
+    let known = family.members.iter().find(|relative| relative.uuid == uuid);
+    known.and_then(|relative| relative.arena.upgrade().map(Arena::from))
+}
+
+impl Family {
+    fn add(&mut self, arena: Arc<Inner>) -> Result<Arc<Inner>> {
+        arena.place().taken.store(true, Ordering::Relaxed);
+        self.members.push(Relative {
+            file: arena.shared().memory_file(),
+            lock_file: arena.shared().lock_file(),
+            uuid: arena.uuid(),
+            arena: Arc::downgrade(&arena),
+        });
+        self.members.sort_by_key(|relative| relative.uuid);
+        Ok(arena)
+    }
+
+    /// Whether this process has, or is detaching, an arena of that lock file.
+    pub fn has_lock_file(&self, file: [u64; 2]) -> bool {
+        let mut members = self.members.iter();
+        members.any(|relative| relative.lock_file == file)
+    }
+}
+
+/// Prepares the end of this process: it parts from all its arenas but for the
+/// blocks to which it has references. Returns the arenas that stay.
+///
+/// What cannot be given back in peace is found when the process is gone.
+pub fn retire_all() -> Vec<Arena> {
+    let attached: Vec<Arc<Inner>> = {
+        let family = lock();
+        let members = family.members.iter();
+        members
+            .filter_map(|relative| relative.arena.upgrade())
+            .collect()
+    };
+    let stay = |arena: &Arc<Inner>| !matches!(arena.retire(), Ok(true));
+    let staying = attached.into_iter().filter(stay);
+    staying.map(Arena::from).collect()
 }
 
 /// An arena's place on the list; dropped after its descriptors are closed.
@@ -79,7 +152,7 @@ impl Drop for Place {
     }
 }
 
-/// Finds an arena that this process has attached by its control segment, or
+/// Finds an arena that this process has attached by its memory object, or
 /// attaches it by `attach`. Others wait meanwhile.
 pub(super) fn find_or_attach(
     file: [u64; 2],
@@ -96,19 +169,19 @@ pub(super) fn find_or_attach(
                 drop(family);
                 std::thread::yield_now();
             }
-            None => {
-                let arena = attach(Place::new(file))?;
-                arena.place().taken.store(true, Ordering::Relaxed);
-                family.members.push(Relative {
-                    file,
-                    uuid: arena.uuid(),
-                    arena: Arc::downgrade(&arena),
-                });
-                family.members.sort_by_key(|relative| relative.uuid);
-                return Ok(arena);
-            }
+            None => return family.add(attach(Place::new(file))?),
         }
     }
+}
+
+/// Makes an arena by `make`, which is given a place for the memory object that it
+/// makes, and attaches it. Others wait meanwhile.
+pub(super) fn attach_new(
+    make: impl FnOnce(&dyn Fn([u64; 2]) -> Place) -> Result<Arc<Inner>>,
+) -> Result<Arc<Inner>> {
+    watch_forks()?;
+    let mut family = lock();
+    family.add(make(&Place::new)?)
 }
 
 /// Has the handlers called around forks, from the first arena on.

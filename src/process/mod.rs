@@ -3,25 +3,35 @@
 //! | module       | holds                                                       |
 //! |--------------|-------------------------------------------------------------|
 //! | `descriptor` | a descriptor that notices when somebody closed it           |
+//! | `caller`     | whom a thread tells before it waits                         |
 //! | `shared`     | the arena's platform: segments, byte locks, liveness        |
 //! | `family`     | the arenas of this process, and its forks                   |
+//! | `sweep`      | arenas that nobody has any more                             |
 //! | `attached`   | [`Arena`] and [`Block`]: what a user of the crate has       |
 //!
-//! An arena `NAME` is these objects of `shm_overview(7)`, all of mode 0600:
+//! An arena `NAME` is two objects of `shm_overview(7)`, both of mode 0600:
 //!
-//! * `NAME`, the control segment. The kernel's locks on its bytes are signs of
-//!   life that forked children inherit: byte s for a child in the making in
+//! * `NAME`, its memory: segment n begins at byte n << 47, and between them are
+//!   holes. So its two names are known before it is made, a process that has
+//!   it open can map segments that are added when the names are gone, and
+//!   descriptors do not grow with it. The kernel's locks on its bytes are signs
+//!   of life that forked children inherit: byte s for a child in the making in
 //!   slot s, byte 256 for families that hold pinned blocks.
-//! * `NAME.lock`, empty. The lock of its byte s belongs to the process in slot
-//!   s, that of byte 257 to a process that removes the names. Nothing else may
-//!   open it: closing any descriptor of it would drop the locks of the process.
-//! * `NAME.1`, `NAME.2`, …, the data segments.
+//! * `NAME.snp-lock`, empty. The lock of its byte s belongs to the process in
+//!   slot s, that of byte 257 to a process that removes the names. Nothing else
+//!   may open it: closing any descriptor of it would drop the locks of the
+//!   process.
 //!
 //! The lock file is made first and removed last.
 
 mod attached;
+mod caller;
 mod descriptor;
 mod family;
 mod shared;
+mod sweep;
 
-pub use attached::{Arena, Block, Settings};
+pub use attached::{removed, Arena, Block, Settings};
+pub use caller::{tell, Caller, Told};
+pub use family::{find, retire_all};
+pub use sweep::sweep;

@@ -1,20 +1,24 @@
 //! The arena's platform: segments in shared memory, byte locks, liveness.
 
+use super::caller;
 use super::descriptor::{Descriptor, READ_WRITE};
-use crate::arena::format::{Address, SlotId, SlotRow, LONGEST, PAGE, SEGMENTS, SLOTS};
+use crate::arena::format::{Address, Header, SlotId, SlotRow, LONGEST, PAGE, SEGMENTS, SLOTS};
 use crate::arena::handle::Name;
 use crate::arena::platform::{Identity, Platform};
 use crate::arena::word::U32;
 use crate::error::{Error, Result};
 use crate::segment::Reservation;
 use crate::sys::{self, futex, locks, map, proc, shm};
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
+use std::mem::{offset_of, size_of};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+/// What the name of a lock file ends with, which others' objects do not.
+pub(super) const LOCK_SUFFIX: &str = ".snp-lock";
 /// Whose lock is a sign that a family holds pinned blocks.
 const PIN_BYTE: u64 = SLOTS as u64;
 /// Whose lock a process has while it removes the names.
@@ -29,7 +33,7 @@ pub(super) const MODE: u32 = 0o600;
 /// An arena's objects, as one process has them open.
 pub(super) struct Shared {
     name: Name,
-    control: Descriptor,
+    memory: Descriptor,
     lock: Descriptor,
     /// The slot whose byte this process holds; -1 if none.
     claimed: AtomicI32,
@@ -44,8 +48,6 @@ pub(super) struct Shared {
 struct Segment {
     base: NonNull<u8>,
     size: usize,
-    /// None for the control segment, which has its own.
-    file: Option<Descriptor>,
 }
 
 // SAFETY: the pointer is to a mapping of this process, which any thread may
@@ -62,19 +64,20 @@ impl Drop for Segment {
     }
 }
 
-/// The object of an arena's segment.
-fn segment_name(name: Name, number: usize) -> CString {
-    let name = name.as_str();
-    let text = match number {
-        0 => format!("/{name}"),
-        _ => format!("/{name}.{number}"),
-    };
-    CString::new(text).expect("names have no zeros")
+/// The objects of an arena, as `shm_open` takes them.
+fn memory_name(name: Name) -> CString {
+    CString::new(format!("/{}", name.as_str())).expect("names have no zeros")
 }
 
 /// The arena's lock file.
-fn lock_name(name: Name) -> CString {
-    CString::new(format!("/{}.lock", name.as_str())).expect("names have no zeros")
+pub(super) fn lock_name(name: Name) -> CString {
+    CString::new(format!("/{}{LOCK_SUFFIX}", name.as_str())).expect("names have no zeros")
+}
+
+/// Where a segment begins in the memory object. What lies between two is a
+/// hole, which takes no memory.
+fn start_of(number: usize) -> u64 {
+    number as u64 * LONGEST
 }
 
 /// Repeats a call that a signal interrupted.
@@ -96,41 +99,51 @@ fn reserve(fd: BorrowedFd<'_>, start: u64, size: u64) -> Result<()> {
 
 impl Shared {
     /// Makes the objects of a new arena: the lock file with the byte of slot 0
-    /// locked, then the control segment with its memory, all zero.
+    /// locked, then the memory of the control segment, all zero.
     ///
     /// # Errors
     /// EEXIST if there is such an arena, and what the calls report; what was
     /// made is removed again.
     pub fn create(name: Name, size: u64) -> Result<Self> {
         let lock = shm::open(&lock_name(name), CREATE | READ_WRITE, MODE)?;
-        let made = locks::try_for_process(lock.as_fd(), 0).and_then(|_| {
-            let control = shm::open(&segment_name(name, 0), CREATE | READ_WRITE, MODE)?;
-            if let Err(error) = reserve(control.as_fd(), 0, size) {
-                let _ = shm::unlink(&segment_name(name, 0));
+        let made = locks::try_for_process(lock.as_fd(), 0).and_then(|claimed| {
+            if !claimed || !is_of(&lock_name(name), lock.as_fd()) {
+                // It was taken for a dead process's, after this one had been
+                // stopped for long.
+                return Err(Error::Os {
+                    call: "shm_open",
+                    errno: sys::EEXIST,
+                });
+            }
+            let memory = shm::open(&memory_name(name), CREATE | READ_WRITE, MODE)?;
+            if let Err(error) = reserve(memory.as_fd(), 0, size) {
+                let _ = shm::unlink(&memory_name(name));
                 return Err(error);
             }
-            Ok(control)
+            Ok(memory)
         });
         match made {
-            Ok(control) => {
-                let shared = Self::over(name, control, lock)?;
+            Ok(memory) => {
+                let shared = Self::over(name, memory, lock)?;
                 shared.claimed.store(0, Ordering::Relaxed);
                 Ok(shared)
             }
             Err(error) => {
-                let _ = shm::unlink(&lock_name(name));
+                if is_of(&lock_name(name), lock.as_fd()) {
+                    let _ = shm::unlink(&lock_name(name));
+                }
                 Err(error)
             }
         }
     }
 
-    /// Opens the control segment of an arena, and says which file it is.
+    /// Opens the memory of an arena, and says which file it is.
     ///
     /// # Errors
     /// ENOENT if there is none, `Foreign` if it is not this user's alone.
-    pub fn open_control(name: Name) -> Result<(OwnedFd, [u64; 2])> {
-        let control = shm::open(&segment_name(name, 0), READ_WRITE, 0)?;
-        let facts = shm::facts(control.as_fd())?;
+    pub fn open_memory(name: Name) -> Result<(OwnedFd, [u64; 2])> {
+        let memory = shm::open(&memory_name(name), READ_WRITE, 0)?;
+        let facts = shm::facts(memory.as_fd())?;
         if facts.uid != proc::user() {
             return Err(Error::Foreign {
                 why: "another user's arena",
@@ -141,20 +154,20 @@ impl Shared {
                 why: "other users may write to it",
             });
         }
-        Ok((control, [facts.inode, facts.device]))
+        Ok((memory, facts.file()))
     }
 
     /// Opens the lock file of an arena that this process has not attached: its
     /// locks would go with this descriptor.
-    pub fn open(name: Name, control: OwnedFd) -> Result<Self> {
+    pub fn open(name: Name, memory: OwnedFd) -> Result<Self> {
         let lock = shm::open(&lock_name(name), READ_WRITE, 0)?;
-        Self::over(name, control, lock)
+        Self::over(name, memory, lock)
     }
 
-    fn over(name: Name, control: OwnedFd, lock: OwnedFd) -> Result<Self> {
+    fn over(name: Name, memory: OwnedFd, lock: OwnedFd) -> Result<Self> {
         Ok(Shared {
             name,
-            control: Descriptor::new(&segment_name(name, 0), control)?,
+            memory: Descriptor::new(&memory_name(name), memory)?,
             lock: Descriptor::new(&lock_name(name), lock)?,
             claimed: AtomicI32::new(-1),
             pinned: AtomicBool::new(false),
@@ -168,14 +181,27 @@ impl Shared {
         self.name
     }
 
-    /// The control segment's inode and device.
-    pub fn control_file(&self) -> [u64; 2] {
-        self.control.file()
+    /// The memory object's inode and device.
+    pub fn memory_file(&self) -> [u64; 2] {
+        self.memory.file()
     }
 
-    /// The control segment's length.
-    pub fn size(&self) -> Result<u64> {
-        Ok(shm::facts(self.control()?)?.size)
+    /// The control segment's length, as its header says.
+    ///
+    /// # Errors
+    /// `Foreign` if the object is no such thing.
+    pub fn control_size(&self) -> Result<u64> {
+        let memory = self.memory()?;
+        let mut size = [0; 8];
+        let read = shm::read(memory, offset_of!(Header, size) as u64, &mut size)?;
+        let size = u64::from_ne_bytes(size);
+        let all = shm::facts(memory)?.size.min(LONGEST);
+        match read == 8 && (size_of::<Header>() as u64..=all).contains(&size) {
+            true => Ok(size),
+            false => Err(Error::Foreign {
+                why: "it does not begin like an arena",
+            }),
+        }
     }
 
     /// The lock file's inode and device.
@@ -188,8 +214,8 @@ impl Shared {
         self.patience.store(ms, Ordering::Relaxed);
     }
 
-    fn control(&self) -> Result<BorrowedFd<'_>> {
-        self.control.lend(|fd| {
+    fn memory(&self) -> Result<BorrowedFd<'_>> {
+        self.memory.lend(|fd| {
             if self.pinned.load(Ordering::Relaxed) {
                 let _ = locks::try_for_description(fd, PIN_BYTE, true);
             }
@@ -227,7 +253,7 @@ impl Shared {
 
     /// Opens the description whose locks are signs of life for a child.
     pub fn open_signs(&self) -> Result<OwnedFd> {
-        shm::reopen(self.control()?)
+        shm::reopen(self.memory()?)
     }
 
     /// Gives the child in the making in `slot` its sign of life.
@@ -239,23 +265,22 @@ impl Shared {
     }
 
     /// Marks this process and its children as holding pinned blocks, for as
-    /// long as one of them has the control segment open.
+    /// long as one of them has the memory open.
     pub fn pin(&self) {
         self.pinned.store(true, Ordering::Relaxed);
-        if let Ok(fd) = self.control() {
+        if let Ok(fd) = self.memory() {
             // Shared locks do not exclude each other, and the arena's lock is
             // held: it cannot fail but for want of kernel memory.
             let _ = locks::try_for_description(fd, PIN_BYTE, true);
         }
     }
 
-    /// Removes the names of the segments `numbers`, then of the rest, the lock
-    /// file's last.
+    /// Removes the names, the lock file's last.
     ///
     /// While the lock file is there nobody can make another arena of the same
     /// name. One process removes at a time: so whatever has the names then, has
     /// them of this arena.
-    pub fn unlink(&self, numbers: impl Iterator<Item = usize>) {
+    pub fn unlink(&self) {
         let Ok(lock) = self.lock_fd() else {
             return;
         };
@@ -263,40 +288,96 @@ impl Shared {
             return;
         }
         if self.owns_name() {
-            self.remove_names(numbers);
+            let _ = shm::unlink(&memory_name(self.name));
+            let _ = shm::unlink(&lock_name(self.name));
         }
         let _ = locks::release_for_process(lock, REMOVAL_BYTE);
     }
 
     /// Removes the name by which the arena is attached. The lock file stays,
     /// and with it the name stays this arena's.
-    pub fn unlink_control(&self) {
+    pub fn unlink_memory(&self) {
         if self.owns_name() {
-            let _ = shm::unlink(&segment_name(self.name, 0));
+            let _ = shm::unlink(&memory_name(self.name));
         }
     }
 
     /// Whether the lock file of this name is this arena's.
     fn owns_name(&self) -> bool {
         let found = shm::facts_of(&lock_name(self.name));
-        found.is_ok_and(|found| [found.inode, found.device] == self.lock_file())
+        found.is_ok_and(|found| found.file() == self.lock_file())
     }
 
-    fn remove_names(&self, numbers: impl Iterator<Item = usize>) {
-        for number in numbers {
-            let _ = shm::unlink(&segment_name(self.name, number));
-        }
-        let _ = shm::unlink(&segment_name(self.name, 0));
-        let _ = shm::unlink(&lock_name(self.name));
-    }
-
-    fn map_fd(fd: BorrowedFd<'_>, size: u64) -> Result<NonNull<u8>> {
-        if shm::facts(fd)?.size < size || size > LONGEST {
+    fn map_segment(&self, number: usize, size: u64) -> Result<NonNull<u8>> {
+        let fd = self.memory()?;
+        if size > LONGEST || shm::facts(fd)?.size < start_of(number) + size {
             return Err(Error::Corrupted {
                 why: "a segment was truncated",
             });
         }
-        map::shared(fd, size as usize)
+        map::shared(fd, start_of(number), size as usize)
+    }
+}
+
+/// Whether the object `name` is the one that is open.
+fn is_of(name: &CStr, fd: BorrowedFd<'_>) -> bool {
+    let (named, open) = (shm::facts_of(name), shm::facts(fd));
+    matches!((named, open), (Ok(named), Ok(open)) if named.file() == open.file())
+}
+
+/// Whether there is no memory under a name, or no magic number in it.
+pub(super) fn is_unfinished(name: Name) -> bool {
+    let mut magic = [0; 8];
+    match Shared::open_memory(name) {
+        Ok((memory, _)) => {
+            let at = offset_of!(Header, magic) as u64;
+            let read = shm::read(memory.as_fd(), at, &mut magic);
+            read.is_ok() && magic == [0; 8]
+        }
+        Err(Error::Os { errno, .. }) => errno == sys::ENOENT,
+        Err(_) => false,
+    }
+}
+
+/// The lock file of an arena that nobody has.
+///
+/// While there is one, this process must not attach the arena: closing this
+/// descriptor drops the locks of the other.
+pub(super) struct Remains {
+    name: Name,
+    lock: OwnedFd,
+    facts: shm::Facts,
+}
+
+impl Remains {
+    /// Opens a lock file of this user's on which nobody has a lock; `is_ours`
+    /// says of a file whether this process has its arena.
+    pub fn find(name: Name, is_ours: impl Fn([u64; 2]) -> bool) -> Option<Self> {
+        let path = lock_name(name);
+        let facts = shm::facts_of(&path).ok()?;
+        let mine = facts.uid == proc::user() && facts.permissions == MODE && facts.size == 0;
+        if !mine || is_ours(facts.file()) {
+            return None;
+        }
+        let lock = shm::open(&path, READ_WRITE, 0).ok()?;
+        let same = is_of(&path, lock.as_fd());
+        let free = locks::is_any_locked(lock.as_fd(), REMOVAL_BYTE + 1) == Ok(false);
+        (same && free).then_some(Remains { name, lock, facts })
+    }
+
+    /// When the lock file was made: nobody writes to it.
+    pub fn modified(&self) -> SystemTime {
+        self.facts.modified
+    }
+
+    /// Removes both names, unless somebody has taken a slot meanwhile or removes
+    /// them.
+    pub fn remove(self) {
+        let take = |byte| locks::try_for_process(self.lock.as_fd(), byte) == Ok(true);
+        if take(REMOVAL_BYTE) && take(0) && is_of(&lock_name(self.name), self.lock.as_fd()) {
+            let _ = shm::unlink(&memory_name(self.name));
+            let _ = shm::unlink(&lock_name(self.name));
+        }
     }
 }
 
@@ -333,32 +414,16 @@ unsafe impl Platform for Shared {
         if let Some(segment) = place.get() {
             return Ok(segment.base);
         }
-        let (base, file) = match number {
-            0 => (Self::map_fd(self.control()?, size)?, None),
-            _ => {
-                let name = segment_name(self.name, number);
-                let fd = shm::open(&name, READ_WRITE, 0)?;
-                let base = Self::map_fd(fd.as_fd(), size)?;
-                (base, Some(Descriptor::new(&name, fd)?))
-            }
-        };
+        let base = self.map_segment(number, size)?;
         let size = size as usize;
-        Ok(place.get_or_init(|| Segment { base, size, file }).base)
+        Ok(place.get_or_init(|| Segment { base, size }).base)
     }
 
     fn create(&self, number: usize, size: u64, fill: &dyn Fn(NonNull<u8>)) -> Result<()> {
-        let name = segment_name(self.name, number);
-        let create = || shm::open(&name, CREATE | READ_WRITE, MODE);
-        let fd = match create() {
-            // The number is ours alone: somebody died who was removing it.
-            Err(Error::Os { errno, .. }) if errno == sys::EEXIST => {
-                shm::unlink(&name)?;
-                create()?
-            }
-            fd => fd?,
-        };
-        let made =
-            reserve(fd.as_fd(), 0, size).and_then(|()| map::shared(fd.as_fd(), size as usize));
+        caller::waits();
+        let fd = self.memory()?;
+        let start = start_of(number);
+        let made = reserve(fd, start, size).and_then(|()| self.map_segment(number, size));
         match made {
             Ok(base) => {
                 fill(base);
@@ -366,26 +431,24 @@ unsafe impl Platform for Shared {
                 unsafe { map::unmap(base, size as usize) }
             }
             Err(error) => {
-                let _ = shm::unlink(&name);
+                self.remove(number);
                 Err(error)
             }
         }
     }
 
     fn remove(&self, number: usize) {
-        let _ = shm::unlink(&segment_name(self.name, number));
+        let _ = patiently(|| shm::deallocate(self.memory()?, start_of(number), LONGEST));
     }
 
     fn reserve(&self, address: Address, size: u64) -> Result<()> {
-        let segment = self.segments.get(address.segment()).and_then(OnceLock::get);
-        let fd = match segment.and_then(|segment| segment.file.as_ref()) {
-            Some(file) => file.lend(|_| ())?,
-            None => self.control()?,
-        };
-        reserve(fd, address.offset(), size)
+        caller::waits();
+        let start = start_of(address.segment()) + address.offset();
+        reserve(self.memory()?, start, size)
     }
 
     unsafe fn give_back(&self, address: Address, bytes: NonNull<u8>, size: u64) -> Result<()> {
+        caller::waits();
         let start = address.offset();
         let first = start.next_multiple_of(PAGE);
         let end = (start + size) / PAGE * PAGE;
@@ -399,7 +462,7 @@ unsafe impl Platform for Shared {
     }
 
     fn room(&self) -> u64 {
-        let room = self.control().and_then(shm::room);
+        let room = self.memory().and_then(shm::room);
         room.ok().flatten().unwrap_or(0)
     }
 
@@ -408,7 +471,8 @@ unsafe impl Platform for Shared {
     }
 
     fn sleep(&self, word: &U32, expected: u32) {
-        // Interrupted, woken, too late: the caller looks again.
+        caller::waits();
+        // Interrupted, woken, too late: whoever waits looks again.
         let _ = futex::wait(word.as_atomic(), expected, SLEEP);
     }
 
@@ -418,6 +482,10 @@ unsafe impl Platform for Shared {
 
     fn patience(&self) -> u64 {
         self.patience.load(Ordering::Relaxed)
+    }
+
+    fn is_interrupted(&self) -> bool {
+        caller::gives_up()
     }
 
     fn identity(&self) -> Identity {
@@ -463,13 +531,13 @@ unsafe impl Platform for Shared {
 
     fn is_stillborn(&self, slot: SlotId) -> bool {
         let locked = self
-            .control()
+            .memory()
             .and_then(|fd| locks::is_locked(fd, slot.0 as u64));
         locked == Ok(false)
     }
 
     fn is_pinned(&self) -> bool {
-        let locked = self.control().and_then(|fd| locks::is_locked(fd, PIN_BYTE));
+        let locked = self.memory().and_then(|fd| locks::is_locked(fd, PIN_BYTE));
         locked != Ok(false)
     }
 }

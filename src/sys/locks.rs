@@ -58,7 +58,18 @@ pub fn try_for_description(fd: BorrowedFd<'_>, at: u64, shared: bool) -> Result<
 /// Whether anybody but this process has a lock on byte `at`, F_GETLK. Locks of
 /// descriptions count, its own among them.
 pub fn is_locked(fd: BorrowedFd<'_>, at: u64) -> Result<bool> {
-    let mut range = byte(libc::F_WRLCK, at);
+    is_range_locked(fd, byte(libc::F_WRLCK, at))
+}
+
+/// Whether anybody but this process has a lock on one of the first `length`
+/// bytes, F_GETLK.
+pub fn is_any_locked(fd: BorrowedFd<'_>, length: u64) -> Result<bool> {
+    let mut range = byte(libc::F_WRLCK, 0);
+    range.l_len = length as libc::off_t;
+    is_range_locked(fd, range)
+}
+
+fn is_range_locked(fd: BorrowedFd<'_>, mut range: libc::flock) -> Result<bool> {
     control(fd, libc::F_GETLK, &mut range)?;
     Ok(range.l_type != libc::F_UNLCK as libc::c_short)
 }

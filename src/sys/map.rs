@@ -6,24 +6,34 @@ use std::ffi::c_void;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 
-fn map(length: usize, flags: i32, fd: i32) -> Result<NonNull<u8>> {
+fn map(length: usize, flags: i32, fd: i32, offset: u64) -> Result<NonNull<u8>> {
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: a new mapping at a place of the kernel's choice touches no other.
-    let base = unsafe { libc::mmap(std::ptr::null_mut(), length, protection, flags, fd, 0) };
+    let base = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            length,
+            protection,
+            flags,
+            fd,
+            offset as libc::off_t,
+        )
+    };
     match NonNull::new(base.cast::<u8>()) {
         Some(place) if base != libc::MAP_FAILED => Ok(place),
         _ => Err(failed("mmap")(last())),
     }
 }
 
-/// Maps the first `length` bytes of a file, shared and writable: `mmap(2)`.
-pub fn shared(fd: BorrowedFd<'_>, length: usize) -> Result<NonNull<u8>> {
-    map(length, libc::MAP_SHARED, fd.as_raw_fd())
+/// Maps `length` bytes of a file from `offset` on, a multiple of the page size,
+/// shared and writable: `mmap(2)`.
+pub fn shared(fd: BorrowedFd<'_>, offset: u64, length: usize) -> Result<NonNull<u8>> {
+    map(length, libc::MAP_SHARED, fd.as_raw_fd(), offset)
 }
 
 /// Maps `length` bytes of zeros of this process's own: `mmap(2)`.
 pub fn private(length: usize) -> Result<NonNull<u8>> {
-    map(length, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)
+    map(length, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
 }
 
 /// Ends a mapping: `munmap(2)`.

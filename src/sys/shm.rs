@@ -1,13 +1,15 @@
 //! Named shared memory objects and their storage.
 
 use super::failed;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use nix::fcntl::OFlag;
 use nix::sys::mman;
 use nix::sys::stat::Mode;
 use std::ffi::{c_int, CStr, OsStr};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Opens the shared memory object `name`: `shm_open(3)`.
 ///
@@ -39,6 +41,8 @@ pub struct Facts {
     pub uid: u32,
     /// Its permissions, the lowest nine bits.
     pub permissions: u32,
+    /// When it was last written to.
+    pub modified: SystemTime,
 }
 
 /// Asks about an open file: `fstat(2)`.
@@ -57,15 +61,42 @@ impl Facts {
             size: status.st_size as u64,
             uid: status.st_uid,
             permissions: status.st_mode as u32 & 0o777,
+            modified: UNIX_EPOCH + Duration::from_secs(status.st_mtime.max(0) as u64),
         }
+    }
+
+    /// What tells the file from all others: its inode and device.
+    pub fn file(&self) -> [u64; 2] {
+        [self.inode, self.device]
     }
 }
 
+/// Where glibc and musl keep shared memory objects, see `shm_overview(7)`.
+#[cfg(target_os = "linux")]
+const FOLDER: &str = "/dev/shm";
+
+/// Lists the names of all shared memory objects: `readdir(3)`.
+///
+/// Names that are no text are left out.
+#[cfg(target_os = "linux")]
+pub fn names() -> Result<Vec<String>> {
+    let failed = |error: std::io::Error| Error::Os {
+        call: "readdir",
+        errno: error.raw_os_error().unwrap_or(0),
+    };
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(FOLDER).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        names.extend(name.into_string());
+    }
+    Ok(names)
+}
+
 /// Asks about the shared memory object `name` without opening it: `stat(2)`,
-/// where glibc and musl keep them, see `shm_overview(7)`.
+/// where the C library keeps them.
 #[cfg(target_os = "linux")]
 pub fn facts_of(name: &CStr) -> Result<Facts> {
-    let mut path = std::path::PathBuf::from("/dev/shm");
+    let mut path = PathBuf::from(FOLDER);
     path.push(
         OsStr::from_bytes(name.to_bytes())
             .to_string_lossy()
@@ -91,6 +122,21 @@ pub fn reopen(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
 #[cfg(not(target_vendor = "apple"))]
 pub fn allocate(fd: BorrowedFd<'_>, offset: i64, length: i64) -> Result<()> {
     nix::fcntl::posix_fallocate(fd, offset, length).map_err(failed("posix_fallocate"))
+}
+
+/// Frees the storage of `length` bytes from `offset` on, which read as zeros
+/// then: `fallocate(2)`, FALLOC_FL_PUNCH_HOLE. The length of the file stays.
+#[cfg(target_os = "linux")]
+pub fn deallocate(fd: BorrowedFd<'_>, offset: u64, length: u64) -> Result<()> {
+    use nix::fcntl::FallocateFlags;
+    let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    nix::fcntl::fallocate(fd, hole, offset as i64, length as i64).map_err(failed("fallocate"))
+}
+
+/// Reads bytes of a file from `offset` on: `pread(2)`. How many, which is fewer
+/// than `bytes` has at the file's end.
+pub fn read(fd: BorrowedFd<'_>, offset: u64, bytes: &mut [u8]) -> Result<usize> {
+    nix::sys::uio::pread(fd, bytes, offset as i64).map_err(failed("pread"))
 }
 
 /// Returns how many more bytes the file system of `fd` can hold: `fstatvfs(3)`.

@@ -1,0 +1,55 @@
+//! What a thread wants to be told of while it works on an arena.
+//!
+//! An interpreter's thread works on an arena while it keeps all others from
+//! running. That is right for what takes a tenth of a microsecond and wrong for
+//! what waits; which of the two it will be is known only on the way. So the
+//! thread says whom to tell, and is told before it waits.
+//!
+//! Whoever is told must not block: it may be under the arena's lock.
+
+use std::cell::Cell;
+
+/// What a thread wants to be told of.
+pub struct Caller {
+    /// What follows may take long. Told once or often.
+    pub waits: fn(),
+    /// Whether to give up waiting for the arena's lock. Asked while the thread
+    /// holds nothing, now and then.
+    pub gives_up: fn() -> bool,
+}
+
+thread_local! {
+    static CALLER: Cell<Option<&'static Caller>> = const { Cell::new(None) };
+}
+
+/// Puts back, when it is dropped, who was told before.
+pub struct Told(Option<&'static Caller>);
+
+impl Drop for Told {
+    #[inline(always)]
+    fn drop(&mut self) {
+        CALLER.with(|cell| cell.set(self.0));
+    }
+}
+
+/// Has `caller` told of what this thread does, until the result is dropped.
+#[inline(always)]
+pub fn tell(caller: Option<&'static Caller>) -> Told {
+    Told(CALLER.with(|cell| cell.replace(caller)))
+}
+
+fn caller() -> Option<&'static Caller> {
+    CALLER.with(Cell::get)
+}
+
+/// Tells this thread's caller that it may have to wait.
+pub(super) fn waits() {
+    if let Some(caller) = caller() {
+        (caller.waits)()
+    }
+}
+
+/// Whether this thread's caller gives up waiting.
+pub(super) fn gives_up() -> bool {
+    caller().is_some_and(|caller| (caller.gives_up)())
+}

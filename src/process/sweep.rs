@@ -1,0 +1,72 @@
+//! Arenas that nobody has any more: their last processes were killed, and with
+//! them whoever else would have removed the names.
+
+use super::attached::Arena;
+use super::family;
+use super::shared::{self, LOCK_SUFFIX};
+use crate::arena::handle::Name;
+use crate::error::{Error, Result};
+use crate::sys::shm;
+use std::time::{Duration, SystemTime};
+
+/// How long, in ms, references that were left in peace wait for a receiver when
+/// no process has their arena any more.
+const KEPT: u64 = 600_000;
+/// How long to wait for the lock of an arena that ought to be nobody's, in ms.
+const PATIENCE: u64 = 1000;
+/// A lock file without an arena that is younger than this may be of one that is
+/// being made.
+const IN_THE_MAKING: Duration = Duration::from_secs(10);
+
+/// Removes the arenas of this user that no living process has and in which
+/// nothing waits for a receiver; returns their names.
+///
+/// # Errors
+/// That the objects cannot be listed. An arena that cannot be looked at is left.
+pub fn sweep() -> Result<Vec<Name>> {
+    let mut removed = Vec::new();
+    for object in shm::names()? {
+        let name = object.strip_suffix(LOCK_SUFFIX).map(Name::new);
+        if let Some(Ok(name)) = name {
+            if is_deserted(name) && remove(name) {
+                removed.push(name);
+            }
+        }
+    }
+    Ok(removed)
+}
+
+/// Whether no process has a byte of the lock file. (A daemon that closed all its
+/// descriptors has none either: who attaches the arena sees it by its number.)
+fn is_deserted(name: Name) -> bool {
+    let family = family::lock();
+    let found = shared::Remains::find(name, |file| family.has_lock_file(file));
+    found.is_some()
+}
+
+/// Removes a deserted arena by attaching and leaving it, which others may do at
+/// the same time; whether it is gone.
+fn remove(name: Name) -> bool {
+    match Arena::attach(name, PATIENCE) {
+        Ok(arena) => {
+            let _ = arena.end_abandoned(KEPT);
+        }
+        Err(Error::Corrupted { .. }) => remove_remains(name),
+        Err(_) if shared::is_unfinished(name) => remove_remains(name),
+        Err(_) => {}
+    }
+    shm::facts_of(&shared::lock_name(name)).is_err()
+}
+
+/// Removes the names of what is no arena, or not any more.
+fn remove_remains(name: Name) {
+    let family = family::lock();
+    let found = shared::Remains::find(name, |file| family.has_lock_file(file));
+    let now = SystemTime::now();
+    if let Some(remains) = found {
+        let age = now.duration_since(remains.modified());
+        if age.is_ok_and(|age| age >= IN_THE_MAKING) {
+            remains.remove();
+        }
+    }
+}
