@@ -1,13 +1,15 @@
 //! An arena that this process has attached, and the blocks it has.
 //!
-//! The arena knows *that* a process holds a block, not how often: that is
-//! counted here, in private memory. Only the first reference to a block and the
-//! last touch shared memory. A count becomes 0 only under the arena's lock, and
-//! so agrees with the process's bit among the holders.
+//! References are counted in private memory, see `counts`: only the first to a
+//! block and the last touch shared memory. The count of a block that another
+//! process may know of becomes 0 only under the arena's lock, and so agrees with
+//! the process's bit among the holders.
 
+use super::counts::Counts;
 use super::family::{self, Place};
 use super::shared::Shared;
-use crate::arena::format::{BlockId, Expected, Geometry, Header, SlotId, CHUNKS};
+use super::spares::{Spare, Spares};
+use crate::arena::format::{BlockId, Expected, Geometry, Header, SlotId, PAGE, POISONED};
 use crate::arena::handle::{Handle, Name};
 use crate::arena::{BlockRef, Core, Extent, Member, Offspring, Stats};
 use crate::error::{Error, Result};
@@ -15,8 +17,8 @@ use crate::sys::fork::ForkMark;
 use crate::sys::{self, proc};
 use std::cell::Cell;
 use std::os::fd::OwnedFd;
-use std::ptr::{null_mut, NonNull};
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What an arena is made with.
@@ -72,85 +74,13 @@ fn unpack(word: u64) -> Option<Member> {
     })
 }
 
-/// How many references this process has to each block, by its row. Chunks of
-/// the counts come to be with the chunks of the rows.
-struct Counts {
-    chunks: Box<[AtomicPtr<AtomicU32>]>,
-    shift: u32,
-}
-
-impl Counts {
-    fn new(shift: u32) -> Self {
-        let chunks = (0..CHUNKS).map(|_| AtomicPtr::new(null_mut()));
-        Counts {
-            chunks: chunks.collect(),
-            shift,
-        }
-    }
-
-    /// The count of a block that the arena has found, so that its number is in
-    /// range.
-    #[inline(always)]
-    fn of(&self, block: BlockId) -> &AtomicU32 {
-        let chunk = &self.chunks[(block.0 >> self.shift) as usize];
-        // Acquire, pairs with the release in `add`: the counts are zero.
-        let first = match NonNull::new(chunk.load(Ordering::Acquire)) {
-            Some(first) => first,
-            None => self.add(chunk),
-        };
-        let index = block.0 & ((1 << self.shift) - 1);
-        // SAFETY: a chunk has `1 << shift` counts, made by `add`.
-        let count = unsafe { first.add(index as usize) };
-        // SAFETY: as above; chunks are freed with `self` only.
-        unsafe { count.as_ref() }
-    }
-
-    /// Makes a chunk. No lock: a fork in another thread must not find one held.
-    #[cold]
-    fn add(&self, chunk: &AtomicPtr<AtomicU32>) -> NonNull<AtomicU32> {
-        let counts: Box<[AtomicU32]> = (0..1 << self.shift).map(|_| AtomicU32::new(0)).collect();
-        let counts = Box::into_raw(counts).cast::<AtomicU32>();
-        let exchanged =
-            chunk.compare_exchange(null_mut(), counts, Ordering::AcqRel, Ordering::Acquire);
-        let first = match exchanged {
-            Ok(_) => counts,
-            Err(other) => {
-                // SAFETY: made above, and nobody has seen it.
-                unsafe { self.free(counts) };
-                other
-            }
-        };
-        // What `Box` gives is never null, nor is what was exchanged for null.
-        NonNull::new(first).expect("a chunk")
-    }
-
-    /// # Safety
-    /// `counts` is a chunk made by `add`, and nobody refers to it.
-    unsafe fn free(&self, counts: *mut AtomicU32) {
-        let all = std::ptr::slice_from_raw_parts_mut(counts, 1 << self.shift);
-        // SAFETY: as promised by the caller.
-        drop(unsafe { Box::from_raw(all) });
-    }
-}
-
-impl Drop for Counts {
-    fn drop(&mut self) {
-        for chunk in &self.chunks {
-            let counts = chunk.load(Ordering::Relaxed);
-            if !counts.is_null() {
-                // SAFETY: a chunk of `add`; `self` is dropped.
-                unsafe { self.free(counts) };
-            }
-        }
-    }
-}
-
 /// An arena that this process has attached. The fields are dropped in this
 /// order: the place in the family goes when all descriptors are closed.
 pub(super) struct Inner {
     core: Core,
     shared: Arc<Shared>,
     counts: Counts,
+    spares: Spares,
     me: AtomicU64,
     /// The process's fork number when `me` was its slot.
     fork_number: AtomicU64,
@@ -184,7 +114,38 @@ impl Inner {
 
     /// Whether this process has a reference to a block, as it counts itself.
     pub fn has(&self, block: BlockId) -> bool {
-        self.counts.of(block).load(Ordering::Relaxed) > 0
+        self.counts.of(block).is_held()
+    }
+
+    /// [`Inner::has`]; if so, a child is about to have one, too.
+    pub fn share(&self, block: BlockId) -> bool {
+        let count = self.counts.of(block);
+        let held = count.is_held();
+        if held {
+            count.share();
+        }
+        held
+    }
+
+    /// Notes that a child is about to have all that this process has.
+    pub fn share_all(&self) {
+        self.counts.share_all();
+    }
+
+    /// Gives the small blocks back that are kept for the next allocation.
+    fn give_spares_back(&self) {
+        self.spares
+            .take_all()
+            .for_each(|spare| self.give_back(spare));
+    }
+
+    fn give_back(&self, spare: Spare) {
+        // One that was kept before the process left and came back is not its.
+        if let Some(me) = self.member_now().filter(|me| *me == spare.holder) {
+            if self.core.release(me, spare.which).is_err() {
+                self.owe(spare.which);
+            }
+        }
     }
 
     pub fn place(&self) -> &Place {
@@ -231,7 +192,7 @@ impl Inner {
         };
         let mut chores = self.chores();
         while let Some(which) = chores.owed.last().copied() {
-            let unused = || self.counts.of(which.id).load(Ordering::Relaxed) == 0;
+            let unused = || !self.has(which.id);
             match self.core.release_if(me, which, unused) {
                 Ok(_) | Err(Error::Stale) => chores.owed.pop(),
                 Err(error) => return Err(error),
@@ -262,6 +223,7 @@ impl Inner {
                 mark.renew(self.fork_number());
             }
             self.core.forget_threads();
+            self.spares.forget();
             self.shared.disinherit();
             self.me.store(UNREGISTERED, Ordering::Relaxed);
             self.fork_number.store(mark.number(), Ordering::Relaxed);
@@ -293,6 +255,7 @@ impl Inner {
         chores.signs = None;
         chores.owed.clear();
         self.core.forget_threads();
+        self.spares.forget();
         self.fork_number.store(number, Ordering::Relaxed);
         if self.me.load(Ordering::Relaxed) == DETACHED {
             return;
@@ -333,6 +296,8 @@ impl Inner {
         let Some(me) = self.member_now() else {
             return Ok(false);
         };
+        // What is kept without a reference would be used after it was freed.
+        self.spares.close().for_each(|spare| self.give_back(spare));
         let parting = self.core.part(me, |block| self.has(block))?;
         if parting.left {
             // Should it be used once more, it gets another slot.
@@ -360,6 +325,20 @@ impl Inner {
             ANY_REMOVED.store(true, Ordering::Release);
         }
     }
+}
+
+/// A number that differs in a forked child from its parent's; 0 in one that was
+/// made without the C library's fork.
+#[inline(always)]
+pub fn fork_number() -> u64 {
+    ForkMark::get().number()
+}
+
+/// A number that nobody can guess.
+pub fn random_number() -> Result<u64> {
+    let mut bytes = [0; 8];
+    proc::random(&mut bytes)?;
+    Ok(u64::from_ne_bytes(bytes))
 }
 
 /// Arenas whose names this process has removed, with their registrars.
@@ -446,6 +425,23 @@ impl Arena {
         Ok(Arena(inner))
     }
 
+    /// The length of a first segment with room for `bytes` bytes of blocks.
+    ///
+    /// # Errors
+    /// `Invalid` if there can be no such segment.
+    pub fn control_size(bytes: u64, settings: &Settings) -> Result<u64> {
+        let mut geometry = Geometry {
+            block_shift: settings.block_shift,
+            ticket_shift: settings.ticket_shift,
+            size: 0,
+        };
+        let size = bytes.checked_add(geometry.data());
+        let size = size.and_then(|size| size.checked_next_multiple_of(PAGE));
+        geometry.size = size.unwrap_or(u64::MAX).max(geometry.data() + PAGE);
+        geometry.check()?;
+        Ok(geometry.size)
+    }
+
     /// Attaches an arena; one that is attached already is returned as it is.
     ///
     /// # Errors
@@ -482,6 +478,7 @@ impl Arena {
             core,
             shared,
             counts: Counts::new(shift),
+            spares: Spares::new(),
             me: AtomicU64::new(pack(me)),
             fork_number: AtomicU64::new(ForkMark::get().number()),
             boot,
@@ -530,9 +527,41 @@ impl Arena {
     #[inline]
     pub fn allocate(&self, bytes: u64) -> Result<Block> {
         let me = self.0.member()?;
+        let size = Core::block_size(bytes)?;
+        if let Some(block) = self.reuse(me, size) {
+            return Ok(block);
+        }
+        match self.allocate_new(me, bytes) {
+            Err(Error::Full { .. }) => {
+                self.0.give_spares_back();
+                self.allocate_new(me, bytes)
+            }
+            made => made,
+        }
+    }
+
+    /// Takes a block that this process has kept.
+    #[inline(always)]
+    fn reuse(&self, me: Member, size: u64) -> Option<Block> {
+        let spare = self.0.spares.take(size)?;
+        let poisoned = self.0.core.header().condition.get() & POISONED != 0;
+        if spare.holder != me || poisoned {
+            return None;
+        }
+        self.0.counts.of(spare.which.id).begin(1);
+        Some(Block {
+            bytes: spare.bytes,
+            which: spare.which,
+            size,
+            arena: self.clone(),
+        })
+    }
+
+    #[inline(always)]
+    fn allocate_new(&self, me: Member, bytes: u64) -> Result<Block> {
         let counts = &self.0.counts;
         // Nobody else can know of the block before the lock is given back.
-        let count = |id, number| counts.of(id).store(number, Ordering::Relaxed);
+        let count = |id, number| counts.of(id).begin(number);
         let (which, place) = self.0.core.allocate_and(me, bytes, count)?;
         Ok(self.block(which, place))
     }
@@ -560,7 +589,9 @@ impl Arena {
                 why: "the block is of another arena",
             });
         }
-        let ticket = self.0.core.send(self.0.member()?, block.which)?;
+        let me = self.0.member()?;
+        self.0.counts.of(block.which.id).share();
+        let ticket = self.0.core.send(me, block.which)?;
         Ok(Handle {
             uuid: self.uuid(),
             boot: self.0.boot,
@@ -571,18 +602,33 @@ impl Arena {
         })
     }
 
-    fn check_handle(&self, handle: &Handle) -> Result<()> {
+    /// Refuses a handle that cannot be of an arena of this process's.
+    ///
+    /// # Errors
+    /// `Foreign` for one of another machine, boot or user.
+    pub fn check_home(handle: &Handle) -> Result<()> {
+        Self::check_origin(handle, proc::boot()?, proc::user())
+    }
+
+    fn check_origin(handle: &Handle, boot: u64, user: u32) -> Result<()> {
         let foreign = |why| Err(Error::Foreign { why });
-        if handle.boot != self.0.boot {
+        if handle.boot != boot {
             return foreign("the handle is of another machine, or of before it was started");
         }
-        if handle.uid != self.0.core.header().uid.get() {
+        if handle.uid != user {
             return foreign("the handle is another user's");
         }
-        if handle.uuid != self.uuid() {
-            return foreign("the handle is of another arena");
-        }
         Ok(())
+    }
+
+    fn check_handle(&self, handle: &Handle) -> Result<()> {
+        Self::check_origin(handle, self.0.boot, self.0.core.header().uid.get())?;
+        match handle.uuid == self.uuid() {
+            true => Ok(()),
+            false => Err(Error::Foreign {
+                why: "the handle is of another arena",
+            }),
+        }
     }
 
     /// Turns a handle into a block. The first to do so uses up its ticket;
@@ -601,10 +647,7 @@ impl Arena {
             .receive_and(me, handle.block, handle.ticket, || {
                 // Under the lock, so that no thread can let go of the block between
                 // the bit and the count.
-                self.0
-                    .counts
-                    .of(handle.block.id)
-                    .fetch_add(1, Ordering::Relaxed);
+                self.0.counts.of(handle.block.id).receive();
             })?;
         Ok(self.block(handle.block, place))
     }
@@ -634,17 +677,23 @@ impl Arena {
 
     /// Gives free memory beyond the budget back to the system.
     pub fn trim(&self) -> Result<()> {
-        self.0.core.trim(self.0.member()?)
+        let me = self.0.member()?;
+        self.0.give_spares_back();
+        self.0.core.trim(me)
     }
 
     /// The arena in numbers.
     pub fn stats(&self) -> Result<Stats> {
-        self.0.core.stats(self.0.member()?)
+        let me = self.0.member()?;
+        self.0.give_spares_back();
+        self.0.core.stats(me)
     }
 
     /// Checks every invariant; what is wrong, in words.
     pub fn check(&self) -> Result<Vec<String>> {
-        self.0.core.check(self.0.member()?)
+        let me = self.0.member()?;
+        self.0.give_spares_back();
+        self.0.core.check(me)
     }
 
     /// Removes the arena's name: nobody attaches it any more. Those who have it
@@ -658,6 +707,11 @@ impl Arena {
     /// Whether the arena has lost its names, or is about to.
     pub fn is_unlinked(&self) -> bool {
         self.0.core.header().unlinked.read() != 0
+    }
+
+    /// Whether somebody else would remove the names in the end.
+    pub fn has_registrar(&self) -> bool {
+        self.0.core.header().registrar.read() != 0
     }
 
     /// Notes who will remove the names should all processes be killed; false if
@@ -731,8 +785,7 @@ impl Block {
 impl Clone for Block {
     /// Another reference of this process's; touches no shared memory.
     fn clone(&self) -> Self {
-        let count = self.arena.0.counts.of(self.which.id);
-        count.fetch_add(1, Ordering::Relaxed);
+        self.arena.0.counts.of(self.which.id).add();
         Block {
             arena: self.arena.clone(),
             ..*self
@@ -745,49 +798,45 @@ impl Drop for Block {
     fn drop(&mut self) {
         let inner = &self.arena.0;
         let count = inner.counts.of(self.which.id);
-        let mut seen = count.load(Ordering::Relaxed);
-        while seen > 1 {
-            match count.compare_exchange_weak(
-                seen,
-                seen - 1,
-                // Release, pairs with the acquire of whoever drops the last
-                // one: what this thread did to the bytes comes before.
-                Ordering::Release,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => return,
-                Err(now) => seen = now,
-            }
+        if count.drop_one_of_many() {
+            return;
         }
-        // Under the arena's lock, which whoever receives the block takes too: if
-        // the count still is 1, nobody but this reference can change it.
-        // Acquire, pairs with the release above.
+        let me = inner.member_now();
+        if let Some(holder) = me.filter(|_| count.is_only()) {
+            // Nobody can count meanwhile: there is this reference, and no
+            // handle.
+            let spare = Spare {
+                which: self.which,
+                bytes: self.bytes,
+                holder,
+            };
+            count.begin(0);
+            if inner.spares.keep(self.size, spare) {
+                return;
+            }
+            count.begin(1);
+        }
+        // Under the arena's lock, which whoever receives the block takes too.
         let dropped = Cell::new(false);
         let was_last = || {
             dropped.set(true);
-            match count.load(Ordering::Acquire) {
-                1 => {
-                    count.store(0, Ordering::Relaxed);
-                    true
-                }
-                _ => count.fetch_sub(1, Ordering::AcqRel) == 1,
-            }
+            count.drop_one()
         };
-        if let Some(me) = inner.member_now() {
+        if let Some(me) = me {
             match inner.core.release_if(me, self.which, was_last) {
                 // Stale: inherited without a slot of one's own; the arena keeps
                 // it pinned.
                 Ok(_) | Err(Error::Stale) => {}
                 // The lock was not to be had. Without it others may count.
                 Err(_) if !dropped.get() => {
-                    if count.fetch_sub(1, Ordering::AcqRel) == 1 {
+                    if count.drop_one() {
                         inner.owe(self.which);
                     }
                 }
                 Err(_) => {}
             }
         } else {
-            count.fetch_sub(1, Ordering::AcqRel);
+            count.drop_one();
         }
     }
 }

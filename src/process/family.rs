@@ -219,7 +219,7 @@ fn prepare(arena: Arc<Inner>) -> Pending {
         return pending;
     };
     let arena = &pending.arena;
-    let keeps = |block| arena.has(block);
+    let keeps = |block| arena.share(block);
     let mut signs = None;
     let mut tried = false;
     let shared = arena.shared();
@@ -236,6 +236,7 @@ fn prepare(arena: Arc<Inner>) -> Pending {
         // This process has left meanwhile: there is nothing to hand over.
         Err(Error::Detached) => None,
         Err(_) => {
+            arena.share_all();
             shared.pin();
             arena.core().freeze();
             None

@@ -6,6 +6,8 @@
 //! | `caller`     | whom a thread tells before it waits                         |
 //! | `shared`     | the arena's platform: segments, byte locks, liveness        |
 //! | `family`     | the arenas of this process, and its forks                   |
+//! | `counts`     | how many references the process has to each block           |
+//! | `spares`     | small blocks that it keeps for its next allocation          |
 //! | `sweep`      | arenas that nobody has any more                             |
 //! | `attached`   | [`Arena`] and [`Block`]: what a user of the crate has       |
 //!
@@ -26,12 +28,15 @@
 
 mod attached;
 mod caller;
+mod counts;
 mod descriptor;
 mod family;
 mod shared;
+mod spares;
 mod sweep;
 
-pub use attached::{removed, Arena, Block, Settings};
+pub use attached::{fork_number, random_number, removed, Arena, Block, Settings};
 pub use caller::{tell, Caller, Told};
 pub use family::{find, retire_all};
+pub use shared::{exists, LOCK_SUFFIX};
 pub use sweep::sweep;

@@ -18,7 +18,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 /// What the name of a lock file ends with, which others' objects do not.
-pub(super) const LOCK_SUFFIX: &str = ".snp-lock";
+pub const LOCK_SUFFIX: &str = ".snp-lock";
 /// Whose lock is a sign that a family holds pinned blocks.
 const PIN_BYTE: u64 = SLOTS as u64;
 /// Whose lock a process has while it removes the names.
@@ -325,6 +325,11 @@ fn is_of(name: &CStr, fd: BorrowedFd<'_>) -> bool {
     matches!((named, open), (Ok(named), Ok(open)) if named.file() == open.file())
 }
 
+/// Whether there is an arena of this name, or one in the making.
+pub fn exists(name: Name) -> bool {
+    shm::facts_of(&lock_name(name)).is_ok()
+}
+
 /// Whether there is no memory under a name, or no magic number in it.
 pub(super) fn is_unfinished(name: Name) -> bool {
     let mut magic = [0; 8];
@@ -396,7 +401,7 @@ fn lives(row: &SlotRow) -> bool {
             let known = status.stack != 0 && row.stack.get() != 0;
             // Another program runs in it: what it had attached is gone.
             let executed = known && status.stack != row.stack.get();
-            !(status.is_zombie || other || executed)
+            !(status.is_zombie() || other || executed)
         }
         Ok(None) => false,
         // No /proc, or no descriptor left to look there.

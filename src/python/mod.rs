@@ -1,17 +1,60 @@
 //! The extension module `shared_numpy._core`: the only place with pyo3.
 //!
+//! | module       | holds                                                        |
+//! |--------------|--------------------------------------------------------------|
+//! | `error`      | the core's errors as exceptions                              |
+//! | `section`    | letting the interpreter's other threads run                  |
+//! | `posixshmem` | `shm_open`, `shm_unlink`, and the room for what they open    |
+//! | `numpy`      | arrays on blocks                                             |
+//! | `block`      | `Block`                                                      |
+//! | `arena`      | `Arena`, and which arena a process uses                      |
+//! | `single`     | one copy of the extension in a process                       |
+//!
 //! Its functions turn Python's arguments into the core's, let other threads run
 //! while the system works, and turn the core's errors into exceptions.
-//! `shared_memory/shared_numpy/_core.pyi` mirrors what is added here.
+//! `shared_memory/shared_numpy/_core.pyi` mirrors what is added here. Upwards it
+//! knows two modules of the package by name, and not before they are needed:
+//! `errors`, where the exceptions are, and `_tree`, which knows the processes
+//! around this one.
 
 mod error;
 mod posixshmem;
+mod section;
+
+#[cfg(target_os = "linux")]
+mod arena;
+#[cfg(target_os = "linux")]
+mod block;
+#[cfg(target_os = "linux")]
+mod numpy;
+#[cfg(target_os = "linux")]
+mod single;
 
 use pyo3::prelude::*;
 
 /// The compiled core of shared_numpy.
 #[pymodule]
 fn _core(_py: Python<'_>, module: &PyModule) -> PyResult<()> {
+    #[cfg(target_os = "linux")]
+    single::check(_py)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
-    posixshmem::add_to(module)
+    posixshmem::add_to(module)?;
+    #[cfg(target_os = "linux")]
+    add_arena_to(module)?;
+    Ok(())
+}
+
+#[cfg(target_os = "linux")]
+fn add_arena_to(module: &PyModule) -> PyResult<()> {
+    module.add_class::<block::Block>()?;
+    module.add_function(wrap_pyfunction!(array_maker, module)?)?;
+    arena::add_to(module)
+}
+
+/// Tell how arrays are made: by numpy's functions in "C", or in "Python".
+#[cfg(target_os = "linux")]
+#[pyfunction]
+#[pyo3(text_signature = "()")]
+fn array_maker(py: Python<'_>) -> PyResult<&'static str> {
+    numpy::way(py)
 }

@@ -5,6 +5,7 @@
 //! CPython does since 3.11.9, where 3.8 silently uses the part before it.
 
 use super::error::os_error;
+use super::section::without_interpreter;
 use crate::error::Result;
 use crate::segment::Reservation;
 use crate::sys;
@@ -166,7 +167,7 @@ fn uninterrupted<T: Send>(
     mut call: impl FnMut() -> Result<T> + Send,
 ) -> PyResult<T> {
     loop {
-        match py.allow_threads(&mut call) {
+        match without_interpreter(py, &mut call) {
             Ok(value) => return Ok(value),
             Err(error) if error.errno() == sys::EINTR => py.check_signals()?,
             Err(error) => return Err(os_error(py, error, path)),

@@ -8,6 +8,8 @@
 pub mod fork;
 #[cfg(target_os = "linux")]
 pub mod futex;
+#[cfg(target_os = "linux")]
+pub mod loaded;
 pub mod locks;
 pub mod map;
 pub mod proc;

@@ -11,13 +11,20 @@ use std::mem::MaybeUninit;
 /// What `/proc/PID/stat` tells of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// It has ended, and its parent has not asked for its status.
-    pub is_zombie: bool,
+    /// The letter of its state, as in `proc_pid_stat(5)`.
+    pub state: u8,
     /// When it started, in the kernel's ticks since boot.
     pub started: u64,
     /// Where its stack begins; 0 if this process may not know. A program that
     /// is executed begins with another one.
     pub stack: u64,
+}
+
+impl Status {
+    /// Whether it has ended, and its parent has not asked for its status.
+    pub fn is_zombie(&self) -> bool {
+        matches!(self.state, b'Z' | b'X' | b'x')
+    }
 }
 
 /// The number of this process: `getpid(2)`.
@@ -121,7 +128,7 @@ fn parse(text: &[u8]) -> Option<Status> {
     let started = fields.nth(22 - 4)?.parse().ok()?;
     let stack = fields.nth(28 - 23)?.parse().ok()?;
     Some(Status {
-        is_zombie: matches!(state, "Z" | "X" | "x"),
+        state: *state.as_bytes().first()?,
         started,
         stack,
     })
@@ -173,14 +180,14 @@ mod tests {
         let text = b"17 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20 21 22 23 24 777 26";
         let status = parse(text).unwrap();
         assert_eq!((status.started, status.stack), (4242, 777));
-        assert!(!status.is_zombie);
+        assert!(!status.is_zombie());
         assert!(parse(b"17 (a) Z 1 2").is_none());
     }
 
     #[test]
     fn this_process_lives_and_its_stack_is_where_it_is_said() {
         let me = status(pid()).unwrap().unwrap();
-        assert!(!me.is_zombie && me.started > 0 && me.stack > 0);
+        assert!(!me.is_zombie() && me.started > 0 && me.stack > 0);
         assert_eq!(status(pid()).unwrap(), Some(me));
         assert!(exists(pid()));
     }
@@ -190,7 +197,7 @@ mod tests {
         let mut child = std::process::Command::new("/bin/true").spawn().unwrap();
         let pid = child.id() as u64;
         let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
-        while !status(pid).unwrap().unwrap().is_zombie {
+        while !status(pid).unwrap().unwrap().is_zombie() {
             assert!(std::time::Instant::now() < end);
         }
         assert!(exists(pid));

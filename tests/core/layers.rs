@@ -10,7 +10,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("segment", &["error", "sys"]),
     ("arena", &["error"]),
     ("process", &["error", "sys", "segment", "arena"]),
-    ("python", &["error", "sys", "segment", "pyo3"]),
+    (
+        "python",
+        &["error", "sys", "segment", "arena", "process", "pyo3"],
+    ),
 ];
 
 /// What only one layer may reach.

@@ -352,8 +352,8 @@ const OPERATIONS: &[Operation] = &[
         },
         // The new chunk while it is its maker's.
         passing: &[(
-            "block 1 life 1",
-            "at Address(74752), 1024 bytes, held by [1]",
+            "block 3 life 1",
+            "at Address(76800), 1024 bytes, held by [1]",
         )],
         sample: 250,
         ..SIMPLE

@@ -191,6 +191,8 @@ pub fn stop() {
 }
 
 pub fn snapshot(arena: &Arena) -> Snapshot {
+    // Which gives back what this process keeps for later.
+    arena.stats().unwrap();
     let snapshot = arena.core().snapshot(arena.member().unwrap()).unwrap();
     assert_eq!(snapshot.check(), Vec::<String>::new());
     snapshot

@@ -1,0 +1,95 @@
+"""What arenas ask of the process tree around them; called by `_core`.
+
+The resource tracker removes an arena's names when the whole tree was killed. It
+knows no difference between that and a tree that has ended and left something
+for others to fetch, nor whether processes of other trees use the arena. So one
+tracker at most has an arena's names, and the arena says which: the number of
+its channel, a `registrar`. A tracker that a forked worker would start for itself
+ends with that worker, while others use what it made: such an arena has none
+until a process whose tracker outlives it meets the arena.
+
+At the end of a process its arenas are given back, after all other finalizers
+of `multiprocessing`, which joins the children before. A forked child keeps none
+of its parent's finalizers, so `_core` asks again in each process.
+"""
+
+import os
+from multiprocessing import process, util
+
+from . import resource_tracker
+from ._core import LOCK_SUFFIX, retire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Optional
+
+_KEY = "shared_numpy_arena"
+_LATE = -1000
+
+_imported_in = os.getpid()
+
+
+def registrar(start: bool) -> int:
+    """Return the number of this tree's tracker; 0 if there is none to rely on.
+
+    Parameters
+    ----------
+    start : bool
+        Start one if there is none and it would not end before the tree.
+    """
+    tracker = resource_tracker._resource_tracker
+    try:
+        is_child = process.current_process()._parent_pid is not None
+        if tracker._fd is None:
+            if not start or is_child or os.getpid() != _imported_in:
+                return 0
+            resource_tracker.ensure_running()
+        elif is_child and started_the_tracker():
+            return 0
+        return os.fstat(tracker._fd).st_ino
+    except OSError:
+        return 0  # A daemon has closed its descriptors.
+
+
+def _names(name):
+    return ["/" + name, "/" + name + LOCK_SUFFIX]
+
+
+def register(name: str) -> None:
+    """Have the tracker remove an arena's names in the end."""
+    for each in _names(name):
+        resource_tracker.register(each, "shared_memory")
+
+
+def unregister(name: str) -> None:
+    """Have the tracker forget an arena's names."""
+    for each in _names(name):
+        resource_tracker.unregister(each, "shared_memory")
+
+
+def started_the_tracker() -> bool:
+    """Tell whether this tree's tracker is a child of this process."""
+    pid = resource_tracker._resource_tracker._pid
+    if pid is None:
+        return False
+    try:
+        with open("/proc/{}/stat".format(pid)) as file:
+            parent = file.read().rpartition(")")[2].split()[1]
+    except OSError:
+        return False
+    return int(parent) == os.getpid()
+
+
+def at_end() -> None:
+    """Have this process give its arenas back at its end."""
+    util.Finalize(None, retire, exitpriority=_LATE)
+
+
+def hand_down(name: str) -> None:
+    """Let the processes that this one makes from now on know its arena."""
+    process.current_process()._config[_KEY] = name
+
+
+def inherited() -> "Optional[str]":
+    """Return the name of the arena that this process's maker had, or None."""
+    return process.current_process()._config.get(_KEY)

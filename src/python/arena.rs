@@ -1,0 +1,786 @@
+//! Arenas as Python has them.
+
+use super::block::Block;
+use super::error::{exception, os_error};
+use super::numpy::{self, Items, Layout, Shape};
+use super::section::{work, work_long};
+use crate::arena::handle::{Handle, Name};
+use crate::error::{Error, Result};
+use crate::process::{self, Settings};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyType};
+use std::cell::{Ref, RefCell};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// Adds the class and the functions of this file to the extension module.
+pub fn add_to(module: &PyModule) -> PyResult<()> {
+    module.add_class::<Arena>()?;
+    module.add("LOCK_SUFFIX", process::LOCK_SUFFIX)?;
+    module.add_function(wrap_pyfunction!(receive, module)?)?;
+    module.add_function(wrap_pyfunction!(sweep, module)?)?;
+    module.add_function(wrap_pyfunction!(retire, module)?)
+}
+
+/// How long to wait for a living owner of an arena's lock, in ms.
+const PATIENCE: u64 = 30_000;
+
+/// Shared memory in which blocks are allocated and handed from process to
+/// process; see ``create``, ``attach`` and ``default``.
+///
+/// The process is attached while it has an object of this class that is not
+/// closed, or a block. When the last process leaves, the arena is gone.
+///
+/// Attributes
+/// ----------
+/// name : str
+///     The name by which other processes attach it.
+/// closed : bool
+///     Whether ``close`` was called.
+#[pyclass(name = "Arena", module = "shared_numpy._core")]
+pub struct Arena(RefCell<Option<process::Arena>>);
+
+impl From<process::Arena> for Arena {
+    fn from(arena: process::Arena) -> Self {
+        Arena(RefCell::new(Some(arena)))
+    }
+}
+
+/// The arena that this process allocates in unless told otherwise.
+static DEFAULT: Mutex<Option<process::Arena>> = Mutex::new(None);
+
+fn default_arena() -> Option<process::Arena> {
+    let default = DEFAULT.lock().unwrap_or_else(PoisonError::into_inner);
+    default.clone()
+}
+
+/// Makes `arena` the default of this process, and of those that it makes, if it
+/// has none that others can attach.
+fn offer_as_default(py: Python<'_>, arena: &process::Arena) -> PyResult<()> {
+    let replaced = {
+        let mut default = DEFAULT.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*default {
+            Some(known) if !known.is_unlinked() => return Ok(()),
+            _ => default.replace(arena.clone()),
+        }
+    };
+    leave(py, replaced);
+    tree(py)?.call_method1("hand_down", (arena.name().as_str(),))?;
+    Ok(())
+}
+
+/// The package's module that knows the process tree.
+fn tree(py: Python<'_>) -> PyResult<&PyModule> {
+    py.import("shared_numpy._tree")
+}
+
+/// The process, by its forks, that has asked to be told of its end.
+static WATCHED: AtomicU64 = AtomicU64::new(u64::MAX);
+
+/// Has this process give its arenas back at its end.
+#[inline]
+fn watch_end(py: Python<'_>) -> PyResult<()> {
+    let number = process::fork_number();
+    match WATCHED.load(Ordering::Relaxed) == number {
+        true => Ok(()),
+        false => {
+            tree(py)?.call_method0("at_end")?;
+            WATCHED.store(number, Ordering::Relaxed);
+            Ok(())
+        }
+    }
+}
+
+/// Tells the tracker which names are gone.
+#[inline]
+pub fn announce(py: Python<'_>) {
+    let removed = process::removed();
+    if !removed.is_empty() {
+        if let Err(error) = unregister(py, &removed) {
+            error.restore(py);
+            // SAFETY: the interpreter is held; there is nobody to raise it to.
+            unsafe { pyo3::ffi::PyErr_WriteUnraisable(std::ptr::null_mut()) };
+        }
+    }
+}
+
+#[cold]
+fn unregister(py: Python<'_>, removed: &[(Name, u64)]) -> PyResult<()> {
+    let tree = tree(py)?;
+    let mine: u64 = tree.call_method1("registrar", (false,))?.extract()?;
+    for (name, registrar) in removed {
+        if *registrar == mine {
+            tree.call_method1("unregister", (name.as_str(),))?;
+        }
+    }
+    Ok(())
+}
+
+/// Drops a reference to an arena, which may be the process's last.
+fn leave(py: Python<'_>, arena: Option<process::Arena>) {
+    super::section::end(py, || drop(arena));
+    announce(py);
+}
+
+/// Has this tree's tracker remove the names of an arena if nobody else's does.
+fn adopt(py: Python<'_>, arena: &process::Arena) -> PyResult<()> {
+    if arena.has_registrar() {
+        return Ok(());
+    }
+    let tree = tree(py)?;
+    let registrar: u64 = tree.call_method1("registrar", (true,))?.extract()?;
+    if registrar != 0 && arena.take_registrar(registrar) {
+        tree.call_method1("register", (arena.name().as_str(),))?;
+    }
+    Ok(())
+}
+
+fn name_of(py: Python<'_>, name: &str) -> PyResult<Name> {
+    Name::new(name).map_err(|_| {
+        let message = format!(
+            "{name:?} cannot be an arena's name: 1 to 40 letters, digits, '-', '_' and '.', \
+             not beginning with '.'"
+        );
+        let _ = py;
+        PyValueError::new_err(message)
+    })
+}
+
+/// A failure of making or attaching the arena `name`.
+fn with_name(py: Python<'_>, error: Error, name: Name) -> PyErr {
+    let name = pyo3::types::PyString::new(py, name.as_str());
+    match error {
+        Error::Os { .. } => os_error(py, error, Some(name)),
+        error => exception(py, error),
+    }
+}
+
+/// Attaches the arena `name`.
+fn attach(py: Python<'_>, name: Name) -> PyResult<process::Arena> {
+    watch_end(py)?;
+    // The error is Python's only when the interpreter is held again.
+    let attached = work_long(py, || Ok(process::Arena::attach(name, PATIENCE)))?;
+    let arena = attached.map_err(|error| with_name(py, error, name))?;
+    adopt(py, &arena)?;
+    Ok(arena)
+}
+
+/// A name that nobody has.
+fn new_name() -> Result<Name> {
+    let number = process::random_number()?;
+    Name::new(&format!(
+        "snp-{:x}-{:08x}",
+        std::process::id(),
+        number as u32
+    ))
+}
+
+/// Makes an arena. The first that a process makes sweeps up what killed
+/// processes left.
+fn create(py: Python<'_>, size: Option<u64>, name: Option<Name>) -> PyResult<process::Arena> {
+    static SWEPT: AtomicBool = AtomicBool::new(false);
+    watch_end(py)?;
+    let mut settings = Settings::default();
+    if let Some(size) = size {
+        settings.size =
+            process::Arena::control_size(size, &settings).map_err(|error| exception(py, error))?;
+    }
+    if !SWEPT.swap(true, Ordering::Relaxed) {
+        // What cannot be swept is no reason not to begin.
+        let _ = work_long(py, process::sweep);
+        announce(py);
+    }
+    let name = match name {
+        Some(name) => name,
+        None => new_name().map_err(|error| exception(py, error))?,
+    };
+    if process::exists(name) {
+        let taken = Error::Os {
+            call: "shm_open",
+            errno: crate::sys::EEXIST,
+        };
+        return Err(with_name(py, taken, name));
+    }
+    // The tracker first: should everybody be killed in between, it removes what
+    // there is.
+    let tree = tree(py)?;
+    settings.registrar = tree.call_method1("registrar", (true,))?.extract()?;
+    if settings.registrar != 0 {
+        tree.call_method1("register", (name.as_str(),))?;
+    }
+    let created = work_long(py, || Ok(process::Arena::create(name, settings)));
+    announce(py);
+    match created {
+        Ok(Ok(arena)) => Ok(arena),
+        failed => {
+            if settings.registrar != 0 {
+                tree.call_method1("unregister", (name.as_str(),))?;
+            }
+            match failed {
+                Ok(Err(error)) => Err(with_name(py, error, name)),
+                Err(error) => Err(error),
+                Ok(Ok(_)) => unreachable!(),
+            }
+        }
+    }
+}
+
+/// The arena of a handle, which this process may meet for the first time.
+fn arena_of(py: Python<'_>, handle: &Handle) -> PyResult<process::Arena> {
+    if let Some(default) = default_arena().filter(|arena| arena.uuid() == handle.uuid) {
+        return Ok(default);
+    }
+    let known = work(py, || Ok(process::find(handle.uuid)))?;
+    if let Some(known) = known {
+        return Ok(known);
+    }
+    process::Arena::check_home(handle).map_err(|error| exception(py, error))?;
+    match attach(py, handle.name) {
+        Ok(arena) if arena.uuid() == handle.uuid => {
+            offer_as_default(py, &arena)?;
+            Ok(arena)
+        }
+        // Another arena of the same name: the handle's is gone.
+        Ok(arena) => {
+            leave(py, Some(arena));
+            Err(exception(py, Error::Stale))
+        }
+        Err(error) if error.is_instance::<pyo3::exceptions::PyFileNotFoundError>(py) => {
+            Err(exception(py, Error::Stale))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+impl Arena {
+    /// The arena, for the length of an operation.
+    #[inline]
+    fn open(&self) -> PyResult<Ref<'_, process::Arena>> {
+        Ref::filter_map(self.0.borrow(), Option::as_ref)
+            .map_err(|_| PyValueError::new_err("the arena was closed"))
+    }
+
+    /// Does `operation`, which may wait.
+    #[inline]
+    fn operate<T>(
+        &self,
+        py: Python<'_>,
+        operation: impl FnOnce(&process::Arena) -> Result<T>,
+    ) -> PyResult<T> {
+        watch_end(py)?;
+        let arena = self.open()?;
+        work(py, || operation(&arena))
+    }
+
+    /// Does `operation`, which takes long.
+    fn operate_long<T>(
+        &self,
+        py: Python<'_>,
+        operation: impl FnOnce(&process::Arena) -> Result<T>,
+    ) -> PyResult<T> {
+        watch_end(py)?;
+        let arena = self.open()?;
+        let result = work_long(py, || operation(&arena));
+        announce(py);
+        result
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        // SAFETY: objects are dropped with the interpreter held.
+        let py = unsafe { Python::assume_gil_acquired() };
+        leave(py, self.0.take());
+    }
+}
+
+#[pymethods]
+impl Arena {
+    /// Make an arena and attach it.
+    ///
+    /// The first arena that a process makes also removes arenas that no process
+    /// has any more; see ``sweep``.
+    ///
+    /// Parameters
+    /// ----------
+    /// size : int, optional
+    ///     Bytes to reserve for blocks now; 8 MiB, tables included, by default.
+    ///     More is added when it is needed.
+    /// name : str, optional
+    ///     1 to 40 letters, digits, "-", "_" and ".", not beginning with ".".
+    ///     By default a name that nobody has.
+    ///
+    /// Returns
+    /// -------
+    /// Arena
+    ///
+    /// Raises
+    /// ------
+    /// FileExistsError
+    ///     There is an arena of this name.
+    /// ArenaFullError
+    ///     There is no room in /dev/shm for `size` bytes.
+    /// ValueError
+    ///     `name` or `size` cannot be an arena's.
+    #[staticmethod]
+    #[args(size = "None", name = "None")]
+    #[pyo3(name = "create", text_signature = "(size=None, name=None)")]
+    fn py_create(py: Python<'_>, size: Option<i64>, name: Option<&str>) -> PyResult<Self> {
+        let name = name.map(|name| name_of(py, name)).transpose()?;
+        let size = match size {
+            Some(size) => Some(u64::try_from(size).map_err(|_| {
+                PyValueError::new_err(format!("'size' must not be negative, as {size} is"))
+            })?),
+            None => None,
+        };
+        create(py, size, name).map(Arena::from)
+    }
+
+    /// Attach an arena of this user by its name.
+    ///
+    /// Parameters
+    /// ----------
+    /// name : str
+    ///     Its name.
+    ///
+    /// Returns
+    /// -------
+    /// Arena
+    ///     However often it is attached, the process has it once.
+    ///
+    /// Raises
+    /// ------
+    /// FileNotFoundError
+    ///     There is no arena of this name, or not any more.
+    /// ForeignHandleError
+    ///     It is another user's or of another version, or no arena.
+    /// ArenaFullError
+    ///     256 living processes have it.
+    #[staticmethod]
+    #[pyo3(name = "attach", text_signature = "(name)")]
+    fn py_attach(py: Python<'_>, name: &str) -> PyResult<Self> {
+        attach(py, name_of(py, name)?).map(Arena::from)
+    }
+
+    /// Return the arena in which this process allocates.
+    ///
+    /// It is the one that the process met first: by receiving a handle, or from
+    /// the process that made it, if that had one. Who has met none makes one.
+    ///
+    /// Returns
+    /// -------
+    /// Arena
+    ///     It stays attached until the process ends, whatever is closed.
+    ///
+    /// Raises
+    /// ------
+    /// ArenaFullError
+    ///     There is no room in /dev/shm for a new one.
+    #[staticmethod]
+    #[pyo3(text_signature = "()")]
+    fn default(py: Python<'_>) -> PyResult<Self> {
+        if let Some(arena) = default_arena().filter(|arena| !arena.is_unlinked()) {
+            return Ok(Arena::from(arena));
+        }
+        let inherited: Option<String> = tree(py)?.call_method0("inherited")?.extract()?;
+        let inherited = inherited.and_then(|name| Name::new(&name).ok());
+        let found = inherited.and_then(|name| attach(py, name).ok());
+        let arena = match found {
+            Some(arena) if !arena.is_unlinked() => arena,
+            _ => create(py, None, None)?,
+        };
+        offer_as_default(py, &arena)?;
+        // Another thread's, if that was faster.
+        let chosen = default_arena().unwrap_or_else(|| arena.clone());
+        leave(py, Some(arena));
+        Ok(Arena::from(chosen))
+    }
+
+    #[getter]
+    fn name(&self) -> PyResult<String> {
+        Ok(self.open()?.name().as_str().to_owned())
+    }
+
+    #[getter]
+    fn closed(&self) -> bool {
+        self.0.borrow().is_none()
+    }
+
+    /// Allocate a block; what is in it is undefined.
+    ///
+    /// Parameters
+    /// ----------
+    /// nbytes : int
+    ///     How long it shall be at least.
+    ///
+    /// Returns
+    /// -------
+    /// Block
+    ///     Its memory is there: writing to it cannot fail.
+    ///
+    /// Raises
+    /// ------
+    /// ArenaFullError
+    ///     There is no room; nothing has changed.
+    /// ArenaBusyError
+    ///     Another process keeps the arena's lock.
+    /// ArenaCorruptedError
+    ///     The arena was overwritten.
+    #[pyo3(text_signature = "($self, nbytes)")]
+    fn alloc(&self, py: Python<'_>, nbytes: i64) -> PyResult<Block> {
+        let bytes = u64::try_from(nbytes).map_err(|_| {
+            PyValueError::new_err(format!("'nbytes' must not be negative, as {nbytes} is"))
+        })?;
+        let block = self.operate(py, |arena| arena.allocate(bytes))?;
+        Ok(Block::new(block))
+    }
+
+    /// Make an array in a block of its own.
+    ///
+    /// Parameters
+    /// ----------
+    /// shape : int or sequence of int
+    ///     Lengths of the dimensions.
+    /// dtype : dtype_like, optional
+    ///     What the items are, float64 by default; none that hold references to
+    ///     objects.
+    /// order : {"C", "F"}
+    ///     Whether the last or the first index varies fastest.
+    ///
+    /// Returns
+    /// -------
+    /// numpy.ndarray
+    ///     Not initialised; its ``base`` is the `Block`.
+    ///
+    /// Raises
+    /// ------
+    /// TypeError
+    ///     `dtype` holds references, or is none.
+    /// ValueError
+    ///     `shape` cannot be an array's.
+    /// ArenaFullError, ArenaBusyError, ArenaCorruptedError
+    ///     As in ``alloc``.
+    #[args(dtype = "None", order = "\"C\"")]
+    #[pyo3(text_signature = "($self, shape, dtype=None, order='C')")]
+    fn empty(
+        &self,
+        py: Python<'_>,
+        shape: &PyAny,
+        dtype: Option<&PyAny>,
+        order: &str,
+    ) -> PyResult<PyObject> {
+        let fortran = match order {
+            "C" => false,
+            "F" => true,
+            other => {
+                return Err(PyValueError::new_err(format!(
+                    "'order' must be 'C' or 'F', not {other:?}"
+                )))
+            }
+        };
+        let items = match dtype {
+            Some(dtype) => Items::new(py, dtype)?,
+            None => Items::new(py, py.None().as_ref(py))?,
+        };
+        let shape = Shape::new(shape)?;
+        let bytes = shape.bytes(&items)?;
+        let block = self.operate(py, |arena| arena.allocate(bytes))?;
+        let block = Py::new(py, Block::new(block))?;
+        numpy::array(py, block, Layout::whole(items, shape, fortran), None)
+    }
+
+    /// Make a handle of a block for one receiver.
+    ///
+    /// The block stays alive for it, whatever becomes of this process's
+    /// reference.
+    ///
+    /// Parameters
+    /// ----------
+    /// block : Block
+    ///     A block of this arena.
+    ///
+    /// Returns
+    /// -------
+    /// bytes
+    ///     At most 100 of them, good on this machine until it is restarted.
+    ///
+    /// Raises
+    /// ------
+    /// ForeignHandleError
+    ///     The block is of another arena.
+    /// ArenaFullError
+    ///     Too many references are in flight.
+    #[pyo3(text_signature = "($self, block)")]
+    fn send<'py>(&self, py: Python<'py>, block: &Block) -> PyResult<&'py PyBytes> {
+        let handle = self.operate(py, |arena| arena.send(block.inner()))?;
+        Ok(PyBytes::new(py, &handle.encode()))
+    }
+
+    /// Turn a handle of this arena into a block; see the function ``receive``.
+    #[pyo3(name = "receive", text_signature = "($self, handle)")]
+    fn py_receive(&self, py: Python<'_>, handle: &PyBytes) -> PyResult<Block> {
+        let handle = decode(py, handle)?;
+        let block = self.operate(py, |arena| arena.receive(&handle))?;
+        Ok(Block::new(block))
+    }
+
+    /// End a handle that nobody will receive.
+    ///
+    /// Parameters
+    /// ----------
+    /// handle : bytes
+    ///     What ``send`` returned.
+    ///
+    /// Returns
+    /// -------
+    /// bool
+    ///     False if it has been received or ended before.
+    #[pyo3(text_signature = "($self, handle)")]
+    fn cancel(&self, py: Python<'_>, handle: &PyBytes) -> PyResult<bool> {
+        let handle = decode(py, handle)?;
+        self.operate(py, |arena| arena.cancel(&handle))
+    }
+
+    /// End all handles that were made some time ago and not received.
+    ///
+    /// Parameters
+    /// ----------
+    /// older_than : float
+    ///     Their least age, in seconds.
+    ///
+    /// Returns
+    /// -------
+    /// int
+    ///     How many there were.
+    #[pyo3(text_signature = "($self, older_than)")]
+    fn cancel_unreceived(&self, py: Python<'_>, older_than: f64) -> PyResult<u64> {
+        if older_than.is_nan() || older_than < 0.0 {
+            return Err(PyValueError::new_err(format!(
+                "'older_than' must be a time in seconds, not {older_than}"
+            )));
+        }
+        // A cast of what is too large gives the largest.
+        let age = (older_than * 1000.0) as u64;
+        self.operate_long(py, |arena| arena.cancel_unreceived(age))
+    }
+
+    /// Let go of what killed processes had.
+    ///
+    /// It is done now and then, and before an arena is found to be full.
+    ///
+    /// Returns
+    /// -------
+    /// int
+    ///     How many processes were found dead.
+    #[pyo3(text_signature = "($self)")]
+    fn reap(&self, py: Python<'_>) -> PyResult<u64> {
+        self.operate_long(py, |arena| arena.reap())
+    }
+
+    /// Look at every number in the arena's tables.
+    ///
+    /// Returns
+    /// -------
+    /// list of str
+    ///     What contradicts itself; empty if all is well.
+    #[pyo3(text_signature = "($self)")]
+    fn check(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+        self.operate_long(py, |arena| arena.check())
+    }
+
+    /// Return the arena in numbers.
+    ///
+    /// Returns
+    /// -------
+    /// dict of str to int
+    ///     ``blocks`` that somebody has, ``block_bytes``, ``free_bytes`` and
+    ///     those that keep their pages, ``warm_bytes``; ``table_bytes``;
+    ///     ``segments``, ``segment_bytes``; ``processes``; ``handles`` not yet
+    ///     received, ``orphans`` among them whose sender was killed,
+    ///     ``oldest_handle`` in ms. And since the arena was made: ``allocated``,
+    ///     ``freed``, ``sent``, ``received``, ``expired``, ``recoveries`` from a
+    ///     death with the lock, ``reaped_processes``, ``reaped_references``,
+    ///     ``returned_bytes``, ``forks``, ``pinned_forks``.
+    #[pyo3(text_signature = "($self)")]
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<&'py PyDict> {
+        let stats = self.operate_long(py, |arena| arena.stats())?;
+        let numbers = PyDict::new(py);
+        for (name, number) in [
+            ("blocks", stats.blocks),
+            ("block_bytes", stats.block_bytes),
+            ("free_bytes", stats.free_bytes),
+            ("warm_bytes", stats.warm_bytes),
+            ("table_bytes", stats.table_bytes),
+            ("segments", stats.segments),
+            ("segment_bytes", stats.segment_bytes),
+            ("processes", stats.processes),
+            ("handles", stats.tickets),
+            ("orphans", stats.orphans),
+            ("oldest_handle", stats.oldest_ticket),
+            ("allocated", stats.allocated),
+            ("freed", stats.freed),
+            ("sent", stats.sent),
+            ("received", stats.received),
+            ("expired", stats.expired),
+            ("recoveries", stats.recoveries),
+            ("reaped_processes", stats.reaped_processes),
+            ("reaped_references", stats.reaped_references),
+            ("returned_bytes", stats.returned_bytes),
+            ("forks", stats.forks),
+            ("pinned_forks", stats.pinned_forks),
+        ] {
+            numbers.set_item(name, number)?;
+        }
+        Ok(numbers)
+    }
+
+    /// Give up this object's part in the arena.
+    ///
+    /// Blocks and arrays stay as they are; the process leaves the arena with
+    /// the last of them and the last object that is not closed. Closing again
+    /// does nothing.
+    #[pyo3(text_signature = "($self)")]
+    fn close(slf: &PyCell<Self>, py: Python<'_>) -> PyResult<()> {
+        loop {
+            let taken = match slf.borrow().0.try_borrow_mut() {
+                Ok(mut arena) => Some(arena.take()),
+                Err(_) => None,
+            };
+            match taken {
+                Some(arena) => {
+                    leave(py, arena);
+                    return Ok(());
+                }
+                // Another thread is in the middle of an operation.
+                None => {
+                    super::section::without_interpreter(py, std::thread::yield_now);
+                    py.check_signals()?;
+                }
+            }
+        }
+    }
+
+    /// Remove the arena's name: no process attaches it from now on.
+    ///
+    /// Those that have it go on with it.
+    #[pyo3(text_signature = "($self)")]
+    fn unlink(&self, py: Python<'_>) -> PyResult<()> {
+        self.operate_long(py, |arena| arena.unlink())
+    }
+
+    fn __enter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __exit__(
+        slf: &PyCell<Self>,
+        py: Python<'_>,
+        _class: &PyAny,
+        _exception: &PyAny,
+        _traceback: &PyAny,
+    ) -> PyResult<()> {
+        Self::close(slf, py)
+    }
+
+    fn __reduce__(slf: &PyCell<Self>) -> PyResult<(PyObject, (String,))> {
+        let name = slf.borrow().name()?;
+        let class: &PyType = slf.get_type();
+        Ok((class.getattr("attach")?.into(), (name,)))
+    }
+
+    fn __repr__(&self) -> String {
+        match &*self.0.borrow() {
+            Some(arena) => format!("<Arena {:?}>", arena.name().as_str()),
+            None => "<Arena, closed>".to_owned(),
+        }
+    }
+}
+
+#[inline]
+fn decode(py: Python<'_>, handle: &PyBytes) -> PyResult<Handle> {
+    Handle::decode(handle.as_bytes()).map_err(|error| exception(py, error))
+}
+
+/// Turn a handle into a block.
+///
+/// The first to do so, in any process, takes over the reference that the handle
+/// stands for. Received again it works for as long as some process has the
+/// block. The handle's arena is attached if this process does not know it.
+///
+/// Parameters
+/// ----------
+/// handle : bytes
+///     What ``Arena.send`` returned.
+///
+/// Returns
+/// -------
+/// Block
+///
+/// Raises
+/// ------
+/// StaleHandleError
+///     The block has been freed.
+/// ForeignHandleError
+///     The handle is of another machine or user, or of before this machine was
+///     started.
+/// ValueError
+///     It is no handle.
+#[pyfunction]
+#[pyo3(text_signature = "(handle)")]
+fn receive(py: Python<'_>, handle: &PyBytes) -> PyResult<Block> {
+    let handle = decode(py, handle)?;
+    watch_end(py)?;
+    let arena = arena_of(py, &handle)?;
+    let received = work(py, || arena.receive(&handle));
+    leave(py, Some(arena));
+    received.map(Block::new)
+}
+
+/// Remove the arenas of this user that no living process has.
+///
+/// They are left where all processes of a program were killed together with the
+/// tracker that removes what they leave. An arena in which a handle waits for a
+/// receiver is kept for ten minutes after the handle was made, or half a minute
+/// if its sender was killed.
+///
+/// Returns
+/// -------
+/// list of str
+///     The names that were removed.
+///
+/// Raises
+/// ------
+/// OSError
+///     /dev/shm cannot be read.
+#[pyfunction]
+#[pyo3(text_signature = "()")]
+fn sweep(py: Python<'_>) -> PyResult<Vec<String>> {
+    let names = work_long(py, process::sweep);
+    announce(py);
+    Ok(names?.iter().map(|name| name.as_str().to_owned()).collect())
+}
+
+/// Give this process's arenas back, at its end.
+///
+/// Blocks that something still refers to stay the process's until it is gone.
+#[pyfunction]
+fn retire(py: Python<'_>) -> PyResult<()> {
+    let staying = work_long(py, || Ok(process::retire_all()))?;
+    announce(py);
+    let tree = tree(py)?;
+    if !staying.is_empty() && tree.call_method0("started_the_tracker")?.is_true()? {
+        // The processes that remain, or come for what is in flight, have their
+        // arenas without it.
+        let mine: u64 = tree.call_method1("registrar", (false,))?.extract()?;
+        for arena in &staying {
+            if mine != 0 && arena.give_up_registrar(mine) {
+                tree.call_method1("unregister", (arena.name().as_str(),))?;
+            }
+        }
+    }
+    for arena in staying {
+        leave(py, Some(arena));
+    }
+    Ok(())
+}

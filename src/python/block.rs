@@ -1,0 +1,139 @@
+//! Blocks as Python has them.
+
+use super::numpy::{self, Items, Layout, Shape};
+use super::{arena::Arena, section};
+use crate::process;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyType};
+use std::mem::ManuallyDrop;
+
+/// Some memory of an arena, and this process's reference to it.
+///
+/// It is made by ``Arena.alloc`` and by receiving a handle. The memory is this
+/// process's for as long as the object lives, and an array on it keeps the
+/// object as its ``base``: the last view that dies lets go of the memory.
+///
+/// Attributes
+/// ----------
+/// nbytes : int
+///     Its length in bytes: what was asked for, rounded up to a multiple of 64.
+/// address : int
+///     Where it begins in this process's memory; a multiple of 64.
+/// arena : Arena
+///     Where it is from.
+#[pyclass(name = "Block", module = "shared_numpy._core")]
+pub struct Block(ManuallyDrop<process::Block>);
+
+impl Drop for Block {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: objects are dropped with the interpreter held.
+        let py = unsafe { Python::assume_gil_acquired() };
+        section::end(py, || {
+            // SAFETY: once, here.
+            unsafe { ManuallyDrop::drop(&mut self.0) }
+        });
+        super::arena::announce(py);
+    }
+}
+
+impl Block {
+    #[inline]
+    pub fn new(block: process::Block) -> Self {
+        Block(ManuallyDrop::new(block))
+    }
+
+    /// The reference itself.
+    pub fn inner(&self) -> &process::Block {
+        &self.0
+    }
+
+    /// Where its memory begins.
+    #[inline]
+    pub fn first_byte(&self) -> *mut u8 {
+        self.0.bytes().as_ptr()
+    }
+}
+
+#[pymethods]
+impl Block {
+    #[getter]
+    fn nbytes(&self) -> u64 {
+        self.0.size()
+    }
+
+    #[getter]
+    fn address(&self) -> usize {
+        self.first_byte() as usize
+    }
+
+    #[getter]
+    fn arena(&self) -> Arena {
+        Arena::from(self.0.arena().clone())
+    }
+
+    #[getter]
+    fn __array_interface__<'py>(&self, py: Python<'py>) -> PyResult<&'py PyDict> {
+        let interface = PyDict::new(py);
+        interface.set_item("version", 3)?;
+        interface.set_item("shape", (self.0.size(),))?;
+        interface.set_item("typestr", "|u1")?;
+        interface.set_item("data", (self.address(), false))?;
+        Ok(interface)
+    }
+
+    /// Make an array on the block, anywhere in it.
+    ///
+    /// Parameters
+    /// ----------
+    /// shape : int or sequence of int
+    ///     Lengths of the dimensions.
+    /// dtype : dtype_like
+    ///     What the items are; none that hold references to objects.
+    /// strides : sequence of int, optional
+    ///     Bytes from an item to the next along each dimension, zero and below
+    ///     zero included. By default items lie one behind the other, in C order.
+    /// offset : int
+    ///     Where the first item begins, in bytes.
+    /// cls : type, optional
+    ///     The array's class, ``numpy.ndarray`` or a subclass.
+    ///
+    /// Returns
+    /// -------
+    /// numpy.ndarray
+    ///     Its ``base`` is the block (or an array whose base that is, where
+    ///     numpy's functions in C cannot be used). What is in it is undefined
+    ///     unless somebody wrote there.
+    ///
+    /// Raises
+    /// ------
+    /// ValueError
+    ///     Items would lie outside the block.
+    /// TypeError
+    ///     `dtype` holds references, or is none; `cls` is no array's.
+    #[args(dtype = "None", strides = "None", offset = "0", cls = "None")]
+    #[pyo3(text_signature = "($self, shape, dtype=None, strides=None, offset=0, cls=None)")]
+    fn array(
+        slf: Py<Self>,
+        py: Python<'_>,
+        shape: &PyAny,
+        dtype: Option<&PyAny>,
+        strides: Option<&PyAny>,
+        offset: usize,
+        cls: Option<&PyType>,
+    ) -> PyResult<PyObject> {
+        let items = Items::new(py, dtype.unwrap_or(py.None().into_ref(py)))?;
+        let room = slf.borrow(py).0.size();
+        let layout = Layout::within(room, items, Shape::new(shape)?, strides, offset)?;
+        numpy::array(py, slf, layout, cls)
+    }
+
+    fn __repr__(&self) -> String {
+        let name = self.0.arena().name();
+        format!(
+            "<Block of {} bytes in arena {:?}>",
+            self.0.size(),
+            name.as_str()
+        )
+    }
+}

@@ -1,0 +1,549 @@
+//! Arrays on blocks.
+//!
+//! They are made through numpy's own functions in C, found at run time in the
+//! table that numpy keeps for extensions: five to ten times faster than through
+//! Python, and one binary serves all versions. Places in the table never
+//! change; what may is told by the version of the binary interface, which is
+//! checked. With a version that is not known, or if SHARED_NUMPY_C_API is 0,
+//! arrays are made in Python on the block's `__array_interface__`.
+
+use super::block::Block;
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::once_cell::GILOnceCell;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple, PyType};
+use pyo3::{ffi, AsPyPointer};
+use std::ffi::{c_char, c_int, c_uint, c_void};
+use std::ptr::null_mut;
+
+// Places in numpy's table.
+const ABI_VERSION: usize = 0;
+const ARRAY_TYPE: usize = 2;
+const DTYPE_TYPE: usize = 3;
+const NEW_FROM_DTYPE: usize = 94;
+const TO_DTYPE: usize = 174;
+const API_VERSION: usize = 211;
+const SET_BASE: usize = 282;
+
+// Flags of arrays.
+const C_ORDER: c_int = 1;
+const F_ORDER: c_int = 2;
+const ALIGNED: c_int = 0x100;
+const WRITEABLE: c_int = 0x400;
+
+/// The most dimensions that any numpy allows.
+const MOST_DIMENSIONS: usize = 64;
+
+/// The beginning of a dtype in C, common to all versions.
+#[repr(C)]
+struct Dtype {
+    object: ffi::PyObject,
+    class: *mut ffi::PyTypeObject,
+    kind: c_char,
+    code: c_char,
+    byte_order: c_char,
+    old_flags: u8,
+    number: c_int,
+    rest: DtypeRest,
+}
+
+/// What comes next depends on the version of the binary interface.
+#[repr(C)]
+union DtypeRest {
+    one: DtypeRest1,
+    two: DtypeRest2,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct DtypeRest1 {
+    size: c_int,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct DtypeRest2 {
+    flags: u64,
+    size: isize,
+}
+
+/// Items hold references to objects.
+const HAS_OBJECTS: u64 = 1;
+
+type NewFromDtype = unsafe extern "C" fn(
+    *mut ffi::PyTypeObject,
+    *mut ffi::PyObject,
+    c_int,
+    *const isize,
+    *const isize,
+    *mut c_void,
+    c_int,
+    *mut ffi::PyObject,
+) -> *mut ffi::PyObject;
+type SetBase = unsafe extern "C" fn(*mut ffi::PyObject, *mut ffi::PyObject) -> c_int;
+type ToDtype = unsafe extern "C" fn(*mut ffi::PyObject, *mut *mut ffi::PyObject) -> c_int;
+type Version = unsafe extern "C" fn() -> c_uint;
+
+/// numpy's functions in C.
+struct Table {
+    /// 1 or 2.
+    abi: u32,
+    array: *mut ffi::PyTypeObject,
+    dtype: *mut ffi::PyTypeObject,
+    new_from_dtype: NewFromDtype,
+    set_base: SetBase,
+    to_dtype: ToDtype,
+}
+
+// SAFETY: pointers to what lives as long as the interpreter.
+unsafe impl Send for Table {}
+// SAFETY: as above; it is used with the interpreter held.
+unsafe impl Sync for Table {}
+
+/// How arrays are made.
+enum Numpy {
+    InC(Table),
+    InPython,
+}
+
+fn numpy(py: Python<'_>) -> PyResult<&'static Numpy> {
+    static NUMPY: GILOnceCell<Numpy> = GILOnceCell::new();
+    if let Some(numpy) = NUMPY.get(py) {
+        return Ok(numpy);
+    }
+    let found = find(py)?;
+    Ok(NUMPY.get_or_init(py, || found))
+}
+
+/// "C" or "Python": how arrays are made.
+pub fn way(py: Python<'_>) -> PyResult<&'static str> {
+    Ok(match numpy(py)? {
+        Numpy::InC(_) => "C",
+        Numpy::InPython => "Python",
+    })
+}
+
+fn find(py: Python<'_>) -> PyResult<Numpy> {
+    py.import("numpy")?;
+    if std::env::var("SHARED_NUMPY_C_API").is_ok_and(|value| value == "0") {
+        return Ok(Numpy::InPython);
+    }
+    // The name that numpy 2 has, then the one before.
+    let module = py
+        .import("numpy._core._multiarray_umath")
+        .or_else(|_| py.import("numpy.core._multiarray_umath"));
+    let capsule = module.and_then(|module| module.getattr("_ARRAY_API"));
+    let Ok(capsule) = capsule else {
+        return Ok(Numpy::InPython);
+    };
+    // SAFETY: a live object; whatever it is, the answer is a pointer or null
+    // with an exception set.
+    let table = unsafe { ffi::PyCapsule_GetPointer(capsule.as_ptr(), std::ptr::null()) };
+    if table.is_null() {
+        drop(PyErr::fetch(py));
+        return Ok(Numpy::InPython);
+    }
+    let table = table as *const *const c_void;
+    let entry = |index: usize| table.wrapping_add(index);
+    // SAFETY: numpy's table has had these entries, of these types, from 1.7 on,
+    // and is never freed. That goes for all that follow.
+    let abi: Version = unsafe { std::ptr::read(entry(ABI_VERSION).cast()) };
+    // SAFETY: as above.
+    let api: Version = unsafe { std::ptr::read(entry(API_VERSION).cast()) };
+    // SAFETY: it takes nothing and touches nothing.
+    let abi = unsafe { abi() };
+    // SAFETY: as above.
+    let api = unsafe { api() };
+    let abi = match (abi, api) {
+        // 1.16 and later.
+        (0x0100_0009, 0xd..) => 1,
+        (0x0200_0000, _) => 2,
+        _ => return Ok(Numpy::InPython),
+    };
+    Ok(Numpy::InC(Table {
+        abi,
+        // SAFETY: as above.
+        array: unsafe { std::ptr::read(entry(ARRAY_TYPE).cast()) },
+        // SAFETY: as above.
+        dtype: unsafe { std::ptr::read(entry(DTYPE_TYPE).cast()) },
+        // SAFETY: as above.
+        new_from_dtype: unsafe { std::ptr::read(entry(NEW_FROM_DTYPE).cast()) },
+        // SAFETY: as above.
+        set_base: unsafe { std::ptr::read(entry(SET_BASE).cast()) },
+        // SAFETY: as above.
+        to_dtype: unsafe { std::ptr::read(entry(TO_DTYPE).cast()) },
+    }))
+}
+
+/// What an array's items are.
+pub struct Items {
+    dtype: PyObject,
+    size: usize,
+}
+
+impl Items {
+    /// Reads what numpy takes for a dtype.
+    ///
+    /// # Errors
+    /// `TypeError` for what is none, and for items that hold references: another
+    /// process could not follow them.
+    #[inline]
+    pub fn new(py: Python<'_>, dtype: &PyAny) -> PyResult<Self> {
+        let (dtype, size, has_objects) = match numpy(py)? {
+            Numpy::InC(table) => {
+                let dtype = table.to_dtype(py, dtype)?;
+                let (size, has_objects) = table.facts(&dtype);
+                (dtype, size, has_objects)
+            }
+            Numpy::InPython => {
+                let dtype = py.import("numpy")?.getattr("dtype")?.call1((dtype,))?;
+                let size = dtype.getattr("itemsize")?.extract()?;
+                let has_objects = dtype.getattr("hasobject")?.is_true()?;
+                (dtype.into(), size, has_objects)
+            }
+        };
+        if has_objects {
+            return Err(PyTypeError::new_err(format!(
+                "{} holds references to Python objects, which mean nothing to another \
+                 process: such arrays cannot lie in shared memory",
+                dtype.as_ref(py).repr()?
+            )));
+        }
+        Ok(Items { dtype, size })
+    }
+}
+
+impl Table {
+    #[inline]
+    fn to_dtype(&self, py: Python<'_>, object: &PyAny) -> PyResult<PyObject> {
+        // SAFETY: a live object.
+        if unsafe { ffi::Py_TYPE(object.as_ptr()) } == self.dtype {
+            return Ok(object.into());
+        }
+        let mut dtype = null_mut();
+        // SAFETY: a live object, and a place for the result: a new reference.
+        match unsafe { (self.to_dtype)(object.as_ptr(), &mut dtype) } {
+            // SAFETY: the reference is ours.
+            1 => Ok(unsafe { PyObject::from_owned_ptr(py, dtype) }),
+            _ => Err(PyErr::fetch(py)),
+        }
+    }
+
+    /// The size of items, and whether they hold references.
+    #[inline]
+    fn facts(&self, dtype: &PyObject) -> (usize, bool) {
+        // SAFETY: `to_dtype` returns instances of numpy's dtype only, which
+        // begin so in every version.
+        let dtype = unsafe { &*(dtype.as_ptr() as *const Dtype) };
+        match self.abi {
+            1 => {
+                // SAFETY: the layout of this version.
+                let rest = unsafe { dtype.rest.one };
+                (
+                    rest.size as usize,
+                    dtype.old_flags as u64 & HAS_OBJECTS != 0,
+                )
+            }
+            _ => {
+                // SAFETY: the layout of this version.
+                let rest = unsafe { dtype.rest.two };
+                (rest.size as usize, rest.flags & HAS_OBJECTS != 0)
+            }
+        }
+    }
+}
+
+/// So many dimensions need no memory of their own.
+const FEW: usize = 6;
+
+/// A number for each dimension: how many items, or how many bytes to the next.
+pub struct Shape {
+    few: [isize; FEW],
+    many: Vec<isize>,
+    dimensions: usize,
+}
+
+impl Shape {
+    /// Reads an integer or a sequence of them.
+    #[inline]
+    pub fn new(shape: &PyAny) -> PyResult<Self> {
+        let shape = Self::any("shape", shape)?;
+        match shape.as_slice().iter().find(|length| **length < 0) {
+            Some(length) => Err(PyValueError::new_err(format!(
+                "negative dimensions are not allowed: {length} in the shape"
+            ))),
+            None => Ok(shape),
+        }
+    }
+
+    fn empty() -> Self {
+        Shape {
+            few: [0; FEW],
+            many: Vec::new(),
+            dimensions: 0,
+        }
+    }
+
+    #[inline]
+    fn any(what: &str, numbers: &PyAny) -> PyResult<Self> {
+        let mut found = Shape::empty();
+        if let Ok(tuple) = numbers.downcast::<PyTuple>() {
+            for number in tuple {
+                found.push(what, number.extract()?)?;
+            }
+        } else if let Ok(number) = numbers.extract() {
+            found.push(what, number)?;
+        } else {
+            for number in numbers.iter()? {
+                found.push(what, number?.extract()?)?;
+            }
+        }
+        Ok(found)
+    }
+
+    #[inline]
+    fn push(&mut self, what: &str, number: isize) -> PyResult<()> {
+        if self.dimensions < FEW {
+            self.few[self.dimensions] = number;
+        } else if self.dimensions < MOST_DIMENSIONS {
+            if self.many.is_empty() {
+                self.many.extend(self.few);
+            }
+            self.many.push(number);
+        } else {
+            return Err(PyValueError::new_err(format!(
+                "{what} has more than {MOST_DIMENSIONS} dimensions"
+            )));
+        }
+        self.dimensions += 1;
+        Ok(())
+    }
+
+    #[inline]
+    fn as_slice(&self) -> &[isize] {
+        match self.dimensions <= FEW {
+            true => &self.few[..self.dimensions],
+            false => &self.many,
+        }
+    }
+
+    /// The bytes that items in this shape take, one behind the other.
+    ///
+    /// # Errors
+    /// `ValueError` if no memory could have so many.
+    #[inline]
+    pub fn bytes(&self, items: &Items) -> PyResult<u64> {
+        let mut bytes = items.size;
+        for length in self.as_slice() {
+            bytes = bytes.saturating_mul(*length as usize);
+            if bytes > isize::MAX as usize {
+                return Err(PyValueError::new_err(format!(
+                    "an array of shape {:?} with items of {} bytes is too large",
+                    self.as_slice(),
+                    items.size
+                )));
+            }
+        }
+        Ok(bytes as u64)
+    }
+}
+
+/// How items lie in a block.
+pub struct Layout {
+    items: Items,
+    shape: Shape,
+    /// None: one behind the other, in the order that is said.
+    strides: Option<Shape>,
+    fortran: bool,
+    offset: usize,
+}
+
+impl Layout {
+    /// Items one behind the other from the block's beginning.
+    pub fn whole(items: Items, shape: Shape, fortran: bool) -> Self {
+        Layout {
+            items,
+            shape,
+            strides: None,
+            fortran,
+            offset: 0,
+        }
+    }
+
+    /// Items from `offset` on, at `strides` or in C order, within `room` bytes.
+    ///
+    /// # Errors
+    /// `ValueError` if an item would lie outside.
+    pub fn within(
+        room: u64,
+        items: Items,
+        shape: Shape,
+        strides: Option<&PyAny>,
+        offset: usize,
+    ) -> PyResult<Self> {
+        let strides = match strides {
+            Some(strides) => Shape::any("strides", strides)?,
+            None => contiguous(&items, &shape)?,
+        };
+        if strides.dimensions != shape.dimensions {
+            return Err(PyValueError::new_err(format!(
+                "there are {} strides for {} dimensions",
+                strides.dimensions, shape.dimensions
+            )));
+        }
+        let (mut low, mut high) = (offset as i128, offset as i128);
+        let mut is_empty = false;
+        for (length, stride) in shape.as_slice().iter().zip(strides.as_slice()) {
+            // At most 64 products of 126 bits at most: 2^63 x 2^63 fits, and of
+            // 64 of them with room to spare none but the absurd do not.
+            let reach = (*length as i128 - 1).max(0) * *stride as i128;
+            is_empty |= *length == 0;
+            let end = if reach < 0 { &mut low } else { &mut high };
+            *end = end.saturating_add(reach);
+        }
+        if is_empty {
+            low = offset as i128;
+            high = low;
+        } else {
+            high = high.saturating_add(items.size as i128);
+        }
+        if low < 0 || high > room as i128 {
+            return Err(PyValueError::new_err(format!(
+                "the array would take the bytes {low} to {high} of a block that has {room}: \
+                 shape {:?}, strides {:?}, offset {offset}, items of {} bytes",
+                shape.as_slice(),
+                strides.as_slice(),
+                items.size
+            )));
+        }
+        Ok(Layout {
+            items,
+            shape,
+            strides: Some(strides),
+            fortran: false,
+            offset,
+        })
+    }
+}
+
+/// The strides of items one behind the other.
+fn contiguous(items: &Items, shape: &Shape) -> PyResult<Shape> {
+    shape.bytes(items)?;
+    let mut strides = Shape::empty();
+    for dimension in 0..shape.dimensions {
+        let inner = shape.as_slice()[dimension + 1..].iter();
+        let count = inner.fold(1, |count: isize, length| {
+            count.wrapping_mul((*length).max(1))
+        });
+        strides.push("strides", count.wrapping_mul(items.size as isize))?;
+    }
+    Ok(strides)
+}
+
+/// Makes an array of class `class` (numpy's own if None) on a block, of which it
+/// becomes the user: the block is its `base`.
+#[inline]
+pub fn array(
+    py: Python<'_>,
+    block: Py<Block>,
+    layout: Layout,
+    class: Option<&PyType>,
+) -> PyResult<PyObject> {
+    let first = block.borrow(py).first_byte();
+    match numpy(py)? {
+        Numpy::InC(table) => table.array(py, block, first, layout, class),
+        Numpy::InPython => array_in_python(py, block, layout, class),
+    }
+}
+
+impl Table {
+    #[inline]
+    fn array(
+        &self,
+        py: Python<'_>,
+        block: Py<Block>,
+        first: *mut u8,
+        layout: Layout,
+        class: Option<&PyType>,
+    ) -> PyResult<PyObject> {
+        let class = match class {
+            Some(class) => {
+                check_class(class, self.array)?;
+                class.as_type_ptr()
+            }
+            None => self.array,
+        };
+        let (strides, flags) = match (&layout.strides, layout.fortran) {
+            (Some(strides), _) => (strides.as_slice().as_ptr(), WRITEABLE),
+            (None, false) => (std::ptr::null(), WRITEABLE | ALIGNED | C_ORDER),
+            (None, true) => (std::ptr::null(), WRITEABLE | ALIGNED | F_ORDER),
+        };
+        // Within the block, as `Layout` has seen to.
+        let bytes = first.wrapping_add(layout.offset);
+        // SAFETY: an array type, a dtype whose reference is given away, shape
+        // and strides of as many numbers as dimensions, and memory in which all
+        // items lie, as `Layout` has seen to. It stays while the block does,
+        // which the next step makes the array's base.
+        let array = unsafe {
+            (self.new_from_dtype)(
+                class,
+                layout.items.dtype.into_ptr(),
+                layout.shape.dimensions as c_int,
+                layout.shape.as_slice().as_ptr(),
+                strides,
+                bytes.cast(),
+                flags,
+                null_mut(),
+            )
+        };
+        if array.is_null() {
+            return Err(PyErr::fetch(py));
+        }
+        // SAFETY: a new reference.
+        let array = unsafe { PyObject::from_owned_ptr(py, array) };
+        // SAFETY: an array, and a reference to its base that is given away even
+        // if it fails.
+        if unsafe { (self.set_base)(array.as_ptr(), block.into_ptr()) } < 0 {
+            return Err(PyErr::fetch(py));
+        }
+        Ok(array)
+    }
+}
+
+/// Refuses a class that is not `array` and no subclass of it.
+fn check_class(class: &PyType, array: *mut ffi::PyTypeObject) -> PyResult<()> {
+    // SAFETY: two types.
+    match unsafe { ffi::PyType_IsSubtype(class.as_type_ptr(), array) } {
+        0 => Err(PyTypeError::new_err(format!(
+            "{} is no subclass of numpy.ndarray",
+            class.name().unwrap_or("it")
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The same through Python. The array's base is one of bytes, whose base is the
+/// block.
+fn array_in_python(
+    py: Python<'_>,
+    block: Py<Block>,
+    layout: Layout,
+    class: Option<&PyType>,
+) -> PyResult<PyObject> {
+    let numpy = py.import("numpy")?;
+    let array: &PyType = numpy.getattr("ndarray")?.downcast()?;
+    let class = class.unwrap_or(array);
+    check_class(class, array.as_type_ptr())?;
+    let buffer = numpy.getattr("asarray")?.call1((block,))?;
+    let options = PyDict::new(py);
+    options.set_item("shape", PyTuple::new(py, layout.shape.as_slice()))?;
+    options.set_item("dtype", layout.items.dtype)?;
+    options.set_item("buffer", buffer)?;
+    options.set_item("offset", layout.offset)?;
+    match layout.strides {
+        Some(strides) => options.set_item("strides", PyTuple::new(py, strides.as_slice()))?,
+        None => options.set_item("order", if layout.fortran { "F" } else { "C" })?,
+    }
+    let made = array.getattr("__new__")?.call((class,), Some(options))?;
+    Ok(made.into())
+}

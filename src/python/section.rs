@@ -1,0 +1,161 @@
+//! Working on what may wait, and letting the interpreter's other threads run
+//! meanwhile.
+//!
+//! Most operations of an arena take a tenth of a microsecond: to let the others
+//! run for that would cost as much again. So an operation begins with the
+//! interpreter held, lets it go for good when it is about to wait, and takes it
+//! again at its end. It takes it earlier only to ask for signals, which it does
+//! where it holds nothing.
+//!
+//! What runs in a section must not touch anything of the interpreter's.
+
+#[cfg(target_os = "linux")]
+pub use arena::{end, work, work_long};
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+use std::cell::Cell;
+use std::ptr::null_mut;
+
+extern "C-unwind" {
+    // As pyo3 declares it, it could not unwind.
+    fn PyEval_RestoreThread(state: *mut ffi::PyThreadState);
+}
+
+thread_local! {
+    /// This thread's state while it has let the interpreter go.
+    static RELEASED: Cell<*mut ffi::PyThreadState> = const { Cell::new(null_mut()) };
+}
+
+/// Lets the interpreter go, if that was not done yet.
+fn release() {
+    RELEASED.with(|released| {
+        if released.get().is_null() {
+            // SAFETY: a section is begun by who holds the interpreter, and this
+            // one has not let it go.
+            released.set(unsafe { ffi::PyEval_SaveThread() });
+        }
+    })
+}
+
+/// Never ends, when it is dropped.
+struct Park;
+
+impl Drop for Park {
+    fn drop(&mut self) {
+        loop {
+            std::thread::park();
+        }
+    }
+}
+
+/// Takes the interpreter again, if it was let go.
+#[inline(always)]
+fn regain() {
+    let state = RELEASED.with(|released| released.replace(null_mut()));
+    if !state.is_null() {
+        // Before 3.14 a daemon thread that comes back to an interpreter in its
+        // end is ended in there, by unwinding. Frames of Rust must not be
+        // unwound so: the thread stays here until the process is gone.
+        let park = Park;
+        // SAFETY: the state of this thread, which `release` got.
+        unsafe { PyEval_RestoreThread(state) };
+        std::mem::forget(park);
+    }
+}
+
+/// Takes the interpreter again when it is dropped.
+struct Regain;
+
+impl Drop for Regain {
+    #[inline(always)]
+    fn drop(&mut self) {
+        regain();
+    }
+}
+
+/// Does `work` and lets the other threads run meanwhile.
+pub fn without_interpreter<T: Send>(_py: Python<'_>, work: impl FnOnce() -> T + Send) -> T {
+    let _regain = Regain;
+    release();
+    work()
+}
+
+#[cfg(target_os = "linux")]
+mod arena {
+    use super::super::error::exception;
+    use super::*;
+    use crate::error::{Error, Result};
+    use crate::process::{tell, Caller};
+    use std::time::{Duration, Instant};
+
+    /// How long a thread waits before it looks for signals (again).
+    const PATIENCE: Duration = Duration::from_millis(50);
+
+    thread_local! {
+        /// When this thread has looked for signals.
+        static LOOKED: Cell<Option<Instant>> = const { Cell::new(None) };
+    }
+
+    static OPERATION: Caller = Caller {
+        waits: release,
+        gives_up: has_signal,
+    };
+    static ENDING: Caller = Caller {
+        waits: release,
+        gives_up: || false,
+    };
+
+    /// Whether a signal's handler has raised an exception, which is left to be
+    /// fetched. It looks now and then.
+    fn has_signal() -> bool {
+        let now = Instant::now();
+        let waits = |last: Instant| now - last < PATIENCE;
+        if LOOKED.with(|last| last.get().is_some_and(waits)) {
+            return false;
+        }
+        LOOKED.with(|last| last.set(Some(now)));
+        regain();
+        // SAFETY: the interpreter is held. Handlers run here, and may use
+        // arenas: who asks holds nothing.
+        let raised = unsafe { ffi::PyErr_CheckSignals() } != 0;
+        release();
+        raised
+    }
+
+    /// Does `work`, which may wait; pending signals' handlers run then, and an
+    /// exception of one ends it.
+    #[inline(always)]
+    pub fn work<T>(py: Python<'_>, work: impl FnOnce() -> Result<T>) -> PyResult<T> {
+        let result = {
+            let _regain = Regain;
+            let _told = tell(Some(&OPERATION));
+            work()
+        };
+        result.map_err(|error| raised(py, error))
+    }
+
+    /// Does `work`, which takes long.
+    pub fn work_long<T>(py: Python<'_>, work: impl FnOnce() -> Result<T>) -> PyResult<T> {
+        self::work(py, || {
+            release();
+            work()
+        })
+    }
+
+    /// Does `work`, which may wait and cannot be given up.
+    #[inline(always)]
+    pub fn end<T>(_py: Python<'_>, work: impl FnOnce() -> T) -> T {
+        let _regain = Regain;
+        let _told = tell(Some(&ENDING));
+        work()
+    }
+
+    #[cold]
+    fn raised(py: Python<'_>, error: Error) -> PyErr {
+        match error {
+            Error::Interrupted => PyErr::fetch(py),
+            error => exception(py, error),
+        }
+    }
+}
