@@ -39,16 +39,26 @@ def registrar(start: bool) -> int:
     """
     tracker = resource_tracker._resource_tracker
     try:
+        is_forked = os.getpid() != _imported_in
         is_child = process.current_process()._parent_pid is not None
         if tracker._fd is None:
-            if not start or is_child or os.getpid() != _imported_in:
+            if not start or is_child or is_forked:
                 return 0
             resource_tracker.ensure_running()
         elif is_child and started_the_tracker():
             return 0
+        elif is_forked and _is_held(getattr(tracker, "_lock", None)):
+            return 0  # By a thread that was not forked with the process.
         return os.fstat(tracker._fd).st_ino
     except OSError:
         return 0  # A daemon has closed its descriptors.
+
+
+def _is_held(lock):
+    if lock is None or not lock.acquire(False):
+        return lock is not None
+    lock.release()
+    return False
 
 
 def _names(name):

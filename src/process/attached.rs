@@ -85,6 +85,8 @@ pub(super) struct Inner {
     /// The process's fork number when `me` was its slot.
     fork_number: AtomicU64,
     boot: u64,
+    /// Whether this process has given the arena its registrar.
+    adopted: AtomicBool,
     /// What can wait, under the family's list, which forks wait for.
     chores: Mutex<Chores>,
     place: Place,
@@ -256,6 +258,7 @@ impl Inner {
         chores.owed.clear();
         self.core.forget_threads();
         self.spares.forget();
+        self.adopted.store(false, Ordering::Relaxed);
         self.fork_number.store(number, Ordering::Relaxed);
         if self.me.load(Ordering::Relaxed) == DETACHED {
             return;
@@ -482,6 +485,7 @@ impl Arena {
             me: AtomicU64::new(pack(me)),
             fork_number: AtomicU64::new(ForkMark::get().number()),
             boot,
+            adopted: AtomicBool::new(false),
             chores: Mutex::default(),
             place,
         });
@@ -715,10 +719,19 @@ impl Arena {
     }
 
     /// Notes who will remove the names should all processes be killed; false if
-    /// somebody else will.
+    /// somebody else will. It is this process that has to end that.
     pub fn take_registrar(&self, registrar: u64) -> bool {
         let word = &self.0.core.header().registrar;
-        word.swap_if(0, registrar).is_ok()
+        let taken = word.swap_if(0, registrar).is_ok();
+        if taken {
+            self.0.adopted.store(true, Ordering::Relaxed);
+        }
+        taken
+    }
+
+    /// Whether this process took the registrar.
+    pub fn is_adopted(&self) -> bool {
+        self.0.adopted.load(Ordering::Relaxed)
     }
 
     /// Notes that `registrar` will not; false if it would not have.

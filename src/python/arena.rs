@@ -66,6 +66,7 @@ fn offer_as_default(py: Python<'_>, arena: &process::Arena) -> PyResult<()> {
         }
     };
     leave(py, replaced);
+    adopt(py, arena)?;
     tree(py)?.call_method1("hand_down", (arena.name().as_str(),))?;
     Ok(())
 }
@@ -123,7 +124,8 @@ fn leave(py: Python<'_>, arena: Option<process::Arena>) {
     announce(py);
 }
 
-/// Has this tree's tracker remove the names of an arena if nobody else's does.
+/// Has this tree's tracker remove the names of an arena if nobody else's does:
+/// an arena that the process keeps until its end.
 fn adopt(py: Python<'_>, arena: &process::Arena) -> PyResult<()> {
     if arena.has_registrar() {
         return Ok(());
@@ -161,9 +163,7 @@ fn attach(py: Python<'_>, name: Name) -> PyResult<process::Arena> {
     watch_end(py)?;
     // The error is Python's only when the interpreter is held again.
     let attached = work_long(py, || Ok(process::Arena::attach(name, PATIENCE)))?;
-    let arena = attached.map_err(|error| with_name(py, error, name))?;
-    adopt(py, &arena)?;
-    Ok(arena)
+    attached.map_err(|error| with_name(py, error, name))
 }
 
 /// A name that nobody has.
@@ -768,13 +768,15 @@ fn sweep(py: Python<'_>) -> PyResult<Vec<String>> {
 fn retire(py: Python<'_>) -> PyResult<()> {
     let staying = work_long(py, || Ok(process::retire_all()))?;
     announce(py);
-    let tree = tree(py)?;
-    if !staying.is_empty() && tree.call_method0("started_the_tracker")?.is_true()? {
-        // The processes that remain, or come for what is in flight, have their
-        // arenas without it.
+    if !staying.is_empty() {
+        // Processes that remain, or come for what is in flight, have the arena
+        // without this tree's tracker, if it ends with this process or if they
+        // could not tell it of the arena's end.
+        let tree = tree(py)?;
         let mine: u64 = tree.call_method1("registrar", (false,))?.extract()?;
+        let ends = tree.call_method0("started_the_tracker")?.is_true()?;
         for arena in &staying {
-            if mine != 0 && arena.give_up_registrar(mine) {
+            if (ends || arena.is_adopted()) && mine != 0 && arena.give_up_registrar(mine) {
                 tree.call_method1("unregister", (arena.name().as_str(),))?;
             }
         }
