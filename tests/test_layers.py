@@ -14,11 +14,12 @@ SOURCE = os.path.join(ROOT, "shared_memory", "shared_numpy")
 
 # From the ground up; a module may import only what stands before its row.
 LAYERS = [
+    {"errors"},
     {"_core"},
     {"_posixshmem", "_list_layout"},
     {"_tracker_py37"},
     {"resource_tracker"},
-    {"shared_memory"},
+    {"_tree", "shared_memory"},
     {"managers"},
     {"backport", "demo"},
     {"__init__", "__main__"},

@@ -3,10 +3,13 @@
 The map of the package, from the ground up; imports point down only:
 
 ==================  ========================================================
-`_core`             the extension module, written in Rust
+`errors`            the exceptions of arenas
+`_core`             the extension module, written in Rust: arenas, and what
+                    `_posixshmem` takes from it
 `_posixshmem`       ``shm_open`` and ``shm_unlink``
 `_tracker_py37`     the resource tracker of CPython 3.6 and 3.7
 `resource_tracker`  that one, or the standard library's
+`_tree`             what arenas ask of the processes around them
 `_list_layout`      how a `ShareableList` lies in its segment
 `shared_memory`     `SharedMemory` and `ShareableList`: a backport of CPython
                     3.8's ``multiprocessing.shared_memory``
@@ -25,30 +28,48 @@ from importlib import import_module
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from . import backport, demo, managers, resource_tracker, shared_memory
+    from . import backport, demo, errors, managers, resource_tracker, shared_memory
     from ._core import __version__
+    from .errors import (
+        ArenaBusyError,
+        ArenaCorruptedError,
+        ArenaFullError,
+        ForeignHandleError,
+        StaleHandleError,
+    )
     from .managers import SharedMemoryManager
     from .shared_memory import ShareableList, SharedMemory
 
 __all__ = [
+    "ArenaBusyError",
+    "ArenaCorruptedError",
+    "ArenaFullError",
+    "ForeignHandleError",
     "ShareableList",
     "SharedMemory",
     "SharedMemoryManager",
+    "StaleHandleError",
     "backport",
+    "errors",
     "managers",
     "resource_tracker",
     "shared_memory",
 ]
 
 _MODULES = frozenset(
-    ["backport", "demo", "managers", "resource_tracker", "shared_memory"]
+    ["backport", "demo", "errors", "managers", "resource_tracker", "shared_memory"]
 )
 
 # Public name -> the module that defines it.
 _HOMES = {
+    "ArenaBusyError": "errors",
+    "ArenaCorruptedError": "errors",
+    "ArenaFullError": "errors",
+    "ForeignHandleError": "errors",
     "ShareableList": "shared_memory",
     "SharedMemory": "shared_memory",
     "SharedMemoryManager": "managers",
+    "StaleHandleError": "errors",
     "__version__": "_core",
 }
 

@@ -143,7 +143,9 @@ impl Inner {
 
     fn give_back(&self, spare: Spare) {
         // One that was kept before the process left and came back is not its.
-        if let Some(me) = self.member_now().filter(|me| *me == spare.holder) {
+        let me = self.member_now().filter(|me| *me == spare.holder);
+        let unused = me.filter(|_| self.counts.of(spare.which.id).be_spare_no_more(0));
+        if let Some(me) = unused {
             if self.core.release(me, spare.which).is_err() {
                 self.owe(spare.which);
             }
@@ -552,8 +554,8 @@ impl Arena {
         if spare.holder != me || poisoned {
             return None;
         }
-        self.0.counts.of(spare.which.id).begin(1);
-        Some(Block {
+        let count = self.0.counts.of(spare.which.id);
+        count.be_spare_no_more(1).then(|| Block {
             bytes: spare.bytes,
             which: spare.which,
             size,
@@ -645,6 +647,10 @@ impl Arena {
     pub fn receive(&self, handle: &Handle) -> Result<Block> {
         self.check_handle(handle)?;
         let me = self.0.member()?;
+        if self.0.counts.is_spare(handle.block.id) {
+            // It was never sent: the handle was forged.
+            return Err(Error::Stale);
+        }
         let place = self
             .0
             .core
@@ -823,7 +829,7 @@ impl Drop for Block {
                 bytes: self.bytes,
                 holder,
             };
-            count.begin(0);
+            count.become_spare();
             if inner.spares.keep(self.size, spare) {
                 return;
             }

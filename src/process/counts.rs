@@ -15,11 +15,29 @@ pub(super) struct Count(AtomicU32);
 
 /// Another process may know of the block.
 const SHARED: u32 = 1 << 31;
+/// The block is kept for the next allocation.
+const SPARE: u32 = 1 << 30;
+const FLAGS: u32 = SHARED | SPARE;
 
 impl Count {
     /// Begins the life of a block with one reference, or none.
     pub fn begin(&self, references: u32) {
         self.0.store(references, Ordering::Relaxed);
+    }
+
+    /// Turns the only reference into a spare block.
+    pub fn become_spare(&self) {
+        self.0.store(SPARE, Ordering::Relaxed);
+    }
+
+    /// Turns a spare block into one with so many references; false if somebody
+    /// has received it, with a handle that was forged.
+    #[inline]
+    pub fn be_spare_no_more(&self, references: u32) -> bool {
+        let exchange =
+            self.0
+                .compare_exchange(SPARE, references, Ordering::Relaxed, Ordering::Relaxed);
+        exchange.is_ok()
     }
 
     /// Counts a reference that came from another process. Under the arena's
@@ -43,7 +61,7 @@ impl Count {
 
     /// Whether this process has a reference.
     pub fn is_held(&self) -> bool {
-        self.0.load(Ordering::Relaxed) & !SHARED > 0
+        self.0.load(Ordering::Relaxed) & !FLAGS > 0
     }
 
     /// Whether there is one reference, and no other process knows of the block.
@@ -57,7 +75,7 @@ impl Count {
     #[inline]
     pub fn drop_one_of_many(&self) -> bool {
         let mut seen = self.0.load(Ordering::Relaxed);
-        while seen & !SHARED > 1 {
+        while seen & !FLAGS > 1 {
             match self.0.compare_exchange_weak(
                 seen,
                 seen - 1,
@@ -76,7 +94,7 @@ impl Count {
     /// Drops a reference; whether it was the last.
     pub fn drop_one(&self) -> bool {
         // Acquire, pairs with the release in `drop_one_of_many`.
-        self.0.fetch_sub(1, Ordering::AcqRel) & !SHARED == 1
+        self.0.fetch_sub(1, Ordering::AcqRel) & !FLAGS == 1
     }
 }
 
@@ -111,6 +129,15 @@ impl Counts {
         let count = unsafe { first.add(index as usize) };
         // SAFETY: as above; chunks are freed with `self` only.
         unsafe { count.as_ref() }
+    }
+
+    /// Whether a number, which may be any, is that of a spare block.
+    #[inline]
+    pub fn is_spare(&self, block: BlockId) -> bool {
+        let chunk = self.chunks.get((block.0 >> self.shift) as usize);
+        // Acquire, pairs with the release in `add`.
+        let there = chunk.is_some_and(|chunk| !chunk.load(Ordering::Acquire).is_null());
+        there && self.of(block).0.load(Ordering::Relaxed) == SPARE
     }
 
     /// Notes of all blocks that another process may know of them.

@@ -765,6 +765,7 @@ fn sweep(py: Python<'_>) -> PyResult<Vec<String>> {
 ///
 /// Blocks that something still refers to stay the process's until it is gone.
 #[pyfunction]
+#[pyo3(text_signature = "()")]
 fn retire(py: Python<'_>) -> PyResult<()> {
     let staying = work_long(py, || Ok(process::retire_all()))?;
     announce(py);

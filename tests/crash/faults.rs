@@ -2,11 +2,12 @@
 
 use crate::tools::*;
 use crate::Test;
-use shared_numpy::arena::format::{Header, PAGES_THERE};
-use shared_numpy::arena::handle::Name;
+use shared_numpy::arena::format::{Header, NIL, PAGES_THERE, POISONED};
+use shared_numpy::arena::handle::{Handle, Name};
 use shared_numpy::arena::Member;
 use shared_numpy::error::{Error, Exhausted};
 use shared_numpy::process::{Arena, Block, Settings};
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
@@ -22,6 +23,14 @@ pub const TESTS: &[Test] = &[
     ("an_arena_is_attached_once", |_| attached_once()),
     ("what_is_no_arena_is_refused", |_| no_arena()),
     ("handles_of_others_are_refused", |_| foreign_handles()),
+    ("five_million_mutated_handles", |_| mutated_handles()),
+    ("small_blocks_are_used_again", |_| spares()),
+    ("a_spare_block_is_not_a_child_s", |_| spares_and_forks()),
+    ("a_process_retires", |_| retiring()),
+    ("deserted_arenas_are_swept", |_| sweeping()),
+    ("an_arena_in_the_making_is_not_swept", |_| {
+        sweeping_remains()
+    }),
     ("a_tmpfs_of_one_megabyte", |_| small_tmpfs()),
     ("all_rows_taken", |_| all_rows_taken()),
     ("all_slots_taken", |_| all_slots_taken()),
@@ -389,6 +398,317 @@ fn foreign_handles() {
     drop(block);
     assert!(matches!(one.receive(&handle), Err(Error::Stale)));
     assert_empty(&one.arena);
+}
+
+/// Mutated handles are refused or yield a block that is there, as it is.
+fn mutated_handles() {
+    let test = TestArena::new(small());
+    let blocks: Vec<_> = (1..20).map(|i| test.allocate(i * 100).unwrap()).collect();
+    let places: BTreeSet<_> = blocks.iter().map(|b| (b.bytes(), b.size())).collect();
+    // Kept for later, sent and not received, received.
+    drop(test.allocate(700).unwrap());
+    let mut handles: Vec<_> = blocks.iter().map(|b| test.send(b).unwrap()).collect();
+    for handle in &handles[..10] {
+        drop(test.receive(handle).unwrap());
+    }
+    let other = TestArena::new(small());
+    handles.push(other.send(&other.allocate(10).unwrap()).unwrap());
+    let mut random = Random(seed("mutated handles"));
+    let (mut refused, mut received) = (0, 0);
+    for _ in 0..5_000_000 {
+        let mut handle = handles[random.below(handles.len() as u64) as usize];
+        // A field or a byte: the first pass the checksum.
+        let number = match random.below(3) {
+            0 => random.below(64),
+            1 => 1 << random.below(64),
+            _ => u64::MAX - random.below(64),
+        };
+        let mut ticket = handle.ticket.unwrap();
+        match random.below(9) {
+            0 => handle.uuid[0] ^= number,
+            1 => handle.boot = number,
+            2 => handle.uid = number as u32,
+            3 => handle.block.id.0 = number as u32,
+            4 => handle.block.generation = number & ((1 << 56) - 1),
+            5 => ticket.id.0 = number as u32,
+            6 => ticket.generation = number & ((1 << 56) - 1),
+            7 => handle.block.id.0 ^= ticket.id.0,
+            _ => {}
+        }
+        handle.ticket = (ticket.id.0 != NIL).then_some(ticket);
+        let mut bytes = handle.encode();
+        if random.below(4) == 0 {
+            let at = random.below(bytes.len() as u64) as usize;
+            bytes[at] ^= 1 << random.below(8);
+        }
+        if random.below(16) == 0 {
+            bytes.truncate(random.below(bytes.len() as u64) as usize);
+        }
+        match Handle::decode(&bytes).and_then(|handle| test.receive(&handle)) {
+            Ok(block) => {
+                assert!(places.contains(&(block.bytes(), block.size())));
+                received += 1;
+            }
+            Err(Error::BadHandle { .. } | Error::Foreign { .. } | Error::Stale) => refused += 1,
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+    println!("  {received} received, {refused} refused");
+    assert!(received > 1_000_000 && refused > 1_000_000);
+    drop(blocks);
+    other.cancel_unreceived(0).unwrap();
+    test.cancel_unreceived(0).unwrap();
+    assert_empty(&test.arena);
+}
+
+/// Dropped small blocks come again without a look at the arena, unless another
+/// process may know of them.
+fn spares() {
+    let test = TestArena::new(small());
+    let allocated = || test.core().stats(test.member().unwrap()).unwrap().allocated;
+    let block = test.allocate(100).unwrap();
+    let which = block.which();
+    let before = allocated();
+    drop(block);
+    let block = test.allocate(128).unwrap();
+    assert_eq!((block.which(), allocated()), (which, before));
+    // Two references: the block is kept with the last.
+    let copy = block.clone();
+    drop(block);
+    let other = test.allocate(128).unwrap();
+    assert_ne!(other.which(), which);
+    drop(copy);
+    assert_eq!(test.allocate(128).unwrap().which(), which);
+    drop(other);
+    // Sent: its handle must not yield what comes after it.
+    let block = test.allocate(200).unwrap();
+    let handle = test.send(&block).unwrap();
+    assert!(test.cancel(&handle).unwrap());
+    let which = block.which();
+    drop(block);
+    assert_ne!(test.allocate(200).unwrap().which(), which);
+    assert!(matches!(test.receive(&handle), Err(Error::Stale)));
+    // Received.
+    let block = test.allocate(300).unwrap();
+    let handle = test.send(&block).unwrap();
+    let which = block.which();
+    drop(block);
+    drop(test.receive(&handle).unwrap());
+    assert_ne!(test.allocate(300).unwrap().which(), which);
+    // What is kept is no obstacle to anybody: it is given back when there is no
+    // room, and before anybody counts.
+    drop(test.allocate(100).unwrap());
+    assert_eq!(test.stats().unwrap().blocks, 0);
+    assert_empty(&test.arena);
+}
+
+fn spares_and_forks() {
+    let test = TestArena::new(small());
+    drop(test.allocate(100).unwrap());
+    let held = test.allocate(1000).unwrap();
+    let which = held.which();
+    let mut child = fork(|| {
+        // Not the one that its parent keeps.
+        let block = test.allocate(100).unwrap();
+        // SAFETY: held by this process.
+        unsafe { block.bytes().write_bytes(1, 100) };
+        stop();
+        // SAFETY: held by this process.
+        let bytes = unsafe { std::slice::from_raw_parts(block.bytes().as_ptr(), 100) };
+        assert!(bytes.iter().all(|byte| *byte == 1));
+        // SAFETY: inherited, and so held by this process.
+        assert_eq!(unsafe { held.bytes().read() }, 5);
+        0
+    });
+    child.wait_for_stop();
+    let block = test.allocate(100).unwrap();
+    // SAFETY: held by this process.
+    unsafe { block.bytes().write_bytes(2, 100) };
+    // SAFETY: as above.
+    unsafe { held.bytes().write(5) };
+    // The child has it, too: it is not used again.
+    drop(held);
+    let other = test.allocate(1000).unwrap();
+    assert_ne!(other.which(), which);
+    // SAFETY: held by this process.
+    unsafe { other.bytes().write_bytes(9, 1000) };
+    child.signal(libc::SIGCONT);
+    child.succeed();
+    drop((block, other));
+    assert_empty(&test.arena);
+}
+
+/// A process that is about to end keeps what it has references to.
+fn retiring() {
+    let name = next_name();
+    let mut child = fork(|| {
+        let arena = Arena::create(name, small()).unwrap();
+        let kept = arena.allocate(1000).unwrap();
+        drop(arena.allocate(100).unwrap());
+        let sent = arena.allocate(1000).unwrap();
+        let handle = arena.send(&sent).unwrap();
+        drop(sent);
+        assert_eq!(shared_numpy::process::retire_all().len(), 1);
+        // SAFETY: held by this process.
+        unsafe { kept.bytes().write_bytes(7, 1000) };
+        stop();
+        // SAFETY: held by this process.
+        assert_eq!(unsafe { kept.bytes().read() }, 7);
+        assert!(arena.cancel(&handle).unwrap());
+        stop();
+        // Nothing is left but what it has, and nobody who could want it.
+        assert_eq!(shared_numpy::process::retire_all().len(), 0);
+        drop(kept);
+        // It may be used all the same.
+        drop(arena.allocate(5000).unwrap());
+        0
+    });
+    child.wait_for_stop();
+    let arena = attach(name).unwrap();
+    let now = snapshot(&arena);
+    assert_eq!((now.live().count(), now.open().count()), (2, 1));
+    // The ticket is the arena's: it outlives its sender.
+    let block = arena.allocate(1000).unwrap();
+    // SAFETY: held by this process.
+    unsafe { block.bytes().write_bytes(1, 1000) };
+    child.signal(libc::SIGCONT);
+    child.wait_for_stop();
+    drop((arena, block));
+    assert_eq!(objects(name).len(), 2);
+    child.signal(libc::SIGCONT);
+    child.succeed();
+    assert_eq!(objects(name), Vec::<String>::new());
+}
+
+/// Makes an arena in a child, which does `work` with it and is killed.
+fn deserted(settings: Settings, work: impl FnOnce(&Arena)) -> Name {
+    let name = next_name();
+    let mut child = fork(|| {
+        let arena = Arena::create(name, settings).unwrap();
+        work(&arena);
+        stop();
+        0
+    });
+    child.wait_for_stop();
+    child.kill();
+    assert_eq!(objects(name).len(), 2);
+    name
+}
+
+fn sweep() -> Vec<Name> {
+    shared_numpy::process::sweep().unwrap()
+}
+
+fn sweeping() {
+    let mine = TestArena::new(small());
+    let empty = deserted(small(), |_| ());
+    let full = deserted(small(), |arena| std::mem::forget(arena.allocate(9000)));
+    let unlinked = next_name();
+    let sent = |arena: &Arena| {
+        let block = arena.allocate(9000).unwrap();
+        arena.send(&block).unwrap();
+    };
+    // In flight from a killed sender, whose grace is over at once or not.
+    let orphan = deserted(small(), sent);
+    let graced = deserted(
+        Settings {
+            grace: 60_000,
+            ..small()
+        },
+        sent,
+    );
+    let mut child = fork(|| {
+        let arena = Arena::create(unlinked, small()).unwrap();
+        arena.unlink().unwrap();
+        stop();
+        0
+    });
+    child.wait_for_stop();
+    // Left in peace: somebody may still come.
+    let left = next_name();
+    fork(|| {
+        let arena = Arena::create(left, small()).unwrap();
+        sent(&arena);
+        0
+    })
+    .succeed();
+    let swept = sweep();
+    for (name, gone) in [
+        (empty, true),
+        (full, true),
+        (orphan, true),
+        (graced, false),
+        (left, false),
+        (mine.name(), false),
+        (unlinked, false),
+    ] {
+        assert_eq!(swept.contains(&name), gone, "{name:?}");
+        assert_eq!(objects(name).is_empty(), gone, "{name:?}");
+    }
+    drop(mine.allocate(100).unwrap());
+    // A lock file whose memory is gone: not while it may be in the making.
+    child.kill();
+    assert!(!sweep().contains(&unlinked));
+    age(unlinked);
+    assert!(sweep().contains(&unlinked));
+    for name in [left, graced] {
+        let arena = attach(name).unwrap();
+        assert_eq!(arena.cancel_unreceived(0).unwrap(), 1);
+        drop(arena);
+        assert_eq!(objects(name), Vec::<String>::new());
+    }
+}
+
+/// Makes a lock file a minute older than it is.
+fn age(name: Name) {
+    let path = format!(
+        "/dev/shm/{}{}",
+        name.as_str(),
+        shared_numpy::process::LOCK_SUFFIX
+    );
+    let file = OpenOptions::new().write(true).open(path).unwrap();
+    let past = std::time::SystemTime::now() - Duration::from_secs(60);
+    file.set_modified(past).unwrap();
+}
+
+fn sweeping_remains() {
+    let name = next_name();
+    let path = |suffix: &str| format!("/dev/shm/{}{suffix}", name.as_str());
+    let suffix = shared_numpy::process::LOCK_SUFFIX;
+    let make = |path: String| {
+        use std::os::unix::fs::OpenOptionsExt;
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600);
+        options.open(path).unwrap()
+    };
+    // As a death in the making leaves them.
+    for memory in [None, Some(0), Some(200_000)] {
+        make(path(suffix));
+        if let Some(length) = memory {
+            make(path("")).set_len(length).unwrap();
+        }
+        assert!(!sweep().contains(&name), "{memory:?}");
+        age(name);
+        assert!(sweep().contains(&name), "{memory:?}");
+        assert_eq!(objects(name), Vec::<String>::new());
+    }
+    // What only looks alike is left: written to, or for others to read.
+    for (length, mode) in [(1, 0o600), (0, 0o644)] {
+        use std::os::unix::fs::PermissionsExt;
+        let file = make(path(suffix));
+        file.set_len(length).unwrap();
+        file.set_permissions(std::fs::Permissions::from_mode(mode))
+            .unwrap();
+        age(name);
+        assert!(!sweep().contains(&name));
+        std::fs::remove_file(path(suffix)).unwrap();
+    }
+    // One that overwrote itself is nobody's any more.
+    let poisoned = deserted(small(), |arena| {
+        arena.core().header().condition.set(POISONED)
+    });
+    age(poisoned);
+    assert!(sweep().contains(&poisoned));
 }
 
 /// Runs `work` in a child of its own user and mount namespace, where `/dev/shm`
