@@ -202,7 +202,7 @@ impl Core {
         count: impl Fn(BlockId, u32),
     ) -> Result<(BlockRef, Extent)> {
         let size = Self::block_size(bytes)?;
-        self.reap_now_and_then(me);
+        self.reap_now_and_then(me)?;
         let found = self.try_allocate(me, size, &count);
         let found = match found {
             Err(Error::Full { what, .. }) => self.make_room(me, size, what, &count),
@@ -225,18 +225,17 @@ impl Core {
     }
 
     #[inline]
-    fn reap_now_and_then(&self, me: Member) {
+    fn reap_now_and_then(&self, me: Member) -> Result<()> {
         use std::sync::atomic::Ordering::Relaxed;
         // Threads may lose a step of each other's; it is a matter of now and
         // then.
         let count = self.until_reap.load(Relaxed);
         if count != 0 {
             self.until_reap.store(count - 1, Relaxed);
-        } else {
-            self.until_reap.store(ALLOCATIONS_PER_REAP, Relaxed);
-            // What it finds wrong, the allocation that follows finds too.
-            let _ = self.reap(me);
+            return Ok(());
         }
+        self.until_reap.store(ALLOCATIONS_PER_REAP, Relaxed);
+        self.reap(me).map(|_| ())
     }
 
     #[cold]

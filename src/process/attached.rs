@@ -289,10 +289,11 @@ impl Inner {
             // The slot is the parent's.
             return Ok(());
         }
-        if self.core.leave(me)? {
+        let left = self.core.leave(me);
+        if is_over(&left) {
             self.remove_names();
         }
-        Ok(())
+        left.map(|_| ())
     }
 
     /// Gives back, before the end of the process, what it does not need any
@@ -303,16 +304,17 @@ impl Inner {
         };
         // What is kept without a reference would be used after it was freed.
         self.spares.close().for_each(|spare| self.give_back(spare));
-        let parting = self.core.part(me, |block| self.has(block))?;
+        let parted = self.core.part(me, |block| self.has(block));
+        if is_over(&parted.map(|parting| parting.last)) {
+            self.remove_names();
+        }
+        let parting = parted?;
         if parting.left {
             // Should it be used once more, it gets another slot.
             let left = |word| (word & !CHORES == pack(me)).then_some(UNREGISTERED);
             let _ = self
                 .me
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, left);
-        }
-        if parting.last {
-            self.remove_names();
         }
         Ok(parting.last)
     }
@@ -344,6 +346,12 @@ pub fn random_number() -> Result<u64> {
     let mut bytes = [0; 8];
     proc::random(&mut bytes)?;
     Ok(u64::from_ne_bytes(bytes))
+}
+
+/// Whether an arena has no use for its names after a process has left it as the
+/// last, or not: nobody can use one that was overwritten.
+fn is_over(last: &Result<bool>) -> bool {
+    matches!(last, Ok(true) | Err(Error::Corrupted { .. }))
 }
 
 /// Arenas whose names this process has removed, with their registrars.
@@ -418,8 +426,7 @@ impl Arena {
             header.registrar.set(settings.registrar);
         };
         let inner = family::attach_new(|place| {
-            let shared = Shared::create(name, settings.size).map_err(full(settings.size))?;
-            let shared = Arc::new(shared);
+            let shared = Arc::new(Shared::create(name, settings.size)?);
             shared.set_patience(settings.patience);
             let set = |header: &Header| constants(header, shared.lock_file());
             let made = Core::create(shared.clone(), geometry, set).and_then(|(core, me)| {
@@ -857,17 +864,5 @@ impl Drop for Block {
         } else {
             count.drop_one();
         }
-    }
-}
-
-/// What creating reports for want of memory.
-fn full(size: u64) -> impl Fn(Error) -> Error {
-    move |error| match error {
-        Error::Os { errno, .. } if errno == sys::ENOSPC => Error::Full {
-            what: crate::error::Exhausted::Space,
-            asked: size,
-            left: 0,
-        },
-        error => error,
     }
 }

@@ -6,7 +6,7 @@ use crate::arena::format::{Address, Header, SlotId, SlotRow, LONGEST, PAGE, SEGM
 use crate::arena::handle::Name;
 use crate::arena::platform::{Identity, Platform};
 use crate::arena::word::U32;
-use crate::error::{Error, Result};
+use crate::error::{Error, Exhausted, Result};
 use crate::segment::Reservation;
 use crate::sys::{self, futex, locks, map, proc, shm};
 use std::ffi::{CStr, CString};
@@ -90,6 +90,21 @@ fn patiently<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
     }
 }
 
+/// Reserves `size` bytes of an object that have no memory yet.
+///
+/// # Errors
+/// ENOSPC, before anything is taken, if there is less than that: what is taken
+/// bit by bit would first be everybody's last.
+fn reserve_new(fd: BorrowedFd<'_>, start: u64, size: u64) -> Result<()> {
+    match shm::room(fd)? {
+        Some(room) if room < size => Err(Error::Os {
+            call: "posix_fallocate",
+            errno: sys::ENOSPC,
+        }),
+        _ => reserve(fd, start, size),
+    }
+}
+
 /// Reserves `size` bytes of an object from `start` on.
 fn reserve(fd: BorrowedFd<'_>, start: u64, size: u64) -> Result<()> {
     let mut reservation = Reservation::of(start, size);
@@ -102,8 +117,8 @@ impl Shared {
     /// locked, then the memory of the control segment, all zero.
     ///
     /// # Errors
-    /// EEXIST if there is such an arena, and what the calls report; what was
-    /// made is removed again.
+    /// EEXIST if there is such an arena, `Full` if there is no memory for it, and
+    /// what the calls report; what was made is removed again.
     pub fn create(name: Name, size: u64) -> Result<Self> {
         let lock = shm::open(&lock_name(name), CREATE | READ_WRITE, MODE)?;
         let made = locks::try_for_process(lock.as_fd(), 0).and_then(|claimed| {
@@ -116,7 +131,7 @@ impl Shared {
                 });
             }
             let memory = shm::open(&memory_name(name), CREATE | READ_WRITE, MODE)?;
-            if let Err(error) = reserve(memory.as_fd(), 0, size) {
+            if let Err(error) = reserve_new(memory.as_fd(), 0, size) {
                 let _ = shm::unlink(&memory_name(name));
                 return Err(error);
             }
@@ -132,7 +147,14 @@ impl Shared {
                 if is_of(&lock_name(name), lock.as_fd()) {
                     let _ = shm::unlink(&lock_name(name));
                 }
-                Err(error)
+                match error {
+                    Error::Os { errno, .. } if errno == sys::ENOSPC => Err(Error::Full {
+                        what: Exhausted::Space,
+                        asked: size,
+                        left: shm::room(lock.as_fd())?.unwrap_or(0),
+                    }),
+                    error => Err(error),
+                }
             }
         }
     }
@@ -428,7 +450,7 @@ unsafe impl Platform for Shared {
         caller::waits();
         let fd = self.memory()?;
         let start = start_of(number);
-        let made = reserve(fd, start, size).and_then(|()| self.map_segment(number, size));
+        let made = reserve_new(fd, start, size).and_then(|()| self.map_segment(number, size));
         match made {
             Ok(base) => {
                 fill(base);

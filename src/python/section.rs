@@ -85,7 +85,7 @@ pub fn without_interpreter<T: Send>(_py: Python<'_>, work: impl FnOnce() -> T + 
 mod arena {
     use super::super::error::exception;
     use super::*;
-    use crate::error::{Error, Result};
+    use crate::error::Result;
     use crate::process::{tell, Caller};
     use std::time::{Duration, Instant};
 
@@ -95,6 +95,8 @@ mod arena {
     thread_local! {
         /// When this thread has looked for signals.
         static LOOKED: Cell<Option<Instant>> = const { Cell::new(None) };
+        /// Whether it has found one, whose handler has raised an exception.
+        static RAISED: Cell<bool> = const { Cell::new(false) };
     }
 
     static OPERATION: Caller = Caller {
@@ -109,6 +111,9 @@ mod arena {
     /// Whether a signal's handler has raised an exception, which is left to be
     /// fetched. It looks now and then.
     fn has_signal() -> bool {
+        if RAISED.with(Cell::get) {
+            return true;
+        }
         let now = Instant::now();
         let waits = |last: Instant| now - last < PATIENCE;
         if LOOKED.with(|last| last.get().is_some_and(waits)) {
@@ -120,6 +125,7 @@ mod arena {
         // arenas: who asks holds nothing.
         let raised = unsafe { ffi::PyErr_CheckSignals() } != 0;
         release();
+        RAISED.with(|flag| flag.set(raised));
         raised
     }
 
@@ -132,7 +138,12 @@ mod arena {
             let _told = tell(Some(&OPERATION));
             work()
         };
-        result.map_err(|error| raised(py, error))
+        match result {
+            // An operation may do without what was interrupted.
+            _ if RAISED.with(|flag| flag.replace(false)) => Err(PyErr::fetch(py)),
+            Ok(result) => Ok(result),
+            Err(error) => Err(exception(py, error)),
+        }
     }
 
     /// Does `work`, which takes long.
@@ -149,13 +160,5 @@ mod arena {
         let _regain = Regain;
         let _told = tell(Some(&ENDING));
         work()
-    }
-
-    #[cold]
-    fn raised(py: Python<'_>, error: Error) -> PyErr {
-        match error {
-            Error::Interrupted => PyErr::fetch(py),
-            error => exception(py, error),
-        }
     }
 }
