@@ -3,14 +3,15 @@
 The resource tracker removes an arena's names when the whole tree was killed. It
 knows no difference between that and a tree that has ended and left something
 for others to fetch, nor whether processes of other trees use the arena. So one
-tracker at most has an arena's names, and the arena says which: the number of
-its channel, a `registrar`. A tracker that a forked worker would start for itself
-ends with that worker, while others use what it made: such an arena has none
-until a process whose tracker outlives it meets the arena.
+tracker at most has an arena's names, the arena says which by the number of its
+channel, and the last process of that tree to leave the arena tells the tracker,
+whoever else stays. A tracker that a forked worker would start for itself ends
+with that worker, while others use what it made: such an arena has none until a
+process whose tracker outlives it meets the arena.
 
 At the end of a process its arenas are given back, after all other finalizers
 of `multiprocessing`, which joins the children before. A forked child keeps none
-of its parent's finalizers, so `_core` asks again in each process.
+of its parent's finalizers, so each is given its own.
 """
 
 import os
@@ -27,6 +28,7 @@ _KEY = "shared_numpy_arena"
 _LATE = -1000
 
 _imported_in = os.getpid()
+_follows_forks = False
 
 
 def registrar(start: bool) -> int:
@@ -45,7 +47,7 @@ def registrar(start: bool) -> int:
             if not start or is_child or is_forked:
                 return 0
             resource_tracker.ensure_running()
-        elif is_child and started_the_tracker():
+        elif is_child and _started_the_tracker():
             return 0
         elif is_forked and _is_held(getattr(tracker, "_lock", None)):
             return 0  # By a thread that was not forked with the process.
@@ -77,7 +79,7 @@ def unregister(name: str) -> None:
         resource_tracker.unregister(each, "shared_memory")
 
 
-def started_the_tracker() -> bool:
+def _started_the_tracker():
     """Tell whether this tree's tracker is a child of this process."""
     pid = resource_tracker._resource_tracker._pid
     if pid is None:
@@ -91,8 +93,19 @@ def started_the_tracker() -> bool:
 
 
 def at_end() -> None:
-    """Have this process give its arenas back at its end."""
+    """Have this process, and those it forks, give their arenas back at their end.
+
+    On 3.6 a child of a plain ``os.fork`` does so from its first use of one on.
+    """
+    global _follows_forks
     util.Finalize(None, retire, exitpriority=_LATE)
+    if not _follows_forks:
+        _follows_forks = True
+        # A child of `multiprocessing` first forgets its parent's finalizers, and
+        # then calls this; it holds its first argument weakly.
+        util.register_after_fork(at_end, lambda at_end: at_end())
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=at_end)
 
 
 def hand_down(name: str) -> None:

@@ -36,7 +36,7 @@
 //! 228  T          slot rows    u32       whoever uses a slot first, before, by
 //!                                       compare and exchange; never falls
 //! 232             registrar    u64       compare and exchange, without the lock:
-//!                                       who else removes the names, or 0
+//!                                       whose tree's end removes the names, or 0
 //! 256     C       space index            lock; see `IndexCache`
 //! 3072            counters     24 x u64  lock, though nothing depends on them
 //! 4096 T          segments     1024 x 16 lock; the row of segment n
@@ -265,6 +265,9 @@ pub struct SlotRow {
     pub stack: U64,
     /// The inode of its namespace of pids.
     pub namespace: U64,
+    /// Its tree of processes, by whoever removes the names when the whole tree
+    /// is killed; 0 for none. It may change while the process is ALIVE.
+    pub tree: U64,
 }
 
 /// The truth of a block. All of it is written under the arena's lock.
@@ -473,8 +476,7 @@ pub struct Header {
     pub frozen: U32,
     /// The first slot that was never used.
     pub slot_rows: U32,
-    /// Whoever else would remove the names in the end; 0 for nobody. The core
-    /// makes nothing of it.
+    /// The tree of processes whose end removes the names; 0 for none.
     pub registrar: U64,
     rest_of_truth: [U32; 4],
     /// The cache.

@@ -21,6 +21,8 @@ pub struct Identity {
     pub stack: u64,
     /// The inode of its namespace of pids; 0 if it is not known.
     pub namespace: u64,
+    /// Its tree of processes; 0 if there is nobody to tell its end.
+    pub tree: u64,
 }
 
 /// The world around an arena.

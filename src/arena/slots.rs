@@ -175,21 +175,29 @@ impl Locked<'_> {
             row.pid.set(0);
             row.state.commit(state_word(self.me.generation, EMPTY));
         }
+        let tree = self.slot(me).tree.get();
         let last = !open && self.is_alone();
         if last {
             // Whoever has opened the arena and is not a member yet sees this.
             self.header.unlinked.commit(1);
         }
-        Ok(Parting { left, last })
+        let kin = self.others().any(|row| row.tree.get() == tree);
+        Ok(Parting { left, last, kin })
     }
 
-    /// Whether no other process is a member, as far as can be seen. Children
-    /// without a slot have mapped what they need, and do not count.
-    fn is_alone(&self) -> bool {
-        self.header.known_slots().all(|(slot, row)| {
+    /// The rows of other processes that are members, as far as can be seen.
+    /// Children without a slot have mapped what they need, and do not count.
+    fn others(&self) -> impl Iterator<Item = &SlotRow> {
+        let slots = self.header.known_slots();
+        let others = slots.filter(|(slot, row)| {
             let empty = state_of(row.state.read()) == EMPTY;
-            empty || slot == self.me.slot || self.core.is_over(slot)
-        })
+            !(empty || *slot == self.me.slot || self.core.is_over(*slot))
+        });
+        others.map(|(_, row)| row)
+    }
+
+    fn is_alone(&self) -> bool {
+        self.others().next().is_none()
     }
 
     /// Ends tickets that were opened at `time` or before, and those of the dead
@@ -219,6 +227,8 @@ pub struct Parting {
     /// No other process is a member and no ticket is open: the arena is marked
     /// as unlinked, and its names should go.
     pub last: bool,
+    /// Another member is of the same tree of processes.
+    pub kin: bool,
 }
 
 impl Core {
@@ -288,11 +298,13 @@ impl Core {
             started,
             stack,
             namespace,
+            tree,
         } = self.platform().identity();
         row.pid.set(pid);
         row.started.set(started);
         row.stack.set(stack);
         row.namespace.set(namespace);
+        row.tree.set(tree);
     }
 
     /// Whether the process of a slot is over. A slot that is EMPTY has none.
@@ -348,13 +360,10 @@ impl Core {
     /// Ends this process's membership in peace: its references are dropped,
     /// the tickets it opened are left to the arena.
     ///
-    /// Returns whether it was the last member and no ticket is open: then the
-    /// arena is marked as unlinked, and its names should go.
-    ///
     /// # Errors
     /// `Busy` or `Corrupted`; the byte lock is given back all the same, so that
     /// others see this process as dead.
-    pub fn leave(&self, me: Member) -> Result<bool> {
+    pub fn leave(&self, me: Member) -> Result<Parting> {
         let parted = self.part(me, |_| false);
         let row = &self.header().slots[me.slot.0 as usize];
         if parted.is_err() && generation_of(row.state.read()) == me.generation {
@@ -362,7 +371,7 @@ impl Core {
             row.pid.set(0);
             self.platform().disclaim(me.slot);
         }
-        parted.map(|parting| parting.last)
+        parted
     }
 
     /// Ends this process's membership but for the blocks it `keeps`: those it

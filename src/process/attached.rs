@@ -11,14 +11,14 @@ use super::shared::Shared;
 use super::spares::{Spare, Spares};
 use crate::arena::format::{BlockId, Expected, Geometry, Header, SlotId, PAGE, POISONED};
 use crate::arena::handle::{Handle, Name};
-use crate::arena::{BlockRef, Core, Extent, Member, Offspring, Stats};
+use crate::arena::{BlockRef, Core, Extent, Member, Offspring, Parting, Stats};
 use crate::error::{Error, Result};
 use crate::sys::fork::ForkMark;
 use crate::sys::{self, proc};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What an arena is made with.
@@ -37,9 +37,9 @@ pub struct Settings {
     pub block_shift: u32,
     /// The tables grow by `1 <<` this many rows for tickets.
     pub ticket_shift: u32,
-    /// Who else removes the names in the end, from before they are there; 0 for
-    /// nobody.
-    pub registrar: u64,
+    /// This process's tree of processes, whose end removes the names from before
+    /// they are there; 0 for none.
+    pub tree: u64,
 }
 
 impl Default for Settings {
@@ -51,7 +51,7 @@ impl Default for Settings {
             patience: 30_000,
             block_shift: 12,
             ticket_shift: 10,
-            registrar: 0,
+            tree: 0,
         }
     }
 }
@@ -85,8 +85,6 @@ pub(super) struct Inner {
     /// The process's fork number when `me` was its slot.
     fork_number: AtomicU64,
     boot: u64,
-    /// Whether this process has given the arena its registrar.
-    adopted: AtomicBool,
     /// What can wait, under the family's list, which forks wait for.
     chores: Mutex<Chores>,
     place: Place,
@@ -136,20 +134,24 @@ impl Inner {
 
     /// Gives the small blocks back that are kept for the next allocation.
     fn give_spares_back(&self) {
-        self.spares
-            .take_all()
-            .for_each(|spare| self.give_back(spare));
+        self.spares.take_all(|spare| self.give_back(spare));
     }
 
     fn give_back(&self, spare: Spare) {
+        let unused = self.counts.of(spare.which.id).be_spare_no_more(0);
         // One that was kept before the process left and came back is not its.
-        let me = self.member_now().filter(|me| *me == spare.holder);
-        let unused = me.filter(|_| self.counts.of(spare.which.id).be_spare_no_more(0));
-        if let Some(me) = unused {
+        let me = self.member_now().filter(|me| unused && *me == spare.holder);
+        if let Some(me) = me {
             if self.core.release(me, spare.which).is_err() {
                 self.owe(spare.which);
             }
         }
+    }
+
+    /// In a forked child: nothing of its parent's is kept for its own use.
+    fn forget_spares(&self) {
+        self.spares.forget();
+        self.counts.forget_spares();
     }
 
     pub fn place(&self) -> &Place {
@@ -227,7 +229,9 @@ impl Inner {
                 mark.renew(self.fork_number());
             }
             self.core.forget_threads();
-            self.spares.forget();
+            self.forget_spares();
+            // Its parent has, without having been told, what it has inherited.
+            self.counts.share_all();
             self.shared.disinherit();
             self.me.store(UNREGISTERED, Ordering::Relaxed);
             self.fork_number.store(mark.number(), Ordering::Relaxed);
@@ -244,9 +248,8 @@ impl Inner {
         );
         if registered.is_err() {
             // Another thread has left meanwhile.
-            if self.core.leave(me)? {
-                self.remove_names();
-            }
+            let parted = self.core.leave(me);
+            self.settle_names(&parted);
             return Err(Error::Detached);
         }
         Ok(me)
@@ -259,8 +262,7 @@ impl Inner {
         chores.signs = None;
         chores.owed.clear();
         self.core.forget_threads();
-        self.spares.forget();
-        self.adopted.store(false, Ordering::Relaxed);
+        self.forget_spares();
         self.fork_number.store(number, Ordering::Relaxed);
         if self.me.load(Ordering::Relaxed) == DETACHED {
             return;
@@ -289,11 +291,9 @@ impl Inner {
             // The slot is the parent's.
             return Ok(());
         }
-        let left = self.core.leave(me);
-        if is_over(&left) {
-            self.remove_names();
-        }
-        left.map(|_| ())
+        let parted = self.core.leave(me);
+        self.settle_names(&parted);
+        parted.map(|_| ())
     }
 
     /// Gives back, before the end of the process, what it does not need any
@@ -303,11 +303,9 @@ impl Inner {
             return Ok(false);
         };
         // What is kept without a reference would be used after it was freed.
-        self.spares.close().for_each(|spare| self.give_back(spare));
+        self.spares.close(|spare| self.give_back(spare));
         let parted = self.core.part(me, |block| self.has(block));
-        if is_over(&parted.map(|parting| parting.last)) {
-            self.remove_names();
-        }
+        self.settle_names(&parted);
         let parting = parted?;
         if parting.left {
             // Should it be used once more, it gets another slot.
@@ -319,19 +317,53 @@ impl Inner {
         Ok(parting.last)
     }
 
-    fn remove_names(&self) {
-        self.shared.unlink();
-        let registrar = &self.core.header().registrar;
-        let mut seen = registrar.read();
-        while let Err(now) = registrar.swap_if(seen, 0) {
-            seen = now;
+    /// Removes the names, if that is up to this process, and has the end of its
+    /// tree no longer do so, if it is none of that tree's business any more.
+    fn settle_names(&self, parted: &Result<Parting>) {
+        // Nobody can use an arena that was overwritten.
+        let over = match parted {
+            Ok(parting) => parting.last,
+            Err(error) => matches!(error, Error::Corrupted { .. }),
+        };
+        if over {
+            self.shared.unlink();
         }
-        if seen != 0 {
-            let mut removed = REMOVED.lock().unwrap_or_else(PoisonError::into_inner);
-            removed.push((self.shared.name(), seen));
-            ANY_REMOVED.store(true, Ordering::Release);
+        if over || parted.is_ok_and(|parting| !parting.kin) {
+            self.end_registration(over);
         }
     }
+
+    /// Notes that this process's tree need not remove the names any more; nor
+    /// any other, if they are gone.
+    fn end_registration(&self, gone: bool) {
+        let registrar = &self.core.header().registrar;
+        let mine = self.shared.tree();
+        let ended = mine != 0 && registrar.swap_if(mine, 0).is_ok();
+        if ended {
+            let name = self.shared.name();
+            UNREGISTERED_NAMES.with(|names| names.borrow_mut().push(name));
+        } else if gone {
+            registrar.set(0);
+        }
+    }
+}
+
+thread_local! {
+    /// Arenas that this thread has ended the registration of. A thread's own:
+    /// whoever ends it tells, and no fork in another thread doubles it.
+    static UNREGISTERED_NAMES: RefCell<Vec<Name>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The arenas whose names this process's tree was to remove in its end and need
+/// no longer, by what this thread has done since it last asked.
+#[inline]
+pub fn unregistered() -> Vec<Name> {
+    UNREGISTERED_NAMES.with(RefCell::take)
+}
+
+/// In a forked child: its parent tells.
+pub(super) fn forget_unregistered() {
+    drop(unregistered());
 }
 
 /// A number that differs in a forked child from its parent's; 0 in one that was
@@ -348,31 +380,6 @@ pub fn random_number() -> Result<u64> {
     Ok(u64::from_ne_bytes(bytes))
 }
 
-/// Whether an arena has no use for its names after a process has left it as the
-/// last, or not: nobody can use one that was overwritten.
-fn is_over(last: &Result<bool>) -> bool {
-    matches!(last, Ok(true) | Err(Error::Corrupted { .. }))
-}
-
-/// Arenas whose names this process has removed, with their registrars.
-static REMOVED: Mutex<Vec<(Name, u64)>> = Mutex::new(Vec::new());
-static ANY_REMOVED: AtomicBool = AtomicBool::new(false);
-
-/// The arenas whose names this process has removed since it was last asked, and
-/// who else would have removed them in the end.
-#[inline]
-pub fn removed() -> Vec<(Name, u64)> {
-    // Acquire, pairs with the release in `remove_names`.
-    match ANY_REMOVED.load(Ordering::Acquire) {
-        false => Vec::new(),
-        true => {
-            let mut removed = REMOVED.lock().unwrap_or_else(PoisonError::into_inner);
-            ANY_REMOVED.store(false, Ordering::Relaxed);
-            std::mem::take(&mut removed)
-        }
-    }
-}
-
 impl Drop for Inner {
     fn drop(&mut self) {
         // A poisoned arena, or one whose lock is kept, sees this process as
@@ -380,6 +387,9 @@ impl Drop for Inner {
         let _ = self.leave();
     }
 }
+
+/// A block, where it is in this process, and its length.
+type Found = (BlockRef, NonNull<u8>, u64);
 
 /// An arena that this process has attached.
 #[derive(Clone)]
@@ -423,11 +433,12 @@ impl Arena {
             header.lock_file[0].set(lock_file[0]);
             header.lock_file[1].set(lock_file[1]);
             header.boot.set(boot);
-            header.registrar.set(settings.registrar);
+            header.registrar.set(settings.tree);
         };
         let inner = family::attach_new(|place| {
             let shared = Arc::new(Shared::create(name, settings.size)?);
             shared.set_patience(settings.patience);
+            shared.set_tree(settings.tree);
             let set = |header: &Header| constants(header, shared.lock_file());
             let made = Core::create(shared.clone(), geometry, set).and_then(|(core, me)| {
                 Self::join(core, me, shared.clone(), boot, place(shared.memory_file()))
@@ -494,7 +505,6 @@ impl Arena {
             me: AtomicU64::new(pack(me)),
             fork_number: AtomicU64::new(ForkMark::get().number()),
             boot,
-            adopted: AtomicBool::new(false),
             chores: Mutex::default(),
             place,
         });
@@ -539,11 +549,31 @@ impl Arena {
     /// `Full` if there is no memory for it.
     #[inline]
     pub fn allocate(&self, bytes: u64) -> Result<Block> {
+        self.clone().allocate_owned(bytes)
+    }
+
+    /// [`Arena::allocate`], by a reference that becomes the block's.
+    ///
+    /// # Errors
+    /// As for `allocate`.
+    #[inline]
+    pub fn allocate_owned(self, bytes: u64) -> Result<Block> {
         let me = self.0.member()?;
         let size = Core::block_size(bytes)?;
-        if let Some(block) = self.reuse(me, size) {
-            return Ok(block);
-        }
+        let (which, bytes, size) = match self.reuse(me, size) {
+            Some(found) => found,
+            None => self.allocate_or_make_room(me, bytes)?,
+        };
+        Ok(Block {
+            bytes,
+            which,
+            size,
+            arena: self,
+        })
+    }
+
+    #[inline]
+    fn allocate_or_make_room(&self, me: Member, bytes: u64) -> Result<Found> {
         match self.allocate_new(me, bytes) {
             Err(Error::Full { .. }) => {
                 self.0.give_spares_back();
@@ -555,28 +585,28 @@ impl Arena {
 
     /// Takes a block that this process has kept.
     #[inline(always)]
-    fn reuse(&self, me: Member, size: u64) -> Option<Block> {
-        let spare = self.0.spares.take(size)?;
-        let poisoned = self.0.core.header().condition.get() & POISONED != 0;
-        if spare.holder != me || poisoned {
-            return None;
-        }
-        let count = self.0.counts.of(spare.which.id);
-        count.be_spare_no_more(1).then(|| Block {
-            bytes: spare.bytes,
-            which: spare.which,
-            size,
-            arena: self.clone(),
+    fn reuse(&self, me: Member, size: u64) -> Option<Found> {
+        self.0.spares.take(size, |spare| {
+            let count = self.0.counts.of(spare.which.id);
+            let poisoned = self.0.core.header().condition.get() & POISONED != 0;
+            if spare.holder != me || poisoned {
+                // One that was kept before the process left and came back is
+                // not its.
+                count.be_spare_no_more(0);
+                return None;
+            }
+            let taken = count.be_spare_no_more(1);
+            taken.then_some((spare.which, spare.bytes, size))
         })
     }
 
     #[inline(always)]
-    fn allocate_new(&self, me: Member, bytes: u64) -> Result<Block> {
+    fn allocate_new(&self, me: Member, bytes: u64) -> Result<Found> {
         let counts = &self.0.counts;
         // Nobody else can know of the block before the lock is given back.
         let count = |id, number| counts.of(id).begin(number);
         let (which, place) = self.0.core.allocate_and(me, bytes, count)?;
-        Ok(self.block(which, place))
+        Ok((which, self.0.core.bytes(place), place.size))
     }
 
     #[inline(always)]
@@ -713,11 +743,12 @@ impl Arena {
         self.0.core.check(me)
     }
 
-    /// Removes the arena's name: nobody attaches it any more. Those who have it
-    /// go on, and the last of them removes the objects that it still needs.
+    /// Removes the arena's names: nobody attaches it any more, and others may
+    /// use them. Those who have it go on.
     pub fn unlink(&self) -> Result<()> {
         self.0.core.mark_unlinked(self.0.member()?)?;
-        self.0.shared.unlink_memory();
+        self.0.shared.unlink();
+        self.0.end_registration(true);
         Ok(())
     }
 
@@ -726,31 +757,19 @@ impl Arena {
         self.0.core.header().unlinked.read() != 0
     }
 
-    /// Whether somebody else would remove the names in the end.
-    pub fn has_registrar(&self) -> bool {
+    /// Says which tree of processes this one is of: the arena's names are to go
+    /// with it, if they go with no other. True if they are from now on.
+    pub fn register_with(&self, tree: u64) -> Result<bool> {
+        let me = self.0.member()?;
+        self.0.shared.set_tree(tree);
+        let header = self.0.core.header();
+        header.slots[me.slot.0 as usize].tree.set(tree);
+        Ok(tree != 0 && header.registrar.swap_if(0, tree).is_ok())
+    }
+
+    /// Whether somebody removes the names in the end.
+    pub fn is_registered(&self) -> bool {
         self.0.core.header().registrar.read() != 0
-    }
-
-    /// Notes who will remove the names should all processes be killed; false if
-    /// somebody else will. It is this process that has to end that.
-    pub fn take_registrar(&self, registrar: u64) -> bool {
-        let word = &self.0.core.header().registrar;
-        let taken = word.swap_if(0, registrar).is_ok();
-        if taken {
-            self.0.adopted.store(true, Ordering::Relaxed);
-        }
-        taken
-    }
-
-    /// Whether this process took the registrar.
-    pub fn is_adopted(&self) -> bool {
-        self.0.adopted.load(Ordering::Relaxed)
-    }
-
-    /// Notes that `registrar` will not; false if it would not have.
-    pub fn give_up_registrar(&self, registrar: u64) -> bool {
-        let word = &self.0.core.header().registrar;
-        word.swap_if(registrar, 0).is_ok()
     }
 
     /// Ends what nobody will receive in an arena that no other process has: the
@@ -836,11 +855,9 @@ impl Drop for Block {
                 bytes: self.bytes,
                 holder,
             };
-            count.become_spare();
-            if inner.spares.keep(self.size, spare) {
+            if inner.spares.keep(self.size, spare, || count.become_spare()) {
                 return;
             }
-            count.begin(1);
         }
         // Under the arena's lock, which whoever receives the block takes too.
         let dropped = Cell::new(false);

@@ -34,6 +34,9 @@ impl Count {
     /// has received it, with a handle that was forged.
     #[inline]
     pub fn be_spare_no_more(&self, references: u32) -> bool {
+        if self.0.load(Ordering::Relaxed) != SPARE {
+            return false;
+        }
         let exchange =
             self.0
                 .compare_exchange(SPARE, references, Ordering::Relaxed, Ordering::Relaxed);
@@ -142,17 +145,26 @@ impl Counts {
 
     /// Notes of all blocks that another process may know of them.
     pub fn share_all(&self) {
-        for (number, chunk) in self.chunks.iter().enumerate() {
-            if chunk.load(Ordering::Acquire).is_null() {
-                continue;
-            }
-            let rows = (number as u32) << self.shift..(number as u32 + 1) << self.shift;
-            for count in rows.map(|id| self.of(BlockId(id))) {
-                if count.is_held() {
-                    count.share();
-                }
-            }
+        for count in self.all().filter(|count| count.is_held()) {
+            count.share();
         }
+    }
+
+    /// In a forked child: the spare blocks are its parent's.
+    pub fn forget_spares(&self) {
+        for count in self.all() {
+            count.be_spare_no_more(0);
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Count> {
+        let chunks = self.chunks.iter().enumerate();
+        // Acquire, pairs with the release in `add`.
+        let there = chunks.filter(|(_, chunk)| !chunk.load(Ordering::Acquire).is_null());
+        there.flat_map(|(number, _)| {
+            let first = (number as u32) << self.shift;
+            (first..first + (1 << self.shift)).map(|id| self.of(BlockId(id)))
+        })
     }
 
     /// Makes a chunk. No lock: a fork in another thread must not find one held.

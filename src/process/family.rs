@@ -8,7 +8,7 @@
 //! Around a fork the handlers keep this list and the locks of all arenas on it,
 //! taken in the order of their numbers, the same in all processes.
 
-use super::attached::{Arena, Inner};
+use super::attached::{self, Arena, Inner};
 use super::caller::{self, Told};
 use super::shared::Shared;
 use crate::arena::{Member, Offspring};
@@ -111,10 +111,10 @@ impl Family {
 }
 
 /// Prepares the end of this process: it parts from all its arenas but for the
-/// blocks to which it has references. Returns the arenas that stay.
+/// blocks to which it has references. Returns how many arenas stay.
 ///
 /// What cannot be given back in peace is found when the process is gone.
-pub fn retire_all() -> Vec<Arena> {
+pub fn retire_all() -> usize {
     let attached: Vec<Arc<Inner>> = {
         let family = lock();
         let members = family.members.iter();
@@ -122,9 +122,8 @@ pub fn retire_all() -> Vec<Arena> {
             .filter_map(|relative| relative.arena.upgrade())
             .collect()
     };
-    let stay = |arena: &Arc<Inner>| !matches!(arena.retire(), Ok(true));
-    let staying = attached.into_iter().filter(stay);
-    staying.map(Arena::from).collect()
+    let stay = |arena: &&Arc<Inner>| !matches!(arena.retire(), Ok(true));
+    attached.iter().filter(stay).count()
 }
 
 /// An arena's place on the list; dropped after its descriptors are closed.
@@ -275,6 +274,7 @@ extern "C" fn after_fork_in_parent() {
 }
 
 extern "C" fn after_fork_in_child() {
+    attached::forget_unregistered();
     let mark = ForkMark::get();
     let work = |pending: &mut Pending| {
         let number = match mark.number() {

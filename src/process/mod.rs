@@ -35,7 +35,7 @@ mod shared;
 mod spares;
 mod sweep;
 
-pub use attached::{fork_number, random_number, removed, Arena, Block, Settings};
+pub use attached::{fork_number, random_number, unregistered, Arena, Block, Settings};
 pub use caller::{tell, Caller, Told};
 pub use family::{find, retire_all};
 pub use shared::{exists, LOCK_SUFFIX};

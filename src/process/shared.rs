@@ -41,6 +41,8 @@ pub(super) struct Shared {
     pinned: AtomicBool,
     segments: Box<[OnceLock<Segment>]>,
     patience: AtomicU64,
+    /// This process's tree; 0 if nobody is told of its end.
+    tree: AtomicU64,
 }
 
 /// A segment that this process has mapped. They are set while the arena is
@@ -131,7 +133,15 @@ impl Shared {
                 });
             }
             let memory = shm::open(&memory_name(name), CREATE | READ_WRITE, MODE)?;
-            if let Err(error) = reserve_new(memory.as_fd(), 0, size) {
+            // First of all whose it is: should this process die before it is an
+            // arena, nobody else's may be taken for it.
+            let facts = shm::facts(lock.as_fd())?;
+            let begun = facts.file().iter().enumerate().try_for_each(|(i, number)| {
+                let at = offset_of!(Header, lock_file) + 8 * i;
+                shm::write(memory.as_fd(), at as u64, &number.to_ne_bytes())
+            });
+            let made = begun.and_then(|()| reserve_new(memory.as_fd(), 0, size));
+            if let Err(error) = made {
                 let _ = shm::unlink(&memory_name(name));
                 return Err(error);
             }
@@ -195,6 +205,7 @@ impl Shared {
             pinned: AtomicBool::new(false),
             segments: (0..SEGMENTS).map(|_| OnceLock::new()).collect(),
             patience: AtomicU64::new(30_000),
+            tree: AtomicU64::new(0),
         })
     }
 
@@ -234,6 +245,16 @@ impl Shared {
     /// Waits `ms` for a living owner of the lock, from now on.
     pub fn set_patience(&self, ms: u64) {
         self.patience.store(ms, Ordering::Relaxed);
+    }
+
+    /// Says which tree of processes this one is of, from its next slot on.
+    pub fn set_tree(&self, tree: u64) {
+        self.tree.store(tree, Ordering::Relaxed);
+    }
+
+    /// What [`set_tree`](Self::set_tree) said.
+    pub fn tree(&self) -> u64 {
+        self.tree.load(Ordering::Relaxed)
     }
 
     fn memory(&self) -> Result<BorrowedFd<'_>> {
@@ -310,18 +331,13 @@ impl Shared {
             return;
         }
         if self.owns_name() {
-            let _ = shm::unlink(&memory_name(self.name));
+            let found = shm::facts_of(&memory_name(self.name));
+            if found.is_ok_and(|found| found.file() == self.memory_file()) {
+                let _ = shm::unlink(&memory_name(self.name));
+            }
             let _ = shm::unlink(&lock_name(self.name));
         }
         let _ = locks::release_for_process(lock, REMOVAL_BYTE);
-    }
-
-    /// Removes the name by which the arena is attached. The lock file stays,
-    /// and with it the name stays this arena's.
-    pub fn unlink_memory(&self) {
-        if self.owns_name() {
-            let _ = shm::unlink(&memory_name(self.name));
-        }
     }
 
     /// Whether the lock file of this name is this arena's.
@@ -347,22 +363,40 @@ fn is_of(name: &CStr, fd: BorrowedFd<'_>) -> bool {
     matches!((named, open), (Ok(named), Ok(open)) if named.file() == open.file())
 }
 
-/// Whether there is an arena of this name, or one in the making.
+/// Whether there is an arena of this name, one in the making, or another object.
 pub fn exists(name: Name) -> bool {
-    shm::facts_of(&lock_name(name)).is_ok()
+    let objects = [lock_name(name), memory_name(name)];
+    objects.iter().any(|object| shm::facts_of(object).is_ok())
 }
 
-/// Whether there is no memory under a name, or no magic number in it.
-pub(super) fn is_unfinished(name: Name) -> bool {
-    let mut magic = [0; 8];
-    match Shared::open_memory(name) {
-        Ok((memory, _)) => {
-            let at = offset_of!(Header, magic) as u64;
-            let read = shm::read(memory.as_fd(), at, &mut magic);
-            read.is_ok() && magic == [0; 8]
-        }
-        Err(Error::Os { errno, .. }) => errno == sys::ENOENT,
-        Err(_) => false,
+/// What is under the name of an arena's memory.
+#[derive(PartialEq, Eq)]
+enum Memory {
+    /// Nothing.
+    Nothing,
+    /// An arena of this lock file, with its magic number or without.
+    Arena { finished: bool },
+    /// Something else.
+    Other,
+}
+
+fn memory_of(name: Name, lock: [u64; 2]) -> Memory {
+    let memory = match Shared::open_memory(name) {
+        Ok((memory, _)) => memory,
+        Err(Error::Os { errno, .. }) if errno == sys::ENOENT => return Memory::Nothing,
+        Err(_) => return Memory::Other,
+    };
+    let number = |at: usize| {
+        let mut bytes = [0; 8];
+        let read = shm::read(memory.as_fd(), at as u64, &mut bytes);
+        read.map(|_| u64::from_ne_bytes(bytes)).unwrap_or(0)
+    };
+    let at = offset_of!(Header, lock_file);
+    match [number(at), number(at + 8)] == lock {
+        true => Memory::Arena {
+            finished: number(offset_of!(Header, magic)) != 0,
+        },
+        false => Memory::Other,
     }
 }
 
@@ -397,12 +431,19 @@ impl Remains {
         self.facts.modified
     }
 
-    /// Removes both names, unless somebody has taken a slot meanwhile or removes
-    /// them.
+    /// Whether there is an arena that can be attached.
+    pub fn is_finished(&self) -> bool {
+        memory_of(self.name, self.facts.file()) == Memory::Arena { finished: true }
+    }
+
+    /// Removes what there is, unless somebody has taken a slot meanwhile or
+    /// removes it. Memory that is not the lock file's is not an arena's.
     pub fn remove(self) {
         let take = |byte| locks::try_for_process(self.lock.as_fd(), byte) == Ok(true);
         if take(REMOVAL_BYTE) && take(0) && is_of(&lock_name(self.name), self.lock.as_fd()) {
-            let _ = shm::unlink(&memory_name(self.name));
+            if let Memory::Arena { .. } = memory_of(self.name, self.facts.file()) {
+                let _ = shm::unlink(&memory_name(self.name));
+            }
             let _ = shm::unlink(&lock_name(self.name));
         }
     }
@@ -524,6 +565,7 @@ unsafe impl Platform for Shared {
             started: status.map_or(0, |status| status.started),
             stack: status.map_or(0, |status| status.stack),
             namespace: proc::namespace().unwrap_or(0),
+            tree: self.tree(),
         }
     }
 

@@ -58,11 +58,13 @@ impl Spares {
         self.0.get((size / ALIGN) as usize - 1)
     }
 
-    /// Keeps a block of `size` bytes; false if it cannot.
+    /// Keeps a block of `size` bytes, and does `then` before anybody can take
+    /// it; false if it cannot.
     #[inline]
-    pub fn keep(&self, size: u64, spare: Spare) -> bool {
+    pub fn keep(&self, size: u64, spare: Spare, then: impl FnOnce()) -> bool {
         self.place(size).is_some_and(|place| {
             place.exchange(EMPTY, BUSY) && {
+                then();
                 // SAFETY: BUSY by this thread.
                 unsafe { *place.spare.get() = Some(spare) };
                 place.leave(FULL);
@@ -71,33 +73,37 @@ impl Spares {
         })
     }
 
-    /// Takes a block of `size` bytes.
+    /// Takes a block of `size` bytes; what `use_it` makes of it, before the
+    /// place can be closed.
     #[inline]
-    pub fn take(&self, size: u64) -> Option<Spare> {
-        self.place(size)?.take()
+    pub fn take<T>(&self, size: u64, use_it: impl FnOnce(Spare) -> Option<T>) -> Option<T> {
+        let place = self.place(size)?;
+        // A look first: a locked instruction costs as much as the rest.
+        if place.state.load(Ordering::Relaxed) != FULL || !place.exchange(FULL, BUSY) {
+            return None;
+        }
+        // SAFETY: BUSY by this thread.
+        let spare = unsafe { *place.spare.get() };
+        let used = spare.and_then(use_it);
+        place.leave(EMPTY);
+        used
     }
 
-    /// Takes all blocks.
-    pub fn take_all(&self) -> impl Iterator<Item = Spare> + '_ {
-        self.0.iter().filter_map(Place::take)
+    /// Takes all blocks, each for `each`.
+    pub fn take_all(&self, each: impl Fn(Spare)) {
+        for place in &self.0 {
+            place.empty(EMPTY, &each);
+        }
     }
 
-    /// Takes all blocks, and keeps none from now on.
-    pub fn close(&self) -> impl Iterator<Item = Spare> + '_ {
-        self.0.iter().filter_map(|place| loop {
-            match place.state.load(Ordering::Relaxed) {
-                EMPTY if place.exchange(EMPTY, CLOSED) => break None,
-                FULL if place.exchange(FULL, BUSY) => {
-                    // SAFETY: BUSY by this thread.
-                    let spare = unsafe { *place.spare.get() };
-                    place.leave(CLOSED);
-                    break spare;
-                }
-                CLOSED => break None,
+    /// Takes all blocks, each for `each`, and keeps none from now on.
+    pub fn close(&self, each: impl Fn(Spare)) {
+        for place in &self.0 {
+            while !place.empty(CLOSED, &each) {
                 // Another thread is about to be done.
-                _ => std::thread::yield_now(),
+                std::thread::yield_now();
             }
-        })
+        }
     }
 
     /// In a forked child: they are its parent's.
@@ -124,15 +130,22 @@ impl Place {
         self.state.store(state, Ordering::Release);
     }
 
-    #[inline]
-    fn take(&self) -> Option<Spare> {
-        // A look first: a locked instruction costs as much as the rest.
-        if self.state.load(Ordering::Relaxed) != FULL || !self.exchange(FULL, BUSY) {
-            return None;
+    /// Empties the place and leaves it in `state`; false if another thread is
+    /// at it.
+    fn empty(&self, state: u32, each: impl FnOnce(Spare)) -> bool {
+        match self.state.load(Ordering::Relaxed) {
+            CLOSED => true,
+            EMPTY => state == EMPTY || self.exchange(EMPTY, state),
+            FULL if self.exchange(FULL, BUSY) => {
+                // SAFETY: BUSY by this thread.
+                let spare = unsafe { *self.spare.get() };
+                self.leave(state);
+                if let Some(spare) = spare {
+                    each(spare);
+                }
+                true
+            }
+            _ => false,
         }
-        // SAFETY: BUSY by this thread.
-        let spare = unsafe { *self.spare.get() };
-        self.leave(EMPTY);
-        spare
     }
 }

@@ -51,21 +51,22 @@ fn remove(name: Name) -> bool {
         Ok(arena) => {
             let _ = arena.end_abandoned(KEPT);
         }
-        Err(Error::Corrupted { .. }) => remove_remains(name),
-        Err(_) if shared::is_unfinished(name) => remove_remains(name),
-        Err(_) => {}
+        Err(Error::Corrupted { .. }) => remove_remains(name, true),
+        Err(_) => remove_remains(name, false),
     }
     shm::facts_of(&shared::lock_name(name)).is_err()
 }
 
-/// Removes the names of what is no arena, or not any more.
-fn remove_remains(name: Name) {
+/// Removes the names of what is no arena, or not any more: `corrupted`.
+fn remove_remains(name: Name, corrupted: bool) {
     let family = family::lock();
     let found = shared::Remains::find(name, |file| family.has_lock_file(file));
     let now = SystemTime::now();
     if let Some(remains) = found {
         let age = now.duration_since(remains.modified());
-        if age.is_ok_and(|age| age >= IN_THE_MAKING) {
+        let old = age.is_ok_and(|age| age >= IN_THE_MAKING);
+        // A finished one that cannot be attached is another version's.
+        if old && (corrupted || !remains.is_finished()) {
             remains.remove();
         }
     }

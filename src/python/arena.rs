@@ -3,15 +3,17 @@
 use super::block::Block;
 use super::error::{exception, os_error};
 use super::numpy::{self, Items, Layout, Shape};
-use super::section::{work, work_long};
+use super::section::{end_long, surviving, work, work_long};
 use crate::arena::handle::{Handle, Name};
 use crate::error::{Error, Result};
 use crate::process::{self, Settings};
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyType};
-use std::cell::{Ref, RefCell};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use pyo3::types::{PyBytes, PyDict, PyTuple, PyType};
+use std::cell::RefCell;
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// Adds the class and the functions of this file to the extension module.
@@ -67,14 +69,24 @@ fn offer_as_default(py: Python<'_>, arena: &process::Arena) -> PyResult<()> {
     };
     leave(py, replaced);
     adopt(py, arena)?;
-    tree(py)?.call_method1("hand_down", (arena.name().as_str(),))?;
+    ask::<Nothing>(py, "hand_down", (arena.name().as_str(),))?;
     Ok(())
 }
 
-/// The package's module that knows the process tree.
-fn tree(py: Python<'_>) -> PyResult<&PyModule> {
-    py.import("shared_numpy._tree")
+/// Asks the package's module that knows the process tree.
+fn ask<'py, T: FromPyObject<'py>>(
+    py: Python<'py>,
+    question: &str,
+    arguments: impl IntoPy<Py<PyTuple>> + Clone,
+) -> PyResult<T> {
+    surviving(&mut || {
+        let tree = py.import("shared_numpy._tree")?;
+        tree.call_method1(question, arguments.clone())?.extract()
+    })
 }
+
+/// What [`ask`] returns where there is nothing to say.
+type Nothing<'py> = &'py PyAny;
 
 /// The process, by its forks, that has asked to be told of its end.
 static WATCHED: AtomicU64 = AtomicU64::new(u64::MAX);
@@ -86,36 +98,52 @@ fn watch_end(py: Python<'_>) -> PyResult<()> {
     match WATCHED.load(Ordering::Relaxed) == number {
         true => Ok(()),
         false => {
-            tree(py)?.call_method0("at_end")?;
+            ask::<Nothing>(py, "at_end", ())?;
+            RETIRED.store(0, Ordering::Relaxed);
             WATCHED.store(number, Ordering::Relaxed);
             Ok(())
         }
     }
 }
 
-/// Tells the tracker which names are gone.
+/// The thread that has given this process's arenas back, at its end; 0 for none.
+static RETIRED: AtomicUsize = AtomicUsize::new(0);
+
+/// A number that no other living thread has, and not 0.
+fn this_thread() -> usize {
+    thread_local!(static HERE: u8 = const { 0 });
+    HERE.with(|here| here as *const u8 as usize)
+}
+
+/// Tells the tracker what it need not remove any more.
 #[inline]
 pub fn announce(py: Python<'_>) {
-    let removed = process::removed();
-    if !removed.is_empty() {
-        if let Err(error) = unregister(py, &removed) {
-            error.restore(py);
-            // SAFETY: the interpreter is held; there is nobody to raise it to.
-            unsafe { pyo3::ffi::PyErr_WriteUnraisable(std::ptr::null_mut()) };
-        }
+    let names = process::unregistered();
+    if !names.is_empty() {
+        unregister(py, &names);
     }
 }
 
 #[cold]
-fn unregister(py: Python<'_>, removed: &[(Name, u64)]) -> PyResult<()> {
-    let tree = tree(py)?;
-    let mine: u64 = tree.call_method1("registrar", (false,))?.extract()?;
-    for (name, registrar) in removed {
-        if *registrar == mine {
-            tree.call_method1("unregister", (name.as_str(),))?;
+fn unregister(py: Python<'_>, names: &[Name]) {
+    let retired = RETIRED.load(Ordering::Relaxed);
+    if retired != 0 && retired != this_thread() {
+        // The interpreter is about to end this one.
+        return;
+    }
+    // An object may be dropped while an exception is on its way.
+    let (mut class, mut value, mut trace) = (null_mut(), null_mut(), null_mut());
+    // SAFETY: three places for what is pending; null if nothing is.
+    unsafe { ffi::PyErr_Fetch(&mut class, &mut value, &mut trace) };
+    for name in names {
+        if let Err(error) = ask::<Nothing>(py, "unregister", (name.as_str(),)) {
+            error.restore(py);
+            // SAFETY: the interpreter is held; there is nobody to raise it to.
+            unsafe { ffi::PyErr_WriteUnraisable(null_mut()) };
         }
     }
-    Ok(())
+    // SAFETY: what was fetched, given back.
+    unsafe { ffi::PyErr_Restore(class, value, trace) };
 }
 
 /// Drops a reference to an arena, which may be the process's last.
@@ -127,13 +155,10 @@ fn leave(py: Python<'_>, arena: Option<process::Arena>) {
 /// Has this tree's tracker remove the names of an arena if nobody else's does:
 /// an arena that the process keeps until its end.
 fn adopt(py: Python<'_>, arena: &process::Arena) -> PyResult<()> {
-    if arena.has_registrar() {
-        return Ok(());
-    }
-    let tree = tree(py)?;
-    let registrar: u64 = tree.call_method1("registrar", (true,))?.extract()?;
-    if registrar != 0 && arena.take_registrar(registrar) {
-        tree.call_method1("register", (arena.name().as_str(),))?;
+    let start = !arena.is_registered();
+    let tree: u64 = ask(py, "registrar", (start,))?;
+    if work(py, || arena.register_with(tree))? {
+        ask::<Nothing>(py, "register", (arena.name().as_str(),))?;
     }
     Ok(())
 }
@@ -188,41 +213,67 @@ fn create(py: Python<'_>, size: Option<u64>, name: Option<Name>) -> PyResult<pro
     }
     if !SWEPT.swap(true, Ordering::Relaxed) {
         // What cannot be swept is no reason not to begin.
-        let _ = work_long(py, process::sweep);
+        let _ = end_long(py, process::sweep);
         announce(py);
     }
-    let name = match name {
-        Some(name) => name,
-        None => new_name().map_err(|error| exception(py, error))?,
-    };
-    if process::exists(name) {
-        let taken = Error::Os {
+    if let Some(taken) = name.filter(|name| process::exists(*name)) {
+        let error = Error::Os {
             call: "shm_open",
             errno: crate::sys::EEXIST,
         };
-        return Err(with_name(py, taken, name));
+        return Err(with_name(py, error, taken));
     }
-    // The tracker first: should everybody be killed in between, it removes what
-    // there is.
-    let tree = tree(py)?;
-    settings.registrar = tree.call_method1("registrar", (true,))?.extract()?;
-    if settings.registrar != 0 {
-        tree.call_method1("register", (name.as_str(),))?;
-    }
-    let created = work_long(py, || Ok(process::Arena::create(name, settings)));
-    announce(py);
-    match created {
-        Ok(Ok(arena)) => Ok(arena),
-        failed => {
-            if settings.registrar != 0 {
-                tree.call_method1("unregister", (name.as_str(),))?;
+    settings.tree = ask(py, "registrar", (true,))?;
+    match name {
+        None => create_registered(py, settings),
+        Some(name) => {
+            // Somebody else may be making one of this name: only the one that
+            // is made can be registered.
+            let arena = create_named(py, settings, name)?;
+            if settings.tree != 0 {
+                ask::<Nothing>(py, "register", (name.as_str(),))?;
             }
-            match failed {
-                Ok(Err(error)) => Err(with_name(py, error, name)),
-                Err(error) => Err(error),
-                Ok(Ok(_)) => unreachable!(),
-            }
+            Ok(arena)
         }
+    }
+}
+
+fn create_named(py: Python<'_>, settings: Settings, name: Name) -> PyResult<process::Arena> {
+    let created = end_long(py, || process::Arena::create(name, settings));
+    announce(py);
+    created.map_err(|error| with_name(py, error, name))
+}
+
+/// Makes an arena of a new name, the tracker first: should everybody be killed
+/// in between, it removes what there is.
+fn create_registered(py: Python<'_>, settings: Settings) -> PyResult<process::Arena> {
+    let name = new_name().map_err(|error| exception(py, error))?;
+    if settings.tree != 0 {
+        ask::<Nothing>(py, "register", (name.as_str(),))?;
+    }
+    create_named(py, settings, name).inspect_err(|_| {
+        if settings.tree != 0 {
+            unregister(py, &[name]);
+        }
+    })
+}
+
+/// The arena of the process that made this one, if it can be attached still.
+fn inherited(py: Python<'_>) -> PyResult<Option<process::Arena>> {
+    let name: Option<String> = ask(py, "inherited", ())?;
+    let Some(Ok(name)) = name.map(|name| Name::new(&name)) else {
+        return Ok(None);
+    };
+    match attach(py, name) {
+        Ok(arena) if !arena.is_unlinked() => Ok(Some(arena)),
+        Ok(arena) => {
+            leave(py, Some(arena));
+            Ok(None)
+        }
+        // Not what a signal's handler raised.
+        Err(error) if error.is_instance::<PyOSError>(py) => Ok(None),
+        Err(error) if error.is_instance::<PyValueError>(py) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -254,14 +305,16 @@ fn arena_of(py: Python<'_>, handle: &Handle) -> PyResult<process::Arena> {
 }
 
 impl Arena {
-    /// The arena, for the length of an operation.
     #[inline]
-    fn open(&self) -> PyResult<Ref<'_, process::Arena>> {
-        Ref::filter_map(self.0.borrow(), Option::as_ref)
-            .map_err(|_| PyValueError::new_err("the arena was closed"))
+    fn open(&self) -> PyResult<process::Arena> {
+        let arena = self.0.borrow();
+        arena
+            .clone()
+            .ok_or_else(|| PyValueError::new_err("the arena was closed"))
     }
 
-    /// Does `operation`, which may wait.
+    /// Does `operation`, which may wait. It may be closed meanwhile, by another
+    /// thread or a signal's handler.
     #[inline]
     fn operate<T>(
         &self,
@@ -270,7 +323,9 @@ impl Arena {
     ) -> PyResult<T> {
         watch_end(py)?;
         let arena = self.open()?;
-        work(py, || operation(&arena))
+        let result = work(py, || operation(&arena));
+        leave(py, Some(arena));
+        result
     }
 
     /// Does `operation`, which takes long.
@@ -282,8 +337,16 @@ impl Arena {
         watch_end(py)?;
         let arena = self.open()?;
         let result = work_long(py, || operation(&arena));
-        announce(py);
+        leave(py, Some(arena));
         result
+    }
+
+    /// Allocates a block, which keeps the arena.
+    #[inline]
+    fn allocate(&self, py: Python<'_>, bytes: u64) -> PyResult<Block> {
+        watch_end(py)?;
+        let arena = self.open()?;
+        work(py, || arena.allocate_owned(bytes)).map(Block::new)
     }
 }
 
@@ -383,12 +446,9 @@ impl Arena {
         if let Some(arena) = default_arena().filter(|arena| !arena.is_unlinked()) {
             return Ok(Arena::from(arena));
         }
-        let inherited: Option<String> = tree(py)?.call_method0("inherited")?.extract()?;
-        let inherited = inherited.and_then(|name| Name::new(&name).ok());
-        let found = inherited.and_then(|name| attach(py, name).ok());
-        let arena = match found {
-            Some(arena) if !arena.is_unlinked() => arena,
-            _ => create(py, None, None)?,
+        let arena = match inherited(py)? {
+            Some(arena) => arena,
+            None => create(py, None, None)?,
         };
         offer_as_default(py, &arena)?;
         // Another thread's, if that was faster.
@@ -432,8 +492,7 @@ impl Arena {
         let bytes = u64::try_from(nbytes).map_err(|_| {
             PyValueError::new_err(format!("'nbytes' must not be negative, as {nbytes} is"))
         })?;
-        let block = self.operate(py, |arena| arena.allocate(bytes))?;
-        Ok(Block::new(block))
+        self.allocate(py, bytes)
     }
 
     /// Make an array in a block of its own.
@@ -485,8 +544,7 @@ impl Arena {
         };
         let shape = Shape::new(shape)?;
         let bytes = shape.bytes(&items)?;
-        let block = self.operate(py, |arena| arena.allocate(bytes))?;
-        let block = Py::new(py, Block::new(block))?;
+        let block = Py::new(py, self.allocate(py, bytes)?)?;
         numpy::array(py, block, Layout::whole(items, shape, fortran), None)
     }
 
@@ -641,27 +699,13 @@ impl Arena {
     /// the last of them and the last object that is not closed. Closing again
     /// does nothing.
     #[pyo3(text_signature = "($self)")]
-    fn close(slf: &PyCell<Self>, py: Python<'_>) -> PyResult<()> {
-        loop {
-            let taken = match slf.borrow().0.try_borrow_mut() {
-                Ok(mut arena) => Some(arena.take()),
-                Err(_) => None,
-            };
-            match taken {
-                Some(arena) => {
-                    leave(py, arena);
-                    return Ok(());
-                }
-                // Another thread is in the middle of an operation.
-                None => {
-                    super::section::without_interpreter(py, std::thread::yield_now);
-                    py.check_signals()?;
-                }
-            }
-        }
+    fn close(&self, py: Python<'_>) {
+        let arena = self.0.borrow_mut().take();
+        leave(py, arena);
     }
 
-    /// Remove the arena's name: no process attaches it from now on.
+    /// Remove the arena's name: no process attaches it from now on, and another
+    /// arena may have it.
     ///
     /// Those that have it go on with it.
     #[pyo3(text_signature = "($self)")]
@@ -673,14 +717,8 @@ impl Arena {
         slf
     }
 
-    fn __exit__(
-        slf: &PyCell<Self>,
-        py: Python<'_>,
-        _class: &PyAny,
-        _exception: &PyAny,
-        _traceback: &PyAny,
-    ) -> PyResult<()> {
-        Self::close(slf, py)
+    fn __exit__(&self, py: Python<'_>, _class: &PyAny, _exception: &PyAny, _traceback: &PyAny) {
+        self.close(py)
     }
 
     fn __reduce__(slf: &PyCell<Self>) -> PyResult<(PyObject, (String,))> {
@@ -756,9 +794,10 @@ fn receive(py: Python<'_>, handle: &PyBytes) -> PyResult<Block> {
 #[pyfunction]
 #[pyo3(text_signature = "()")]
 fn sweep(py: Python<'_>) -> PyResult<Vec<String>> {
-    let names = work_long(py, process::sweep);
+    let swept = end_long(py, process::sweep);
     announce(py);
-    Ok(names?.iter().map(|name| name.as_str().to_owned()).collect())
+    let names = swept.map_err(|error| exception(py, error))?;
+    Ok(names.iter().map(|name| name.as_str().to_owned()).collect())
 }
 
 /// Give this process's arenas back, at its end.
@@ -766,24 +805,8 @@ fn sweep(py: Python<'_>) -> PyResult<Vec<String>> {
 /// Blocks that something still refers to stay the process's until it is gone.
 #[pyfunction]
 #[pyo3(text_signature = "()")]
-fn retire(py: Python<'_>) -> PyResult<()> {
-    let staying = work_long(py, || Ok(process::retire_all()))?;
+fn retire(py: Python<'_>) {
+    RETIRED.store(this_thread(), Ordering::Relaxed);
+    end_long(py, process::retire_all);
     announce(py);
-    if !staying.is_empty() {
-        // Processes that remain, or come for what is in flight, have the arena
-        // without this tree's tracker, if it ends with this process or if they
-        // could not tell it of the arena's end.
-        let tree = tree(py)?;
-        let mine: u64 = tree.call_method1("registrar", (false,))?.extract()?;
-        let ends = tree.call_method0("started_the_tracker")?.is_true()?;
-        for arena in &staying {
-            if (ends || arena.is_adopted()) && mine != 0 && arena.give_up_registrar(mine) {
-                tree.call_method1("unregister", (arena.name().as_str(),))?;
-            }
-        }
-    }
-    for arena in staying {
-        leave(py, Some(arena));
-    }
-    Ok(())
 }

@@ -3,6 +3,7 @@
 use super::numpy::{self, Items, Layout, Shape};
 use super::{arena::Arena, section};
 use crate::process;
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyType};
 use std::mem::ManuallyDrop;
@@ -101,9 +102,9 @@ impl Block {
     /// Returns
     /// -------
     /// numpy.ndarray
-    ///     Its ``base`` is the block (or an array whose base that is, where
-    ///     numpy's functions in C cannot be used). What is in it is undefined
-    ///     unless somebody wrote there.
+    ///     Its ``base`` is the block, or an array whose base that is: for a
+    ///     subclass, and where numpy's functions in C cannot be used. What is in
+    ///     it is undefined unless somebody wrote there.
     ///
     /// Raises
     /// ------
@@ -119,10 +120,13 @@ impl Block {
         shape: &PyAny,
         dtype: Option<&PyAny>,
         strides: Option<&PyAny>,
-        offset: usize,
+        offset: isize,
         cls: Option<&PyType>,
     ) -> PyResult<PyObject> {
         let items = Items::new(py, dtype.unwrap_or(py.None().into_ref(py)))?;
+        let offset = usize::try_from(offset).map_err(|_| {
+            PyValueError::new_err(format!("'offset' must not be negative, as {offset} is"))
+        })?;
         let room = slf.borrow(py).0.size();
         let layout = Layout::within(room, items, Shape::new(shape)?, strides, offset)?;
         numpy::array(py, slf, layout, cls)

@@ -3,6 +3,7 @@
 //! The classes are those of the package's module `errors`, which imports
 //! nothing.
 
+use super::section::surviving;
 use crate::error::Error;
 #[cfg(target_os = "linux")]
 use crate::sys::proc;
@@ -12,6 +13,10 @@ use pyo3::prelude::*;
 /// Makes the exception for `error`.
 #[cold]
 pub fn exception(py: Python<'_>, error: Error) -> PyErr {
+    surviving(&mut || make_exception(py, error))
+}
+
+fn make_exception(py: Python<'_>, error: Error) -> PyErr {
     let made = match error {
         Error::Os { .. } | Error::Interrupted => return os_error(py, error, None),
         Error::BadHandle { .. } | Error::Detached | Error::Invalid { .. } => {

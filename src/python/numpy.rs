@@ -8,10 +8,10 @@
 //! arrays are made in Python on the block's `__array_interface__`.
 
 use super::block::Block;
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::once_cell::GILOnceCell;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple, PyType};
+use pyo3::types::{PyDict, PyLong, PyTuple, PyType};
 use pyo3::{ffi, AsPyPointer};
 use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::ptr::null_mut;
@@ -289,16 +289,28 @@ impl Shape {
         let mut found = Shape::empty();
         if let Ok(tuple) = numbers.downcast::<PyTuple>() {
             for number in tuple {
-                found.push(what, number.extract()?)?;
+                found.push(what, Self::number(what, number)?)?;
             }
         } else if let Ok(number) = numbers.extract() {
             found.push(what, number)?;
+        } else if numbers.is_instance::<PyLong>()? {
+            Self::number(what, numbers)?;
         } else {
             for number in numbers.iter()? {
-                found.push(what, number?.extract()?)?;
+                found.push(what, Self::number(what, number?)?)?;
             }
         }
         Ok(found)
+    }
+
+    #[inline]
+    fn number(what: &str, number: &PyAny) -> PyResult<isize> {
+        number.extract().map_err(|error: PyErr| {
+            match error.is_instance::<PyOverflowError>(number.py()) {
+                true => PyValueError::new_err(format!("{number} in {what} is too large")),
+                false => error,
+            }
+        })
     }
 
     #[inline]
@@ -466,13 +478,10 @@ impl Table {
         layout: Layout,
         class: Option<&PyType>,
     ) -> PyResult<PyObject> {
-        let class = match class {
-            Some(class) => {
-                check_class(class, self.array)?;
-                class.as_type_ptr()
-            }
-            None => self.array,
-        };
+        if let Some(class) = class {
+            check_class(class, self.array)?;
+        }
+        self.check_dimensions(py, &layout)?;
         let (strides, flags) = match (&layout.strides, layout.fortran) {
             (Some(strides), _) => (strides.as_slice().as_ptr(), WRITEABLE),
             (None, false) => (std::ptr::null(), WRITEABLE | ALIGNED | C_ORDER),
@@ -486,7 +495,7 @@ impl Table {
         // which the next step makes the array's base.
         let array = unsafe {
             (self.new_from_dtype)(
-                class,
+                self.array,
                 layout.items.dtype.into_ptr(),
                 layout.shape.dimensions as c_int,
                 layout.shape.as_slice().as_ptr(),
@@ -506,7 +515,33 @@ impl Table {
         if unsafe { (self.set_base)(array.as_ptr(), block.into_ptr()) } < 0 {
             return Err(PyErr::fetch(py));
         }
-        Ok(array)
+        match class {
+            // As a view of it: what the class does with its new array, that has
+            // its base.
+            Some(class) if class.as_type_ptr() != self.array => {
+                array.call_method1(py, "view", (class,))
+            }
+            _ => Ok(array),
+        }
+    }
+
+    /// Refuses more dimensions than this numpy has room for, those of items that
+    /// are arrays themselves included: older ones do not look.
+    #[inline]
+    fn check_dimensions(&self, py: Python<'_>, layout: &Layout) -> PyResult<()> {
+        let most = if self.abi == 1 { 32 } else { MOST_DIMENSIONS };
+        let dimensions = layout.shape.dimensions;
+        if dimensions <= FEW && self.abi != 1 {
+            return Ok(());
+        }
+        let inner: usize = layout.items.dtype.getattr(py, "ndim")?.extract(py)?;
+        match dimensions + inner > most {
+            true => Err(PyValueError::new_err(format!(
+                "the array would have {} dimensions, and this numpy allows {most}",
+                dimensions + inner
+            ))),
+            false => Ok(()),
+        }
     }
 }
 

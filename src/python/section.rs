@@ -10,17 +10,12 @@
 //! What runs in a section must not touch anything of the interpreter's.
 
 #[cfg(target_os = "linux")]
-pub use arena::{end, work, work_long};
+pub use arena::{end, end_long, work, work_long};
 
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::cell::Cell;
 use std::ptr::null_mut;
-
-extern "C-unwind" {
-    // As pyo3 declares it, it could not unwind.
-    fn PyEval_RestoreThread(state: *mut ffi::PyThreadState);
-}
 
 thread_local! {
     /// This thread's state while it has let the interpreter go.
@@ -38,15 +33,27 @@ fn release() {
     })
 }
 
-/// Never ends, when it is dropped.
+/// Keeps a thread that is being ended by the interpreter, see [`surviving`].
 struct Park;
 
 impl Drop for Park {
     fn drop(&mut self) {
-        loop {
+        while !std::thread::panicking() {
             std::thread::park();
         }
     }
+}
+
+/// Does `work`, which may wait for the interpreter.
+///
+/// Before 3.14 a daemon thread that comes back to an interpreter in its end is
+/// ended there and then, by unwinding its stack. Frames of Rust must not be
+/// unwound so: the thread stays here until the process is gone.
+pub fn surviving<T>(work: &mut dyn FnMut() -> T) -> T {
+    let park = Park;
+    let result = work();
+    std::mem::forget(park);
+    result
 }
 
 /// Takes the interpreter again, if it was let go.
@@ -54,13 +61,15 @@ impl Drop for Park {
 fn regain() {
     let state = RELEASED.with(|released| released.replace(null_mut()));
     if !state.is_null() {
-        // Before 3.14 a daemon thread that comes back to an interpreter in its
-        // end is ended in there, by unwinding. Frames of Rust must not be
-        // unwound so: the thread stays here until the process is gone.
-        let park = Park;
+        // As pyo3 declares the function it cannot unwind, and the compiler, should
+        // it see which one is called, leaves out what happens then.
+        type Restore = unsafe extern "C-unwind" fn(*mut ffi::PyThreadState);
+        let declared = ffi::PyEval_RestoreThread as unsafe extern "C" fn(_);
+        // SAFETY: one function, of which the second type promises less.
+        let restore = unsafe { std::mem::transmute::<unsafe extern "C" fn(_), Restore>(declared) };
+        let restore = std::hint::black_box(restore);
         // SAFETY: the state of this thread, which `release` got.
-        unsafe { PyEval_RestoreThread(state) };
-        std::mem::forget(park);
+        surviving(&mut || unsafe { restore(state) });
     }
 }
 
@@ -121,9 +130,13 @@ mod arena {
         }
         LOOKED.with(|last| last.set(Some(now)));
         regain();
-        // SAFETY: the interpreter is held. Handlers run here, and may use
-        // arenas: who asks holds nothing.
-        let raised = unsafe { ffi::PyErr_CheckSignals() } != 0;
+        let raised = {
+            // Handlers may fork, which must not let the interpreter go.
+            let _told = tell(None);
+            // SAFETY: the interpreter is held. Handlers run here, and may use
+            // arenas: who asks holds nothing.
+            surviving(&mut || unsafe { ffi::PyErr_CheckSignals() }) != 0
+        };
         release();
         RAISED.with(|flag| flag.set(raised));
         raised
@@ -160,5 +173,13 @@ mod arena {
         let _regain = Regain;
         let _told = tell(Some(&ENDING));
         work()
+    }
+
+    /// Does `work`, which takes long and cannot be given up.
+    pub fn end_long<T>(py: Python<'_>, work: impl FnOnce() -> T) -> T {
+        end(py, || {
+            release();
+            work()
+        })
     }
 }

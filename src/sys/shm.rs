@@ -139,6 +139,18 @@ pub fn read(fd: BorrowedFd<'_>, offset: u64, bytes: &mut [u8]) -> Result<usize> 
     nix::sys::uio::pread(fd, bytes, offset as i64).map_err(failed("pread"))
 }
 
+/// Writes bytes of a file from `offset` on, all or none: `pwrite(2)`.
+///
+/// # Errors
+/// ENOSPC also if only some could be written.
+pub fn write(fd: BorrowedFd<'_>, offset: u64, bytes: &[u8]) -> Result<()> {
+    let written = nix::sys::uio::pwrite(fd, bytes, offset as i64).map_err(failed("pwrite"))?;
+    match written == bytes.len() {
+        true => Ok(()),
+        false => Err(failed("pwrite")(nix::errno::Errno::ENOSPC)),
+    }
+}
+
 /// Returns how many more bytes the file system of `fd` can hold: `fstatvfs(3)`.
 ///
 /// None stands for a file system without a limit, which reports no blocks.

@@ -10,7 +10,7 @@ use shared_numpy::process::{Arena, Block, Settings};
 use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fs::OpenOptions;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -81,13 +81,17 @@ fn names_come_and_go() {
     test.allocate(1 << 20).unwrap();
     assert_eq!(objects(name).len(), 2);
     test.unlink().unwrap();
-    assert_eq!(objects(name).len(), 1);
+    assert_eq!(objects(name).len(), 0);
     assert_eq!(errno(attach(name).err().unwrap()), libc::ENOENT);
-    // Who has it goes on, and the name is not free yet.
+    // Who has it goes on, and the name is free.
     drop(test.allocate(20 << 20).unwrap());
-    let taken = Arena::create(name, small()).err().unwrap();
-    assert_eq!(errno(taken), libc::EEXIST);
+    let other = TestArena::named(name, small());
+    assert_eq!(objects(name).len(), 2);
     assert_empty(&test.arena);
+    test.arena.leave().unwrap();
+    // The names are the other's.
+    assert_eq!(objects(name).len(), 2);
+    drop(other);
     drop(test);
     assert_eq!(objects(name).len(), 0);
     for settings in [
@@ -504,6 +508,7 @@ fn spares() {
 
 fn spares_and_forks() {
     let test = TestArena::new(small());
+    let from_parent = AtomicShared::new();
     drop(test.allocate(100).unwrap());
     let held = test.allocate(1000).unwrap();
     let which = held.which();
@@ -513,6 +518,8 @@ fn spares_and_forks() {
         // SAFETY: held by this process.
         unsafe { block.bytes().write_bytes(1, 100) };
         stop();
+        // Sent by its parent, who kept it when this one was forked.
+        drop(test.receive(&from_parent.handle()).unwrap());
         // SAFETY: held by this process.
         let bytes = unsafe { std::slice::from_raw_parts(block.bytes().as_ptr(), 100) };
         assert!(bytes.iter().all(|byte| *byte == 1));
@@ -524,6 +531,8 @@ fn spares_and_forks() {
     let block = test.allocate(100).unwrap();
     // SAFETY: held by this process.
     unsafe { block.bytes().write_bytes(2, 100) };
+    // What its parent kept then, a child receives like anybody.
+    from_parent.put(&test.send(&block).unwrap().encode());
     // SAFETY: as above.
     unsafe { held.bytes().write(5) };
     // The child has it, too: it is not used again.
@@ -548,7 +557,7 @@ fn retiring() {
         let sent = arena.allocate(1000).unwrap();
         let handle = arena.send(&sent).unwrap();
         drop(sent);
-        assert_eq!(shared_numpy::process::retire_all().len(), 1);
+        assert_eq!(shared_numpy::process::retire_all(), 1);
         // SAFETY: held by this process.
         unsafe { kept.bytes().write_bytes(7, 1000) };
         stop();
@@ -557,7 +566,7 @@ fn retiring() {
         assert!(arena.cancel(&handle).unwrap());
         stop();
         // Nothing is left but what it has, and nobody who could want it.
-        assert_eq!(shared_numpy::process::retire_all().len(), 0);
+        assert_eq!(shared_numpy::process::retire_all(), 0);
         drop(kept);
         // It may be used all the same.
         drop(arena.allocate(5000).unwrap());
@@ -603,7 +612,6 @@ fn sweeping() {
     let mine = TestArena::new(small());
     let empty = deserted(small(), |_| ());
     let full = deserted(small(), |arena| std::mem::forget(arena.allocate(9000)));
-    let unlinked = next_name();
     let sent = |arena: &Arena| {
         let block = arena.allocate(9000).unwrap();
         arena.send(&block).unwrap();
@@ -617,13 +625,6 @@ fn sweeping() {
         },
         sent,
     );
-    let mut child = fork(|| {
-        let arena = Arena::create(unlinked, small()).unwrap();
-        arena.unlink().unwrap();
-        stop();
-        0
-    });
-    child.wait_for_stop();
     // Left in peace: somebody may still come.
     let left = next_name();
     fork(|| {
@@ -640,17 +641,11 @@ fn sweeping() {
         (graced, false),
         (left, false),
         (mine.name(), false),
-        (unlinked, false),
     ] {
         assert_eq!(swept.contains(&name), gone, "{name:?}");
         assert_eq!(objects(name).is_empty(), gone, "{name:?}");
     }
     drop(mine.allocate(100).unwrap());
-    // A lock file whose memory is gone: not while it may be in the making.
-    child.kill();
-    assert!(!sweep().contains(&unlinked));
-    age(unlinked);
-    assert!(sweep().contains(&unlinked));
     for name in [left, graced] {
         let arena = attach(name).unwrap();
         assert_eq!(arena.cancel_unreceived(0).unwrap(), 1);
@@ -681,15 +676,29 @@ fn sweeping_remains() {
         options.write(true).create_new(true).mode(0o600);
         options.open(path).unwrap()
     };
-    // As a death in the making leaves them.
-    for memory in [None, Some(0), Some(200_000)] {
-        make(path(suffix));
+    // As a death in the making leaves them: no memory, no magic number yet.
+    for memory in [None, Some(96), Some(200_000)] {
+        let lock = make(path(suffix)).metadata().unwrap();
         if let Some(length) = memory {
-            make(path("")).set_len(length).unwrap();
+            let file = make(path(""));
+            file.set_len(length).unwrap();
+            for (i, number) in [lock.ino(), lock.dev()].iter().enumerate() {
+                let at = std::mem::offset_of!(Header, lock_file) + 8 * i;
+                file.write_all_at(&number.to_ne_bytes(), at as u64).unwrap();
+            }
         }
         assert!(!sweep().contains(&name), "{memory:?}");
         age(name);
         assert!(sweep().contains(&name), "{memory:?}");
+        assert_eq!(objects(name), Vec::<String>::new());
+    }
+    // Somebody else's object has the name by now.
+    for length in [0, 200_000] {
+        make(path(suffix));
+        make(path("")).set_len(length).unwrap();
+        age(name);
+        assert!(sweep().contains(&name));
+        std::fs::remove_file(path("")).unwrap();
         assert_eq!(objects(name), Vec::<String>::new());
     }
     // What only looks alike is left: written to, or for others to read.

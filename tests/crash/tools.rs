@@ -76,7 +76,7 @@ pub fn small() -> Settings {
         patience: 30_000,
         block_shift: 5,
         ticket_shift: 4,
-        registrar: 0,
+        tree: 0,
     }
 }
 
