@@ -279,6 +279,10 @@ def bench(pythons):
         peers = ["shared-memory38"] if version in ("3.6", "3.7") else []
         python = environments.make("bench-" + version, executable, ["numpy>=1.17"] + peers)
         environments.install(python, wheel)
+        for peer in ("SharedArray", "iceoryx2"):
+            # Where there is none for this version the benchmark says so.
+            subprocess.call([python, "-m", "pip", "install", "-q", peer], stderr=subprocess.DEVNULL)
+        check("blocks on " + version, [python, "benchmarks/blocks.py"])
         check("backport on " + version, [python, "benchmarks/backport.py"])
 
 

@@ -126,6 +126,9 @@ def test_names_that_cannot_be(name):
         (lambda a: a.alloc(1 << 62), snp.ArenaFullError),
         (lambda a: a.empty((2, -1)), ValueError),
         (lambda a: a.empty((1 << 40, 1 << 40)), ValueError),
+        (lambda a: a.empty(1 << 70), ValueError),
+        (lambda a: a.alloc(100).array(3, offset=-1), ValueError),
+        (lambda a: a.alloc(100).array((3, 3), strides=(1,)), ValueError),
         (lambda a: a.empty(3, order="A"), ValueError),
         (lambda a: a.empty("3"), TypeError),
         (lambda a: a.empty(3, "no such type"), TypeError),
@@ -370,6 +373,61 @@ def test_subclasses(arena):
     assert sys.getrefcount(block) == count
 
 
+def test_a_class_that_keeps_what_it_is_given(arena):
+    """A view that `__array_finalize__` hides keeps the block as well."""
+    hidden = []
+
+    class Keeping(np.ndarray):
+        def __array_finalize__(self, parent):
+            if not hidden:
+                hidden.append(None)
+                hidden[0] = np.asarray(self)[:2]
+                raise KeyError("finalize")
+
+    block = arena.alloc(1000)
+    with pytest.raises(KeyError):
+        block.array(3, cls=Keeping)
+    assert block_of(hidden[0]) is block
+    del hidden[:]
+
+
+def test_many_dimensions(arena):
+    block = arena.alloc(10000)
+    most = 32 if np.__version__.startswith("1.") else 64
+    for inner in ("u1", "(2,2,2)u1"):
+        dimensions = most - np.dtype(inner).ndim
+        assert block.array((1,) * dimensions, inner).ndim == most
+        for more in (1, 20):
+            with pytest.raises(ValueError, match="dimensions"):
+                block.array((1,) * (dimensions + more), inner)
+
+
+def test_an_exception_on_its_way_survives(new_name):
+    def fail(*_):
+        raise AssertionError("called")
+
+    for make in (lambda a: a, lambda a: a.alloc(10)):
+        with pytest.raises(ZeroDivisionError):
+            fail(make(Arena.create(name=new_name())), 1 / 0)
+
+
+def test_names_of_other_objects(new_name):
+    """A segment of the same name is neither taken nor removed."""
+    name = new_name()
+    segment = snp.SharedMemory(name, create=True, size=100)
+    with pytest.raises(FileExistsError):
+        Arena.create(name=name)
+    segment.unlink()
+    arena = Arena.create(name=name)
+    arena.unlink()
+    other = snp.SharedMemory(name, create=True, size=100)
+    arena.close()
+    assert exists(name)
+    other.unlink()
+    for each in (segment, other):
+        each.close()
+
+
 def test_references_are_counted(arena):
     """Neither dtypes nor blocks gain or lose references."""
     dtype = np.dtype([("a", "f4"), ("b", "u1")])
@@ -608,6 +666,28 @@ def test_waiting_ends_with_a_signal_s_exception(arena, held):
     arena.alloc(10000)
     assert len(done) == 1
     signal.signal(signal.SIGALRM, previous)
+
+
+def test_a_signal_s_handler_may_fork_and_close(arena, held):
+    _, release = held
+    done = []
+
+    def handle(*_):
+        release()
+        pid = os.fork()
+        if pid == 0:
+            os._exit(7)
+        done.append(os.waitpid(pid, 0)[1] >> 8)
+        same.close()
+
+    same = Arena.attach(arena.name)
+    previous = signal.signal(signal.SIGALRM, handle)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    block = same.alloc(10000)
+    assert done == [7] and same.closed and block.nbytes == 10048
+    signal.signal(signal.SIGALRM, previous)
+    del block
+    arena.reap()
 
 
 @pytest.mark.slow
