@@ -560,6 +560,10 @@ fn retiring() {
         assert_eq!(shared_numpy::process::retire_all(), 1);
         // SAFETY: held by this process.
         unsafe { kept.bytes().write_bytes(7, 1000) };
+        // What was kept for the next allocation was given back.
+        let again = arena.allocate(100).unwrap();
+        assert_eq!(arena.stats().unwrap().blocks, 3);
+        drop(again);
         stop();
         // SAFETY: held by this process.
         assert_eq!(unsafe { kept.bytes().read() }, 7);
