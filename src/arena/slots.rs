@@ -182,7 +182,14 @@ impl Locked<'_> {
             self.header.unlinked.commit(1);
         }
         let kin = self.others().any(|row| row.tree.get() == tree);
-        Ok(Parting { left, last, kin })
+        // Under the lock, as the rest: whoever is the next to part finds it done.
+        let unregisters =
+            tree != 0 && (last || !kin) && self.header.registrar.swap_if(tree, 0).is_ok();
+        Ok(Parting {
+            left,
+            last,
+            unregisters,
+        })
     }
 
     /// The rows of other processes that are members, as far as can be seen.
@@ -227,8 +234,9 @@ pub struct Parting {
     /// No other process is a member and no ticket is open: the arena is marked
     /// as unlinked, and its names should go.
     pub last: bool,
-    /// Another member is of the same tree of processes.
-    pub kin: bool,
+    /// It was the last of the tree whose end was to remove the names, and has
+    /// to see to it that it does not.
+    pub unregisters: bool,
 }
 
 impl Core {

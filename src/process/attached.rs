@@ -317,34 +317,37 @@ impl Inner {
         Ok(parting.last)
     }
 
-    /// Removes the names, if that is up to this process, and has the end of its
-    /// tree no longer do so, if it is none of that tree's business any more.
+    /// Removes the names, if that is up to this process, and notes whether its
+    /// tree has to be told that it need not.
     fn settle_names(&self, parted: &Result<Parting>) {
-        // Nobody can use an arena that was overwritten.
-        let over = match parted {
-            Ok(parting) => parting.last,
-            Err(error) => matches!(error, Error::Corrupted { .. }),
-        };
-        if over {
-            self.shared.unlink();
-        }
-        if over || parted.is_ok_and(|parting| !parting.kin) {
-            self.end_registration(over);
+        match parted {
+            Ok(parting) => {
+                if parting.last {
+                    self.shared.unlink();
+                }
+                if parting.unregisters {
+                    self.note_unregistered();
+                }
+            }
+            // Nobody can use an arena that was overwritten.
+            Err(Error::Corrupted { .. }) => self.remove_names(),
+            Err(_) => {}
         }
     }
 
-    /// Notes that this process's tree need not remove the names any more; nor
-    /// any other, if they are gone.
-    fn end_registration(&self, gone: bool) {
+    /// Removes the names, which the end of no tree has to do any more.
+    fn remove_names(&self) {
+        self.shared.unlink();
+        let tree = self.shared.tree();
         let registrar = &self.core.header().registrar;
-        let mine = self.shared.tree();
-        let ended = mine != 0 && registrar.swap_if(mine, 0).is_ok();
-        if ended {
-            let name = self.shared.name();
-            UNREGISTERED_NAMES.with(|names| names.borrow_mut().push(name));
-        } else if gone {
-            registrar.set(0);
+        if tree != 0 && registrar.swap_if(tree, 0).is_ok() {
+            self.note_unregistered();
         }
+    }
+
+    fn note_unregistered(&self) {
+        let name = self.shared.name();
+        UNREGISTERED_NAMES.with(|names| names.borrow_mut().push(name));
     }
 }
 
@@ -747,8 +750,7 @@ impl Arena {
     /// use them. Those who have it go on.
     pub fn unlink(&self) -> Result<()> {
         self.0.core.mark_unlinked(self.0.member()?)?;
-        self.0.shared.unlink();
-        self.0.end_registration(true);
+        self.0.remove_names();
         Ok(())
     }
 
@@ -757,14 +759,22 @@ impl Arena {
         self.0.core.header().unlinked.read() != 0
     }
 
-    /// Says which tree of processes this one is of: the arena's names are to go
-    /// with it, if they go with no other. True if they are from now on.
-    pub fn register_with(&self, tree: u64) -> Result<bool> {
+    /// Says which tree of processes this one is of; 0 for none.
+    pub fn set_tree(&self, tree: u64) -> Result<()> {
         let me = self.0.member()?;
         self.0.shared.set_tree(tree);
-        let header = self.0.core.header();
-        header.slots[me.slot.0 as usize].tree.set(tree);
-        Ok(tree != 0 && header.registrar.swap_if(0, tree).is_ok())
+        self.0.core.header().slots[me.slot.0 as usize]
+            .tree
+            .set(tree);
+        Ok(())
+    }
+
+    /// Has the names go with this process's tree, if they go with no other. True
+    /// if they do from now on.
+    pub fn register_with(&self, tree: u64) -> Result<bool> {
+        self.set_tree(tree)?;
+        let registrar = &self.0.core.header().registrar;
+        Ok(tree != 0 && registrar.swap_if(0, tree).is_ok())
     }
 
     /// Whether somebody removes the names in the end.

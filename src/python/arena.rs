@@ -155,8 +155,10 @@ fn leave(py: Python<'_>, arena: Option<process::Arena>) {
 /// Has this tree's tracker remove the names of an arena if nobody else's does:
 /// an arena that the process keeps until its end.
 fn adopt(py: Python<'_>, arena: &process::Arena) -> PyResult<()> {
-    let start = !arena.is_registered();
-    let tree: u64 = ask(py, "registrar", (start,))?;
+    if arena.is_registered() {
+        return Ok(());
+    }
+    let tree: u64 = ask(py, "registrar", (true,))?;
     if work(py, || arena.register_with(tree))? {
         ask::<Nothing>(py, "register", (arena.name().as_str(),))?;
     }
@@ -188,7 +190,11 @@ fn attach(py: Python<'_>, name: Name) -> PyResult<process::Arena> {
     watch_end(py)?;
     // The error is Python's only when the interpreter is held again.
     let attached = work_long(py, || Ok(process::Arena::attach(name, PATIENCE)))?;
-    attached.map_err(|error| with_name(py, error, name))
+    let arena = attached.map_err(|error| with_name(py, error, name))?;
+    // Should it be the last of the tree to have it, it must know.
+    let tree: u64 = ask(py, "registrar", (false,))?;
+    work(py, || arena.set_tree(tree))?;
+    Ok(arena)
 }
 
 /// A name that nobody has.
