@@ -127,6 +127,8 @@ def table(arena):
         cells = "".join("{:12.0f}".format(results[name, size]) for size, _ in columns)
         print("{:24}{}".format(name, cells))
     for name, _ in everybody:
+        if name == "arena.empty":
+            continue
         ratio = results["arena.empty", KIB] / results[name, KIB]
         print("1 KiB, arena.empty / {}: {:.3f}".format(name, ratio))
 

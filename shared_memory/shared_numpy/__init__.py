@@ -14,6 +14,8 @@ The map of the package, from the ground up; imports point down only:
 `shared_memory`     `SharedMemory` and `ShareableList`: a backport of CPython
                     3.8's ``multiprocessing.shared_memory``
 `managers`          `SharedMemoryManager`
+`arrays`            numpy arrays in shared memory, by handle from process to
+                    process
 `backport`          on request, all this in the standard library's places
 `demo`              what ``python -m shared_numpy demo`` shows
 ==================  ========================================================
@@ -28,8 +30,22 @@ from importlib import import_module
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from . import backport, demo, errors, managers, resource_tracker, shared_memory
+    from . import arrays, backport, demo, errors, managers, resource_tracker, shared_memory
     from ._core import __version__
+    from .arrays import (
+        array,
+        asarray,
+        empty,
+        empty_like,
+        from_array,
+        full,
+        full_like,
+        ndarray,
+        ones,
+        ones_like,
+        zeros,
+        zeros_like,
+    )
     from .errors import (
         ArenaBusyError,
         ArenaCorruptedError,
@@ -49,15 +65,28 @@ __all__ = [
     "SharedMemory",
     "SharedMemoryManager",
     "StaleHandleError",
+    "array",
+    "arrays",
+    "asarray",
     "backport",
+    "empty",
+    "empty_like",
     "errors",
+    "from_array",
+    "full",
+    "full_like",
     "managers",
+    "ndarray",
+    "ones",
+    "ones_like",
     "resource_tracker",
     "shared_memory",
+    "zeros",
+    "zeros_like",
 ]
 
 _MODULES = frozenset(
-    ["backport", "demo", "errors", "managers", "resource_tracker", "shared_memory"]
+    ["arrays", "backport", "demo", "errors", "managers", "resource_tracker", "shared_memory"]
 )
 
 # Public name -> the module that defines it.
@@ -72,6 +101,25 @@ _HOMES = {
     "StaleHandleError": "errors",
     "__version__": "_core",
 }
+_HOMES.update(
+    dict.fromkeys(
+        [
+            "array",
+            "asarray",
+            "empty",
+            "empty_like",
+            "from_array",
+            "full",
+            "full_like",
+            "ndarray",
+            "ones",
+            "ones_like",
+            "zeros",
+            "zeros_like",
+        ],
+        "arrays",
+    )
+)
 
 
 class _LazyModule(types.ModuleType):

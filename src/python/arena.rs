@@ -20,6 +20,7 @@ use std::sync::{Mutex, PoisonError};
 pub fn add_to(module: &PyModule) -> PyResult<()> {
     module.add_class::<Arena>()?;
     module.add("LOCK_SUFFIX", process::LOCK_SUFFIX)?;
+    module.add_function(wrap_pyfunction!(empty, module)?)?;
     module.add_function(wrap_pyfunction!(receive, module)?)?;
     module.add_function(wrap_pyfunction!(sweep, module)?)?;
     module.add_function(wrap_pyfunction!(retire, module)?)
@@ -93,7 +94,7 @@ static WATCHED: AtomicU64 = AtomicU64::new(u64::MAX);
 
 /// Has this process give its arenas back at its end.
 #[inline]
-fn watch_end(py: Python<'_>) -> PyResult<()> {
+pub fn watch_end(py: Python<'_>) -> PyResult<()> {
     let number = process::fork_number();
     match WATCHED.load(Ordering::Relaxed) == number {
         true => Ok(()),
@@ -346,14 +347,90 @@ impl Arena {
         leave(py, Some(arena));
         result
     }
+}
 
-    /// Allocates a block, which keeps the arena.
-    #[inline]
-    fn allocate(&self, py: Python<'_>, bytes: u64) -> PyResult<Block> {
-        watch_end(py)?;
-        let arena = self.open()?;
-        work(py, || arena.allocate_owned(bytes)).map(Block::new)
+/// The arena in which this process allocates, made if there is none.
+#[inline]
+fn find_default(py: Python<'_>) -> PyResult<process::Arena> {
+    match default_arena().filter(|arena| !arena.is_unlinked()) {
+        Some(arena) => Ok(arena),
+        None => choose_default(py),
     }
+}
+
+#[cold]
+fn choose_default(py: Python<'_>) -> PyResult<process::Arena> {
+    let arena = match inherited(py)? {
+        Some(arena) => arena,
+        None => create(py, None, None)?,
+    };
+    offer_as_default(py, &arena)?;
+    // Another thread's, if that was faster.
+    let chosen = default_arena().unwrap_or_else(|| arena.clone());
+    leave(py, Some(arena));
+    Ok(chosen)
+}
+
+/// Makes an array in a block of its own; nothing is touched before what is asked
+/// for is known to be possible.
+#[inline]
+fn make_array(
+    py: Python<'_>,
+    shape: &PyAny,
+    dtype: Option<&PyAny>,
+    order: &str,
+    class: Option<&PyType>,
+    arena: impl FnOnce() -> PyResult<process::Arena>,
+) -> PyResult<PyObject> {
+    let fortran = match order {
+        "C" => false,
+        "F" => true,
+        other => {
+            return Err(PyValueError::new_err(format!(
+                "'order' must be 'C' or 'F', not {other:?}"
+            )))
+        }
+    };
+    let items = match dtype {
+        Some(dtype) => Items::new(py, dtype)?,
+        None => Items::new(py, py.None().as_ref(py))?,
+    };
+    let shape = Shape::new(shape)?;
+    let bytes = shape.bytes(&items)?;
+    let arena = arena()?;
+    let block = work(py, || arena.allocate_owned(bytes))?;
+    let block = Py::new(py, Block::new(block))?;
+    numpy::array(py, block, Layout::whole(items, shape, fortran), class)
+}
+
+/// Make an array in a block of the arena in which this process allocates.
+///
+/// Parameters
+/// ----------
+/// shape : int or sequence of int
+///     Lengths of the dimensions.
+/// dtype : dtype_like, optional
+///     What the items are, float64 by default.
+/// order : {"C", "F"}
+///     Whether the last or the first index varies fastest.
+/// cls : type, optional
+///     The array's class, ``numpy.ndarray`` or a subclass.
+///
+/// Returns
+/// -------
+/// numpy.ndarray
+///     As ``Arena.default().empty`` makes it.
+#[pyfunction(dtype = "None", order = "\"C\"", cls = "None")]
+#[pyo3(text_signature = "(shape, dtype=None, order='C', cls=None)")]
+fn empty(
+    py: Python<'_>,
+    shape: &PyAny,
+    dtype: Option<&PyAny>,
+    order: &str,
+    cls: Option<&PyType>,
+) -> PyResult<PyObject> {
+    watch_end(py)?;
+    make_array(py, shape, dtype, order, cls, || find_default(py))
 }
 
 impl Drop for Arena {
@@ -449,18 +526,7 @@ impl Arena {
     #[staticmethod]
     #[pyo3(text_signature = "()")]
     fn default(py: Python<'_>) -> PyResult<Self> {
-        if let Some(arena) = default_arena().filter(|arena| !arena.is_unlinked()) {
-            return Ok(Arena::from(arena));
-        }
-        let arena = match inherited(py)? {
-            Some(arena) => arena,
-            None => create(py, None, None)?,
-        };
-        offer_as_default(py, &arena)?;
-        // Another thread's, if that was faster.
-        let chosen = default_arena().unwrap_or_else(|| arena.clone());
-        leave(py, Some(arena));
-        Ok(Arena::from(chosen))
+        find_default(py).map(Arena::from)
     }
 
     #[getter]
@@ -498,7 +564,9 @@ impl Arena {
         let bytes = u64::try_from(nbytes).map_err(|_| {
             PyValueError::new_err(format!("'nbytes' must not be negative, as {nbytes} is"))
         })?;
-        self.allocate(py, bytes)
+        watch_end(py)?;
+        let arena = self.open()?;
+        work(py, || arena.allocate_owned(bytes)).map(Block::new)
     }
 
     /// Make an array in a block of its own.
@@ -512,11 +580,13 @@ impl Arena {
     ///     objects.
     /// order : {"C", "F"}
     ///     Whether the last or the first index varies fastest.
+    /// cls : type, optional
+    ///     The array's class, ``numpy.ndarray`` or a subclass.
     ///
     /// Returns
     /// -------
     /// numpy.ndarray
-    ///     Not initialised; its ``base`` is the `Block`.
+    ///     Not initialised; as ``Block.array`` makes it.
     ///
     /// Raises
     /// ------
@@ -526,32 +596,19 @@ impl Arena {
     ///     `shape` cannot be an array's.
     /// ArenaFullError, ArenaBusyError, ArenaCorruptedError
     ///     As in ``alloc``.
-    #[args(dtype = "None", order = "\"C\"")]
-    #[pyo3(text_signature = "($self, shape, dtype=None, order='C')")]
+    #[args(dtype = "None", order = "\"C\"", cls = "None")]
+    #[pyo3(text_signature = "($self, shape, dtype=None, order='C', cls=None)")]
     fn empty(
         &self,
         py: Python<'_>,
         shape: &PyAny,
         dtype: Option<&PyAny>,
         order: &str,
+        cls: Option<&PyType>,
     ) -> PyResult<PyObject> {
-        let fortran = match order {
-            "C" => false,
-            "F" => true,
-            other => {
-                return Err(PyValueError::new_err(format!(
-                    "'order' must be 'C' or 'F', not {other:?}"
-                )))
-            }
-        };
-        let items = match dtype {
-            Some(dtype) => Items::new(py, dtype)?,
-            None => Items::new(py, py.None().as_ref(py))?,
-        };
-        let shape = Shape::new(shape)?;
-        let bytes = shape.bytes(&items)?;
-        let block = Py::new(py, self.allocate(py, bytes)?)?;
-        numpy::array(py, block, Layout::whole(items, shape, fortran), None)
+        watch_end(py)?;
+        let arena = self.open()?;
+        make_array(py, shape, dtype, order, cls, || Ok(arena))
     }
 
     /// Make a handle of a block for one receiver.
@@ -578,7 +635,7 @@ impl Arena {
     #[pyo3(text_signature = "($self, block)")]
     fn send<'py>(&self, py: Python<'py>, block: &Block) -> PyResult<&'py PyBytes> {
         let handle = self.operate(py, |arena| arena.send(block.inner()))?;
-        Ok(PyBytes::new(py, &handle.encode()))
+        Ok(encoded(py, &handle))
     }
 
     /// Turn a handle of this arena into a block; see the function ``receive``.
@@ -739,6 +796,12 @@ impl Arena {
             None => "<Arena, closed>".to_owned(),
         }
     }
+}
+
+/// A handle as Python has it.
+#[inline]
+pub fn encoded<'py>(py: Python<'py>, handle: &Handle) -> &'py PyBytes {
+    PyBytes::new(py, &handle.encode())
 }
 
 #[inline]

@@ -1,11 +1,13 @@
 //! Blocks as Python has them.
 
 use super::numpy::{self, Items, Layout, Shape};
+use super::sending::Sending;
 use super::{arena::Arena, section};
 use crate::process;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyType};
+use std::cell::Cell;
 use std::mem::ManuallyDrop;
 
 /// Some memory of an arena, and this process's reference to it.
@@ -22,8 +24,15 @@ use std::mem::ManuallyDrop;
 ///     Where it begins in this process's memory; a multiple of 64.
 /// arena : Arena
 ///     Where it is from.
+/// name : str
+///     What tells it from all other blocks there are and were.
+/// unlinked : bool
+///     Whether ``unlink`` was called.
 #[pyclass(name = "Block", module = "shared_numpy._core")]
-pub struct Block(ManuallyDrop<process::Block>);
+pub struct Block {
+    inner: ManuallyDrop<process::Block>,
+    unlinked: Cell<bool>,
+}
 
 impl Drop for Block {
     #[inline]
@@ -32,7 +41,7 @@ impl Drop for Block {
         let py = unsafe { Python::assume_gil_acquired() };
         section::end(py, || {
             // SAFETY: once, here.
-            unsafe { ManuallyDrop::drop(&mut self.0) }
+            unsafe { ManuallyDrop::drop(&mut self.inner) }
         });
         super::arena::announce(py);
     }
@@ -41,18 +50,21 @@ impl Drop for Block {
 impl Block {
     #[inline]
     pub fn new(block: process::Block) -> Self {
-        Block(ManuallyDrop::new(block))
+        Block {
+            inner: ManuallyDrop::new(block),
+            unlinked: Cell::new(false),
+        }
     }
 
     /// The reference itself.
     pub fn inner(&self) -> &process::Block {
-        &self.0
+        &self.inner
     }
 
     /// Where its memory begins.
     #[inline]
     pub fn first_byte(&self) -> *mut u8 {
-        self.0.bytes().as_ptr()
+        self.inner.bytes().as_ptr()
     }
 }
 
@@ -60,7 +72,7 @@ impl Block {
 impl Block {
     #[getter]
     fn nbytes(&self) -> u64 {
-        self.0.size()
+        self.inner.size()
     }
 
     #[getter]
@@ -70,17 +82,66 @@ impl Block {
 
     #[getter]
     fn arena(&self) -> Arena {
-        Arena::from(self.0.arena().clone())
+        Arena::from(self.inner.arena().clone())
     }
 
     #[getter]
     fn __array_interface__<'py>(&self, py: Python<'py>) -> PyResult<&'py PyDict> {
         let interface = PyDict::new(py);
         interface.set_item("version", 3)?;
-        interface.set_item("shape", (self.0.size(),))?;
+        interface.set_item("shape", (self.inner.size(),))?;
         interface.set_item("typestr", "|u1")?;
         interface.set_item("data", (self.address(), false))?;
         Ok(interface)
+    }
+
+    /// Names this life of the block among all arenas of the machine.
+    #[getter]
+    fn name(&self) -> String {
+        let which = self.inner.which();
+        let arena = self.inner.arena().name();
+        format!("{}/{}.{}", arena.as_str(), which.id.0, which.generation)
+    }
+
+    #[getter]
+    fn unlinked(&self) -> bool {
+        self.unlinked.get()
+    }
+
+    /// Send the block nowhere from now on.
+    ///
+    /// It is for this object, and what is made on it; handles that were made
+    /// stay good.
+    #[pyo3(text_signature = "($self)")]
+    fn unlink(&self) {
+        self.unlinked.set(true);
+    }
+
+    /// Make a handle of the block to be pickled.
+    ///
+    /// Returns
+    /// -------
+    /// Sending
+    ///     It pickles as the bytes that ``Arena.send`` returns. Should it be
+    ///     dropped while an exception is on its way, the handle is cancelled.
+    ///
+    /// Raises
+    /// ------
+    /// ArenaFullError
+    ///     Too many references are in flight.
+    /// ValueError
+    ///     The block was unlinked.
+    #[pyo3(text_signature = "($self)")]
+    fn sending(&self, py: Python<'_>) -> PyResult<Sending> {
+        if self.unlinked.get() {
+            return Err(PyValueError::new_err(
+                "the array was unlinked: it cannot be sent any more",
+            ));
+        }
+        super::arena::watch_end(py)?;
+        let arena = self.inner.arena();
+        let handle = section::work(py, || arena.send(&self.inner))?;
+        Ok(Sending::new(arena.clone(), handle))
     }
 
     /// Make an array on the block, anywhere in it.
@@ -127,16 +188,16 @@ impl Block {
         let offset = usize::try_from(offset).map_err(|_| {
             PyValueError::new_err(format!("'offset' must not be negative, as {offset} is"))
         })?;
-        let room = slf.borrow(py).0.size();
+        let room = slf.borrow(py).inner.size();
         let layout = Layout::within(room, items, Shape::new(shape)?, strides, offset)?;
         numpy::array(py, slf, layout, cls)
     }
 
     fn __repr__(&self) -> String {
-        let name = self.0.arena().name();
+        let name = self.inner.arena().name();
         format!(
             "<Block of {} bytes in arena {:?}>",
-            self.0.size(),
+            self.inner.size(),
             name.as_str()
         )
     }

@@ -8,6 +8,7 @@
 //! | `numpy`      | arrays on blocks                                             |
 //! | `block`      | `Block`                                                      |
 //! | `arena`      | `Arena`, and which arena a process uses                      |
+//! | `sending`    | a handle while it is being pickled                           |
 //! | `single`     | one copy of the extension in a process                       |
 //!
 //! Its functions turn Python's arguments into the core's, let other threads run
@@ -28,6 +29,8 @@ mod block;
 #[cfg(target_os = "linux")]
 mod numpy;
 #[cfg(target_os = "linux")]
+mod sending;
+#[cfg(target_os = "linux")]
 mod single;
 
 use pyo3::prelude::*;
@@ -47,6 +50,7 @@ fn _core(_py: Python<'_>, module: &PyModule) -> PyResult<()> {
 #[cfg(target_os = "linux")]
 fn add_arena_to(module: &PyModule) -> PyResult<()> {
     module.add_class::<block::Block>()?;
+    module.add_class::<sending::Sending>()?;
     module.add_function(wrap_pyfunction!(array_maker, module)?)?;
     arena::add_to(module)
 }

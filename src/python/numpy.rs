@@ -21,6 +21,7 @@ const ABI_VERSION: usize = 0;
 const ARRAY_TYPE: usize = 2;
 const DTYPE_TYPE: usize = 3;
 const NEW_FROM_DTYPE: usize = 94;
+const VIEW: usize = 137;
 const TO_DTYPE: usize = 174;
 const API_VERSION: usize = 211;
 const SET_BASE: usize = 282;
@@ -80,6 +81,11 @@ type NewFromDtype = unsafe extern "C" fn(
     c_int,
     *mut ffi::PyObject,
 ) -> *mut ffi::PyObject;
+type View = unsafe extern "C" fn(
+    *mut ffi::PyObject,
+    *mut ffi::PyObject,
+    *mut ffi::PyTypeObject,
+) -> *mut ffi::PyObject;
 type SetBase = unsafe extern "C" fn(*mut ffi::PyObject, *mut ffi::PyObject) -> c_int;
 type ToDtype = unsafe extern "C" fn(*mut ffi::PyObject, *mut *mut ffi::PyObject) -> c_int;
 type Version = unsafe extern "C" fn() -> c_uint;
@@ -93,6 +99,7 @@ struct Table {
     new_from_dtype: NewFromDtype,
     set_base: SetBase,
     to_dtype: ToDtype,
+    view: View,
 }
 
 // SAFETY: pointers to what lives as long as the interpreter.
@@ -172,6 +179,8 @@ fn find(py: Python<'_>) -> PyResult<Numpy> {
         set_base: unsafe { std::ptr::read(entry(SET_BASE).cast()) },
         // SAFETY: as above.
         to_dtype: unsafe { std::ptr::read(entry(TO_DTYPE).cast()) },
+        // SAFETY: as above.
+        view: unsafe { std::ptr::read(entry(VIEW).cast()) },
     }))
 }
 
@@ -519,7 +528,14 @@ impl Table {
             // As a view of it: what the class does with its new array, that has
             // its base.
             Some(class) if class.as_type_ptr() != self.array => {
-                array.call_method1(py, "view", (class,))
+                // SAFETY: an array, no other dtype, and an array type; the
+                // result is a new reference or null.
+                let view = unsafe { (self.view)(array.as_ptr(), null_mut(), class.as_type_ptr()) };
+                match view.is_null() {
+                    true => Err(PyErr::fetch(py)),
+                    // SAFETY: a new reference.
+                    false => Ok(unsafe { PyObject::from_owned_ptr(py, view) }),
+                }
             }
             _ => Ok(array),
         }

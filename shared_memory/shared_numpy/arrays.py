@@ -1,0 +1,454 @@
+"""numpy arrays that live in shared memory and travel by handle.
+
+Use it as ``import shared_numpy as snp``::
+
+    frame = snp.zeros((1000, 1000), "f4")   # a numpy array, in shared memory
+    queue.put(frame)                        # any channel of multiprocessing
+
+An `ndarray` is an array on a block of the arena in which the process allocates.
+Through the channels of `multiprocessing` (arguments of a ``Process``, ``Pool``,
+``Queue``, ``Pipe``, managers, ``concurrent.futures``) it goes by reference: what
+arrives is the same array, with the sender's memory, strides and type. A plain
+``pickle.dumps`` takes it by value, so that what is written to a file is whole.
+
+The memory is freed when no array, view or handle refers to it in any process.
+"""
+
+from multiprocessing.reduction import ForkingPickler
+
+import numpy as np
+
+from . import _core, _tree  # noqa: F401 (what an arena asks for, imported early)
+
+if not hasattr(_core, "Arena"):
+    raise ImportError("arrays in shared memory need Linux; SharedMemory works without it")
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, Optional, Tuple, Type
+
+__all__ = [
+    "array",
+    "asarray",
+    "empty",
+    "empty_like",
+    "from_array",
+    "full",
+    "full_like",
+    "ndarray",
+    "ones",
+    "ones_like",
+    "zeros",
+    "zeros_like",
+]
+
+
+def _block_of(array):
+    """Return the block in which an array lies, or None."""
+    while array is not None and type(array) is not _core.Block:
+        # numpy's stride tricks put an object of their own in between, and
+        # `memoryview` has another word for it.
+        array = array.obj if type(array) is memoryview else getattr(array, "base", None)
+    return array
+
+
+class ndarray(np.ndarray):
+    """An array in shared memory.
+
+    It is made like ``numpy.ndarray``: by shape and dtype, not initialised. With
+    `buffer` it is a view of that, as in numpy, and its memory the buffer's. The
+    functions beside it (`array`, `zeros`, …) are what one normally calls.
+
+    Views and slices are of this class and lie in the same memory. Results of
+    arithmetic are plain arrays. Copies (``copy``, ``astype``, ``take``, indexing
+    with lists or masks) may be of this class, but their memory is their own and
+    they travel by value: `is_shared` tells.
+
+    Parameters
+    ----------
+    shape : int or tuple of int
+        Lengths of the dimensions.
+    dtype : dtype_like
+        What the items are; none that hold references to objects.
+    buffer, offset, strides
+        As in ``numpy.ndarray``.
+    order : {"C", "F"}, optional
+        Whether the last or the first index varies fastest.
+
+    Raises
+    ------
+    TypeError
+        Items would hold references to Python objects.
+    ArenaFullError
+        /dev/shm has no room for it.
+
+    Examples
+    --------
+    >>> import shared_numpy as snp
+    >>> a = snp.zeros(3)
+    >>> a[1:] = 5
+    >>> a.is_shared(), a[1:].is_shared(), (a + 1).sum()
+    (True, True, 13.0)
+    """
+
+    def __new__(
+        cls: "Type[ndarray]",
+        shape: "Any",
+        dtype: "Any" = float,
+        buffer: "Any" = None,
+        offset: int = 0,
+        strides: "Optional[Tuple[int, ...]]" = None,
+        order: "Optional[str]" = None,
+    ) -> "ndarray":
+        if buffer is not None:
+            return np.ndarray.__new__(cls, shape, dtype, buffer, offset, strides, order)
+        if offset or strides is not None:
+            raise ValueError("'offset' and 'strides' are for arrays on a buffer")
+        return _core.empty(shape, dtype, order or "C", cls)
+
+    def __init_subclass__(cls, **options: "Any") -> None:
+        super().__init_subclass__(**options)
+        ForkingPickler.register(cls, _reduce)
+
+    @property
+    def name(self) -> "Optional[str]":
+        """What tells the memory from all other there is and was; None if it is not
+        shared."""
+        block = _block_of(self)
+        return block and block.name
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self.__dict__.get("_closed", False)
+
+    def is_shared(self) -> bool:
+        """Tell whether the array lies in shared memory, and so goes by handle."""
+        return _block_of(self) is not None
+
+    def close(self) -> None:
+        """Say that this process is done with the array.
+
+        The memory is let go of when the last view of it is; until then the array
+        can be read as before. Closing again does nothing.
+        """
+        self._closed = True
+
+    def release(self) -> None:
+        """The same as `close`."""
+        self.close()
+
+    def unlink(self) -> None:
+        """Send the array nowhere from now on; what was sent stays good.
+
+        Nothing has to be unlinked for its memory to be freed. Unlinking again, or
+        what is not shared, does nothing.
+        """
+        block = _block_of(self)
+        if block is not None:
+            block.unlink()
+
+    def readonly(self) -> "ndarray":
+        """Return a view that cannot be written to, here or where it is sent."""
+        view = self[...]
+        view.flags.writeable = False
+        return view
+
+    def copy_local(self) -> "np.ndarray[Any, Any]":
+        """Return a copy in this process's own memory, as a plain array."""
+        return np.array(self, copy=True, order="K", subok=False)
+
+    def __enter__(self) -> "ndarray":
+        return self
+
+    def __exit__(self, *exc_info: "Any") -> None:
+        self.close()
+
+    def __array_wrap__(
+        self, array: "Any", context: "Any" = None, return_scalar: bool = False
+    ) -> "Any":
+        """Make results of arithmetic plain; but for what was given as ``out``."""
+        if array is self:
+            return array
+        plain = np.asarray(array)
+        return plain if plain.ndim else plain[()]
+
+    def __reduce_ex__(self, protocol: int) -> "Any":
+        """Pickle by value; loads as a plain array."""
+        plain = np.asarray(self)
+        if not (plain.flags.c_contiguous or plain.flags.f_contiguous):
+            # Of these, numpy's protocol 5 loses the byte order.
+            plain = plain.copy()
+        return plain.__reduce_ex__(protocol)
+
+
+def _reduce(array):
+    """Pickle by reference, for the channels of `multiprocessing`."""
+    block = _block_of(array)
+    if block is None:
+        if type(array) is ndarray:
+            return array.__reduce_ex__(2)
+        return _rebuild_copy, (type(array), np.asarray(array), array.__dict__)
+    first = array.__array_interface__["data"][0]
+    return _rebuild, (
+        type(array),
+        block.sending(),
+        array.shape,
+        array.dtype,
+        array.strides,
+        first - block.address if array.size else 0,
+        array.flags.writeable,
+        {name: value for name, value in array.__dict__.items() if name != "_closed"},
+    )
+
+
+def _rebuild(cls, handle, shape, dtype, strides, offset, writeable, attributes):
+    """Make the array that `_reduce` took apart."""
+    array = _core.receive(handle).array(shape, dtype, strides, offset, cls)
+    if not writeable:
+        array.flags.writeable = False
+    array.__dict__.update(attributes)
+    return array
+
+
+def _rebuild_copy(cls, array, attributes):
+    """Make an array of a subclass that was not shared."""
+    array = array.view(cls)
+    array.__dict__.update(attributes)
+    return array
+
+
+ForkingPickler.register(ndarray, _reduce)
+
+
+def empty(shape: "Any", dtype: "Any" = float, order: str = "C") -> ndarray:
+    """Return a new array in shared memory, not initialised.
+
+    Parameters
+    ----------
+    shape : int or tuple of int
+        Lengths of the dimensions.
+    dtype : dtype_like
+        What the items are; none that hold references to objects.
+    order : {"C", "F"}
+        Whether the last or the first index varies fastest.
+
+    Raises
+    ------
+    TypeError
+        Items would hold references to Python objects.
+    ArenaFullError
+        /dev/shm has no room for it.
+    """
+    return _core.empty(shape, dtype, order, ndarray)
+
+
+def zeros(shape: "Any", dtype: "Any" = float, order: str = "C") -> ndarray:
+    """Return a new array of zeros; parameters and errors are those of `empty`."""
+    made = empty(shape, dtype, order)
+    # Bytes: also what lies between the fields of records.
+    _block_of(made).array(made.nbytes, "u1")[...] = 0
+    return made
+
+
+def ones(shape: "Any", dtype: "Any" = float, order: str = "C") -> ndarray:
+    """Return a new array of ones; parameters and errors are those of `empty`."""
+    made = empty(shape, dtype, order)
+    made[...] = 1
+    return made
+
+
+def full(
+    shape: "Any", fill_value: "Any", dtype: "Any" = None, order: str = "C"
+) -> ndarray:
+    """Return a new array filled with a value.
+
+    Parameters
+    ----------
+    shape, order
+        As in `empty`.
+    fill_value : array_like
+        The value, broadcast to the shape.
+    dtype : dtype_like, optional
+        What the items are; by default what ``numpy.array(fill_value)`` is.
+    """
+    if dtype is None:
+        dtype = np.array(fill_value).dtype
+    made = empty(shape, dtype, order)
+    made[...] = fill_value
+    return made
+
+
+def _allocate(shape, dtype, strides):
+    """Return an array whose items lie in the order of `strides`, without gaps.
+
+    Dimensions along which all items are one (stride 0) stay so.
+    """
+    repeated = [stride == 0 and length > 1 for length, stride in zip(shape, strides)]
+    order = sorted(range(len(shape)), key=lambda axis: (-abs(strides[axis]), axis))
+    packed, size = [0] * len(shape), dtype.itemsize
+    for axis in reversed(order):
+        if not repeated[axis]:
+            packed[axis] = size
+            size *= max(shape[axis], 1)
+    size = 0 if 0 in shape else size
+    block = _block_of(_core.empty(size, "u1"))
+    return block.array(shape, dtype, packed, 0, ndarray), repeated
+
+
+def from_array(a: "Any") -> ndarray:
+    """Return a copy of an array in shared memory.
+
+    Parameters
+    ----------
+    a : array_like
+        What is copied. Its items keep their order in memory and what is repeated
+        (by ``numpy.broadcast_to``) is stored once; gaps are left out.
+
+    Raises
+    ------
+    TypeError
+        Items hold references to Python objects.
+    ArenaFullError
+        /dev/shm has no room for it.
+    """
+    a = np.asarray(a)
+    made, repeated = _allocate(a.shape, a.dtype, a.strides)
+    if any(repeated):
+        once = tuple(slice(0, 1) if each else slice(None) for each in repeated)
+        made[once] = a[once]
+        # Writing to one of them would write to all, as where they come from.
+        made.flags.writeable = False
+    else:
+        made[...] = a
+    return made
+
+
+def array(
+    object: "Any", dtype: "Any" = None, order: str = "K", ndmin: int = 0
+) -> ndarray:
+    """Return a new array in shared memory, as ``numpy.array`` makes it.
+
+    Parameters
+    ----------
+    object : array_like
+        What is copied.
+    dtype : dtype_like, optional
+        What the items are; by default what numpy takes.
+    order : {"K", "A", "C", "F"}
+        How items lie in memory; "K": as in `object`.
+    ndmin : int
+        The least number of dimensions; ones are put before the others.
+
+    Raises
+    ------
+    TypeError
+        Items would hold references to Python objects.
+    ArenaFullError
+        /dev/shm has no room for it.
+    """
+    if order not in ("K", "A", "C", "F"):
+        raise ValueError("order must be one of 'C', 'F', 'A', or 'K' (got {!r})".format(order))
+    plain = np.asarray(object, dtype)
+    if plain.ndim < ndmin:
+        plain = plain.reshape((1,) * (ndmin - plain.ndim) + plain.shape)
+    if order == "K" and not _has_repeats(plain):
+        return from_array(plain)
+    return _filled(plain, plain.dtype, _order_of(plain, order))
+
+
+def _has_repeats(a):
+    return any(stride == 0 and length > 1 for stride, length in zip(a.strides, a.shape))
+
+
+def _order_of(a, order):
+    """Return "C" or "F" for what numpy calls order "A" (or "K" of repeats)."""
+    if order in ("C", "F"):
+        return order
+    return "F" if a.flags.f_contiguous and not a.flags.c_contiguous else "C"
+
+
+def _filled(plain, dtype, order):
+    made = empty(plain.shape, dtype, order)
+    made[...] = plain
+    return made
+
+
+def asarray(a: "Any", dtype: "Any" = None, order: "Optional[str]" = None) -> ndarray:
+    """Return what is given as an array in shared memory; a copy if it is none.
+
+    Parameters
+    ----------
+    a : array_like
+        An `ndarray` that is shared, of that dtype and order, is returned itself.
+    dtype : dtype_like, optional
+        What the items are to be.
+    order : {"K", "A", "C", "F"}, optional
+        How items are to lie in memory; as they are by default.
+    """
+    if isinstance(a, ndarray) and a.is_shared():
+        fits = dtype is None or a.dtype == np.dtype(dtype)
+        lies = {"C": a.flags.c_contiguous, "F": a.flags.f_contiguous}
+        if fits and lies.get(order, True):
+            return a
+    return array(a, dtype, order or "K")
+
+
+def _like(prototype, dtype, order, shape):
+    """Return a new array like another; see `empty_like`."""
+    prototype = np.asarray(prototype)
+    dtype = prototype.dtype if dtype is None else np.dtype(dtype)
+    if shape is not None:
+        return empty(shape, dtype, "F" if order == "F" else "C")
+    if order == "K" and not _has_repeats(prototype):
+        return _allocate(prototype.shape, dtype, prototype.strides)[0]
+    return empty(prototype.shape, dtype, _order_of(prototype, order))
+
+
+def empty_like(
+    prototype: "Any", dtype: "Any" = None, order: str = "K", shape: "Any" = None
+) -> ndarray:
+    """Return a new array of the shape and dtype of another, not initialised.
+
+    Parameters
+    ----------
+    prototype : array_like
+        The other.
+    dtype : dtype_like, optional
+        What the items are instead.
+    order : {"K", "A", "C", "F"}
+        How items lie in memory; "K": as in `prototype`.
+    shape : int or tuple of int, optional
+        The shape instead.
+    """
+    return _like(prototype, dtype, order, shape)
+
+
+def zeros_like(
+    a: "Any", dtype: "Any" = None, order: str = "K", shape: "Any" = None
+) -> ndarray:
+    """Return an array of zeros like another; parameters are those of `empty_like`."""
+    made = _like(a, dtype, order, shape)
+    _block_of(made).array(made.nbytes, "u1")[...] = 0
+    return made
+
+
+def ones_like(
+    a: "Any", dtype: "Any" = None, order: str = "K", shape: "Any" = None
+) -> ndarray:
+    """Return an array of ones like another; parameters are those of `empty_like`."""
+    made = _like(a, dtype, order, shape)
+    made[...] = 1
+    return made
+
+
+def full_like(
+    a: "Any", fill_value: "Any", dtype: "Any" = None, order: str = "K", shape: "Any" = None
+) -> ndarray:
+    """Return an array filled with a value like another.
+
+    Parameters are those of `empty_like`, and the value, broadcast to the shape.
+    """
+    made = _like(a, dtype, order, shape)
+    made[...] = fill_value
+    return made

@@ -1,0 +1,55 @@
+//! A handle while it is being pickled.
+
+use super::arena::{announce, encoded};
+use super::section::end;
+use crate::arena::handle::Handle;
+use crate::process;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyType};
+
+/// A handle that is being pickled: it pickles as its bytes, and is cancelled if
+/// the pickling fails.
+///
+/// A pickler keeps all that it has pickled until its end. If it ends with an
+/// exception, nobody will ever have what it wrote.
+#[pyclass(name = "Sending", module = "shared_numpy._core")]
+pub struct Sending {
+    arena: Option<process::Arena>,
+    handle: Handle,
+}
+
+impl Sending {
+    pub fn new(arena: process::Arena, handle: Handle) -> Self {
+        Sending {
+            arena: Some(arena),
+            handle,
+        }
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        // SAFETY: objects are dropped with the interpreter held.
+        let py = unsafe { Python::assume_gil_acquired() };
+        // SAFETY: it is held, and asked what it knows.
+        let failed = !unsafe { ffi::PyErr_Occurred() }.is_null();
+        let arena = self.arena.take();
+        end(py, || {
+            if let Some(arena) = arena {
+                if failed {
+                    // One that was received all the same is not open any more.
+                    let _ = arena.cancel(&self.handle);
+                }
+            }
+        });
+        announce(py);
+    }
+}
+
+#[pymethods]
+impl Sending {
+    fn __reduce__<'py>(&self, py: Python<'py>) -> (&'py PyType, (&'py PyBytes,)) {
+        (py.get_type::<PyBytes>(), (encoded(py, &self.handle),))
+    }
+}

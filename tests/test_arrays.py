@@ -1,0 +1,281 @@
+"""Arrays in shared memory: what they are, and what arrives.
+
+What holds: an array is what numpy's function of the same name makes, in shared
+memory; through every channel of `multiprocessing` it arrives as it was sent (value,
+dtype, shape, strides, flags, type) and aliases the sender's memory; the memory is
+freed with the last that refers to it, and nothing is left.
+"""
+
+import gc
+import os
+import pickle
+import subprocess
+import sys
+import weakref
+from multiprocessing.reduction import ForkingPickler
+
+import numpy as np
+import pytest
+from conftest import ROOT, exists
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import shared_numpy as snp
+from shared_numpy._core import LOCK_SUFFIX, Arena
+
+PROGRAMS = os.path.join(ROOT, "tests", "array_programs.py")
+MORE = int(os.environ.get("SHARED_NUMPY_TEST_FACTOR", "1"))
+CHANNELS = [
+    "arguments", "by_value", "executor", "joinable_queue", "manager", "pipe", "pool", "queue",
+    "simple_queue",
+]  # fmt: skip
+DTYPES = ["?", "<i2", ">f4", "c8", "S3", "<U2", "M8[us]", [("a", "u1"), ("b", ">f4", (2,))]]
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays():
+    yield
+    gc.collect()
+    stats = Arena.default().stats()
+    assert (stats["blocks"], stats["handles"]) == (0, 0)
+    assert Arena.default().check() == []
+
+
+def sent(thing):
+    """What arrives of a thing that goes through a channel."""
+    return ForkingPickler.loads(ForkingPickler.dumps(thing))
+
+
+def blocks():
+    return Arena.default().stats()["blocks"]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("channel", CHANNELS)
+def test_channel(channel, method):
+    """Hundreds of arrays of all kinds go through and come back."""
+    if channel == "by_value" and method != "fork":
+        pytest.skip("it starts no process")
+    process = subprocess.Popen(
+        [sys.executable, PROGRAMS, channel, method, str(200 * MORE), "7"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+    )
+    try:
+        output, errors = process.communicate(timeout=60 + 20 * MORE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise AssertionError("it hangs", process.communicate())
+    assert (process.returncode, errors) == (0, ""), (output, errors)
+    name = output.split()[-1]
+    assert not exists(name) and not exists(name + LOCK_SUFFIX)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.sampled_from(DTYPES), st.lists(st.integers(0, 4), max_size=3).map(tuple), st.data())
+def test_they_are_numpy_s(dtype, shape, data):
+    dtype = np.dtype(dtype)
+    order = data.draw(st.sampled_from("CF"))
+    for name in ("empty", "zeros", "ones"):
+        if name == "ones" and dtype.kind in "SUMV":
+            continue
+        ours, numpys = getattr(snp, name)(shape, dtype, order), getattr(np, name)(shape, dtype, order)
+        same(ours, numpys, values=name != "empty")
+    source = np.zeros(shape, dtype, order)
+    if source.ndim:
+        source = source[:: data.draw(st.sampled_from([1, 2, -1]))]
+    if data.draw(st.booleans()):
+        source = source.T
+    for order in "KACF":
+        same(snp.array(source, order=order), np.array(source, order=order))
+        same(snp.array(source, order=order, ndmin=4), np.array(source, order=order, ndmin=4))
+        same(snp.empty_like(source, order=order), np.empty_like(source, order=order), values=False)
+        same(snp.zeros_like(source, order=order), np.zeros_like(source, order=order))
+    same(snp.from_array(source), source.copy(order="K"))
+    same(snp.asarray(source), source.copy(order="K"))
+
+
+def same(ours, numpys, values=True):
+    assert type(ours) is snp.ndarray and ours.is_shared()
+    assert (ours.dtype, ours.shape) == (numpys.dtype, numpys.shape)
+    if ours.size:
+        assert ours.strides == numpys.strides or 1 in ours.shape
+        assert ours.flags.c_contiguous == numpys.flags.c_contiguous
+        assert ours.flags.f_contiguous == numpys.flags.f_contiguous
+    if values:
+        assert ours.tobytes() == numpys.tobytes()
+
+
+def test_values_that_are_given():
+    same(snp.array([[1, 2], [3, 4]]), np.array([[1, 2], [3, 4]]))
+    same(snp.array(5.5, "f4"), np.array(5.5, "f4"))
+    same(snp.full((2, 3), 7), np.full((2, 3), 7))
+    same(snp.full(3, [1, 2, 3], "u1"), np.full(3, [1, 2, 3], "u1"))
+    same(snp.full_like(np.ones((2, 2)), 3, dtype="i2"), np.full_like(np.ones((2, 2)), 3, dtype="i2"))
+    same(snp.ones_like([1, 2]), np.ones_like([1, 2]))
+    same(snp.zeros_like([1, 2], shape=(3, 1)), np.zeros((3, 1), int))
+    same(snp.ndarray((2, 3), "i4", order="F"), np.ndarray((2, 3), "i4", order="F"), values=False)
+
+
+def test_what_is_repeated_is_stored_once():
+    wide = np.broadcast_to(np.arange(3.0), (1000, 3))
+    shared = snp.from_array(wide)
+    assert shared.strides == (0, 8) and (shared == wide).all() and not shared.flags.writeable
+    assert snp.arrays._block_of(shared).nbytes == 64
+    again = sent(shared)
+    assert again.strides == (0, 8) and (again == wide).all()
+    # A copy that can be written to has room for all.
+    assert snp.array(wide).flags.writeable
+
+
+def test_views_of_buffers_are_plain():
+    memory = bytearray(b"12345678")
+    view = snp.ndarray(4, "u1", memory, 2)
+    assert type(view) is snp.ndarray and not view.is_shared() and view.name is None
+    view[0] = 48
+    assert memory == b"12045678"
+    assert type(sent(view)) is np.ndarray and (sent(view) == view).all()
+    with pytest.raises(ValueError, match="buffer"):
+        snp.ndarray(3, offset=8)
+
+
+def test_types_of_results():
+    a = snp.array([[1.0, 2.0], [3.0, 4.0]])
+    for result in (a + 1, -a, a > 1, np.add(a, a), a.sum(axis=0), a @ a, np.sqrt(a)):
+        assert type(result) is np.ndarray
+    for scalar in (a.sum(), a.max(), np.add.reduce(a, axis=None)):
+        assert isinstance(scalar, np.generic)
+    for view in (a[0], a[:, ::-1], a.T, a.reshape(4), a[np.newaxis], a[...]):
+        assert type(view) is snp.ndarray and view.is_shared() and view.name == a.name
+    for copy in (a.copy(), a.astype("i4"), a[[0, 1]], a[a > 1], a.take([0]), np.sort(a)):
+        assert not (isinstance(copy, snp.ndarray) and copy.is_shared())
+        assert (sent(copy) == copy).all()
+    assert np.add(a, 1, out=a) is a and a.is_shared()
+    a += 1
+    assert a.is_shared() and type(a) is snp.ndarray
+    assert type(a.copy_local()) is np.ndarray and (a.copy_local() == a).all()
+
+
+@pytest.mark.parametrize("dtype", [object, [("a", "i4"), ("b", object)]])
+def test_objects_are_refused(dtype):
+    for make in (snp.empty, snp.zeros, lambda shape, dtype: snp.array(np.empty(shape, dtype))):
+        with pytest.raises(TypeError, match="references to Python objects"):
+            make(3, dtype)
+
+
+def test_a_plain_pickle_is_whole():
+    a = snp.array([1, 2, 3])
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        again = pickle.loads(pickle.dumps(a, protocol))
+        assert type(again) is np.ndarray and (again == a).all()
+
+
+def test_closing_and_unlinking():
+    a = snp.array([1, 2, 3])
+    with a as same_one:
+        assert same_one is a and not a.closed
+    assert a.closed and (a == [1, 2, 3]).all()
+    a.close()
+    a.release()
+    late = ForkingPickler.dumps(a)
+    a.unlink()
+    a.unlink()
+    for view in (a, a[1:]):
+        with pytest.raises(ValueError, match="unlinked"):
+            ForkingPickler.dumps(view)
+    del a, same_one, view
+    # What was sent before is good.
+    assert (ForkingPickler.loads(late) == [1, 2, 3]).all()
+    gc.collect()
+    assert blocks() == 0
+    with pytest.raises(snp.StaleHandleError):
+        ForkingPickler.loads(late)
+
+
+def test_lifetime():
+    a = snp.array(np.arange(100))
+    view, seen = a[10:20], weakref.ref(a)
+    other = sent(view)
+    del a, view
+    gc.collect()
+    assert seen() is None and (other == np.arange(10, 20)).all() and blocks() == 1
+    cycle = [other]
+    cycle.append(cycle)
+    del other, cycle
+    gc.collect()
+    assert blocks() == 0
+
+
+def test_the_sender_s_memory():
+    a = snp.zeros((4, 4))
+    b = sent(a[::2, ::-1])
+    b[...] = 7
+    assert (a[::2] == 7).all() and (a[1::2] == 0).all()
+    assert np.shares_memory(np.asarray(a), np.asarray(b))
+    assert not sent(a.readonly()).flags.writeable and a.flags.writeable
+
+
+def test_stride_tricks_lie_in_the_same_memory():
+    a = snp.array(np.arange(10.0))
+    tricks = np.lib.stride_tricks
+    windows = tricks.as_strided(a, (8, 3), (8, 8), subok=True)
+    wide = np.broadcast_to(a, (3, 10), subok=True)
+    for each in (windows, wide):
+        assert type(each) is snp.ndarray and each.is_shared()
+        again = sent(each)
+        assert again.strides == each.strides and (again == each).all()
+
+
+def test_pickling_that_fails_half_way_leaves_nothing():
+    arrays = [snp.array([k]) for k in range(5)]
+    for what in ([arrays, lambda: 0], {"a": arrays[0], "b": (arrays[1], object.__new__)}):
+        try:
+            handles = ForkingPickler.dumps(what)
+        except Exception:
+            handles = None
+        if handles is not None:
+            ForkingPickler.loads(handles)  # This one can be pickled here.
+        gc.collect()
+        assert Arena.default().stats()["handles"] == 0
+    with pytest.raises(Exception):
+        ForkingPickler.dumps([arrays, lambda: 0])
+    assert Arena.default().stats()["expired"] >= 5
+
+
+class Frame(snp.ndarray):
+    """A subclass with attributes."""
+
+
+def test_subclasses_keep_type_and_attributes():
+    frame = snp.array([1.0, 2.0]).view(Frame)
+    frame.exposure, frame.parts = 0.5, [snp.array([3])]
+    again = sent(frame)
+    assert type(again) is Frame and again.exposure == 0.5 and again.parts[0].is_shared()
+    assert type(frame[1:]) is Frame and frame[1:].is_shared()
+    local = sent(frame.copy())
+    assert type(local) is Frame and not local.is_shared() and (local == frame).all()
+    made = Frame((2, 2))
+    assert type(made) is Frame and made.is_shared()
+
+
+def test_asarray_copies_only_what_it_must():
+    a = snp.array([[1, 2], [3, 4]])
+    assert snp.asarray(a) is a and snp.asarray(a, a.dtype, "C") is a
+    for other in (snp.asarray(a, "f4"), snp.asarray(a, order="F"), snp.asarray(a.copy())):
+        assert other is not a and other.is_shared() and (other == a).all()
+
+
+def test_names():
+    a, b = snp.zeros(3), snp.zeros(3)
+    assert a.name == a[1:].name == sent(a).name != b.name
+    assert a.name.startswith(Arena.default().name)
+
+
+def test_misuse():
+    with pytest.raises(ValueError, match="order"):
+        snp.array([1], order="X")
+    with pytest.raises(ValueError):
+        snp.empty((2, -1))
+    with pytest.raises(snp.ArenaFullError):
+        snp.empty(1 << 44)
