@@ -118,6 +118,21 @@ def test_values_that_are_given():
     same(snp.ndarray((2, 3), "i4", order="F"), np.ndarray((2, 3), "i4", order="F"), values=False)
 
 
+def test_strings_without_a_length_have_one():
+    for dtype in ("S", "U", str, bytes):
+        same(snp.zeros(2, dtype), np.zeros(2, dtype))
+        same(snp.full(2, "abc", dtype), np.full(2, "abc", dtype))
+        same(snp.full_like(np.ones(2), "7", dtype=dtype), np.full_like(np.ones(2), "7", dtype=dtype))
+    assert sent(snp.array(["", ""])).shape == (2,)
+    assert snp.from_array(np.zeros(3, "S0")).flags.writeable
+
+
+def test_a_view_that_leads_out_of_its_block_is_not_sent():
+    wild = np.lib.stride_tricks.as_strided(snp.zeros(8), (100,), (8,), subok=True)
+    with pytest.raises(ValueError, match="block"):
+        ForkingPickler.dumps(wild)
+
+
 def test_what_is_repeated_is_stored_once():
     wide = np.broadcast_to(np.arange(3.0), (1000, 3))
     shared = snp.from_array(wide)
@@ -148,6 +163,12 @@ def test_types_of_results():
         assert isinstance(scalar, np.generic)
     for view in (a[0], a[:, ::-1], a.T, a.reshape(4), a[np.newaxis], a[...]):
         assert type(view) is snp.ndarray and view.is_shared() and view.name == a.name
+    thin = snp.zeros((1, 3))
+    for view in (thin.squeeze(), np.squeeze(thin), snp.zeros((1, 1)).squeeze()):
+        assert type(view) is snp.ndarray and view.is_shared()
+    thin.squeeze()[0] = 5
+    assert thin[0, 0] == 5 and snp.zeros((1, 1)).squeeze().shape == ()
+    del thin, view
     for copy in (a.copy(), a.astype("i4"), a[[0, 1]], a[a > 1], a.take([0]), np.sort(a)):
         assert not (isinstance(copy, snp.ndarray) and copy.is_shared())
         assert (sent(copy) == copy).all()

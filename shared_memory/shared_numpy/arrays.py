@@ -43,6 +43,9 @@ __all__ = [
 ]
 
 
+_NUMPY_2 = int(np.__version__.split(".")[0]) >= 2
+
+
 def _block_of(array):
     """Return the block in which an array lies, or None."""
     while array is not None and type(array) is not _core.Block:
@@ -104,7 +107,7 @@ class ndarray(np.ndarray):
             return np.ndarray.__new__(cls, shape, dtype, buffer, offset, strides, order)
         if offset or strides is not None:
             raise ValueError("'offset' and 'strides' are for arrays on a buffer")
-        return _core.empty(shape, dtype, order or "C", cls)
+        return _core.empty(shape, _sized(dtype), order or "C", cls)
 
     def __init_subclass__(cls, **options: "Any") -> None:
         super().__init_subclass__(**options)
@@ -148,6 +151,11 @@ class ndarray(np.ndarray):
         if block is not None:
             block.unlink()
 
+    def squeeze(self, axis: "Any" = None) -> "ndarray":
+        """Return a view without dimensions of length 1, as ``numpy.squeeze``."""
+        # numpy's own asks `__array_wrap__`, which takes it for a result.
+        return np.asarray(self).squeeze(axis).view(type(self))
+
     def readonly(self) -> "ndarray":
         """Return a view that cannot be written to, here or where it is sent."""
         view = self[...]
@@ -171,7 +179,7 @@ class ndarray(np.ndarray):
         if array is self:
             return array
         plain = np.asarray(array)
-        return plain if plain.ndim else plain[()]
+        return plain if plain.ndim or (_NUMPY_2 and not return_scalar) else plain[()]
 
     def __reduce_ex__(self, protocol: int) -> "Any":
         """Pickle by value; loads as a plain array."""
@@ -190,13 +198,16 @@ def _reduce(array):
             return array.__reduce_ex__(2)
         return _rebuild_copy, (type(array), np.asarray(array), array.__dict__)
     first = array.__array_interface__["data"][0]
+    offset = first - block.address if array.size else 0
+    # Refuses, here and not where it arrives, a view that leads out of its block.
+    block.array(array.shape, array.dtype, array.strides, offset)
     return _rebuild, (
         type(array),
         block.sending(),
         array.shape,
         array.dtype,
         array.strides,
-        first - block.address if array.size else 0,
+        offset,
         array.flags.writeable,
         {name: value for name, value in array.__dict__.items() if name != "_closed"},
     )
@@ -240,7 +251,13 @@ def empty(shape: "Any", dtype: "Any" = float, order: str = "C") -> ndarray:
     ArenaFullError
         /dev/shm has no room for it.
     """
-    return _core.empty(shape, dtype, order, ndarray)
+    return _core.empty(shape, _sized(dtype), order, ndarray)
+
+
+def _sized(dtype):
+    """Give strings of no length the length 1, as numpy does for a new array."""
+    dtype = np.dtype(dtype)
+    return np.dtype(dtype.str[:2] + "1") if dtype.kind in "SU" and not dtype.itemsize else dtype
 
 
 def zeros(shape: "Any", dtype: "Any" = float, order: str = "C") -> ndarray:
@@ -284,7 +301,10 @@ def _allocate(shape, dtype, strides):
 
     Dimensions along which all items are one (stride 0) stay so.
     """
-    repeated = [stride == 0 and length > 1 for length, stride in zip(shape, strides)]
+    holds = dtype.itemsize and 0 not in shape
+    repeated = [
+        bool(holds) and stride == 0 and length > 1 for length, stride in zip(shape, strides)
+    ]
     order = sorted(range(len(shape)), key=lambda axis: (-abs(strides[axis]), axis))
     packed, size = [0] * len(shape), dtype.itemsize
     for axis in reversed(order):
@@ -397,7 +417,7 @@ def asarray(a: "Any", dtype: "Any" = None, order: "Optional[str]" = None) -> nda
 def _like(prototype, dtype, order, shape):
     """Return a new array like another; see `empty_like`."""
     prototype = np.asarray(prototype)
-    dtype = prototype.dtype if dtype is None else np.dtype(dtype)
+    dtype = _sized(prototype.dtype if dtype is None else dtype)
     if shape is not None:
         return empty(shape, dtype, "F" if order == "F" else "C")
     if order == "K" and not _has_repeats(prototype):
@@ -406,7 +426,7 @@ def _like(prototype, dtype, order, shape):
 
 
 def empty_like(
-    prototype: "Any", dtype: "Any" = None, order: str = "K", shape: "Any" = None
+    prototype: "Any", dtype: "Any" = None, order: str = "K", *, shape: "Any" = None
 ) -> ndarray:
     """Return a new array of the shape and dtype of another, not initialised.
 
@@ -425,7 +445,7 @@ def empty_like(
 
 
 def zeros_like(
-    a: "Any", dtype: "Any" = None, order: str = "K", shape: "Any" = None
+    a: "Any", dtype: "Any" = None, order: str = "K", *, shape: "Any" = None
 ) -> ndarray:
     """Return an array of zeros like another; parameters are those of `empty_like`."""
     made = _like(a, dtype, order, shape)
@@ -434,7 +454,7 @@ def zeros_like(
 
 
 def ones_like(
-    a: "Any", dtype: "Any" = None, order: str = "K", shape: "Any" = None
+    a: "Any", dtype: "Any" = None, order: str = "K", *, shape: "Any" = None
 ) -> ndarray:
     """Return an array of ones like another; parameters are those of `empty_like`."""
     made = _like(a, dtype, order, shape)
@@ -443,7 +463,7 @@ def ones_like(
 
 
 def full_like(
-    a: "Any", fill_value: "Any", dtype: "Any" = None, order: str = "K", shape: "Any" = None
+    a: "Any", fill_value: "Any", dtype: "Any" = None, order: str = "K", *, shape: "Any" = None
 ) -> ndarray:
     """Return an array filled with a value like another.
 

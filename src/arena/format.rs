@@ -36,7 +36,8 @@
 //! 228  T          slot rows    u32       whoever uses a slot first, before, by
 //!                                       compare and exchange; never falls
 //! 232             registrar    u64       compare and exchange, without the lock:
-//!                                       whose tree's end removes the names, or 0
+//!                                       whose tree's end removes the names, or 0;
+//!                                       ENDING: until that is told otherwise
 //! 256     C       space index            lock; see `IndexCache`
 //! 3072            counters     24 x u64  lock, though nothing depends on them
 //! 4096 T          segments     1024 x 16 lock; the row of segment n
@@ -92,6 +93,8 @@ pub const SLOTS: usize = 256;
 pub const SEGMENTS: usize = 1024;
 /// How many chunks a table can have.
 pub const CHUNKS: usize = 4096;
+/// Beside a registrar: its end of the matter is being told.
+pub const ENDING: u64 = 1 << 63;
 /// No row: the end of a list.
 pub const NIL: u32 = u32::MAX;
 

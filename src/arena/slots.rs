@@ -183,8 +183,13 @@ impl Locked<'_> {
         }
         let kin = self.others().any(|row| row.tree.get() == tree);
         // Under the lock, as the rest: whoever is the next to part finds it done.
-        let unregisters =
-            tree != 0 && (last || !kin) && self.header.registrar.swap_if(tree, 0).is_ok();
+        let unregisters = tree != 0
+            && (last || !kin)
+            && self
+                .header
+                .registrar
+                .swap_if(tree, if last { 0 } else { tree | ENDING })
+                .is_ok();
         Ok(Parting {
             left,
             last,
@@ -235,7 +240,8 @@ pub struct Parting {
     /// as unlinked, and its names should go.
     pub last: bool,
     /// It was the last of the tree whose end was to remove the names, and has
-    /// to see to it that it does not.
+    /// to see to it that it does not; then, if others may come, the registrar is
+    /// no longer [`ENDING`].
     pub unregisters: bool,
 }
 

@@ -9,7 +9,7 @@ use super::counts::Counts;
 use super::family::{self, Place};
 use super::shared::Shared;
 use super::spares::{Spare, Spares};
-use crate::arena::format::{BlockId, Expected, Geometry, Header, SlotId, PAGE, POISONED};
+use crate::arena::format::{BlockId, Expected, Geometry, Header, SlotId, ENDING, PAGE, POISONED};
 use crate::arena::handle::{Handle, Name};
 use crate::arena::{BlockRef, Core, Extent, Member, Offspring, Parting, Stats};
 use crate::error::{Error, Result};
@@ -250,6 +250,7 @@ impl Inner {
             // Another thread has left meanwhile.
             let parted = self.core.leave(me);
             self.settle_names(&parted);
+            self.end_registration();
             return Err(Error::Detached);
         }
         Ok(me)
@@ -293,6 +294,8 @@ impl Inner {
         }
         let parted = self.core.leave(me);
         self.settle_names(&parted);
+        // It is told with the arena out of reach.
+        self.end_registration();
         parted.map(|_| ())
     }
 
@@ -333,6 +336,13 @@ impl Inner {
             Err(Error::Corrupted { .. }) => self.remove_names(),
             Err(_) => {}
         }
+    }
+
+    /// Notes that this process's tree has been told.
+    pub fn end_registration(&self) {
+        let tree = self.shared.tree();
+        let registrar = &self.core.header().registrar;
+        let _ = registrar.swap_if(tree | ENDING, 0);
     }
 
     /// Removes the names, which the end of no tree has to do any more.
@@ -780,6 +790,17 @@ impl Arena {
     /// Whether somebody removes the names in the end.
     pub fn is_registered(&self) -> bool {
         self.0.core.header().registrar.read() != 0
+    }
+
+    /// Whether somebody is about to be told that it need not.
+    pub fn is_ending(&self) -> bool {
+        self.0.core.header().registrar.read() & ENDING != 0
+    }
+
+    /// Notes that what [`retire_all`](super::retire_all) made
+    /// [`unregistered`] has been told.
+    pub fn end_registration(&self) {
+        self.0.end_registration();
     }
 
     /// Ends what nobody will receive in an arena that no other process has: the

@@ -111,10 +111,10 @@ impl Family {
 }
 
 /// Prepares the end of this process: it parts from all its arenas but for the
-/// blocks to which it has references. Returns how many arenas stay.
+/// blocks to which it has references. Returns the arenas that stay.
 ///
 /// What cannot be given back in peace is found when the process is gone.
-pub fn retire_all() -> usize {
+pub fn retire_all() -> Vec<Arena> {
     let attached: Vec<Arc<Inner>> = {
         let family = lock();
         let members = family.members.iter();
@@ -122,8 +122,8 @@ pub fn retire_all() -> usize {
             .filter_map(|relative| relative.arena.upgrade())
             .collect()
     };
-    let stay = |arena: &&Arc<Inner>| !matches!(arena.retire(), Ok(true));
-    attached.iter().filter(stay).count()
+    let stay = |arena: &Arc<Inner>| !matches!(arena.retire(), Ok(true));
+    attached.into_iter().filter(stay).map(Arena::from).collect()
 }
 
 /// An arena's place on the list; dropped after its descriptors are closed.

@@ -3,7 +3,7 @@
 use super::block::Block;
 use super::error::{exception, os_error};
 use super::numpy::{self, Items, Layout, Shape};
-use super::section::{end_long, surviving, work, work_long};
+use super::section::{end_long, surviving, without_interpreter, work, work_long};
 use crate::arena::handle::{Handle, Name};
 use crate::error::{Error, Result};
 use crate::process::{self, Settings};
@@ -15,6 +15,7 @@ use std::cell::RefCell;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 /// Adds the class and the functions of this file to the extension module.
 pub fn add_to(module: &PyModule) -> PyResult<()> {
@@ -26,6 +27,9 @@ pub fn add_to(module: &PyModule) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(retire, module)?)
 }
 
+/// How long another process may take to tell its tracker something.
+const MOMENT: Duration = Duration::from_millis(1);
+const MOMENTS: usize = 200;
 /// How long to wait for a living owner of an arena's lock, in ms.
 const PATIENCE: u64 = 30_000;
 
@@ -156,6 +160,13 @@ fn leave(py: Python<'_>, arena: Option<process::Arena>) {
 /// Has this tree's tracker remove the names of an arena if nobody else's does:
 /// an arena that the process keeps until its end.
 fn adopt(py: Python<'_>, arena: &process::Arena) -> PyResult<()> {
+    // A process that leaves tells its tracker, perhaps this one's: not after this.
+    for _ in 0..MOMENTS {
+        if !arena.is_ending() {
+            break;
+        }
+        without_interpreter(py, || std::thread::sleep(MOMENT));
+    }
     if arena.is_registered() {
         return Ok(());
     }
@@ -876,6 +887,10 @@ fn sweep(py: Python<'_>) -> PyResult<Vec<String>> {
 #[pyo3(text_signature = "()")]
 fn retire(py: Python<'_>) {
     RETIRED.store(this_thread(), Ordering::Relaxed);
-    end_long(py, process::retire_all);
+    let staying = end_long(py, process::retire_all);
     announce(py);
+    for arena in staying {
+        arena.end_registration();
+        leave(py, Some(arena));
+    }
 }
