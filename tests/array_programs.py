@@ -228,6 +228,17 @@ def channel_manager(count, seed):
     gc.collect()
 
 
+def channel_dropped(count, seed):
+    """Messages that nobody receives end with the program."""
+    random = np.random.RandomState(seed)
+    reader, writer = multiprocessing.Pipe()
+    for _ in range(min(count, 50)):
+        writer.send(make(random))
+    assert Arena.default().stats()["handles"] == 50
+    print("arena", Arena.default().name)
+    sys.exit()
+
+
 def channel_by_value(count, seed):
     """A plain pickle holds all of it, and loads as a plain array."""
     random = np.random.RandomState(seed)

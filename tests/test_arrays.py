@@ -26,7 +26,7 @@ from shared_numpy._core import LOCK_SUFFIX, Arena
 PROGRAMS = os.path.join(ROOT, "tests", "array_programs.py")
 MORE = int(os.environ.get("SHARED_NUMPY_TEST_FACTOR", "1"))
 CHANNELS = [
-    "arguments", "by_value", "executor", "joinable_queue", "manager", "pipe", "pool", "queue",
+    "arguments", "by_value", "dropped", "executor", "joinable_queue", "manager", "pipe", "pool", "queue",
     "simple_queue",
 ]  # fmt: skip
 DTYPES = ["?", "<i2", ">f4", "c8", "S3", "<U2", "M8[us]", [("a", "u1"), ("b", ">f4", (2,))]]

@@ -31,6 +31,17 @@ _imported_in = os.getpid()
 _follows_forks = False
 
 
+def _is_root():
+    """Tell whether no process of the tree made this one."""
+    is_child = process.current_process()._parent_pid is not None
+    return not is_child and os.getpid() == _imported_in
+
+
+def _end():
+    # Its children have ended: `multiprocessing` joins them before.
+    retire(_is_root())
+
+
 def registrar(start: bool) -> int:
     """Return the number of this tree's tracker; 0 if there is none to rely on.
 
@@ -98,7 +109,7 @@ def at_end() -> None:
     On 3.6 a child of a plain ``os.fork`` does so from its first use of one on.
     """
     global _follows_forks
-    util.Finalize(None, retire, exitpriority=_LATE)
+    util.Finalize(None, _end, exitpriority=_LATE)
     if not _follows_forks:
         _follows_forks = True
         # A child of `multiprocessing` first forgets its parent's finalizers, and

@@ -113,8 +113,11 @@ impl Family {
 /// Prepares the end of this process: it parts from all its arenas but for the
 /// blocks to which it has references. Returns the arenas that stay.
 ///
+/// With `dropped`, what is in flight in an arena that no other process has is
+/// ended: nobody will receive it.
+///
 /// What cannot be given back in peace is found when the process is gone.
-pub fn retire_all() -> Vec<Arena> {
+pub fn retire_all(dropped: bool) -> Vec<Arena> {
     let attached: Vec<Arc<Inner>> = {
         let family = lock();
         let members = family.members.iter();
@@ -123,7 +126,13 @@ pub fn retire_all() -> Vec<Arena> {
             .collect()
     };
     let stay = |arena: &Arc<Inner>| !matches!(arena.retire(), Ok(true));
-    attached.into_iter().filter(stay).map(Arena::from).collect()
+    let attached = attached.into_iter().inspect(|arena| {
+        if dropped {
+            // If it cannot, a sweep does in time.
+            let _ = Arena::from(arena.clone()).end_abandoned(0);
+        }
+    });
+    attached.filter(stay).map(Arena::from).collect()
 }
 
 /// An arena's place on the list; dropped after its descriptors are closed.

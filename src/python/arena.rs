@@ -645,6 +645,7 @@ impl Arena {
     ///     Too many references are in flight.
     #[pyo3(text_signature = "($self, block)")]
     fn send<'py>(&self, py: Python<'py>, block: &Block) -> PyResult<&'py PyBytes> {
+        SENT.store(true, Ordering::Relaxed);
         let handle = self.operate(py, |arena| arena.send(block.inner()))?;
         Ok(encoded(py, &handle))
     }
@@ -880,14 +881,24 @@ fn sweep(py: Python<'_>) -> PyResult<Vec<String>> {
     Ok(names.iter().map(|name| name.as_str().to_owned()).collect())
 }
 
+/// Whether this process has made handles for others than `multiprocessing`.
+static SENT: AtomicBool = AtomicBool::new(false);
+
 /// Give this process's arenas back, at its end.
 ///
 /// Blocks that something still refers to stay the process's until it is gone.
+///
+/// Parameters
+/// ----------
+/// last : bool
+///     The whole tree of processes ends: what channels of `multiprocessing` have
+///     dropped, nobody will receive. What was sent by ``Arena.send`` waits.
 #[pyfunction]
-#[pyo3(text_signature = "()")]
-fn retire(py: Python<'_>) {
+#[pyo3(text_signature = "(last)")]
+fn retire(py: Python<'_>, last: bool) {
     RETIRED.store(this_thread(), Ordering::Relaxed);
-    let staying = end_long(py, process::retire_all);
+    let dropped = last && !SENT.load(Ordering::Relaxed);
+    let staying = end_long(py, || process::retire_all(dropped));
     announce(py);
     for arena in staying {
         arena.end_registration();

@@ -557,7 +557,7 @@ fn retiring() {
         let sent = arena.allocate(1000).unwrap();
         let handle = arena.send(&sent).unwrap();
         drop(sent);
-        assert_eq!(shared_numpy::process::retire_all().len(), 1);
+        assert_eq!(shared_numpy::process::retire_all(false).len(), 1);
         // SAFETY: held by this process.
         unsafe { kept.bytes().write_bytes(7, 1000) };
         // What was kept for the next allocation was given back.
@@ -570,7 +570,7 @@ fn retiring() {
         assert!(arena.cancel(&handle).unwrap());
         stop();
         // Nothing is left but what it has, and nobody who could want it.
-        assert_eq!(shared_numpy::process::retire_all().len(), 0);
+        assert_eq!(shared_numpy::process::retire_all(false).len(), 0);
         drop(kept);
         // It may be used all the same.
         drop(arena.allocate(5000).unwrap());
