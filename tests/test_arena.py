@@ -238,10 +238,11 @@ def test_objects_stay_private(arena, dtype):
             make(3, dtype)
 
 
-@pytest.mark.skipif(not hasattr(np, "dtypes"), reason="this numpy has no such strings")
+@pytest.mark.skipif(
+    not hasattr(getattr(np, "dtypes", None), "StringDType"),
+    reason="strings of any length come with numpy 2",
+)
 def test_strings_of_any_length_stay_private(arena):
-    if not hasattr(np.dtypes, "StringDType"):
-        pytest.skip("this numpy has no such strings")
     with pytest.raises(TypeError, match="references"):
         arena.empty(3, np.dtypes.StringDType())
 
@@ -274,9 +275,6 @@ def layouts():
 
 def facts(array):
     first = array.__array_interface__["data"][0]
-    base = array
-    while isinstance(base, np.ndarray) and base.base is not None:
-        base = base.base
     flags = {
         name: getattr(array.flags, name)
         for name in ("c_contiguous", "f_contiguous", "writeable", "aligned", "owndata")

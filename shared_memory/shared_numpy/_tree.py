@@ -31,10 +31,18 @@ _imported_in = os.getpid()
 _follows_forks = False
 
 
+def _is_child():
+    """Tell whether `multiprocessing` made this process."""
+    return process.current_process()._parent_pid is not None
+
+
+def _is_forked():
+    return os.getpid() != _imported_in
+
+
 def _is_root():
     """Tell whether no process of the tree made this one."""
-    is_child = process.current_process()._parent_pid is not None
-    return not is_child and os.getpid() == _imported_in
+    return not (_is_child() or _is_forked())
 
 
 def _end():
@@ -52,15 +60,13 @@ def registrar(start: bool) -> int:
     """
     tracker = resource_tracker._resource_tracker
     try:
-        is_forked = os.getpid() != _imported_in
-        is_child = process.current_process()._parent_pid is not None
         if tracker._fd is None:
-            if not start or is_child or is_forked:
+            if not start or not _is_root():
                 return 0
             resource_tracker.ensure_running()
-        elif is_child and _started_the_tracker():
+        elif _is_child() and _started_the_tracker():
             return 0
-        elif is_forked and _is_held(getattr(tracker, "_lock", None)):
+        elif _is_forked() and _is_held(getattr(tracker, "_lock", None)):
             return 0  # By a thread that was not forked with the process.
         return os.fstat(tracker._fd).st_ino
     except OSError:

@@ -25,7 +25,7 @@ if not hasattr(_core, "Arena"):
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, Optional, Tuple, Type
+    from typing import Any, Optional, Tuple, Type
 
 __all__ = [
     "array",
@@ -262,17 +262,18 @@ def _sized(dtype):
 
 def zeros(shape: "Any", dtype: "Any" = float, order: str = "C") -> ndarray:
     """Return a new array of zeros; parameters and errors are those of `empty`."""
-    made = empty(shape, dtype, order)
-    # Bytes: also what lies between the fields of records.
+    return _cleared(empty(shape, dtype, order))
+
+
+def _cleared(made):
+    """Clear the block of a new array, and what lies between the fields of records."""
     _block_of(made).array(made.nbytes, "u1")[...] = 0
     return made
 
 
 def ones(shape: "Any", dtype: "Any" = float, order: str = "C") -> ndarray:
     """Return a new array of ones; parameters and errors are those of `empty`."""
-    made = empty(shape, dtype, order)
-    made[...] = 1
-    return made
+    return full(shape, 1, np.dtype(dtype), order)
 
 
 def full(
@@ -374,7 +375,7 @@ def array(
         plain = plain.reshape((1,) * (ndmin - plain.ndim) + plain.shape)
     if order == "K" and not _has_repeats(plain):
         return from_array(plain)
-    return _filled(plain, plain.dtype, _order_of(plain, order))
+    return full(plain.shape, plain, plain.dtype, _order_of(plain, order))
 
 
 def _has_repeats(a):
@@ -386,12 +387,6 @@ def _order_of(a, order):
     if order in ("C", "F"):
         return order
     return "F" if a.flags.f_contiguous and not a.flags.c_contiguous else "C"
-
-
-def _filled(plain, dtype, order):
-    made = empty(plain.shape, dtype, order)
-    made[...] = plain
-    return made
 
 
 def asarray(a: "Any", dtype: "Any" = None, order: "Optional[str]" = None) -> ndarray:
@@ -448,18 +443,14 @@ def zeros_like(
     a: "Any", dtype: "Any" = None, order: str = "K", *, shape: "Any" = None
 ) -> ndarray:
     """Return an array of zeros like another; parameters are those of `empty_like`."""
-    made = _like(a, dtype, order, shape)
-    _block_of(made).array(made.nbytes, "u1")[...] = 0
-    return made
+    return _cleared(_like(a, dtype, order, shape))
 
 
 def ones_like(
     a: "Any", dtype: "Any" = None, order: str = "K", *, shape: "Any" = None
 ) -> ndarray:
     """Return an array of ones like another; parameters are those of `empty_like`."""
-    made = _like(a, dtype, order, shape)
-    made[...] = 1
-    return made
+    return full_like(a, 1, dtype, order, shape=shape)
 
 
 def full_like(

@@ -338,6 +338,11 @@ impl Inner {
         }
     }
 
+    /// See [`Arena::end_abandoned`].
+    pub fn end_abandoned(&self, age: u64) -> Result<()> {
+        self.core.end_abandoned(self.member()?, age)
+    }
+
     /// Notes that this process's tree has been told.
     pub fn end_registration(&self) {
         let tree = self.shared.tree();
@@ -411,12 +416,6 @@ pub struct Arena(Arc<Inner>);
 impl From<Arc<Inner>> for Arena {
     fn from(inner: Arc<Inner>) -> Self {
         Arena(inner)
-    }
-}
-
-impl PartialEq for Arena {
-    fn eq(&self, other: &Arena) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
@@ -807,7 +806,7 @@ impl Arena {
     /// tickets opened at least `age` ms ago, and those of killed senders whose
     /// grace is over.
     pub fn end_abandoned(&self, age: u64) -> Result<()> {
-        self.0.core.end_abandoned(self.0.member()?, age)
+        self.0.end_abandoned(age)
     }
 
     /// Ends this process's part in the arena in peace: its references are

@@ -125,14 +125,18 @@ pub fn retire_all(dropped: bool) -> Vec<Arena> {
             .filter_map(|relative| relative.arena.upgrade())
             .collect()
     };
-    let stay = |arena: &Arc<Inner>| !matches!(arena.retire(), Ok(true));
-    let attached = attached.into_iter().inspect(|arena| {
+    let stays = |arena: &Arc<Inner>| {
         if dropped {
             // If it cannot, a sweep does in time.
-            let _ = Arena::from(arena.clone()).end_abandoned(0);
+            let _ = arena.end_abandoned(0);
         }
-    });
-    attached.filter(stay).map(Arena::from).collect()
+        !matches!(arena.retire(), Ok(true))
+    };
+    attached
+        .into_iter()
+        .filter(stays)
+        .map(Arena::from)
+        .collect()
 }
 
 /// An arena's place on the list; dropped after its descriptors are closed.

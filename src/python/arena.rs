@@ -1,9 +1,9 @@
 //! Arenas as Python has them.
 
 use super::block::Block;
-use super::error::{exception, os_error};
+use super::error::{exception, natural, os_error};
 use super::numpy::{self, Items, Layout, Shape};
-use super::section::{end_long, surviving, without_interpreter, work, work_long};
+use super::section::{end_long, release, surviving, without_interpreter, work, work_long};
 use crate::arena::handle::{Handle, Name};
 use crate::error::{Error, Result};
 use crate::process::{self, Settings};
@@ -177,15 +177,8 @@ fn adopt(py: Python<'_>, arena: &process::Arena) -> PyResult<()> {
     Ok(())
 }
 
-fn name_of(py: Python<'_>, name: &str) -> PyResult<Name> {
-    Name::new(name).map_err(|_| {
-        let message = format!(
-            "{name:?} cannot be an arena's name: 1 to 40 letters, digits, '-', '_' and '.', \
-             not beginning with '.'"
-        );
-        let _ = py;
-        PyValueError::new_err(message)
-    })
+fn name_of(name: &str) -> PyResult<Name> {
+    Name::new(name).map_err(|error| PyValueError::new_err(format!("{name:?}: {error}")))
 }
 
 /// A failure of making or attaching the arena `name`.
@@ -352,11 +345,10 @@ impl Arena {
         py: Python<'_>,
         operation: impl FnOnce(&process::Arena) -> Result<T>,
     ) -> PyResult<T> {
-        watch_end(py)?;
-        let arena = self.open()?;
-        let result = work_long(py, || operation(&arena));
-        leave(py, Some(arena));
-        result
+        self.operate(py, |arena| {
+            release();
+            operation(arena)
+        })
     }
 }
 
@@ -402,10 +394,7 @@ fn make_array(
             )))
         }
     };
-    let items = match dtype {
-        Some(dtype) => Items::new(py, dtype)?,
-        None => Items::new(py, py.None().as_ref(py))?,
-    };
+    let items = Items::new(py, dtype)?;
     let shape = Shape::new(shape)?;
     let bytes = shape.bytes(&items)?;
     let arena = arena()?;
@@ -484,13 +473,8 @@ impl Arena {
     #[args(size = "None", name = "None")]
     #[pyo3(name = "create", text_signature = "(size=None, name=None)")]
     fn py_create(py: Python<'_>, size: Option<i64>, name: Option<&str>) -> PyResult<Self> {
-        let name = name.map(|name| name_of(py, name)).transpose()?;
-        let size = match size {
-            Some(size) => Some(u64::try_from(size).map_err(|_| {
-                PyValueError::new_err(format!("'size' must not be negative, as {size} is"))
-            })?),
-            None => None,
-        };
+        let name = name.map(name_of).transpose()?;
+        let size = size.map(|size| natural("size", size)).transpose()?;
         create(py, size, name).map(Arena::from)
     }
 
@@ -517,7 +501,7 @@ impl Arena {
     #[staticmethod]
     #[pyo3(name = "attach", text_signature = "(name)")]
     fn py_attach(py: Python<'_>, name: &str) -> PyResult<Self> {
-        attach(py, name_of(py, name)?).map(Arena::from)
+        attach(py, name_of(name)?).map(Arena::from)
     }
 
     /// Return the arena in which this process allocates.
@@ -572,9 +556,7 @@ impl Arena {
     ///     The arena was overwritten.
     #[pyo3(text_signature = "($self, nbytes)")]
     fn alloc(&self, py: Python<'_>, nbytes: i64) -> PyResult<Block> {
-        let bytes = u64::try_from(nbytes).map_err(|_| {
-            PyValueError::new_err(format!("'nbytes' must not be negative, as {nbytes} is"))
-        })?;
+        let bytes = natural("nbytes", nbytes)?;
         watch_end(py)?;
         let arena = self.open()?;
         work(py, || arena.allocate_owned(bytes)).map(Block::new)

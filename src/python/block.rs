@@ -1,5 +1,6 @@
 //! Blocks as Python has them.
 
+use super::error::natural;
 use super::numpy::{self, Items, Layout, Shape};
 use super::sending::Sending;
 use super::{arena::Arena, section};
@@ -181,13 +182,11 @@ impl Block {
         shape: &PyAny,
         dtype: Option<&PyAny>,
         strides: Option<&PyAny>,
-        offset: isize,
+        offset: i64,
         cls: Option<&PyType>,
     ) -> PyResult<PyObject> {
-        let items = Items::new(py, dtype.unwrap_or(py.None().into_ref(py)))?;
-        let offset = usize::try_from(offset).map_err(|_| {
-            PyValueError::new_err(format!("'offset' must not be negative, as {offset} is"))
-        })?;
+        let items = Items::new(py, dtype)?;
+        let offset = natural("offset", offset)? as usize;
         let room = slf.borrow(py).inner.size();
         let layout = Layout::within(room, items, Shape::new(shape)?, strides, offset)?;
         numpy::array(py, slf, layout, cls)

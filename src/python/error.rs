@@ -65,6 +65,14 @@ fn with_errno<'py>(
     class(py, name)?.call1((error.errno(), message))
 }
 
+/// Reads the argument `what`, which must not be negative.
+#[cfg(target_os = "linux")]
+pub fn natural(what: &str, number: i64) -> PyResult<u64> {
+    u64::try_from(number).map_err(|_| {
+        PyValueError::new_err(format!("'{what}' must not be negative, as {number} is"))
+    })
+}
+
 /// What a process is doing, in words.
 #[cfg(target_os = "linux")]
 fn state(pid: u32) -> &'static str {

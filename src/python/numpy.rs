@@ -191,13 +191,15 @@ pub struct Items {
 }
 
 impl Items {
-    /// Reads what numpy takes for a dtype.
+    /// Reads what numpy takes for a dtype; float64 if there is none.
     ///
     /// # Errors
     /// `TypeError` for what is none, and for items that hold references: another
     /// process could not follow them.
     #[inline]
-    pub fn new(py: Python<'_>, dtype: &PyAny) -> PyResult<Self> {
+    pub fn new(py: Python<'_>, dtype: Option<&PyAny>) -> PyResult<Self> {
+        let none = py.None();
+        let dtype = dtype.unwrap_or(none.as_ref(py));
         let (dtype, size, has_objects) = match numpy(py)? {
             Numpy::InC(table) => {
                 let dtype = table.to_dtype(py, dtype)?;
@@ -300,10 +302,10 @@ impl Shape {
             for number in tuple {
                 found.push(what, Self::number(what, number)?)?;
             }
+        } else if numbers.is_instance::<PyLong>()? {
+            found.push(what, Self::number(what, numbers)?)?;
         } else if let Ok(number) = numbers.extract() {
             found.push(what, number)?;
-        } else if numbers.is_instance::<PyLong>()? {
-            Self::number(what, numbers)?;
         } else {
             for number in numbers.iter()? {
                 found.push(what, Self::number(what, number?)?)?;
@@ -415,8 +417,7 @@ impl Layout {
         let (mut low, mut high) = (offset as i128, offset as i128);
         let mut is_empty = false;
         for (length, stride) in shape.as_slice().iter().zip(strides.as_slice()) {
-            // At most 64 products of 126 bits at most: 2^63 x 2^63 fits, and of
-            // 64 of them with room to spare none but the absurd do not.
+            // A product of two such numbers fits; a sum of them need not.
             let reach = (*length as i128 - 1).max(0) * *stride as i128;
             is_empty |= *length == 0;
             let end = if reach < 0 { &mut low } else { &mut high };

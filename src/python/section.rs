@@ -23,7 +23,7 @@ thread_local! {
 }
 
 /// Lets the interpreter go, if that was not done yet.
-fn release() {
+pub fn release() {
     RELEASED.with(|released| {
         if released.get().is_null() {
             // SAFETY: a section is begun by who holds the interpreter, and this

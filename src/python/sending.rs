@@ -36,11 +36,9 @@ impl Drop for Sending {
         let failed = !unsafe { ffi::PyErr_Occurred() }.is_null();
         let arena = self.arena.take();
         end(py, || {
-            if let Some(arena) = arena {
-                if failed {
-                    // One that was received all the same is not open any more.
-                    let _ = arena.cancel(&self.handle);
-                }
+            if let Some(arena) = arena.filter(|_| failed) {
+                // One that was received all the same is not open any more.
+                let _ = arena.cancel(&self.handle);
             }
         });
         announce(py);
