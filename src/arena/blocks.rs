@@ -98,6 +98,7 @@ impl<'a> Locked<'a> {
         let pages = if whole { PAGES_THERE } else { PAGES_UNKNOWN };
         extent.row.marks.set(pages);
         extent.cache.tickets.set(0);
+        extent.kept().set(0);
         let generation = extent.generation();
         extent.row.state.commit(state_word(generation, LIVE));
         Ok(Allocated {
@@ -110,19 +111,25 @@ impl<'a> Locked<'a> {
         })
     }
 
-    /// Frees a block that nobody holds and no ticket refers to.
+    /// Frees a block that nobody holds and no ticket refers to; the tickets that
+    /// it answers for end.
     #[inline(always)]
     pub fn free(&self, block: Block<'a>) -> Result<()> {
         let pages = block.row.marks.get() & PAGES;
+        let kept = block.kept().get();
         let generation = block.generation() + 1;
         block.row.state.commit(state_word(generation, FREE));
         block.cache.whole.set((pages == PAGES_THERE) as u32);
-        block.cache.warm.set(match pages {
+        block.warm().set(match pages {
             PAGES_RETURNED => 0,
             _ => block.size(),
         });
         self.count(|c| &c.freed, 1);
-        self.merge(block)
+        self.merge(block)?;
+        match kept {
+            0 => Ok(()),
+            _ => self.end_orphans(),
+        }
     }
 
     /// Whether nobody holds a block and no ticket refers to it.

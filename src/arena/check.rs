@@ -30,7 +30,7 @@ pub struct BlockCopy {
     pub bin_next: u32,
     pub tickets: u32,
     pub whole: u32,
-    pub warm: u64,
+    pub warm_or_kept: u64,
 }
 
 /// A copy of a ticket's row.
@@ -43,6 +43,7 @@ pub struct TicketCopy {
     pub block: u32,
     pub block_generation: u64,
     pub keeper: Result<Keeper>,
+    pub keeper_generation: u64,
     pub opened: u64,
     pub next: u32,
 }
@@ -296,7 +297,7 @@ fn copy_block(id: u32, row: &BlockRow, cache: &BlockCache) -> BlockCopy {
         bin_next: cache.bin_next.get(),
         tickets: cache.tickets.get(),
         whole: cache.whole.get(),
-        warm: cache.warm.get(),
+        warm_or_kept: cache.warm_or_kept.get(),
     }
 }
 
@@ -309,6 +310,7 @@ fn copy_ticket(id: u32, row: &TicketRow) -> TicketCopy {
         block: row.block.get(),
         block_generation: row.generation.get(),
         keeper: Keeper::unpack(row.keeper.get()),
+        keeper_generation: row.keeper_generation.get(),
         opened: row.opened.get(),
         next: row.next.get(),
     }
@@ -447,7 +449,11 @@ impl Snapshot {
     /// Every block is wanted, and only by those who are there.
     fn check_blocks(&self, wrong: &mut Vec<String>) {
         let mut tickets: BTreeMap<(u32, u64), u32> = BTreeMap::new();
+        let mut kept: BTreeMap<(u32, u64), u64> = BTreeMap::new();
         for ticket in self.open() {
+            if let Ok(Keeper::Block(id)) = ticket.keeper {
+                *kept.entry((id.0, ticket.keeper_generation)).or_default() += 1;
+            }
             *tickets
                 .entry((ticket.block, ticket.block_generation))
                 .or_default() += 1;
@@ -461,6 +467,13 @@ impl Snapshot {
                 wrong.push(format!(
                     "block {} counts {} tickets, and has {count}",
                     block.id, block.tickets
+                ));
+            }
+            let keeps = kept.remove(&(block.id, block.generation)).unwrap_or(0);
+            if block.warm_or_kept != keeps {
+                wrong.push(format!(
+                    "block {} counts {} tickets to answer for, and has {keeps}",
+                    block.id, block.warm_or_kept
                 ));
             }
             let pinned = block.marks & PINNED != 0;
@@ -481,6 +494,11 @@ impl Snapshot {
             if block.marks & !(PINNED | PAGES) != 0 || block.marks & PAGES == PAGES {
                 wrong.push(format!("block {} has marks {:x}", block.id, block.marks));
             }
+        }
+        for (id, generation) in kept.keys() {
+            wrong.push(format!(
+                "block {id}, life {generation}, is gone and answers for tickets"
+            ));
         }
         for block in &self.blocks {
             if block.state > TABLE {
@@ -592,16 +610,19 @@ impl Snapshot {
                 wrong.push(format!("free extent {} is in no bin", block.id));
             }
             let whole = block.whole == 1;
-            if block.whole > 1 || block.warm > block.size || (whole && block.warm < block.size) {
+            if block.whole > 1
+                || block.warm_or_kept > block.size
+                || (whole && block.warm_or_kept < block.size)
+            {
                 wrong.push(format!(
                     "free extent {} of {} bytes: warm {}, whole {}",
-                    block.id, block.size, block.warm, block.whole
+                    block.id, block.size, block.warm_or_kept, block.whole
                 ));
             }
         }
         let sums: (u64, u64) = (
             sum(free.iter().copied(), |block| block.size),
-            sum(free.iter().copied(), |block| block.warm),
+            sum(free.iter().copied(), |block| block.warm_or_kept),
         );
         if sums != (self.free, self.warm) {
             let kept = (self.free, self.warm);

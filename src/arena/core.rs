@@ -123,6 +123,18 @@ impl Block<'_> {
         self.row.size.get()
     }
 
+    /// Of a free extent: how many of its bytes have pages, at most.
+    #[inline(always)]
+    pub fn warm(&self) -> &U64 {
+        &self.cache.warm_or_kept
+    }
+
+    /// Of a block: how many open tickets it answers for.
+    #[inline(always)]
+    pub fn kept(&self) -> &U64 {
+        &self.cache.warm_or_kept
+    }
+
     /// Whether no process holds the block, children without a slot included.
     #[inline(always)]
     pub fn is_unheld(&self) -> bool {
@@ -344,6 +356,7 @@ impl Core {
             core: self,
             header: self.header(),
             me,
+            ends_orphans: Cell::new(false),
         }
     }
 
@@ -449,6 +462,8 @@ pub(super) struct Locked<'a> {
     pub core: &'a Core,
     pub header: &'a Header,
     pub me: Member,
+    /// Whether tickets that nobody answers for are being ended.
+    pub ends_orphans: Cell<bool>,
 }
 
 impl Drop for Locked<'_> {

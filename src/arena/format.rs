@@ -81,7 +81,7 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"snpARENA");
 /// The first eight bytes of a data segment.
 pub const DATA_MAGIC: u64 = u64::from_le_bytes(*b"snpSPACE");
 /// The version of this format.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Blocks begin at multiples of this and their sizes are multiples of it.
 pub const ALIGN: u64 = 64;
@@ -305,8 +305,9 @@ pub struct BlockCache {
     pub tickets: U32,
     /// A free extent: 1 if all its pages are there.
     pub whole: U32,
-    /// A free extent: how many of its bytes have pages, at most.
-    pub warm: U64,
+    /// A free extent: how many of its bytes have pages, at most. A block: how
+    /// many open tickets it answers for.
+    pub warm_or_kept: U64,
 }
 
 /// A ticket: a reference in flight. All of it is written under the lock.
@@ -325,6 +326,8 @@ pub struct TicketRow {
     pub block: U32,
     /// A cache: the next closed ticket.
     pub next: U32,
+    /// The generation of the block that answers for it, if one does.
+    pub keeper_generation: U64,
 }
 
 /// Who answers for a ticket, in one word, so that it changes by one store.
@@ -336,6 +339,8 @@ pub enum Keeper {
     Arena,
     /// Nobody: its sender was killed. It ends at this time, in ms.
     Nobody(u64),
+    /// A block, in the life that stands beside this word: it ends with that.
+    Block(BlockId),
 }
 
 impl Keeper {
@@ -345,6 +350,7 @@ impl Keeper {
             Keeper::Sender(slot) => (slot.0 as u64) << 2,
             Keeper::Arena => 1,
             Keeper::Nobody(time) => time << 2 | 2,
+            Keeper::Block(id) => (id.0 as u64) << 2 | 3,
         }
     }
 
@@ -354,6 +360,7 @@ impl Keeper {
             0 if word >> 2 < SLOTS as u64 => Ok(Keeper::Sender(SlotId((word >> 2) as u8))),
             1 => Ok(Keeper::Arena),
             2 => Ok(Keeper::Nobody(word >> 2)),
+            3 if word >> 34 == 0 => Ok(Keeper::Block(BlockId((word >> 2) as u32))),
             _ => Err(Error::Corrupted {
                 why: "a ticket's keeper",
             }),
@@ -754,11 +761,13 @@ mod tests {
             Keeper::Arena,
             Keeper::Nobody(0),
             Keeper::Nobody(u64::MAX >> 2),
+            Keeper::Block(BlockId(0)),
+            Keeper::Block(BlockId(u32::MAX)),
         ] {
             assert_eq!(Keeper::unpack(keeper.pack()), Ok(keeper));
         }
         assert!(Keeper::unpack(256 << 2).is_err());
-        assert!(Keeper::unpack(3).is_err());
+        assert!(Keeper::unpack(1 << 34 | 3).is_err());
     }
 
     #[test]

@@ -24,6 +24,7 @@ impl<'a> Locked<'a> {
         self.check_truth()?;
         self.finish_tables()?;
         self.count_tickets()?;
+        self.close_orphans()?;
         self.clear_index();
         self.list_spare_tickets()?;
         let first = self.sort_blocks()?;
@@ -71,7 +72,11 @@ impl<'a> Locked<'a> {
     /// gone.
     fn count_tickets(&self) -> Result<()> {
         for block in self.all_blocks() {
-            block?.cache.tickets.set(0);
+            let block = block?;
+            block.cache.tickets.set(0);
+            if block.state() == LIVE {
+                block.kept().set(0);
+            }
         }
         for id in 0..self.header.ticket_rows.get() {
             let ticket = self.ticket(id)?;
@@ -82,9 +87,39 @@ impl<'a> Locked<'a> {
             let block = self.block(ticket.block.get())?;
             if block.row.state.get() == state_word(ticket.generation.get(), LIVE) {
                 block.cache.tickets.add(1);
+                if let Some(keeper) = self.keeper(ticket)? {
+                    keeper.kept().add(1);
+                }
             } else {
                 let closed = state_word(generation_of(word) + 1, CLOSED);
                 ticket.state.commit(closed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes the tickets that were entrusted to blocks that are gone, or that
+    /// nobody wants and that will go: which may leave more such blocks.
+    fn close_orphans(&self) -> Result<()> {
+        let mut closed = true;
+        while closed {
+            closed = false;
+            for id in 0..self.header.ticket_rows.get() {
+                let ticket = self.ticket(id)?;
+                let word = ticket.state.get();
+                if state_of(word) != OPEN {
+                    continue;
+                }
+                let goes = match self.keeper(ticket)? {
+                    Some(keeper) => self.is_unwanted(keeper),
+                    None => self.is_orphan(ticket)?,
+                };
+                if goes {
+                    let state = state_word(generation_of(word) + 1, CLOSED);
+                    ticket.state.commit(state);
+                    self.block(ticket.block.get())?.cache.tickets.sub(1);
+                    closed = true;
+                }
             }
         }
         Ok(())

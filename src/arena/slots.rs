@@ -143,14 +143,10 @@ impl Locked<'_> {
     fn part(&self, keeps: &dyn Fn(BlockId) -> bool) -> Result<Parting> {
         let me = self.me.slot;
         self.bury_the_dead()?;
-        let mut open = false;
-        for id in 0..self.header.ticket_rows.get() {
-            let ticket = self.ticket(id)?;
-            if state_of(ticket.state.get()) == OPEN {
-                open = true;
-                if ticket.keeper.get() == Keeper::Sender(me).pack() {
-                    ticket.keeper.commit(Keeper::Arena.pack());
-                }
+        for ticket in self.open_tickets() {
+            let ticket = ticket?;
+            if ticket.keeper.get() == Keeper::Sender(me).pack() {
+                ticket.keeper.commit(Keeper::Arena.pack());
             }
         }
         let (word, bit) = SlotSet::place(me);
@@ -176,7 +172,8 @@ impl Locked<'_> {
             row.state.commit(state_word(self.me.generation, EMPTY));
         }
         let tree = self.slot(me).tree.get();
-        let last = !open && self.is_alone();
+        // What its blocks answered for is closed by now.
+        let last = self.open_tickets().next().is_none() && self.is_alone();
         if last {
             // Whoever has opened the arena and is not a member yet sees this.
             self.header.unlinked.commit(1);

@@ -111,7 +111,7 @@ impl<'a> Locked<'a> {
         index.bins[class].set(index.bins[class].get() | 1 << bin);
         index.classes.set(index.classes.get() | 1 << class);
         index.free.add(extent.size());
-        index.warm.add(extent.cache.warm.get());
+        index.warm.add(extent.warm().get());
         Ok(())
     }
 
@@ -140,7 +140,7 @@ impl<'a> Locked<'a> {
             }
         }
         index.free.sub(extent.size());
-        index.warm.sub(extent.cache.warm.get());
+        index.warm.sub(extent.warm().get());
         Ok(())
     }
 
@@ -251,12 +251,12 @@ impl<'a> Locked<'a> {
         rest.cache.previous.set(extent.id);
         rest.cache.next.set(next);
         self.link_back(next, rest.id)?;
-        let warm = extent.cache.warm.get();
+        let warm = extent.warm().get();
         rest.cache.whole.set(extent.cache.whole.get());
-        rest.cache.warm.set(warm.min(rest_size));
+        rest.warm().set(warm.min(rest_size));
         rest.row.state.set(state_word(rest.generation(), FREE));
         extent.cache.next.set(rest.id);
-        extent.cache.warm.set(warm.min(size));
+        extent.warm().set(warm.min(size));
         extent.row.size.set(size);
         self.enter_bin(rest)?;
         Ok(size)
@@ -288,7 +288,7 @@ impl<'a> Locked<'a> {
         }
         let next = after.cache.next.get();
         extent.row.size.add(after.size());
-        extent.cache.warm.add(after.cache.warm.get());
+        extent.warm().add(after.warm().get());
         let whole = extent.cache.whole.get() & after.cache.whole.get();
         extent.cache.whole.set(whole);
         extent.cache.next.set(next);
@@ -316,7 +316,7 @@ impl<'a> Locked<'a> {
         extent.cache.previous.set(previous);
         extent.cache.next.set(next);
         extent.cache.whole.set(whole as u32);
-        extent.cache.warm.set(size);
+        extent.warm().set(size);
         extent.row.state.set(state_word(extent.generation(), FREE));
         self.enter_bin(extent)?;
         Ok(Some(extent))

@@ -8,9 +8,12 @@
 //! Someone answers for each open ticket. At first its sender; when that leaves
 //! in peace, the arena, because a worker that puts its result and exits must
 //! work; when it is killed, nobody, and the ticket ends after a time of grace.
+//! Or a block, to which it was entrusted, and with which it ends: what a queue
+//! holds ends with the queue, what a message speaks of with the message, however
+//! these end.
 
 use super::blocks::{BlockRef, Extent};
-use super::core::{Core, Locked, Member};
+use super::core::{Block, Core, Locked, Member};
 use super::format::*;
 use crate::error::{Error, Exhausted, Result};
 
@@ -71,22 +74,95 @@ impl<'a> Locked<'a> {
         })
     }
 
+    /// The rows of tickets that are open.
+    pub fn open_tickets(&self) -> impl Iterator<Item = Result<&'a TicketRow>> + '_ {
+        let rows = (0..self.header.ticket_rows.get()).map(|id| self.ticket(id));
+        rows.filter(|row| !matches!(row, Ok(row) if state_of(row.state.get()) != OPEN))
+    }
+
+    /// The block that answers for a ticket; None if that is gone, or no block.
+    #[inline(always)]
+    pub fn keeper(&self, ticket: &TicketRow) -> Result<Option<Block<'a>>> {
+        match Keeper::unpack(ticket.keeper.get()) {
+            Ok(Keeper::Block(id)) => {
+                let block = self.block(id.0)?;
+                let life = state_word(ticket.keeper_generation.get(), LIVE);
+                Ok((block.row.state.get() == life).then_some(block))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether a ticket was entrusted to a block that is gone.
+    pub fn is_orphan(&self, ticket: &TicketRow) -> Result<bool> {
+        let entrusted = matches!(Keeper::unpack(ticket.keeper.get()), Ok(Keeper::Block(_)));
+        Ok(entrusted && self.keeper(ticket)?.is_none())
+    }
+
+    /// Ends the tickets that were entrusted to blocks that are gone, and to those
+    /// that go with them.
+    #[cold]
+    pub fn end_orphans(&self) -> Result<()> {
+        if self.ends_orphans.replace(true) {
+            // Called from below, where the tickets are looked at once more.
+            return Ok(());
+        }
+        let mut ended = true;
+        while ended {
+            ended = false;
+            for id in 0..self.header.ticket_rows.get() {
+                let ticket = self.ticket(id)?;
+                if state_of(ticket.state.get()) == OPEN && self.is_orphan(ticket)? {
+                    self.end(id, ticket)?;
+                    ended = true;
+                }
+            }
+        }
+        self.ends_orphans.set(false);
+        Ok(())
+    }
+
+    /// Has a block answer for a ticket; false if that is not open any more, or
+    /// another block does.
+    fn entrust(&self, which: TicketRef, block: BlockRef, keeper: BlockRef) -> Result<bool> {
+        let keeping = self.live(keeper)?;
+        if keeper == block {
+            return Err(Error::Invalid {
+                why: "a block cannot answer for a handle of itself",
+            });
+        }
+        let Some(row) = self.opened(which, block)? else {
+            return Ok(false);
+        };
+        if matches!(Keeper::unpack(row.keeper.get()), Ok(Keeper::Block(_))) {
+            return Ok(false);
+        }
+        row.keeper_generation.set(keeper.generation);
+        row.keeper.commit(Keeper::Block(keeper.id).pack());
+        keeping.kept().add(1);
+        Ok(true)
+    }
+
     /// Closes an open ticket, which must not be used any more, and leaves its
     /// block as it is.
     #[inline(always)]
-    pub fn close_row(&self, id: u32, ticket: &TicketRow) {
+    pub fn close_row(&self, id: u32, ticket: &TicketRow) -> Result<()> {
+        if let Some(keeper) = self.keeper(ticket)? {
+            keeper.kept().sub(1);
+        }
         let generation = generation_of(ticket.state.get()) + 1;
         ticket.state.commit(state_word(generation, CLOSED));
         let index = &self.header.index;
         ticket.next.set(index.spare_ticket.get());
         index.spare_ticket.set(id);
         index.spare_tickets.add(1);
+        Ok(())
     }
 
     /// Ends a ticket that nobody received; its block may go with it.
     pub fn end(&self, id: u32, ticket: &TicketRow) -> Result<()> {
         let block = self.block(ticket.block.get())?;
-        self.close_row(id, ticket);
+        self.close_row(id, ticket)?;
         self.count(|c| &c.expired, 1);
         if block.row.state.get() != state_word(ticket.generation.get(), LIVE) {
             return Err(self.corrupted("the block of an open ticket"));
@@ -124,7 +200,7 @@ impl<'a> Locked<'a> {
         let place = self.meet_extent(block)?;
         self.hold(block);
         if let Some((id, row)) = ticket {
-            self.close_row(id, row);
+            self.close_row(id, row)?;
             block.cache.tickets.sub(1);
             self.count(|c| &c.received, 1);
         }
@@ -138,12 +214,14 @@ impl<'a> Locked<'a> {
         }
     }
 
-    /// Ends the tickets opened at `time` or before; how many.
+    /// Ends the tickets opened at `time` or before, but for those that a block
+    /// answers for; how many.
     fn cancel_before(&self, time: u64) -> Result<u64> {
         let mut ended = 0;
         for id in 0..self.header.ticket_rows.get() {
             let ticket = self.ticket(id)?;
-            if state_of(ticket.state.get()) == OPEN && ticket.opened.get() <= time {
+            let open = state_of(ticket.state.get()) == OPEN;
+            if open && ticket.opened.get() <= time && self.keeper(ticket)?.is_none() {
                 self.end(id, ticket)?;
                 ended += 1;
             }
@@ -214,7 +292,24 @@ impl Core {
         self.lock(me)?.cancel(which, block)
     }
 
-    /// Ends all tickets that were opened at least `age` ms ago; how many.
+    /// Has the block `keeper` answer for a ticket from now on: it ends, if nobody
+    /// has received it, when that block is freed. False if it is not open any
+    /// more, or another block answers for it.
+    ///
+    /// # Errors
+    /// `Stale` if `keeper` has been freed, `Invalid` if the ticket is for it.
+    pub fn entrust(
+        &self,
+        me: Member,
+        which: TicketRef,
+        block: BlockRef,
+        keeper: BlockRef,
+    ) -> Result<bool> {
+        self.lock(me)?.entrust(which, block, keeper)
+    }
+
+    /// Ends all tickets that were opened at least `age` ms ago and that no block
+    /// answers for; how many.
     pub fn cancel_older(&self, me: Member, age: u64) -> Result<u64> {
         let time = self.platform().now().saturating_sub(age);
         let locked = self.lock(me)?;

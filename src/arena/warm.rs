@@ -48,7 +48,7 @@ impl<'a> Locked<'a> {
                     if extent.size() < LEAST_RETURN {
                         break;
                     }
-                    if extent.cache.warm.get() >= LEAST_RETURN {
+                    if extent.warm().get() >= LEAST_RETURN {
                         return Ok(Some(extent));
                     }
                     id = extent.cache.bin_next.get();

@@ -657,6 +657,24 @@ impl Arena {
         })
     }
 
+    /// Has a block answer for a handle that nobody has received yet: it is
+    /// cancelled when the block is freed. False if it was received or cancelled,
+    /// or is of another arena, or another block answers for it.
+    ///
+    /// # Errors
+    /// `Invalid` if the handle is the block's own.
+    pub fn entrust(&self, handle: &Handle, keeper: &Block) -> Result<bool> {
+        let ours = handle.uuid == self.uuid() && Arc::ptr_eq(&self.0, &keeper.arena.0);
+        let Some(ticket) = handle.ticket.filter(|_| ours) else {
+            return Ok(false);
+        };
+        let me = self.0.member()?;
+        // Not one that is kept for later when it is let go of.
+        self.0.counts.of(keeper.which.id).share();
+        let core = &self.0.core;
+        core.entrust(me, ticket, handle.block, keeper.which)
+    }
+
     /// Refuses a handle that cannot be of an arena of this process's.
     ///
     /// # Errors

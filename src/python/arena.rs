@@ -23,6 +23,7 @@ pub fn add_to(module: &PyModule) -> PyResult<()> {
     module.add("LOCK_SUFFIX", process::LOCK_SUFFIX)?;
     module.add_function(wrap_pyfunction!(empty, module)?)?;
     module.add_function(wrap_pyfunction!(receive, module)?)?;
+    module.add_function(wrap_pyfunction!(cancel, module)?)?;
     module.add_function(wrap_pyfunction!(sweep, module)?)?;
     module.add_function(wrap_pyfunction!(retire, module)?)
 }
@@ -798,8 +799,9 @@ pub fn encoded<'py>(py: Python<'py>, handle: &Handle) -> &'py PyBytes {
     PyBytes::new(py, &handle.encode())
 }
 
+/// What Python has as a handle.
 #[inline]
-fn decode(py: Python<'_>, handle: &PyBytes) -> PyResult<Handle> {
+pub fn decode(py: Python<'_>, handle: &PyBytes) -> PyResult<Handle> {
     Handle::decode(handle.as_bytes()).map_err(|error| exception(py, error))
 }
 
@@ -836,6 +838,36 @@ fn receive(py: Python<'_>, handle: &PyBytes) -> PyResult<Block> {
     let received = work(py, || arena.receive(&handle));
     leave(py, Some(arena));
     received.map(Block::new)
+}
+
+/// End a handle that nobody will receive, of whatever arena.
+///
+/// Parameters
+/// ----------
+/// handle : bytes
+///     What ``Arena.send`` returned.
+///
+/// Returns
+/// -------
+/// bool
+///     False if it was received or cancelled before, or is of an arena that this
+///     process has not attached.
+///
+/// Raises
+/// ------
+/// ValueError
+///     It is no handle.
+#[pyfunction]
+#[pyo3(text_signature = "(handle)")]
+fn cancel(py: Python<'_>, handle: &PyBytes) -> PyResult<bool> {
+    let handle = decode(py, handle)?;
+    let known = work(py, || Ok(process::find(handle.uuid)))?;
+    let Some(arena) = known else {
+        return Ok(false);
+    };
+    let cancelled = work(py, || arena.cancel(&handle));
+    leave(py, Some(arena));
+    cancelled
 }
 
 /// Remove the arenas of this user that no living process has.

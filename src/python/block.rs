@@ -3,11 +3,14 @@
 use super::error::natural;
 use super::numpy::{self, Items, Layout, Shape};
 use super::sending::Sending;
-use super::{arena::Arena, section};
+use super::{
+    arena::{decode, Arena},
+    section,
+};
 use crate::process;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyType};
+use pyo3::types::{PyBytes, PyDict, PyType};
 use std::cell::Cell;
 use std::mem::ManuallyDrop;
 
@@ -29,10 +32,14 @@ use std::mem::ManuallyDrop;
 ///     What tells it from all other blocks there are and were.
 /// unlinked : bool
 ///     Whether ``unlink`` was called.
+/// private : bool
+///     Whether it was received as this process's own copy of something, so that
+///     arrays on it are not sent by reference. It can be set.
 #[pyclass(name = "Block", module = "shared_numpy._core")]
 pub struct Block {
     inner: ManuallyDrop<process::Block>,
     unlinked: Cell<bool>,
+    private: Cell<bool>,
 }
 
 impl Drop for Block {
@@ -54,6 +61,7 @@ impl Block {
         Block {
             inner: ManuallyDrop::new(block),
             unlinked: Cell::new(false),
+            private: Cell::new(false),
         }
     }
 
@@ -107,6 +115,41 @@ impl Block {
     #[getter]
     fn unlinked(&self) -> bool {
         self.unlinked.get()
+    }
+
+    #[getter]
+    fn private(&self) -> bool {
+        self.private.get()
+    }
+
+    #[setter]
+    fn set_private(&self, private: bool) {
+        self.private.set(private)
+    }
+
+    /// Answer for a handle that nobody has received yet: it is cancelled when
+    /// this block is freed, however that comes about.
+    ///
+    /// Parameters
+    /// ----------
+    /// handle : bytes
+    ///     What ``Arena.send`` returned, for another block of the same arena.
+    ///
+    /// Returns
+    /// -------
+    /// bool
+    ///     False if it was received or cancelled, is of another arena, or is
+    ///     answered for by another block.
+    ///
+    /// Raises
+    /// ------
+    /// ValueError
+    ///     It is no handle, or this block's own.
+    #[pyo3(text_signature = "($self, handle)")]
+    fn keep(&self, py: Python<'_>, handle: &PyBytes) -> PyResult<bool> {
+        let handle = decode(py, handle)?;
+        let arena = self.inner.arena();
+        section::work(py, || arena.entrust(&handle, &self.inner))
     }
 
     /// Send the block nowhere from now on.

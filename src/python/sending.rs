@@ -13,6 +13,11 @@ use pyo3::types::{PyBytes, PyType};
 ///
 /// A pickler keeps all that it has pickled until its end. If it ends with an
 /// exception, nobody will ever have what it wrote.
+///
+/// Attributes
+/// ----------
+/// handle : bytes
+///     What it pickles as.
 #[pyclass(name = "Sending", module = "shared_numpy._core")]
 pub struct Sending {
     arena: Option<process::Arena>,
@@ -47,6 +52,11 @@ impl Drop for Sending {
 
 #[pymethods]
 impl Sending {
+    #[getter]
+    fn handle<'py>(&self, py: Python<'py>) -> &'py PyBytes {
+        encoded(py, &self.handle)
+    }
+
     fn __reduce__<'py>(&self, py: Python<'py>) -> (&'py PyType, (&'py PyBytes,)) {
         (py.get_type::<PyBytes>(), (encoded(py, &self.handle),))
     }

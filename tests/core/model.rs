@@ -72,6 +72,7 @@ enum ModelKeeper {
     Sender(u64),
     Arena,
     Until(u64),
+    Block((u32, u64)),
 }
 
 struct Model {
@@ -96,6 +97,7 @@ enum Step {
     Send(u8, u16),
     Receive(u8, u16),
     Cancel(u8, u16),
+    Entrust(u8, u16, u16),
     Fork(u8, bool),
     Leave(u8),
     Kill(u8),
@@ -125,6 +127,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (who(), which()).prop_map(|(p, b)| Step::Send(p, b)),
         6 => (who(), which()).prop_map(|(p, b)| Step::Receive(p, b)),
         1 => (who(), which()).prop_map(|(p, b)| Step::Cancel(p, b)),
+        3 => (who(), which(), which()).prop_map(|(p, b, k)| Step::Entrust(p, b, k)),
         2 => (who(), any::<bool>()).prop_map(|(p, born)| Step::Fork(p, born)),
         1 => who().prop_map(Step::Leave),
         2 => who().prop_map(Step::Kill),
@@ -167,9 +170,30 @@ impl Model {
 
     fn drop_block_if_unwanted(&mut self, key: (u32, u64)) {
         let block = &self.blocks[&key];
-        if block.holders.is_empty() && block.tickets.is_empty() {
-            self.blocks.remove(&key);
+        if !(block.holders.is_empty() && block.tickets.is_empty()) {
+            return;
         }
+        self.blocks.remove(&key);
+        // What it answered for ends with it.
+        for other in self.blocks.keys().copied().collect::<Vec<_>>() {
+            let Some(block) = self.blocks.get_mut(&other) else {
+                continue;
+            };
+            let before = block.tickets.len();
+            let orphan = ModelKeeper::Block(key);
+            block.tickets.retain(|_, (_, keeper)| *keeper != orphan);
+            if block.tickets.len() < before {
+                self.drop_block_if_unwanted(other);
+            }
+        }
+    }
+
+    /// Whether `block` would go if `keeper` went, or is it.
+    fn hangs_on(&self, block: (u32, u64), keeper: (u32, u64)) -> bool {
+        block == keeper
+            || self.blocks[&block].tickets.values().any(|(_, kept)| {
+                matches!(*kept, ModelKeeper::Block(next) if self.hangs_on(next, keeper))
+            })
     }
 
     /// What a reap does: the dead hold nothing, and tickets end in time.
@@ -177,7 +201,9 @@ impl Model {
         let alive: BTreeSet<u64> = self.processes.iter().map(|p| p.pid).collect();
         let now = self.now;
         for key in self.blocks.keys().copied().collect::<Vec<_>>() {
-            let block = self.blocks.get_mut(&key).unwrap();
+            let Some(block) = self.blocks.get_mut(&key) else {
+                continue;
+            };
             block.holders.retain(|pid| alive.contains(pid));
             for (_, keeper) in block.tickets.values_mut() {
                 if matches!(*keeper, ModelKeeper::Sender(pid) if !alive.contains(&pid)) {
@@ -318,6 +344,7 @@ impl Model {
                     self.drop_block_if_unwanted(key);
                 }
             }
+            Step::Entrust(p, b, k) => self.entrust(p, b, k),
             Step::Fork(p, born) => self.fork(p, born),
             Step::Leave(p) => {
                 if self.processes.len() == 1 {
@@ -328,7 +355,9 @@ impl Model {
                 let process = self.processes.remove(self.who(p));
                 process.core.leave(process.me).unwrap();
                 for key in self.blocks.keys().copied().collect::<Vec<_>>() {
-                    let block = self.blocks.get_mut(&key).unwrap();
+                    let Some(block) = self.blocks.get_mut(&key) else {
+                        continue;
+                    };
                     block.holders.remove(&process.pid);
                     for (_, keeper) in block.tickets.values_mut() {
                         if *keeper == ModelKeeper::Sender(process.pid) {
@@ -359,6 +388,39 @@ impl Model {
                 // As if the lock's last owner had died.
                 let process = &self.processes[self.who(p)];
                 process.core.header().condition.set(2);
+            }
+        }
+    }
+
+    fn entrust(&mut self, p: u8, b: u16, k: u16) {
+        let process = &self.processes[self.who(p)];
+        let (Some((which, Some(ticket))), Some((keeper, _))) = (self.handle(b), self.handle(k))
+        else {
+            return;
+        };
+        let key = (which.id.0, which.generation);
+        let keeper_key = (keeper.id.0, keeper.generation);
+        let lives = self.blocks.contains_key(&keeper_key);
+        // What keeps each other would stay for ever.
+        if lives && key != keeper_key && self.hangs_on(keeper_key, key) {
+            return;
+        }
+        let result = process.core.entrust(process.me, ticket, which, keeper);
+        if !lives {
+            assert_eq!(result, Err(Error::Stale));
+            return;
+        }
+        if key == keeper_key {
+            assert!(matches!(result, Err(Error::Invalid { .. })));
+            return;
+        }
+        let block = self.blocks.get_mut(&key);
+        let open = block.and_then(|block| block.tickets.get_mut(&ticket.id.0));
+        match open.filter(|(same, _)| *same == ticket) {
+            Some((_, ModelKeeper::Block(_))) | None => assert_eq!(result, Ok(false)),
+            Some((_, kept)) => {
+                *kept = ModelKeeper::Block(keeper_key);
+                assert_eq!(result, Ok(true));
             }
         }
     }
@@ -453,18 +515,21 @@ impl Model {
             seen += 1;
         }
         assert_eq!(seen, self.blocks.len());
-        let keepers: BTreeMap<u32, Keeper> = snapshot
+        let keepers: BTreeMap<u32, (Keeper, u64)> = snapshot
             .open()
-            .map(|ticket| (ticket.id, ticket.keeper.unwrap()))
+            .map(|t| (t.id, (t.keeper.unwrap(), t.keeper_generation)))
             .collect();
         let mut tickets = 0;
         for (id, (_, keeper)) in self.blocks.values().flat_map(|block| &block.tickets) {
             match (*keeper, keepers[id]) {
-                (ModelKeeper::Sender(pid), Keeper::Sender(slot)) => {
+                (ModelKeeper::Sender(pid), (Keeper::Sender(slot), _)) => {
                     assert_eq!(slot_of[&slot.0], pid)
                 }
-                (ModelKeeper::Until(a), Keeper::Nobody(b)) => assert_eq!(a, b),
-                (ModelKeeper::Arena, Keeper::Arena) => {}
+                (ModelKeeper::Until(a), (Keeper::Nobody(b), _)) => assert_eq!(a, b),
+                (ModelKeeper::Arena, (Keeper::Arena, _)) => {}
+                (ModelKeeper::Block(key), (Keeper::Block(id), life)) => {
+                    assert_eq!(key, (id.0, life))
+                }
                 different => panic!("{different:?}"),
             }
             tickets += 1;

@@ -23,6 +23,7 @@ pub const TESTS: &[Test] = &[
     ("an_arena_is_attached_once", |_| attached_once()),
     ("what_is_no_arena_is_refused", |_| no_arena()),
     ("handles_of_others_are_refused", |_| foreign_handles()),
+    ("entrusted", |_| entrusted()),
     ("five_million_mutated_handles", |_| mutated_handles()),
     ("small_blocks_are_used_again", |_| spares()),
     ("a_spare_block_is_not_a_child_s", |_| spares_and_forks()),
@@ -405,6 +406,73 @@ fn foreign_handles() {
 }
 
 /// Mutated handles are refused or yield a block that is there, as it is.
+/// What was entrusted to a block ends with it, however that ends, and not before.
+fn entrusted() {
+    let test = TestArena::new(small());
+    let arena = &test.arena;
+    let other = TestArena::new(small());
+    let message = |keeper: &Block| {
+        let block = arena.allocate(500).unwrap();
+        let handle = arena.send(&block).unwrap();
+        assert_eq!(arena.entrust(&handle, keeper), Ok(true));
+        handle
+    };
+    // Received, it is its receiver's.
+    let queue = arena.allocate(64).unwrap();
+    let block = arena.receive(&message(&queue)).unwrap();
+    // One that is cancelled, one that waits.
+    let cancelled = message(&queue);
+    assert_eq!(arena.cancel(&cancelled), Ok(true));
+    assert_eq!(arena.entrust(&cancelled, &queue), Ok(false));
+    let waiting = message(&queue);
+    assert_eq!(arena.cancel_unreceived(0), Ok(0));
+    assert_eq!(snapshot(arena).open().count(), 1);
+    // A chain, longer than a look at all tickets.
+    let mut keeper = arena.allocate(64).unwrap();
+    let first = arena.send(&keeper).unwrap();
+    assert_eq!(arena.entrust(&first, &queue), Ok(true));
+    for _ in 0..40 {
+        let next = arena.allocate(64).unwrap();
+        let handle = arena.send(&next).unwrap();
+        assert_eq!(arena.entrust(&handle, &keeper), Ok(true));
+        keeper = next;
+    }
+    drop(keeper);
+    // What cannot be.
+    let own = arena.send(&queue).unwrap();
+    assert!(matches!(
+        arena.entrust(&own, &queue),
+        Err(Error::Invalid { .. })
+    ));
+    assert_eq!(arena.cancel(&own), Ok(true));
+    let foreign = other.allocate(64).unwrap();
+    assert_eq!(arena.entrust(&waiting, &foreign), Ok(false));
+    assert_eq!(snapshot(arena).live().count(), 44);
+    drop(queue);
+    assert_eq!(snapshot(arena).open().count(), 0);
+    assert_eq!(arena.receive(&waiting).err(), Some(Error::Stale));
+    assert_eq!(snapshot(arena).live().count(), 1);
+    drop(block);
+    // The keeper's last holder is killed; its message's sender lives.
+    let queue = arena.allocate(64).unwrap();
+    let keeping = arena.send(&queue).unwrap();
+    message(&queue);
+    let child = fork(|| {
+        std::mem::forget(arena.receive(&keeping).unwrap());
+        stop();
+        0
+    });
+    let mut child = child;
+    child.wait_for_stop();
+    drop(queue);
+    assert_eq!(snapshot(arena).open().count(), 1);
+    child.kill();
+    arena.reap().unwrap();
+    assert_eq!(snapshot(arena).open().count(), 0);
+    drop(foreign);
+    assert_empty(arena);
+}
+
 fn mutated_handles() {
     let test = TestArena::new(small());
     let blocks: Vec<_> = (1..20).map(|i| test.allocate(i * 100).unwrap()).collect();

@@ -112,6 +112,23 @@ fn one_message(arena: &Arena) -> Given {
     }
 }
 
+/// A block that answers for two messages, one of which answers for a block that
+/// it speaks of.
+fn messages(arena: &Arena) -> Block {
+    let queue = arena.allocate(64).unwrap();
+    for arrays in 0..2 {
+        let message = arena.allocate(200).unwrap();
+        for _ in 0..arrays {
+            let array = arena.allocate(640).unwrap();
+            let handle = arena.send(&array).unwrap();
+            assert!(arena.entrust(&handle, &message).unwrap());
+        }
+        let handle = arena.send(&message).unwrap();
+        assert!(arena.entrust(&handle, &queue).unwrap());
+    }
+    queue
+}
+
 const SIMPLE: Operation = Operation {
     name: "",
     settings: |settings| settings,
@@ -187,6 +204,63 @@ const OPERATIONS: &[Operation] = &[
             arena.cancel(&given.handles[0]).unwrap();
         },
         sample: 100,
+        ..SIMPLE
+    },
+    Operation {
+        name: "entrust",
+        before: |arena| Given {
+            handles: one_message(arena).handles,
+            ..one_block(arena)
+        },
+        child: |arena, given| {
+            stop();
+            arena.entrust(&given.handles[0], &given.blocks[0]).unwrap();
+        },
+        sample: 100,
+        ..SIMPLE
+    },
+    Operation {
+        name: "receive what was entrusted",
+        before: |arena| {
+            let given = Given {
+                handles: one_message(arena).handles,
+                ..one_block(arena)
+            };
+            arena.entrust(&given.handles[0], &given.blocks[0]).unwrap();
+            given
+        },
+        child: |arena, given| {
+            stop();
+            std::mem::forget(arena.receive(&given.handles[0]).unwrap());
+        },
+        sample: 100,
+        ..SIMPLE
+    },
+    Operation {
+        name: "end of a queue with messages",
+        child: |arena, _| {
+            let queue = messages(arena);
+            stop();
+            drop(queue);
+        },
+        sample: 250,
+        ..SIMPLE
+    },
+    Operation {
+        name: "reap of a queue with messages",
+        before: |arena| {
+            fork(|| {
+                std::mem::forget(messages(arena));
+                kill_self();
+            })
+            .wait();
+            Given::default()
+        },
+        child: |arena, _| {
+            stop();
+            arena.reap().unwrap();
+        },
+        sample: 250,
         ..SIMPLE
     },
     Operation {
