@@ -427,17 +427,13 @@ fn entrusted() {
     let waiting = message(&queue);
     assert_eq!(arena.cancel_unreceived(0), Ok(0));
     assert_eq!(snapshot(arena).open().count(), 1);
-    // A chain, longer than a look at all tickets.
-    let mut keeper = arena.allocate(64).unwrap();
-    let first = arena.send(&keeper).unwrap();
-    assert_eq!(arena.entrust(&first, &queue), Ok(true));
-    for _ in 0..40 {
-        let next = arena.allocate(64).unwrap();
-        let handle = arena.send(&next).unwrap();
-        assert_eq!(arena.entrust(&handle, &keeper), Ok(true));
-        keeper = next;
+    // A chain against the order of the tickets: each look at all finds one.
+    let chain: Vec<Block> = (0..41).map(|_| arena.allocate(64).unwrap()).collect();
+    let handles: Vec<Handle> = chain.iter().map(|b| arena.send(b).unwrap()).collect();
+    for (handle, keeper) in handles.iter().zip(chain.iter().skip(1).chain([&queue])) {
+        assert_eq!(arena.entrust(handle, keeper), Ok(true));
     }
-    drop(keeper);
+    drop(chain);
     // What cannot be.
     let own = arena.send(&queue).unwrap();
     assert!(matches!(
