@@ -65,7 +65,7 @@ def make(random):
     size = int(np.prod(shape)) * dtype.itemsize
     # Any bytes but those that are no text.
     fill = random.randint(0, 256 if dtype.kind not in "SU" else 1, size).astype("u1")
-    arrays._block_of(array).array(size, "u1")[...] = fill
+    arrays.block_of(array).array(size, "u1")[...] = fill
     if random.randint(5) == 0:
         array = array.view(Frame)
         array.exposure = int(random.randint(100))

@@ -137,7 +137,7 @@ def test_what_is_repeated_is_stored_once():
     wide = np.broadcast_to(np.arange(3.0), (1000, 3))
     shared = snp.from_array(wide)
     assert shared.strides == (0, 8) and (shared == wide).all() and not shared.flags.writeable
-    assert snp.arrays._block_of(shared).nbytes == 64
+    assert snp.arrays.block_of(shared).nbytes == 64
     again = sent(shared)
     assert again.strides == (0, 8) and (again == wide).all()
     # A copy that can be written to has room for all.

@@ -16,11 +16,13 @@ SOURCE = os.path.join(ROOT, "shared_memory", "shared_numpy")
 LAYERS = [
     {"errors"},
     {"_core"},
-    {"_posixshmem", "_list_layout"},
+    {"_posixshmem", "_list_layout", "_room"},
     {"_tracker_py37"},
     {"resource_tracker"},
     {"_tree", "shared_memory"},
-    {"arrays", "managers"},
+    {"transfer", "managers"},
+    {"arrays", "messages", "_pipe"},
+    {"queues", "named"},
     {"backport", "demo"},
     {"__init__", "__main__"},
 ]

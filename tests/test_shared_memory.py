@@ -545,9 +545,9 @@ class TestFailuresLeaveNothing:
 
         steps = [
             (os, "ftruncate"),
-            (shared_memory._core, "room"),
+            (shared_memory._room._core, "room"),
             (os, "fstat"),
-            (shared_memory._core, "reserve"),
+            (shared_memory._room._core, "reserve"),
             (mmap, "mmap"),
             (resource_tracker, "register"),
         ]
@@ -596,7 +596,7 @@ class TestFailuresLeaveNothing:
         def fail(*arguments):
             raise OSError(errno.EIO, "broken")
 
-        monkeypatch.setattr(shared_memory._core, "reserve", fail)
+        monkeypatch.setattr(shared_memory._room._core, "reserve", fail)
         with pytest.raises(OSError) as raised:
             SharedMemory(name, create=True, size=10, reserve=True)
         assert raised.value.errno == errno.EIO

@@ -25,6 +25,8 @@ def declared(body):
         elif isinstance(node, ast.ClassDef):
             found[node.name] = declared(node.body)
         elif isinstance(node, ast.FunctionDef):
+            if any(isinstance(each, ast.Attribute) for each in node.decorator_list):
+                continue  # A property's setter.
             decorators = [each.id for each in node.decorator_list]
             assert node.returns is not None, node.name
             arguments = node.args.args

@@ -10,12 +10,17 @@ The map of the package, from the ground up; imports point down only:
 `_tracker_py37`     the resource tracker of CPython 3.6 and 3.7
 `resource_tracker`  that one, or the standard library's
 `_tree`             what arenas ask of the processes around them
+`_room`             room in shared memory, asked for or taken
 `_list_layout`      how a `ShareableList` lies in its segment
 `shared_memory`     `SharedMemory` and `ShareableList`: a backport of CPython
                     3.8's ``multiprocessing.shared_memory``
 `managers`          `SharedMemoryManager`
-`arrays`            numpy arrays in shared memory, by handle from process to
-                    process
+`transfer`          how arrays travel: by reference, moved, by value
+`arrays`            numpy arrays in shared memory
+`messages`          anything with arrays in it, for one receiver; `put`, `get`
+`_pipe`             packets between processes
+`queues`            `Queue`, `SimpleQueue`, `JoinableQueue`
+`named`             arrays that other programs find by name
 `backport`          on request, all this in the standard library's places
 `demo`              what ``python -m shared_numpy demo`` shows
 ==================  ========================================================
@@ -30,7 +35,19 @@ from importlib import import_module
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from . import arrays, backport, demo, errors, managers, resource_tracker, shared_memory
+    from . import (
+        arrays,
+        backport,
+        demo,
+        errors,
+        managers,
+        messages,
+        named,
+        queues,
+        resource_tracker,
+        shared_memory,
+        transfer,
+    )
     from ._core import __version__
     from .arrays import (
         array,
@@ -54,72 +71,50 @@ if TYPE_CHECKING:
         StaleHandleError,
     )
     from .managers import SharedMemoryManager
+    from .messages import Ref, get, put
+    from .named import attach, create, delete, list_arrays
+    from .queues import JoinableQueue, Queue, SimpleQueue
     from .shared_memory import ShareableList, SharedMemory
+    from .transfer import register_type, share_arrays
 
-__all__ = [
-    "ArenaBusyError",
-    "ArenaCorruptedError",
-    "ArenaFullError",
-    "ForeignHandleError",
-    "ShareableList",
-    "SharedMemory",
-    "SharedMemoryManager",
-    "StaleHandleError",
-    "array",
-    "arrays",
-    "asarray",
-    "backport",
-    "empty",
-    "empty_like",
-    "errors",
-    "from_array",
-    "full",
-    "full_like",
-    "managers",
-    "ndarray",
-    "ones",
-    "ones_like",
-    "resource_tracker",
-    "shared_memory",
-    "zeros",
-    "zeros_like",
-]
-
-_MODULES = frozenset(
-    ["arrays", "backport", "demo", "errors", "managers", "resource_tracker", "shared_memory"]
-)
-
-# Public name -> the module that defines it.
-_HOMES = {
-    "ArenaBusyError": "errors",
-    "ArenaCorruptedError": "errors",
-    "ArenaFullError": "errors",
-    "ForeignHandleError": "errors",
-    "ShareableList": "shared_memory",
-    "SharedMemory": "shared_memory",
-    "SharedMemoryManager": "managers",
-    "StaleHandleError": "errors",
-    "__version__": "_core",
+# Module -> the public names that it defines.
+_NAMES = {
+    "_core": ["__version__"],
+    "arrays": [
+        "array",
+        "asarray",
+        "empty",
+        "empty_like",
+        "from_array",
+        "full",
+        "full_like",
+        "ndarray",
+        "ones",
+        "ones_like",
+        "zeros",
+        "zeros_like",
+    ],
+    "backport": [],
+    "demo": [],
+    "errors": [
+        "ArenaBusyError",
+        "ArenaCorruptedError",
+        "ArenaFullError",
+        "ForeignHandleError",
+        "StaleHandleError",
+    ],
+    "managers": ["SharedMemoryManager"],
+    "messages": ["Ref", "get", "put"],
+    "named": ["attach", "create", "delete", "list_arrays"],
+    "queues": ["JoinableQueue", "Queue", "SimpleQueue"],
+    "resource_tracker": [],
+    "shared_memory": ["ShareableList", "SharedMemory"],
+    "transfer": ["register_type", "share_arrays"],
 }
-_HOMES.update(
-    dict.fromkeys(
-        [
-            "array",
-            "asarray",
-            "empty",
-            "empty_like",
-            "from_array",
-            "full",
-            "full_like",
-            "ndarray",
-            "ones",
-            "ones_like",
-            "zeros",
-            "zeros_like",
-        ],
-        "arrays",
-    )
-)
+_MODULES = frozenset(name for name in _NAMES if not name.startswith("_"))
+_HOMES = {name: module for module, names in _NAMES.items() for name in names}
+
+__all__ = sorted((_MODULES | set(_HOMES)) - {"__version__", "demo"})
 
 
 class _LazyModule(types.ModuleType):

@@ -14,14 +14,10 @@ arrives is the same array, with the sender's memory, strides and type. A plain
 The memory is freed when no array, view or handle refers to it in any process.
 """
 
-from multiprocessing.reduction import ForkingPickler
-
 import numpy as np
 
-from . import _core, _tree  # noqa: F401 (what an arena asks for, imported early)
-
-if not hasattr(_core, "Arena"):
-    raise ImportError("arrays in shared memory need Linux; SharedMemory works without it")
+from . import _core, transfer
+from .transfer import block_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,15 +40,6 @@ __all__ = [
 
 
 _NUMPY_2 = int(np.__version__.split(".")[0]) >= 2
-
-
-def _block_of(array):
-    """Return the block in which an array lies, or None."""
-    while array is not None and type(array) is not _core.Block:
-        # numpy's stride tricks put an object of their own in between, and
-        # `memoryview` has another word for it.
-        array = array.obj if type(array) is memoryview else getattr(array, "base", None)
-    return array
 
 
 class ndarray(np.ndarray):
@@ -107,18 +94,18 @@ class ndarray(np.ndarray):
             return np.ndarray.__new__(cls, shape, dtype, buffer, offset, strides, order)
         if offset or strides is not None:
             raise ValueError("'offset' and 'strides' are for arrays on a buffer")
-        return _core.empty(shape, _sized(dtype), order or "C", cls)
+        return _core.empty(shape, sized(dtype), order or "C", cls)
 
     def __init_subclass__(cls, **options: "Any") -> None:
         super().__init_subclass__(**options)
-        ForkingPickler.register(cls, _reduce)
+        transfer.register(cls, transfer.reduce_view)
 
     @property
     def name(self) -> "Optional[str]":
         """What tells the memory from all other there is and was; None if it is not
         shared."""
-        block = _block_of(self)
-        return block and block.name
+        memory = transfer.memory_of(self)
+        return None if memory is None else memory.name
 
     @property
     def closed(self) -> bool:
@@ -127,7 +114,7 @@ class ndarray(np.ndarray):
 
     def is_shared(self) -> bool:
         """Tell whether the array lies in shared memory, and so goes by handle."""
-        return _block_of(self) is not None
+        return transfer.memory_of(self) is not None
 
     def close(self) -> None:
         """Say that this process is done with the array.
@@ -144,12 +131,13 @@ class ndarray(np.ndarray):
     def unlink(self) -> None:
         """Send the array nowhere from now on; what was sent stays good.
 
-        Nothing has to be unlinked for its memory to be freed. Unlinking again, or
-        what is not shared, does nothing.
+        Nothing has to be unlinked for its memory to be freed, but for an array with
+        a name of its own (`create`), which loses that. Unlinking again, or what is
+        not shared, does nothing.
         """
-        block = _block_of(self)
-        if block is not None:
-            block.unlink()
+        memory = transfer.memory_of(self)
+        if memory is not None:
+            memory.unlink()
 
     def squeeze(self, axis: "Any" = None) -> "ndarray":
         """Return a view without dimensions of length 1, as ``numpy.squeeze``."""
@@ -190,46 +178,7 @@ class ndarray(np.ndarray):
         return plain.__reduce_ex__(protocol)
 
 
-def _reduce(array):
-    """Pickle by reference, for the channels of `multiprocessing`."""
-    block = _block_of(array)
-    if block is None:
-        if type(array) is ndarray:
-            return array.__reduce_ex__(2)
-        return _rebuild_copy, (type(array), np.asarray(array), array.__dict__)
-    first = array.__array_interface__["data"][0]
-    offset = first - block.address if array.size else 0
-    # Refuses, here and not where it arrives, a view that leads out of its block.
-    block.array(array.shape, array.dtype, array.strides, offset)
-    return _rebuild, (
-        type(array),
-        block.sending(),
-        array.shape,
-        array.dtype,
-        array.strides,
-        offset,
-        array.flags.writeable,
-        {name: value for name, value in array.__dict__.items() if name != "_closed"},
-    )
-
-
-def _rebuild(cls, handle, shape, dtype, strides, offset, writeable, attributes):
-    """Make the array that `_reduce` took apart."""
-    array = _core.receive(handle).array(shape, dtype, strides, offset, cls)
-    if not writeable:
-        array.flags.writeable = False
-    array.__dict__.update(attributes)
-    return array
-
-
-def _rebuild_copy(cls, array, attributes):
-    """Make an array of a subclass that was not shared."""
-    array = array.view(cls)
-    array.__dict__.update(attributes)
-    return array
-
-
-ForkingPickler.register(ndarray, _reduce)
+transfer.register(ndarray, transfer.reduce_copy)
 
 
 def empty(shape: "Any", dtype: "Any" = float, order: str = "C") -> ndarray:
@@ -251,10 +200,10 @@ def empty(shape: "Any", dtype: "Any" = float, order: str = "C") -> ndarray:
     ArenaFullError
         /dev/shm has no room for it.
     """
-    return _core.empty(shape, _sized(dtype), order, ndarray)
+    return _core.empty(shape, sized(dtype), order, ndarray)
 
 
-def _sized(dtype):
+def sized(dtype):
     """Give strings of no length the length 1, as numpy does for a new array."""
     dtype = np.dtype(dtype)
     return np.dtype(dtype.str[:2] + "1") if dtype.kind in "SU" and not dtype.itemsize else dtype
@@ -267,7 +216,7 @@ def zeros(shape: "Any", dtype: "Any" = float, order: str = "C") -> ndarray:
 
 def _cleared(made):
     """Clear the block of a new array, and what lies between the fields of records."""
-    _block_of(made).array(made.nbytes, "u1")[...] = 0
+    block_of(made).array(made.nbytes, "u1")[...] = 0
     return made
 
 
@@ -297,26 +246,6 @@ def full(
     return made
 
 
-def _allocate(shape, dtype, strides):
-    """Return an array whose items lie in the order of `strides`, without gaps.
-
-    Dimensions along which all items are one (stride 0) stay so.
-    """
-    holds = dtype.itemsize and 0 not in shape
-    repeated = [
-        bool(holds) and stride == 0 and length > 1 for length, stride in zip(shape, strides)
-    ]
-    order = sorted(range(len(shape)), key=lambda axis: (-abs(strides[axis]), axis))
-    packed, size = [0] * len(shape), dtype.itemsize
-    for axis in reversed(order):
-        if not repeated[axis]:
-            packed[axis] = size
-            size *= max(shape[axis], 1)
-    size = 0 if 0 in shape else size
-    block = _block_of(_core.empty(size, "u1"))
-    return block.array(shape, dtype, packed, 0, ndarray), repeated
-
-
 def from_array(a: "Any") -> ndarray:
     """Return a copy of an array in shared memory.
 
@@ -334,14 +263,10 @@ def from_array(a: "Any") -> ndarray:
         /dev/shm has no room for it.
     """
     a = np.asarray(a)
-    made, repeated = _allocate(a.shape, a.dtype, a.strides)
-    if any(repeated):
-        once = tuple(slice(0, 1) if each else slice(None) for each in repeated)
-        made[once] = a[once]
+    made = transfer.copy_to_shared(a, ndarray)
+    if _has_repeats(made):
         # Writing to one of them would write to all, as where they come from.
         made.flags.writeable = False
-    else:
-        made[...] = a
     return made
 
 
@@ -412,11 +337,11 @@ def asarray(a: "Any", dtype: "Any" = None, order: "Optional[str]" = None) -> nda
 def _like(prototype, dtype, order, shape):
     """Return a new array like another; see `empty_like`."""
     prototype = np.asarray(prototype)
-    dtype = _sized(prototype.dtype if dtype is None else dtype)
+    dtype = sized(prototype.dtype if dtype is None else dtype)
     if shape is not None:
         return empty(shape, dtype, "F" if order == "F" else "C")
     if order == "K" and not _has_repeats(prototype):
-        return _allocate(prototype.shape, dtype, prototype.strides)[0]
+        return transfer.allocate(prototype.shape, dtype, prototype.strides, ndarray)[0]
     return empty(prototype.shape, dtype, _order_of(prototype, order))
 
 

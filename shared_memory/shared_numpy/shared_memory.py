@@ -16,7 +16,6 @@ and lists made by either open in the other. What it does better:
 * ``track=False``, as in CPython 3.13, on every version.
 """
 
-import errno
 import mmap
 import os
 import struct
@@ -27,7 +26,7 @@ from contextlib import suppress
 from functools import partial
 from operator import index as as_integer
 
-from . import _core, _list_layout, _posixshmem, resource_tracker
+from . import _list_layout, _posixshmem, _room, resource_tracker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -179,7 +178,7 @@ class SharedMemory:
             if create:
                 self._allocate(size, reserve)
             if reserve:
-                self._reserve()
+                _room.reserve(self._fd, self._name)
             self._mmap = mmap.mmap(self._fd, 0)  # All of it, in one call.
             self._size = len(self._mmap)
             self._buf = memoryview(self._mmap)
@@ -222,34 +221,7 @@ class SharedMemory:
         """Give a new segment its size, if there is room for it."""
         os.ftruncate(self._fd, size)
         if reserve is not False:
-            self._refuse_if_larger(size, _core.room(self._fd))
-
-    def _reserve(self):
-        """Take all the memory of the segment, if there is room for it."""
-        status = os.fstat(self._fd)
-        room = _core.room(self._fd)
-        self._refuse_if_larger(status.st_size - 512 * status.st_blocks, room)
-        try:
-            _core.reserve(self._fd, status.st_size)
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            # Others took it since.
-            raise self._does_not_fit(status.st_size, room) from None
-
-    def _refuse_if_larger(self, size, room):
-        if room is not None and size > room:
-            raise self._does_not_fit(size, room)
-
-    def _does_not_fit(self, size, room):
-        """Make the error for a segment that does not fit."""
-        return OSError(
-            errno.ENOSPC,
-            "no room for a segment of {:,} bytes: {:,} bytes of shared memory are "
-            "free. Unlink segments that are no longer used, or enlarge the "
-            "shared memory (in Docker: docker run --shm-size)".format(size, room or 0),
-            self._name,
-        )
+            _room.refuse_if_larger(self._fd, size, self._name)
 
     def __del__(self):
         try:

@@ -189,12 +189,15 @@ impl<'a> Locked<'a> {
     }
 
     #[inline(always)]
-    fn receive(&self, which: BlockRef, by: Option<TicketRef>) -> Result<Extent> {
+    fn receive(&self, which: BlockRef, by: Option<TicketRef>, once: bool) -> Result<Extent> {
         let block = self.live(which)?;
         let ticket = match by {
             Some(ticket) => self.opened(ticket, which)?.map(|row| (ticket.id.0, row)),
             None => None,
         };
+        if once && ticket.is_none() {
+            return Err(Error::Stale);
+        }
         // Before anything changes: a segment that cannot be mapped leaves the
         // ticket as it is.
         let place = self.meet_extent(block)?;
@@ -266,20 +269,22 @@ impl Core {
     /// was.
     #[inline]
     pub fn receive(&self, me: Member, which: BlockRef, by: Option<TicketRef>) -> Result<Extent> {
-        self.receive_and(me, which, by, || ())
+        self.receive_and(me, which, by, false, || ())
     }
 
-    /// [`Core::receive`]; `then` runs before the lock is given back.
+    /// [`Core::receive`]; `once`: only if the ticket is open. `then` runs before
+    /// the lock is given back.
     #[inline(always)]
     pub fn receive_and(
         &self,
         me: Member,
         which: BlockRef,
         by: Option<TicketRef>,
+        once: bool,
         then: impl FnOnce(),
     ) -> Result<Extent> {
         let locked = self.lock(me)?;
-        let place = locked.receive(which, by)?;
+        let place = locked.receive(which, by, once)?;
         then();
         Ok(place)
     }

@@ -712,6 +712,18 @@ impl Arena {
     /// not of this arena or never was.
     #[inline]
     pub fn receive(&self, handle: &Handle) -> Result<Block> {
+        self.receive_or_take(handle, false)
+    }
+
+    /// [`Arena::receive`], for the first only: later it is `Stale`, whoever holds
+    /// the block.
+    #[inline]
+    pub fn take(&self, handle: &Handle) -> Result<Block> {
+        self.receive_or_take(handle, true)
+    }
+
+    #[inline(always)]
+    fn receive_or_take(&self, handle: &Handle, once: bool) -> Result<Block> {
         self.check_handle(handle)?;
         let me = self.0.member()?;
         if self.0.counts.is_spare(handle.block.id) {
@@ -721,7 +733,7 @@ impl Arena {
         let place = self
             .0
             .core
-            .receive_and(me, handle.block, handle.ticket, || {
+            .receive_and(me, handle.block, handle.ticket, once, || {
                 // Under the lock, so that no thread can let go of the block between
                 // the bit and the count.
                 self.0.counts.of(handle.block.id).receive();

@@ -23,6 +23,7 @@ pub fn add_to(module: &PyModule) -> PyResult<()> {
     module.add("LOCK_SUFFIX", process::LOCK_SUFFIX)?;
     module.add_function(wrap_pyfunction!(empty, module)?)?;
     module.add_function(wrap_pyfunction!(receive, module)?)?;
+    module.add_function(wrap_pyfunction!(take, module)?)?;
     module.add_function(wrap_pyfunction!(cancel, module)?)?;
     module.add_function(wrap_pyfunction!(sweep, module)?)?;
     module.add_function(wrap_pyfunction!(retire, module)?)
@@ -832,10 +833,41 @@ pub fn decode(py: Python<'_>, handle: &PyBytes) -> PyResult<Handle> {
 #[pyfunction]
 #[pyo3(text_signature = "(handle)")]
 fn receive(py: Python<'_>, handle: &PyBytes) -> PyResult<Block> {
+    receive_by(py, handle, process::Arena::receive)
+}
+
+/// Turn a handle into a block, if nobody else has.
+///
+/// Parameters
+/// ----------
+/// handle : bytes
+///     What ``Arena.send`` returned.
+///
+/// Returns
+/// -------
+/// Block
+///
+/// Raises
+/// ------
+/// StaleHandleError
+///     It was received or cancelled before.
+/// ForeignHandleError, ValueError
+///     As in ``receive``.
+#[pyfunction]
+#[pyo3(text_signature = "(handle)")]
+fn take(py: Python<'_>, handle: &PyBytes) -> PyResult<Block> {
+    receive_by(py, handle, process::Arena::take)
+}
+
+fn receive_by(
+    py: Python<'_>,
+    handle: &PyBytes,
+    way: fn(&process::Arena, &Handle) -> Result<process::Block>,
+) -> PyResult<Block> {
     let handle = decode(py, handle)?;
     watch_end(py)?;
     let arena = arena_of(py, &handle)?;
-    let received = work(py, || arena.receive(&handle));
+    let received = work(py, || way(&arena, &handle));
     leave(py, Some(arena));
     received.map(Block::new)
 }

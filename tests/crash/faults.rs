@@ -420,6 +420,10 @@ fn entrusted() {
     // Received, it is its receiver's.
     let queue = arena.allocate(64).unwrap();
     let block = arena.receive(&message(&queue)).unwrap();
+    let again = arena.send(&block).unwrap();
+    drop(arena.take(&again).unwrap());
+    assert_eq!(arena.take(&again).err(), Some(Error::Stale));
+    assert!(arena.receive(&again).is_ok());
     // One that is cancelled, one that waits.
     let cancelled = message(&queue);
     assert_eq!(arena.cancel(&cancelled), Ok(true));

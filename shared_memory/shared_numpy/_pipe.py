@@ -1,0 +1,130 @@
+"""A pipe that carries packets between any number of processes.
+
+A write puts a whole packet into the pipe and a read takes a whole one out, both in
+one system call, so there is no lock to be held: a process that is killed leaves the
+pipe as it was before its call or as it is after it, and no half of a packet.
+"""
+
+import errno
+import fcntl
+import os
+import select
+import socket
+import time
+from multiprocessing import context, reduction
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Optional, Tuple
+
+# The most that is written in one piece (PIPE_BUF).
+PACKET = 4096
+
+# So many packets it holds, if the system lets it; a page each.
+_PACKETS = 64
+_F_SETPIPE_SZ = 1031
+
+
+def _open():
+    """Return the two descriptors of a new pipe."""
+    try:
+        reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK | os.O_DIRECT)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        # No pipes of packets here: a pair of sockets does the same, more slowly.
+        pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for end in pair:
+            end.setblocking(False)
+        return pair[0].detach(), pair[1].detach()
+    try:
+        fcntl.fcntl(writer, _F_SETPIPE_SZ, _PACKETS * 4096)
+    except OSError:
+        pass  # This user has many pipes: it stays as it was made.
+    return reader, writer
+
+
+def _wait(descriptor, event, deadline):
+    """Wait until something can be done; False if it cannot by then."""
+    left = None  # type: Optional[float]
+    if deadline is not None:
+        # In ms, and never less than asked for.
+        left = max(0, (deadline - time.monotonic()) * 1000 + 1)
+        if left == 0:
+            return False
+    poll = select.poll()
+    poll.register(descriptor, event)
+    return bool(poll.poll(left))
+
+
+class Pipe:
+    """Packets from any of its processes to any other.
+
+    A transport of messages; it is handed on to children as they are made. What has
+    `send`, `receive`, `poll`, `close_reader` and `close_writer` can take its place.
+    """
+
+    def __init__(self) -> None:
+        self._reader, self._writer = _open()
+
+    def send(self, packet: bytes, timeout: "Optional[float]" = None) -> bool:
+        """Put a packet in; False if there was no room for `timeout` seconds.
+
+        Raises
+        ------
+        BrokenPipeError
+            Nobody can receive any more.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            try:
+                os.write(self._writer, packet)
+                return True
+            except BlockingIOError:
+                if timeout == 0 or not _wait(self._writer, select.POLLOUT, deadline):
+                    return False
+
+    def receive(self, timeout: "Optional[float]" = None) -> "Optional[bytes]":
+        """Take a packet out; None if there was none for `timeout` seconds."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            try:
+                packet = os.read(self._reader, PACKET)
+            except BlockingIOError:
+                if timeout == 0 or not _wait(self._reader, select.POLLIN, deadline):
+                    return None
+                continue
+            if packet:
+                return packet
+            raise EOFError("nobody can send any more")
+
+    def poll(self) -> bool:
+        """Tell whether there is a packet."""
+        return _wait(self._reader, select.POLLIN, time.monotonic())
+
+    def close_reader(self) -> None:
+        """Receive nothing more; closing again does nothing."""
+        reader, self._reader = self._reader, -1
+        if reader >= 0:
+            os.close(reader)
+
+    def close_writer(self) -> None:
+        """Send nothing more; closing again does nothing."""
+        writer, self._writer = self._writer, -1
+        if writer >= 0:
+            os.close(writer)
+
+    def __del__(self) -> None:
+        self.close_reader()
+        self.close_writer()
+
+    def __reduce__(self) -> "Tuple[Any, Tuple[Any, ...]]":
+        context.assert_spawning(self)
+        ends = [reduction.DupFd(end) for end in (self._reader, self._writer)]
+        return _rebuild, tuple(ends)
+
+
+def _rebuild(reader, writer):
+    pipe = Pipe.__new__(Pipe)
+    pipe._reader, pipe._writer = reader.detach(), writer.detach()
+    return pipe

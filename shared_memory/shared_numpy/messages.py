@@ -1,0 +1,225 @@
+"""Messages: anything that can be pickled, on its way to one receiver.
+
+What is pickled small and speaks of no shared memory is its own packet. Anything
+else lies in a block of the arena, and the packet is the block's handle. The block
+answers for the handles of the arrays that the message speaks of: whatever becomes
+of a message, they end with it, unless they were received.
+
+::
+
+    packet   pickle, 0                    or   handle, 1
+    block    "snpMSG01", length u64, pickle
+"""
+
+import pickle
+import struct
+
+import numpy as np
+
+from . import _core, transfer
+from .errors import StaleHandleError
+from .transfer import block_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Optional, Tuple
+
+__all__ = ["Ref", "get", "put"]
+
+# The longest packet: what the system passes on in one piece.
+PACKET = 4096
+
+_INLINE, _BLOCK = b"\0", b"\1"
+_HEAD = struct.Struct("=8sQ")
+_MAGIC = b"snpMSG01"
+# Before the handle in a token, so that no handle of an array is taken for one.
+_TOKEN = b"snpREF"
+
+
+class Cancelled(StaleHandleError):
+    """The message of a packet was cancelled."""
+
+
+def _lay_down(stream, handles):
+    """Return a block with a pickle, which answers for the handles in that."""
+    try:
+        memory = _core.empty(_HEAD.size + len(stream), "u1")
+        block = block_of(memory)
+        _HEAD.pack_into(memory, 0, _MAGIC, len(stream))
+        memory[_HEAD.size :] = np.frombuffer(stream, "u1")
+        for handle in handles:
+            block.keep(handle)
+    except BaseException:
+        transfer.cancel(handles)
+        raise
+    return block
+
+
+def _take_up(block):
+    """Return what was laid down in a block."""
+    memory = memoryview(block.array(block.nbytes, "u1"))
+    magic, length = _HEAD.unpack_from(memory)
+    if magic != _MAGIC or length > block.nbytes - _HEAD.size:
+        raise ValueError("{!r} holds no message".format(block))
+    return pickle.loads(memory[_HEAD.size : _HEAD.size + length])
+
+
+def pack(thing: "Any") -> "Tuple[bytes, Optional[bytes]]":
+    """Make a packet of anything.
+
+    Returns
+    -------
+    packet : bytes
+        At most `PACKET` of them, for one `unpack`.
+    handle : bytes or None
+        What is to be cancelled if nobody will unpack it, if anything.
+    """
+    stream, handles = transfer.dumps(thing)
+    if not handles and len(stream) < PACKET:
+        return stream + _INLINE, None
+    handle = _lay_down(stream, handles).sending().handle
+    return handle + _BLOCK, handle
+
+
+def unpack(packet: bytes) -> "Any":
+    """Return what a packet was made of.
+
+    Raises
+    ------
+    Cancelled
+        Nobody has the message any more.
+    """
+    if packet[-1:] == _INLINE:
+        return pickle.loads(packet)
+    try:
+        block = _core.take(packet[:-1])
+    except StaleHandleError:
+        raise Cancelled("the message was cancelled") from None
+    return _take_up(block)
+
+
+class Ref:
+    """A small token for anything, made by `put`.
+
+    It can be pickled, and ``bytes(ref)`` are all there is to it: ``Ref(those)`` is
+    the same again. It is good for one `get`, on this machine until it is restarted.
+
+    Parameters
+    ----------
+    token : bytes
+        ``bytes(ref)`` of another one.
+
+    Raises
+    ------
+    TypeError, ValueError
+        `token` is something else.
+    """
+
+    __slots__ = ("_token",)
+
+    def __init__(self, token: bytes) -> None:
+        if type(token) is not bytes:
+            raise TypeError(
+                "a Ref is made by shared_numpy.put, or of bytes(ref), not of {!r}".format(token)
+            )
+        if not token.startswith(_TOKEN):
+            raise ValueError("no Ref has these bytes: {!r}".format(token))
+        self._token = token
+
+    def cancel(self) -> bool:
+        """Give up what the token stands for, and the memory with it.
+
+        Returns
+        -------
+        bool
+            False if it was got or cancelled before.
+        """
+        return _core.cancel(self._handle)
+
+    @property
+    def _handle(self):
+        return self._token[len(_TOKEN) :]
+
+    def __bytes__(self) -> bytes:
+        return self._token
+
+    def __reduce__(self) -> "Tuple[Any, Tuple[bytes]]":
+        return Ref, (self._token,)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is Ref and other._token == self._token
+
+    def __hash__(self) -> int:
+        return hash(self._token)
+
+    def __repr__(self) -> str:
+        return "<Ref {}>".format(self._handle[32:56].hex())
+
+
+def put(obj: "Any") -> Ref:
+    """Lay anything down in shared memory, for one receiver.
+
+    Arrays at any depth stay in shared memory or are moved there, as in
+    `shared_numpy.Queue`; all else is pickled.
+
+    Parameters
+    ----------
+    obj : object
+        What can be pickled.
+
+    Returns
+    -------
+    Ref
+        A token of at most 106 bytes that any transport can carry to another process
+        of this user and machine. What it stands for stays until `get` or
+        ``ref.cancel()``; after the end of this program for ten minutes.
+
+    Raises
+    ------
+    ArenaFullError
+        There is no room for it.
+
+    See Also
+    --------
+    get
+
+    Examples
+    --------
+    >>> import shared_numpy as snp
+    >>> ref = snp.put({"frames": [snp.ones(3), snp.zeros(2)], "number": 7})
+    >>> snp.get(ref)["number"]
+    7
+    """
+    block = _lay_down(*transfer.dumps(obj))
+    return Ref(_TOKEN + block.arena.send(block))
+
+
+def get(ref: Ref) -> "Any":
+    """Return what was laid down by `put`; once, in whatever process.
+
+    Parameters
+    ----------
+    ref : Ref
+        What `put` returned.
+
+    Returns
+    -------
+    object
+        Shared arrays are those that were put, others this process's own.
+
+    Raises
+    ------
+    TypeError
+        `ref` is no `Ref`.
+    StaleHandleError
+        It was got or cancelled before.
+    ForeignHandleError
+        It is of another machine or user, or of before this machine was started.
+    """
+    if type(ref) is not Ref:
+        raise TypeError("get takes what put has returned, not {!r}".format(ref))
+    try:
+        block = _core.take(ref._handle)
+    except StaleHandleError:
+        raise StaleHandleError("{!r} was got or cancelled before".format(ref)) from None
+    return _take_up(block)

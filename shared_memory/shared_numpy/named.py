@@ -1,0 +1,479 @@
+"""Arrays that unrelated programs find by name.
+
+Each is a segment of its own, a file in /dev/shm, and stays until it is deleted::
+
+    import shared_numpy as snp
+
+    a = snp.create("shm://weights", (1000, 1000))    # in one program
+    b = snp.attach("shm://weights")                  # in another
+
+A new array is complete before it gets its name: nobody can see half of one, and who
+is killed while making one leaves nothing.
+
+::
+
+    byte 0     magic     8 bytes   "snpNAMED"
+         8     version   u32
+        12     length    u32       of the description
+        16     data      u64       where the items start, a multiple of 4096
+        24     size      u64       of the segment
+        32     uuid      16 bytes  tells it from others that had or will have its name
+        48     checksum  u32       CRC-32 of the description
+        64     description         JSON: dtype, shape, order
+"""
+
+import collections
+import errno
+import json
+import mmap
+import operator
+import os
+import stat
+import struct
+import weakref
+import zlib
+
+import numpy as np
+
+from . import _room, transfer
+from .arrays import ndarray, sized
+from .errors import StaleHandleError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, List
+
+__all__ = ["NamedArray", "attach", "create", "delete", "list_arrays"]
+
+_FOLDER = "/dev/shm"
+_PREFIX = "shm://"
+_PAGE = 4096
+_HEAD = struct.Struct("=8sIIQQ16sI")
+_MAGIC = b"snpNAMED"
+_VERSION = 1
+_DESCRIPTION = 64
+
+# What is mapped in this process: (uuid, readonly) -> segment.
+_mapped = weakref.WeakValueDictionary()  # type: Any
+
+NamedArray = collections.namedtuple("NamedArray", ["name", "dtype", "shape", "order"])
+NamedArray.__doc__ = "What `list_arrays` tells about an array."
+
+
+class Segment(mmap.mmap):
+    """The memory of a named array; arrays on it keep it as their ``base``.
+
+    Attributes
+    ----------
+    name : str
+        The name that it was made or attached with.
+    """
+
+    name = ""
+    head = None  # type: Any
+    readonly = False
+    unlinked = False
+
+    def unlink(self) -> None:
+        """Remove the name, if it is still this segment's."""
+        self.unlinked = True
+        try:
+            fd, head = _open(self.name, os.O_RDONLY)
+        except (OSError, ValueError):
+            return
+        os.close(fd)
+        if head.uuid == self.head.uuid:
+            os.unlink(_path(self.name))
+
+    def close(self) -> None:
+        """Do nothing: arrays may lie here. The last of them takes it along."""
+
+
+def _refer(array, segment, cls):
+    """Reduce an array to its segment's name and where it lies in the segment."""
+    if segment.unlinked:
+        raise ValueError("the array was unlinked: it cannot be sent any more")
+    first = array.__array_interface__["data"][0]
+    start = np.frombuffer(segment, "u1").__array_interface__["data"][0]
+    offset = first - start if array.size else 0
+    attributes = {
+        name: value
+        for name, value in getattr(array, "__dict__", {}).items()
+        if name != "_closed"
+    }
+    return _rebuild, (
+        cls, segment.name, segment.head.uuid, segment.readonly, offset,
+        array.dtype, array.shape, array.strides, array.flags.writeable, attributes,
+    )  # fmt: skip
+
+
+def _rebuild(
+    cls, name, number, readonly, offset, dtype, shape, strides, writeable, attributes
+):
+    """Make the array that `_refer` took apart."""
+    segment = _mapped.get((number, readonly))
+    if segment is None:
+        try:
+            segment = _map(name, readonly)
+        except FileNotFoundError:
+            segment = None
+        if segment is None or segment.head.uuid != number:
+            raise StaleHandleError("the array {!r} was deleted".format(_PREFIX + name))
+    array = np.ndarray.__new__(cls, shape, dtype, segment, offset, strides)
+    if attributes:
+        array.__dict__.update(attributes)
+    if not writeable:
+        array.flags.writeable = False
+    return array
+
+
+transfer.register_memory(Segment, _refer)
+
+
+# Descriptions.
+
+_Head = collections.namedtuple("_Head", ["uuid", "data", "size", "dtype", "shape", "order"])
+
+
+def _describe_dtype(dtype):
+    """Return what `_dtype_of` makes the dtype of again, for JSON."""
+    if dtype.subdtype is not None:
+        base, shape = dtype.subdtype
+        return {"base": _describe_dtype(base), "shape": list(shape)}
+    if dtype.names is None:
+        return dtype.str
+    fields = [dtype.fields[name] for name in dtype.names]
+    return {
+        "names": list(dtype.names),
+        "formats": [_describe_dtype(field[0]) for field in fields],
+        "offsets": [field[1] for field in fields],
+        "titles": [field[2] if len(field) > 2 else None for field in fields],
+        "itemsize": dtype.itemsize,
+        "aligned": dtype.isalignedstruct,
+        "record": issubclass(dtype.type, np.record),
+    }
+
+
+def _dtype_of(description):
+    """Return the dtype that was described; anything else is an error of some kind."""
+    if isinstance(description, str):
+        return np.dtype(description)
+    if "base" in description:
+        base = _dtype_of(description["base"])
+        return np.dtype((base, tuple(description["shape"])))
+    fields = {key: description[key] for key in ("names", "offsets", "itemsize", "aligned")}
+    fields["formats"] = [_dtype_of(each) for each in description["formats"]]
+    if any(title is not None for title in description["titles"]):
+        fields["titles"] = description["titles"]
+    dtype = np.dtype(fields)
+    return np.dtype((np.record, dtype)) if description["record"] else dtype
+
+
+def _write_head(dtype, shape, order):
+    """Return the bytes before the items of a new array, and what they say."""
+    description = json.dumps(
+        {"dtype": _describe_dtype(dtype), "shape": list(shape), "order": order}
+    ).encode()
+    data = -(-(_DESCRIPTION + len(description)) // _PAGE) * _PAGE
+    size = data + dtype.itemsize * _count(shape)
+    number = os.urandom(16)
+    head = bytearray(data)
+    _HEAD.pack_into(
+        head, 0, _MAGIC, _VERSION, len(description), data, size, number, zlib.crc32(description)
+    )
+    head[_DESCRIPTION : _DESCRIPTION + len(description)] = description
+    return bytes(head), _Head(number, data, size, dtype, shape, order)
+
+
+def _count(shape):
+    count = 1
+    for length in shape:
+        count *= length
+    return count
+
+
+def _read_head(fd, name):
+    """Return what lies before the items of an array, checked.
+
+    Raises
+    ------
+    ValueError
+        It is no array of this package, or not complete.
+    """
+
+    def foreign(why):
+        return ValueError(
+            "{!r} is no array that shared_numpy.create has made: {}".format(_PREFIX + name, why)
+        )
+
+    first = os.pread(fd, _PAGE, 0)
+    if len(first) < _DESCRIPTION or first[:8] != _MAGIC:
+        raise foreign("it does not begin like one")
+    _, version, length, data, size, number, checksum = _HEAD.unpack_from(first)
+    if version != _VERSION:
+        raise foreign("it is of version {}, this package knows {}".format(version, _VERSION))
+    description = os.pread(fd, min(length, size), _DESCRIPTION)
+    if len(description) != length or zlib.crc32(description) != checksum:
+        raise foreign("its description is damaged")
+    try:
+        described = json.loads(description.decode())
+        dtype = _dtype_of(described["dtype"])
+        shape = tuple(described["shape"])
+        order = described["order"]
+        right = (
+            not dtype.hasobject
+            and all(type(each) is int and each >= 0 for each in shape)
+            and order in ("C", "F")
+            and data >= _DESCRIPTION + length
+            and size == data + dtype.itemsize * _count(shape)
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise foreign("its description cannot be: {}".format(error)) from None
+    if not right:
+        raise foreign("its description cannot be")
+    found = os.fstat(fd).st_size
+    if found != size:
+        raise foreign("it has {} bytes and should have {}".format(found, size))
+    return _Head(number, data, size, dtype, shape, order)
+
+
+# Files.
+
+
+def _plain(name):
+    """Return a name as it stands in /dev/shm."""
+    if not isinstance(name, str):
+        raise TypeError("the name of an array is a str, not {!r}".format(name))
+    plain = name[len(_PREFIX) :] if name.startswith(_PREFIX) else name
+    if "://" in plain:
+        raise ValueError("{!r}: only names with 'shm://', or with nothing, are known".format(name))
+    plain = plain.lstrip("/") if name.startswith(_PREFIX) else plain
+    wrong = (
+        not plain
+        or plain in (".", "..")
+        or "/" in plain
+        or "\0" in plain
+        or len(os.fsencode(plain)) > 255
+    )
+    if wrong:
+        raise ValueError(
+            "{!r}: a name has 1 to 255 bytes, none of them '/' or 0, and is not '.' or "
+            "'..'".format(name)
+        )
+    return plain
+
+
+def _path(name):
+    return os.path.join(_FOLDER, name)
+
+
+def _error(number, text, name):
+    return OSError(number, text, _PREFIX + name)
+
+
+def _open(name, flags):
+    """Open the segment of an array; return its descriptor and what it says."""
+    try:
+        fd = os.open(_path(name), flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise _error(errno.ENOENT, "there is no array of this name", name) from None
+    except PermissionError:
+        raise _error(errno.EACCES, "the array is another user's, or read-only", name) from None
+    except OSError as error:
+        raise _error(error.errno, "it cannot be opened: " + error.strerror, name) from None
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("{!r} is no array: it is no file".format(_PREFIX + name))
+        if status.st_uid != os.geteuid():
+            text = "the array is another user's: {}".format(status.st_uid)
+            raise _error(errno.EACCES, text, name)
+        return fd, _read_head(fd, name)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def _map_descriptor(fd, head, name, readonly):
+    access = mmap.ACCESS_READ if readonly else mmap.ACCESS_WRITE
+    segment = Segment(fd, head.size, access=access)
+    segment.name, segment.head, segment.readonly = name, head, readonly
+    return _mapped.setdefault((head.uuid, readonly), segment)
+
+
+def _map(name, readonly):
+    fd, head = _open(name, os.O_RDONLY if readonly else os.O_RDWR)
+    try:
+        known = _mapped.get((head.uuid, readonly))
+        return _map_descriptor(fd, head, name, readonly) if known is None else known
+    finally:
+        os.close(fd)
+
+
+def _array(segment):
+    head = segment.head
+    return ndarray(head.shape, head.dtype, segment, head.data, order=head.order)
+
+
+# What users call.
+
+
+def create(name: str, shape: "Any", dtype: "Any" = float, order: str = "C") -> ndarray:
+    """Make an array of zeros that other programs of this user find by its name.
+
+    Parameters
+    ----------
+    name : str
+        1 to 255 bytes without '/'; ``shm://`` may stand before it.
+    shape : int or tuple of int
+        Lengths of the dimensions.
+    dtype : dtype_like
+        What the items are; none that hold references to objects.
+    order : {"C", "F"}
+        Whether the last or the first index varies fastest.
+
+    Returns
+    -------
+    ndarray
+        It stays in shared memory until `delete`, whatever becomes of the programs
+        that use it.
+
+    Raises
+    ------
+    FileExistsError
+        The name is taken.
+    OSError
+        ENOSPC: there is no room for it.
+    TypeError
+        Items would hold references to Python objects.
+    ValueError
+        `name`, `shape` or `order` cannot be.
+
+    See Also
+    --------
+    attach, delete, list_arrays
+
+    Examples
+    --------
+    >>> import shared_numpy as snp
+    >>> a = snp.create("shm://example-of-create", (2, 3))
+    >>> b = snp.attach("example-of-create", readonly=True)
+    >>> a[1, 2] = 7
+    >>> b[1, 2]
+    7.0
+    >>> snp.delete("shm://example-of-create")
+    """
+    plain = _plain(name)
+    dtype = sized(dtype)
+    if dtype.hasobject:
+        raise TypeError(
+            "{} holds references to Python objects, which mean nothing to another "
+            "process: such arrays cannot lie in shared memory".format(dtype)
+        )
+    if order not in ("C", "F"):
+        raise ValueError("'order' must be 'C' or 'F', not {!r}".format(order))
+    if not hasattr(shape, "__iter__"):
+        shape = (shape,)
+    shape = tuple(operator.index(length) for length in shape)
+    if any(length < 0 for length in shape):
+        raise ValueError("negative dimensions are not allowed: {}".format(shape))
+    if os.path.lexists(_path(plain)):
+        raise _error(errno.EEXIST, "there is something of this name", plain)
+    head, described = _write_head(dtype, shape, order)
+    fd = os.open(_FOLDER, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        _room.refuse_if_larger(fd, described.size, _PREFIX + plain)
+        os.ftruncate(fd, described.size)
+        _room.reserve(fd, _PREFIX + plain)
+        os.pwrite(fd, head, 0)
+        made = _array(_map_descriptor(fd, described, plain, False))
+        try:
+            # (With a folder's descriptor, though it has no say: else the link of /proc
+            # itself would be linked.)
+            source = "/proc/self/fd/{}".format(fd)
+            os.link(source, _path(plain), src_dir_fd=fd, follow_symlinks=True)
+        except FileExistsError:
+            raise _error(errno.EEXIST, "there is something of this name", plain) from None
+    finally:
+        os.close(fd)
+    return made
+
+
+def attach(name: str, readonly: bool = False) -> ndarray:
+    """Return the array that was made under a name.
+
+    Parameters
+    ----------
+    name : str
+        As given to `create`.
+    readonly : bool
+        Map its memory so that this process cannot write to it.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no array of this name.
+    PermissionError
+        It is another user's.
+    ValueError
+        What has this name is no array, or not complete.
+
+    See Also
+    --------
+    create
+    """
+    return _array(_map(_plain(name), readonly))
+
+
+def delete(name: str) -> None:
+    """Remove the name of an array; its memory is freed with the last who has it.
+
+    Parameters
+    ----------
+    name : str
+        As given to `create`.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no array of this name.
+    PermissionError
+        It is another user's.
+    ValueError
+        What has this name is no array: it is left as it is.
+
+    See Also
+    --------
+    create
+    """
+    plain = _plain(name)
+    fd, _ = _open(plain, os.O_RDONLY)
+    os.close(fd)
+    try:
+        os.unlink(_path(plain))
+    except FileNotFoundError:
+        raise _error(errno.ENOENT, "there is no array of this name", plain) from None
+
+
+def list_arrays() -> "List[NamedArray]":
+    """Return what named arrays this user has on this machine.
+
+    Returns
+    -------
+    list of NamedArray
+        Their ``name`` (with ``shm://``), ``dtype``, ``shape`` and ``order``, in the
+        order of the names. What is no array is not told.
+
+    See Also
+    --------
+    create
+    """
+    found = []
+    for name in sorted(os.listdir(_FOLDER)):
+        try:
+            fd, head = _open(name, os.O_RDONLY)
+        except (OSError, ValueError):
+            continue
+        os.close(fd)
+        found.append(NamedArray(_PREFIX + name, head.dtype, head.shape, head.order))
+    return found

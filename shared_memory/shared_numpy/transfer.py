@@ -1,0 +1,414 @@
+"""How arrays travel between processes.
+
+An array that lies in shared memory goes *by reference*: what is pickled is a
+handle of its block and where it lies in it. `ForkingPickler`, which the channels of
+`multiprocessing` use and nothing else, learns it here for each class; it matches
+exact classes, and `numpy.ndarray` itself it pickles by value unless `share_arrays`
+was called.
+
+The channels of this package pickle with `dumps`. It also *moves* plain arrays
+through shared memory, if they are large enough for that to be faster: they are
+copied once, into a block that becomes the receiver's own.
+"""
+
+import copyreg
+import io
+import pickle
+import threading
+from multiprocessing import process
+from multiprocessing.reduction import ForkingPickler
+
+import numpy as np
+
+from . import _core, _tree  # noqa: F401 (what an arena asks for, imported early)
+
+if not hasattr(_core, "Arena"):
+    raise ImportError("arrays in shared memory need Linux; SharedMemory works without it")
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, List, Optional, Tuple
+
+__all__ = ["register_type", "share_arrays"]
+
+# Plain arrays from so many bytes on are moved through shared memory: below, to
+# pickle them is as fast (benchmarks/channels.py --threshold).
+THRESHOLD = 16384
+
+
+def block_of(array: "Any") -> "Optional[_core.Block]":
+    """Return the block in which an array lies, or None."""
+    memory = _base_of(array)
+    return memory if type(memory) is _core.Block else None
+
+
+def memory_of(array: "Any") -> "Any":
+    """Return the shared memory in which an array lies: a block, or what
+    `register_memory` was told of. None if it lies in none, or in a block that is this
+    process's own."""
+    memory = _base_of(array)
+    return None if type(memory) is _core.Block and memory.private else memory
+
+
+def _base_of(array):
+    """Return the shared memory at the end of an array's bases, or None."""
+    while array is not None and type(array) not in _kinds:
+        # numpy's stride tricks put an object of their own in between, and
+        # `memoryview` has another word for it.
+        array = array.obj if type(array) is memoryview else getattr(array, "base", None)
+    return array
+
+
+def allocate(
+    shape: "Tuple[int, ...]", dtype: "Any", strides: "Tuple[int, ...]", cls: "Any"
+) -> "Tuple[Any, List[bool]]":
+    """Return an array whose items lie in the order of `strides`, without gaps.
+
+    Dimensions along which all items are one (stride 0) stay so; which of them are
+    is returned, too.
+    """
+    holds = dtype.itemsize and 0 not in shape
+    repeated = [
+        bool(holds) and stride == 0 and length > 1 for length, stride in zip(shape, strides)
+    ]
+    order = sorted(range(len(shape)), key=lambda axis: (-abs(strides[axis]), axis))
+    packed, size = [0] * len(shape), dtype.itemsize
+    for axis in reversed(order):
+        if not repeated[axis]:
+            packed[axis] = size
+            size *= max(shape[axis], 1)
+    size = 0 if 0 in shape else size
+    block = block_of(_core.empty(size, "u1"))
+    return block.array(shape, dtype, packed, 0, cls), repeated
+
+
+def copy_to_shared(array: "Any", cls: "Any") -> "Any":
+    """Return a copy in a new block: items in the order in which they lie, what is
+    repeated once, no gaps."""
+    if array.flags.c_contiguous:
+        made = _core.empty(array.shape, array.dtype, "C", cls)
+        made[...] = array
+        return made
+    made, repeated = allocate(array.shape, array.dtype, array.strides, cls)
+    if any(repeated):
+        once = tuple(slice(0, 1) if each else slice(None) for each in repeated)
+        made[once] = array[once]
+    else:
+        made[...] = array
+    return made
+
+
+# By reference.
+
+# The handles that `dumps` has made so far, in this thread.
+_made = threading.local()
+
+
+def _refer(array, block, cls, private=False):
+    """Reduce an array to its block's handle and where it lies in the block."""
+    first = array.__array_interface__["data"][0]
+    offset = first - block.address if array.size else 0
+    dtype, shape, strides = array.dtype, array.shape, array.strides
+    # Refuses, here and not where it arrives, a view that leads out of its block.
+    block.array(shape, dtype, strides, offset)
+    sending = block.sending()
+    handles = getattr(_made, "handles", None)
+    if handles is not None:
+        handles.append(sending.handle)
+    if dtype.isbuiltin == 1 and dtype.metadata is None:
+        dtype = dtype.str
+    attributes = {
+        name: value
+        for name, value in getattr(array, "__dict__", {}).items()
+        if name != "_closed"
+    }
+    writeable = array.flags.writeable
+    return _rebuild, (
+        cls, sending, shape, dtype, strides, offset, writeable, private, attributes,
+    )  # fmt: skip
+
+
+def _rebuild(cls, handle, shape, dtype, strides, offset, writeable, private, attributes):
+    """Make the array that `_refer` took apart."""
+    block = _core.receive(handle)
+    if private:
+        block.private = True
+    array = block.array(shape, dtype, strides, offset, cls)
+    if attributes:
+        array.__dict__.update(attributes)
+    if not writeable:
+        array.flags.writeable = False
+    return array
+
+
+# The kinds of shared memory: how an array that lies there, the memory and the class
+# that is to arrive are reduced.
+_kinds = {_core.Block: _refer}  # type: Dict[type, Callable[[Any, Any, type], Any]]
+
+
+def register_memory(kind: type, refer: "Callable[[Any, Any, type], Any]") -> None:
+    """Have arrays whose last base is of the class `kind` reduced by `refer`."""
+    _kinds[kind] = refer
+
+
+def reduce_view(array: "Any") -> "Any":
+    """Reduce an array of a subclass of `numpy.ndarray`.
+
+    It goes by reference if it lies in shared memory, else with what a plain view of
+    it is reduced to; with its attributes.
+    """
+    memory = memory_of(array)
+    if memory is not None:
+        return _kinds[type(memory)](array, memory, type(array))
+    attributes = getattr(array, "__dict__", {})
+    return _rebuild_view, (type(array), np.asarray(array), attributes)
+
+
+def _rebuild_view(cls, array, attributes):
+    view = np.ndarray.view(array, cls)
+    if attributes:
+        view.__dict__.update(attributes)
+    return view
+
+
+def reduce_copy(array: "Any") -> "Any":
+    """Reduce an `snp.ndarray`: by reference, or as a plain array if it is a copy in
+    this process's own memory."""
+    memory = memory_of(array)
+    if memory is not None:
+        return _kinds[type(memory)](array, memory, type(array))
+    return _same, (np.asarray(array),)
+
+
+def _same(thing):
+    return thing
+
+
+def _reduce_masked(array):
+    """Reduce a masked array: its data and its mask go as what they are."""
+    data = np.ndarray.view(array, array._baseclass)
+    attributes = dict(array.__dict__)
+    mask = attributes.pop("_mask", np.ma.nomask)
+    return _rebuild_masked, (
+        type(array),
+        data,
+        None if mask is np.ma.nomask else mask,
+        attributes,
+    )
+
+
+def _rebuild_masked(cls, data, mask, attributes):
+    array = np.ndarray.view(data, cls)
+    array.__dict__.update(attributes)
+    array._mask = np.ma.nomask if mask is None else mask
+    return array
+
+
+def _move(array, threshold):
+    """Reduce a plain array: by reference if it is a view of a shared one, moved if it
+    is large, else by value."""
+    memory = memory_of(array)
+    if memory is not None:
+        return _kinds[type(memory)](array, memory, np.ndarray)
+    if array.nbytes < threshold or array.dtype.hasobject:
+        # Of the protocols that all picklers can write.
+        return array.__reduce_ex__(2)
+    moved = copy_to_shared(array, np.ndarray)
+    if not array.flags.writeable:
+        moved.flags.writeable = False
+    return _refer(moved, block_of(moved), np.ndarray, private=True)
+
+
+# Classes.
+
+
+def register(cls: "type", reducer: "Callable[[Any], Any]") -> None:
+    """Have objects of exactly this class pickled by `reducer` in all channels."""
+    ForkingPickler.register(cls, reducer)
+
+
+register(np.recarray, reduce_view)
+register(np.matrix, reduce_view)
+register(np.ma.MaskedArray, _reduce_masked)
+
+
+def register_type(
+    cls: "type",
+    flatten: "Optional[Callable[[Any], Any]]" = None,
+    unflatten: "Optional[Callable[[Any], Any]]" = None,
+) -> None:
+    """Have the arrays in objects of a class travel through shared memory.
+
+    Parameters
+    ----------
+    cls : type
+        The class; its subclasses are registered by themselves.
+    flatten : callable
+        Takes an object and returns what it consists of: arrays, and whatever else
+        can be pickled, in tuples, lists and dicts. A subclass of ``numpy.ndarray``
+        needs none: it is sent with its ``__dict__``.
+    unflatten : callable
+        Takes what `flatten` returned, as it arrives, and returns the object. It is
+        pickled by its name, so it must be found in a module; a class is one, too.
+
+    Raises
+    ------
+    TypeError
+        `cls` is no class, one of the two functions is missing or none.
+    ValueError
+        Objects of `cls` are never asked how to be pickled.
+
+    Notes
+    -----
+    A process that sends such objects must have registered the class; one that
+    receives them need not. Call it where the class is defined.
+
+    Examples
+    --------
+    >>> import shared_numpy as snp
+    >>> class Frame:
+    ...     def __init__(self, pixels, exposure):
+    ...         self.pixels, self.exposure = pixels, exposure
+    >>> def flatten(frame):
+    ...     return frame.pixels, frame.exposure
+    >>> def unflatten(parts):
+    ...     return Frame(*parts)
+    >>> snp.register_type(Frame, flatten, unflatten)
+    """
+    if not isinstance(cls, type):
+        raise TypeError("{!r} is no class".format(cls))
+    if cls in _NEVER_ASKED or issubclass(cls, type):
+        raise ValueError("objects of {!r} are always pickled as they are".format(cls))
+    if flatten is None and unflatten is None and issubclass(cls, np.ndarray):
+        register(cls, reduce_view)
+        return
+    if not callable(flatten) or not callable(unflatten):
+        raise TypeError(
+            "{}: flatten and unflatten must both be functions, not {!r} and {!r}".format(
+                cls.__name__, flatten, unflatten
+            )
+        )
+    register(cls, _Flattening(flatten, unflatten))
+
+
+_NEVER_ASKED = {
+    bool, bytearray, bytes, complex, dict, float, frozenset, int, list, set, str, tuple,
+    type(None), np.ndarray,
+}  # fmt: skip
+
+
+class _Flattening:
+    """The reducer of a registered class."""
+
+    def __init__(self, flatten, unflatten):
+        self.flatten, self.unflatten = flatten, unflatten
+
+    def __call__(self, thing):
+        return self.unflatten, (self.flatten(thing),)
+
+
+# Plain arrays in the channels of `multiprocessing`.
+
+_KEY = "shared_numpy_sharing"
+
+
+class _Sharing:
+    """What `share_arrays` has set; unpickling it in a new process sets it there."""
+
+    threshold = None  # type: Optional[int]
+
+    def __init__(self, threshold):
+        self.threshold = threshold
+
+    def __call__(self, array):
+        # By value, if it was switched off again.
+        threshold = float("inf") if self.threshold is None else self.threshold
+        return _move(array, threshold)
+
+    def begin(self):
+        ForkingPickler.register(np.ndarray, self)
+        process.current_process()._config[_KEY] = self
+        return self
+
+    def __reduce__(self):
+        return _begin_sharing, (self.threshold,)
+
+
+def _begin_sharing(threshold):
+    return _Sharing(threshold).begin()
+
+
+def share_arrays(threshold: "Optional[int]" = THRESHOLD) -> None:
+    """Move plain arrays through shared memory in all channels of `multiprocessing`.
+
+    From now on arrays of class ``numpy.ndarray`` that this process, or one that it
+    makes, sends through a ``Pool``, ``Queue``, ``Pipe``, … are copied once, into
+    shared memory that becomes the receiver's own, and views of shared arrays go by
+    reference. The receiver gets a plain array, which it may change.
+
+    Parameters
+    ----------
+    threshold : int or None
+        Only arrays of at least so many bytes; None ends it.
+
+    Raises
+    ------
+    ValueError
+        `threshold` is negative.
+
+    Examples
+    --------
+    >>> import shared_numpy as snp
+    >>> snp.share_arrays(threshold=1 << 20)
+    >>> snp.share_arrays(None)
+    """
+    if threshold is not None and threshold < 0:
+        raise ValueError("threshold is a number of bytes or None, not {}".format(threshold))
+    _Sharing(threshold).begin()
+
+
+# The channels of this package.
+
+
+class _Reducers(dict):
+    """How `dumps` pickles, by class: as here, else as `multiprocessing` does."""
+
+    def __missing__(self, cls):
+        reducer = ForkingPickler._extra_reducers.get(cls)
+        return copyreg.dispatch_table[cls] if reducer is None else reducer
+
+
+_reducers = _Reducers()
+_reducers[np.ndarray] = lambda array: _move(array, THRESHOLD)
+
+
+def dumps(thing: "Any") -> "Tuple[bytes, List[bytes]]":
+    """Pickle anything, arrays through shared memory.
+
+    Returns
+    -------
+    stream : bytes
+        For `pickle.loads`.
+    handles : list of bytes
+        The handles in it, to be cancelled if nobody loads it. They are cancelled
+        here if it cannot be pickled.
+    """
+    file = io.BytesIO()
+    pickler = pickle.Pickler(file, pickle.HIGHEST_PROTOCOL)
+    pickler.dispatch_table = _reducers
+    before = getattr(_made, "handles", None)
+    handles = _made.handles = []
+    try:
+        pickler.dump(thing)
+    except BaseException:
+        cancel(handles)
+        raise
+    finally:
+        _made.handles = before
+    return file.getvalue(), handles
+
+
+def cancel(handles: "List[bytes]") -> None:
+    """End handles that nobody will receive."""
+    for handle in handles:
+        _core.cancel(handle)
