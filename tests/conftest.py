@@ -93,7 +93,7 @@ def run_python(code, *arguments, **options):
     return output
 
 
-def run_script(folder, code, *arguments):
+def run_script(folder, code, *arguments, timeout=60):
     """Run `code` from a file, so that spawned children can import it.
 
     Returns the completed process with its output as text.
@@ -105,5 +105,5 @@ def run_script(folder, code, *arguments):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         universal_newlines=True,
-        timeout=60,
+        timeout=timeout,
     )

@@ -114,9 +114,11 @@ class Pipe:
         if writer >= 0:
             os.close(writer)
 
-    def __del__(self) -> None:
-        self.close_reader()
-        self.close_writer()
+    def __del__(self, close: "Any" = os.close) -> None:
+        # (`os` may be gone when the interpreter ends.)
+        for end in (self._reader, self._writer):
+            if end >= 0:
+                close(end)
 
     def __reduce__(self) -> "Tuple[Any, Tuple[Any, ...]]":
         context.assert_spawning(self)

@@ -22,7 +22,7 @@ from .transfer import block_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Optional, Tuple
+    from typing import Any, List, Tuple
 
 __all__ = ["Ref", "get", "put"]
 
@@ -42,16 +42,12 @@ class Cancelled(StaleHandleError):
 
 def _lay_down(stream, handles):
     """Return a block with a pickle, which answers for the handles in that."""
-    try:
-        memory = _core.empty(_HEAD.size + len(stream), "u1")
-        block = block_of(memory)
-        _HEAD.pack_into(memory, 0, _MAGIC, len(stream))
-        memory[_HEAD.size :] = np.frombuffer(stream, "u1")
-        for handle in handles:
-            block.keep(handle)
-    except BaseException:
-        transfer.cancel(handles)
-        raise
+    memory = _core.empty(_HEAD.size + len(stream), "u1")
+    block = block_of(memory)
+    _HEAD.pack_into(memory, 0, _MAGIC, len(stream))
+    memory[_HEAD.size :] = np.frombuffer(stream, "u1")
+    for handle in handles:
+        block.keep(handle)
     return block
 
 
@@ -64,21 +60,26 @@ def _take_up(block):
     return pickle.loads(memory[_HEAD.size : _HEAD.size + length])
 
 
-def pack(thing: "Any") -> "Tuple[bytes, Optional[bytes]]":
+def pack(thing: "Any", handles: "List[bytes]") -> bytes:
     """Make a packet of anything.
+
+    Parameters
+    ----------
+    thing : object
+        What can be pickled.
+    handles : list of bytes
+        What is to be cancelled if nobody will unpack it, or should this fail, is
+        appended to it; if anything, the last is the handle of all of it.
 
     Returns
     -------
-    packet : bytes
+    bytes
         At most `PACKET` of them, for one `unpack`.
-    handle : bytes or None
-        What is to be cancelled if nobody will unpack it, if anything.
     """
-    stream, handles = transfer.dumps(thing)
+    stream = transfer.dumps(thing, handles)
     if not handles and len(stream) < PACKET:
-        return stream + _INLINE, None
-    handle = _lay_down(stream, handles).sending().handle
-    return handle + _BLOCK, handle
+        return stream + _INLINE
+    return _lay_down(stream, handles).sending(handles).handle + _BLOCK
 
 
 def unpack(packet: bytes) -> "Any":
@@ -190,8 +191,13 @@ def put(obj: "Any") -> Ref:
     >>> snp.get(ref)["number"]
     7
     """
-    block = _lay_down(*transfer.dumps(obj))
-    return Ref(_TOKEN + block.arena.send(block))
+    handles = []  # type: List[bytes]
+    try:
+        block = _lay_down(transfer.dumps(obj, handles), handles)
+        return Ref(_TOKEN + block.sending(handles, True).handle)
+    except BaseException:
+        transfer.cancel(handles)
+        raise
 
 
 def get(ref: Ref) -> "Any":

@@ -18,12 +18,12 @@ import weakref
 from contextlib import suppress
 from multiprocessing import context, synchronize, util
 
-from . import _core, messages
+from . import _core, messages, transfer
 from ._pipe import Pipe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Optional
+    from typing import Any, List, Optional
 
 __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
 
@@ -62,8 +62,15 @@ class SimpleQueue:
             There is no room for the message in /dev/shm.
         """
         self._check_open()
-        packet, handle = messages.pack(obj)
-        self._send(packet, handle, None)
+        handles = []  # type: List[bytes]
+        try:
+            self._pipe.send(messages.pack(obj, handles))
+            if handles:
+                self._keeper.keep(handles[-1])
+        except BaseException:
+            # Also should it be sent by now: whoever takes it sees that, and goes on.
+            transfer.cancel(handles)
+            raise
 
     def get(self) -> "Any":
         """Take the next thing out; wait until there is one.
@@ -91,18 +98,6 @@ class SimpleQueue:
         if self._closed:
             raise ValueError("{!r} is closed".format(self))
 
-    def _send(self, packet, handle, timeout):
-        """Send a packet; False, with its message cancelled, if there is no room."""
-        try:
-            sent = self._pipe.send(packet, timeout)
-        except BaseException:
-            if handle is not None:
-                _core.cancel(handle)
-            raise
-        if handle is not None and sent:
-            self._keeper.keep(handle)
-        return sent
-
     def _get(self, timeout):
         """Take a message out and unpack it; raise `queue.Empty` if there is none."""
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -124,7 +119,7 @@ class SimpleQueue:
     def __getstate__(self):
         context.assert_spawning(self)
         self._check_open()
-        return {"_pipe": self._pipe, "_keeper": self._keeper.sending(), "_closed": False}
+        return {"_pipe": self._pipe, "_keeper": transfer.send(self._keeper), "_closed": False}
 
     def __setstate__(self, state):
         self.__dict__.update(state)
@@ -139,22 +134,18 @@ class _Feeder:
         self.keeper = keeper
         self.is_joined = True
         self.waiting = collections.deque()
-        self.changed = threading.Condition(threading.Lock())
+        self.lock = threading.Lock()
+        self.changed = threading.Condition(self.lock)
         self.closed = False
         self.thread = None
 
     def put(self, packet, handle):
         """Send a packet, now if there is room, else as soon as there is."""
-        try:
-            with self.changed:
-                if self.waiting or not self.pipe.send(packet, 0):
-                    self.waiting.append((packet, handle))
-                    self.begin()
-                    return
-        except BaseException:
-            if handle is not None and (packet, handle) not in self.waiting:
-                _core.cancel(handle)
-            raise
+        with self.lock:
+            if self.waiting or not self.pipe.send(packet, 0):
+                self.waiting.append((packet, handle))
+                self.begin()
+                return
         if handle is not None:
             self.keeper.keep(handle)
 
@@ -170,7 +161,7 @@ class _Feeder:
     def run(self):
         """Send what waits until the queue is closed and nothing does."""
         while True:
-            with self.changed:
+            with self.lock:
                 while not self.waiting and not self.closed:
                     self.changed.wait()
                 if not self.waiting:
@@ -181,7 +172,7 @@ class _Feeder:
             except OSError:
                 self.drop()  # Nobody can receive any more.
                 continue
-            with self.changed:
+            with self.lock:
                 # Or it was dropped meanwhile.
                 if self.waiting and self.waiting[0][0] is packet:
                     self.waiting.popleft()
@@ -191,7 +182,7 @@ class _Feeder:
 
     def drop(self):
         """Cancel all that waits."""
-        with self.changed:
+        with self.lock:
             waiting, self.waiting = self.waiting, collections.deque()
         for _, handle in waiting:
             if handle is not None:
@@ -199,7 +190,7 @@ class _Feeder:
 
     def close(self):
         """Send nothing more but what waits."""
-        with self.changed:
+        with self.lock:
             self.closed = True
             if self.thread is not None:
                 self.changed.notify()
@@ -301,9 +292,12 @@ class Queue(SimpleQueue):
         self._check_open()
         if not self._places.acquire(block, timeout):
             raise queue.Full
+        handles = []  # type: List[bytes]
         try:
-            self._feeder.put(*messages.pack(obj))
+            packet = messages.pack(obj, handles)
+            self._feeder.put(packet, handles[-1] if handles else None)
         except BaseException:
+            transfer.cancel(handles)
             self._places.release()
             raise
 

@@ -15,7 +15,7 @@ import copyreg
 import io
 import pickle
 import threading
-from multiprocessing import process
+from multiprocessing import context, process, util
 from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
@@ -104,6 +104,19 @@ def copy_to_shared(array: "Any", cls: "Any") -> "Any":
 _made = threading.local()
 
 
+def send(block: "_core.Block") -> "_core.Sending":
+    """Make a handle of a block for what is being pickled in this thread.
+
+    One for a process that is being made ends with that, should it be killed before it
+    has read what it was given.
+    """
+    sending = block.sending(getattr(_made, "handles", None))
+    child = context.get_spawning_popen()
+    if child is not None:
+        util.Finalize(child, _core.cancel, (sending.handle,))
+    return sending
+
+
 def _refer(array, block, cls, private=False):
     """Reduce an array to its block's handle and where it lies in the block."""
     first = array.__array_interface__["data"][0]
@@ -111,12 +124,7 @@ def _refer(array, block, cls, private=False):
     dtype, shape, strides = array.dtype, array.shape, array.strides
     # Refuses, here and not where it arrives, a view that leads out of its block.
     block.array(shape, dtype, strides, offset)
-    sending = block.sending()
-    handles = getattr(_made, "handles", None)
-    if handles is not None:
-        handles.append(sending.handle)
-    if dtype.isbuiltin == 1 and dtype.metadata is None:
-        dtype = dtype.str
+    sending = send(block)
     attributes = {
         name: value
         for name, value in getattr(array, "__dict__", {}).items()
@@ -124,8 +132,13 @@ def _refer(array, block, cls, private=False):
     }
     writeable = array.flags.writeable
     return _rebuild, (
-        cls, sending, shape, dtype, strides, offset, writeable, private, attributes,
+        cls, sending, shape, _plain(dtype), strides, offset, writeable, private, attributes,
     )  # fmt: skip
+
+
+def _plain(dtype):
+    """Return what is quicker to pickle than a dtype and makes the same again."""
+    return dtype.str if dtype.isbuiltin == 1 and dtype.metadata is None else dtype
 
 
 def _rebuild(cls, handle, shape, dtype, strides, offset, writeable, private, attributes):
@@ -210,13 +223,27 @@ def _move(array, threshold):
     memory = memory_of(array)
     if memory is not None:
         return _kinds[type(memory)](array, memory, np.ndarray)
-    if array.nbytes < threshold or array.dtype.hasobject:
+    if array.dtype.hasobject:
         # Of the protocols that all picklers can write.
         return array.__reduce_ex__(2)
+    if array.nbytes < threshold:
+        order = "F" if array.flags.f_contiguous else "C"
+        writeable = array.flags.writeable
+        return _rebuild_small, (
+            array.tobytes(order), _plain(array.dtype), array.shape, order, writeable
+        )  # fmt: skip
     moved = copy_to_shared(array, np.ndarray)
     if not array.flags.writeable:
         moved.flags.writeable = False
     return _refer(moved, block_of(moved), np.ndarray, private=True)
+
+
+def _rebuild_small(data, dtype, shape, order, writeable):
+    """Make a plain array of its bytes."""
+    array = np.ndarray(shape, dtype, data, order=order).copy(order)
+    if not writeable:
+        array.flags.writeable = False
+    return array
 
 
 # Classes.
@@ -382,30 +409,32 @@ _reducers = _Reducers()
 _reducers[np.ndarray] = lambda array: _move(array, THRESHOLD)
 
 
-def dumps(thing: "Any") -> "Tuple[bytes, List[bytes]]":
+def dumps(thing: "Any", handles: "List[bytes]") -> bytes:
     """Pickle anything, arrays through shared memory.
+
+    Parameters
+    ----------
+    thing : object
+        What can be pickled.
+    handles : list of bytes
+        Those in the pickle are appended to it, to be cancelled if nobody will load
+        it, also should this fail half-way.
 
     Returns
     -------
-    stream : bytes
+    bytes
         For `pickle.loads`.
-    handles : list of bytes
-        The handles in it, to be cancelled if nobody loads it. They are cancelled
-        here if it cannot be pickled.
     """
     file = io.BytesIO()
     pickler = pickle.Pickler(file, pickle.HIGHEST_PROTOCOL)
     pickler.dispatch_table = _reducers
     before = getattr(_made, "handles", None)
-    handles = _made.handles = []
     try:
+        _made.handles = handles
         pickler.dump(thing)
-    except BaseException:
-        cancel(handles)
-        raise
     finally:
         _made.handles = before
-    return file.getvalue(), handles
+    return file.getvalue()
 
 
 def cancel(handles: "List[bytes]") -> None:

@@ -629,7 +629,7 @@ impl Arena {
     ///     Too many references are in flight.
     #[pyo3(text_signature = "($self, block)")]
     fn send<'py>(&self, py: Python<'py>, block: &Block) -> PyResult<&'py PyBytes> {
-        SENT.store(true, Ordering::Relaxed);
+        outlive(py);
         let handle = self.operate(py, |arena| arena.send(block.inner()))?;
         Ok(encoded(py, &handle))
     }
@@ -929,6 +929,11 @@ fn sweep(py: Python<'_>) -> PyResult<Vec<String>> {
 
 /// Whether this process has made handles for others than `multiprocessing`.
 static SENT: AtomicBool = AtomicBool::new(false);
+
+/// What is sent from now on may be for others than this tree of processes.
+pub fn outlive(_py: Python<'_>) {
+    SENT.store(true, Ordering::Relaxed);
+}
 
 /// Give this process's arenas back, at its end.
 ///

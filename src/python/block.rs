@@ -4,13 +4,13 @@ use super::error::natural;
 use super::numpy::{self, Items, Layout, Shape};
 use super::sending::Sending;
 use super::{
-    arena::{decode, Arena},
+    arena::{decode, outlive, Arena},
     section,
 };
 use crate::process;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyType};
+use pyo3::types::{PyBytes, PyDict, PyList, PyType};
 use std::cell::Cell;
 use std::mem::ManuallyDrop;
 
@@ -163,6 +163,14 @@ impl Block {
 
     /// Make a handle of the block to be pickled.
     ///
+    /// Parameters
+    /// ----------
+    /// handles : list, optional
+    ///     The handle is appended to it, before an exception of a signal's handler
+    ///     can come between.
+    /// lasting : bool
+    ///     It is good beyond the end of this program, as one of ``Arena.send``.
+    ///
     /// Returns
     /// -------
     /// Sending
@@ -175,17 +183,31 @@ impl Block {
     ///     Too many references are in flight.
     /// ValueError
     ///     The block was unlinked.
-    #[pyo3(text_signature = "($self)")]
-    fn sending(&self, py: Python<'_>) -> PyResult<Sending> {
+    #[args(handles = "None", lasting = "false")]
+    #[pyo3(text_signature = "($self, handles=None, lasting=False)")]
+    fn sending(
+        &self,
+        py: Python<'_>,
+        handles: Option<&PyList>,
+        lasting: bool,
+    ) -> PyResult<Sending> {
         if self.unlinked.get() {
             return Err(PyValueError::new_err(
                 "the array was unlinked: it cannot be sent any more",
             ));
         }
         super::arena::watch_end(py)?;
+        if lasting {
+            outlive(py);
+        }
         let arena = self.inner.arena();
         let handle = section::work(py, || arena.send(&self.inner))?;
-        Ok(Sending::new(arena.clone(), handle))
+        // Cancelled, should the rest fail.
+        let sending = Sending::new(arena.clone(), handle);
+        if let Some(handles) = handles {
+            handles.append(sending.handle(py))?;
+        }
+        Ok(sending)
     }
 
     /// Make an array on the block, anywhere in it.

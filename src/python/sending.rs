@@ -53,7 +53,7 @@ impl Drop for Sending {
 #[pymethods]
 impl Sending {
     #[getter]
-    fn handle<'py>(&self, py: Python<'py>) -> &'py PyBytes {
+    pub fn handle<'py>(&self, py: Python<'py>) -> &'py PyBytes {
         encoded(py, &self.handle)
     }
 
