@@ -207,7 +207,7 @@ def _read_head(fd, name):
         )
 
     first = os.pread(fd, _PAGE, 0)
-    if len(first) < _DESCRIPTION or first[:8] != _MAGIC:
+    if len(first) < _DESCRIPTION or first[:8] != _MAGIC or any(first[_HEAD.size : _DESCRIPTION]):
         raise foreign("it does not begin like one")
     _, version, length, data, size, number, checksum = _HEAD.unpack_from(first)
     if version != _VERSION:
@@ -224,7 +224,7 @@ def _read_head(fd, name):
             not dtype.hasobject
             and all(type(each) is int and each >= 0 for each in shape)
             and order in ("C", "F")
-            and data >= _DESCRIPTION + length
+            and data == -(-(_DESCRIPTION + length) // _PAGE) * _PAGE
             and size == data + dtype.itemsize * _count(shape)
         )
     except (KeyError, TypeError, ValueError) as error:

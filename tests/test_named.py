@@ -1,0 +1,395 @@
+"""Named arrays: what is found under a name is the array that was made, or an error.
+
+What holds: attaching yields the same memory, dtype, shape and order; a read-only mapping
+cannot be written to by anything; whatever else has the name, or a damaged one, is refused
+and left as it is; who is killed while making one leaves nothing.
+"""
+
+import ctypes
+import gc
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from multiprocessing.reduction import ForkingPickler
+
+import numpy as np
+import pytest
+from array_programs import DTYPES, RECORDS
+from conftest import exists, run_python, run_script
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import shared_numpy as snp
+from shared_numpy import named
+
+
+def sent(thing):
+    return ForkingPickler.loads(ForkingPickler.dumps(thing))
+
+
+def test_made_attached_deleted(name):
+    a = snp.create("shm://" + name, (3, 4), "f4", order="F")
+    assert type(a) is snp.ndarray and a.is_shared() and a.flags.f_contiguous
+    assert (a == 0).all() and a.name == name
+    b = snp.attach(name)
+    assert (b.dtype, b.shape, b.flags.f_contiguous) == (a.dtype, a.shape, True)
+    b[1, 2] = 5
+    assert a[1, 2] == 5
+    [found] = [each for each in snp.list_arrays() if each.name == "shm://" + name]
+    assert (found.dtype, found.shape, found.order) == (np.dtype("f4"), (3, 4), "F")
+    snp.delete("shm://" + name)
+    a[0, 0] = 9
+    assert b[0, 0] == 9 and not exists(name)
+    for call in (snp.attach, snp.delete):
+        with pytest.raises(FileNotFoundError, match=name):
+            call(name)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@given(
+    st.sampled_from(DTYPES + RECORDS + [np.dtype((np.record, RECORDS[0])), np.dtype("U")]),
+    st.lists(st.integers(0, 4), max_size=5).map(tuple),
+    st.sampled_from("CF"),
+)
+def test_every_dtype_and_shape(dtype, shape, order):
+    name = "snptest_named_%d" % os.getpid()
+    a = snp.create(name, shape, dtype, order)
+    try:
+        expected = np.zeros(shape, dtype, order)
+        named._mapped.clear()  # As another process finds it.
+        b = snp.attach(name)
+        for each in (a, b):
+            assert (each.dtype, each.shape) == (expected.dtype, expected.shape)
+            assert each.dtype.type is expected.dtype.type
+            assert each.dtype.isalignedstruct == expected.dtype.isalignedstruct
+            assert each.flags.c_contiguous == expected.flags.c_contiguous
+            assert each.flags.f_contiguous == expected.flags.f_contiguous
+            assert each.tobytes() == expected.tobytes() and each.flags.aligned
+        if b.size and b.itemsize:
+            ctypes.memset(b.__array_interface__["data"][0], 65, 1)
+            assert a.tobytes() == b.tobytes() and a.tobytes("A")[0] == 65
+    finally:
+        snp.delete(name)
+
+
+def test_shapes_as_numpy_takes_them(name):
+    a = snp.create(name, 5)
+    assert (a.shape, a.dtype) == ((5,), np.dtype(float))
+    a.unlink()
+    a.unlink()
+    assert not exists(name)
+    assert snp.create(name, np.array([2, 3]), int).shape == (2, 3)
+    snp.delete(name)
+
+
+def test_a_readonly_mapping(name):
+    a = snp.create(name, 4)
+    b = snp.attach(name, readonly=True)
+    a[0] = 3
+    assert b[0] == 3 and not b.flags.writeable
+    for change in (lambda: b.__setitem__(0, 1), lambda: b.setflags(write=True)):
+        with pytest.raises(ValueError):
+            change()
+    # And as it was mapped it stays, where it is sent.
+    with pytest.raises(ValueError):
+        sent(b).setflags(write=True)
+    code = (
+        "import ctypes, shared_numpy as snp, sys\n"
+        "a = snp.attach(sys.argv[1], readonly=True)\n"
+        "ctypes.memset(a.__array_interface__['data'][0], 1, 1)\n"
+    )
+    process = subprocess.run([sys.executable, "-c", code, name], stderr=subprocess.DEVNULL)
+    assert process.returncode == -signal.SIGSEGV
+    assert a[0] == 3
+    snp.delete(name)
+
+
+def test_in_other_processes(name):
+    a = snp.create(name, (2, 3), "i4")
+    code = (
+        "import shared_numpy as snp, sys\n"
+        "a = snp.attach('shm://' + sys.argv[1])\n"
+        "a[1] += 7\n"
+        "print(a.shape, a.dtype)\n"
+    )
+    assert run_python(code, name) == "(2, 3) int32\n"
+    assert (a[1] == 7).all() and exists(name)
+    snp.delete(name)
+
+
+def test_it_stays_when_its_maker_ends(name):
+    run_python("import shared_numpy as snp, sys; snp.create(sys.argv[1], 3)[:] = 4", name)
+    assert (snp.attach(name) == 4).all()
+    snp.delete(name)
+
+
+CHANNEL = """
+import multiprocessing, sys
+import numpy as np, shared_numpy as snp
+
+class Frame(snp.ndarray):
+    pass
+
+def work(a):
+    a[0] += 1
+    return a[::-1]
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method(sys.argv[1])
+    a = snp.create(sys.argv[2], (4, 2), "f4", "F")
+    with multiprocessing.Pool(1) as pool:
+        back = pool.apply(work, (a,))
+        frame = pool.apply(work, (a.view(Frame),))
+        pool.close()
+        pool.join()
+    q = snp.Queue()
+    q.put([a[1:, ::-1]])
+    again = q.get()[0]
+    again[0, 0] = 9
+    assert (a[0] == 2).all() and a[1, 1] == 9 and type(frame) is Frame
+    assert back.base is a.base and back.strides == a[::-1].strides
+    snp.delete(sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_by_reference_through_channels(tmp_path, name, method):
+    process = run_script(tmp_path, CHANNEL, method, name)
+    assert (process.returncode, process.stderr) == (0, ""), process.stderr
+
+
+def test_what_was_deleted_or_replaced_is_stale(name):
+    a = snp.create(name, 3)
+    late = ForkingPickler.dumps(a)
+    snp.delete(name)
+    # Who has it still has it.
+    assert ForkingPickler.loads(late).base is a.base
+    del a
+    gc.collect()
+    with pytest.raises(snp.StaleHandleError, match="deleted"):
+        ForkingPickler.loads(late)
+    b = snp.create(name, 3)
+    with pytest.raises(snp.StaleHandleError, match="deleted"):
+        ForkingPickler.loads(late)
+    b.unlink()
+    with pytest.raises(ValueError, match="unlinked"):
+        sent(b)
+    c = snp.create(name, 3)
+    b.unlink()  # Not the other's name.
+    assert exists(name)
+    c.unlink()
+    assert type(pickle.loads(pickle.dumps(c))) is np.ndarray
+
+
+def test_names_that_are_taken(name):
+    a = snp.create(name, 3)
+    for _ in range(2):
+        with pytest.raises(FileExistsError, match=name):
+            snp.create(name, (5, 5))
+    assert a.shape == (3,) and snp.attach(name).shape == (3,)
+    snp.delete(name)
+    shm = snp.SharedMemory(name, create=True, size=100)
+    with pytest.raises(FileExistsError):
+        snp.create(name, 3)
+    for call in (snp.attach, snp.delete):
+        with pytest.raises(ValueError, match="no array"):
+            call(name)
+    assert exists(name) and name not in str(snp.list_arrays())
+    shm.close()
+    shm.unlink()
+
+
+def test_damaged_ones_are_refused(name):
+    """Every beginning of one, and one with any byte changed before its items."""
+    snp.create(name, (2, 3), RECORDS[2])[:] = 0
+    path = "/dev/shm/" + name
+    with open(path, "rb") as file:
+        whole = file.read()
+    described = 64 + int.from_bytes(whole[12:16], sys.byteorder)
+    lengths = list(range(0, described + 1, 7)) + [4095, 4096, len(whole) - 1]
+    broken = [whole[:length] for length in lengths] + [whole + b"x"]
+    rng = np.random.RandomState(5)
+    # The uuid may be any.
+    for at in [at for at in range(described) if not 32 <= at < 48]:
+        changed = bytearray(whole)
+        changed[at] ^= 1 << rng.randint(8)
+        broken.append(bytes(changed))
+    for content in broken:
+        with open(path, "wb") as file:
+            file.write(content)
+        for call in (snp.attach, snp.delete):
+            with pytest.raises(ValueError, match="no array"):
+                call(name)
+        assert name not in str(snp.list_arrays())
+    with open(path, "wb") as file:
+        file.write(whole)
+    assert snp.attach(name).shape == (2, 3)
+    snp.delete(name)
+
+
+def test_descriptions_with_right_checksums_that_cannot_be(name):
+    snp.create(name, 3)
+    path = "/dev/shm/" + name
+    good = {"dtype": "<f8", "shape": [3], "order": "C"}
+    bad = [
+        dict(good, dtype="O"),
+        dict(good, dtype={"base": "O", "shape": [2]}),
+        dict(good, dtype="nonsense"),
+        dict(good, dtype=7),
+        dict(good, shape=[-3]),
+        dict(good, shape=[1 << 62, 1 << 62]),
+        dict(good, shape=[4]),
+        dict(good, shape="3"),
+        dict(good, shape=[True]),
+        dict(good, order="X"),
+        {},
+        [],
+        None,
+    ]
+    import json
+    import zlib
+
+    for description in bad:
+        with open(path, "r+b") as file:
+            head = bytearray(file.read(4096))
+            text = json.dumps(description).encode()
+            head[12:16] = len(text).to_bytes(4, sys.byteorder)
+            head[48:52] = zlib.crc32(text).to_bytes(4, sys.byteorder)
+            head[64 : 64 + len(text)] = text
+            file.seek(0)
+            file.write(head)
+        with pytest.raises(ValueError, match="no array"):
+            snp.attach(name)
+    os.unlink(path)
+
+
+def test_another_user_s(name, monkeypatch):
+    snp.create(name, 3)
+    monkeypatch.setattr(os, "geteuid", lambda: 54321)
+    for call in (snp.attach, snp.delete):
+        with pytest.raises(PermissionError, match="another user"):
+            call(name)
+    monkeypatch.undo()
+    snp.delete(name)
+
+
+@pytest.mark.parametrize("bad", ["", "shm://", "a/b", "shm://a/b", ".", "..", "a\0b", "n" * 256])
+def test_names_that_cannot_be(bad):
+    for call in (lambda: snp.create(bad, 3), lambda: snp.attach(bad), lambda: snp.delete(bad)):
+        with pytest.raises(ValueError, match="name"):
+            call()
+
+
+def test_misuse(name):
+    with pytest.raises(ValueError, match="file://"):
+        snp.create("file://x", 3)
+    with pytest.raises(TypeError, match="str"):
+        snp.create(7, 3)
+    with pytest.raises(TypeError, match="references to Python objects"):
+        snp.create(name, 3, object)
+    with pytest.raises(ValueError, match="negative"):
+        snp.create(name, (3, -1))
+    with pytest.raises(ValueError, match="order"):
+        snp.create(name, 3, order="K")
+    with pytest.raises(TypeError):
+        snp.create(name, 1.5)
+    with pytest.raises(OSError, match="no room") as caught:
+        snp.create(name, 1 << 50)
+    assert caught.value.errno == 28
+    with pytest.raises(ValueError):
+        snp.create(name, (1,) * 65)
+    assert not exists(name)
+
+
+def test_something_else_of_that_name(name):
+    path = "/dev/shm/" + name
+    os.mkdir(path)
+    try:
+        for call in (snp.attach, snp.delete):
+            with pytest.raises((OSError, ValueError)):
+                call(name)
+        snp.list_arrays()
+    finally:
+        os.rmdir(path)
+    os.symlink("/etc/passwd", path)
+    with pytest.raises(OSError):
+        snp.attach(name)
+    os.unlink(path)
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match="no file"):
+        snp.attach(name)
+    os.unlink(path)
+
+
+def test_who_is_killed_while_making_one_leaves_nothing_or_all(name):
+    code = (
+        "import shared_numpy as snp, sys\n"
+        "snp.create(sys.argv[1] + 'w', 1).unlink()\n"
+        "print(flush=True)\n"
+        "snp.create(sys.argv[1], 1 << 20)\n"
+    )
+    for microseconds in range(0, 5000, 500):
+        process = subprocess.Popen([sys.executable, "-c", code, name], stdout=subprocess.PIPE)
+        process.stdout.readline()
+        time.sleep(microseconds * 1e-6)
+        process.kill()
+        process.communicate()
+        if exists(name):
+            assert snp.attach(name).shape == (1 << 20,)
+            snp.delete(name)
+
+
+def test_memory_outlives_all_but_its_arrays(name):
+    a = snp.create(name, 1000)
+    view = a[10:20]
+    view[:] = 3
+    snp.delete(name)
+    a.base.close()
+    del a
+    gc.collect()
+    assert (view == 3).all()
+
+
+def test_a_descriptor_is_not_kept_open(name):
+    a = snp.create(name, 10)
+    before = len(os.listdir("/proc/self/fd"))
+    views = [snp.attach(name) for _ in range(50)]
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert all(view.base is a.base for view in views)
+    snp.delete(name)
+
+
+SHARED_ARRAY = """
+from concurrent.futures import ProcessPoolExecutor
+import shared_numpy as SharedArray
+
+def add_one(shm_key):
+    x = SharedArray.attach(shm_key)
+    x += 1
+
+if __name__ == "__main__":
+    import multiprocessing, sys
+    multiprocessing.set_start_method(sys.argv[1])
+
+    shm_key = sys.argv[2]
+    ex = ProcessPoolExecutor()
+
+    big_data = SharedArray.create(shm_key, int(2e7))
+    big_data += 1
+
+    f = ex.submit(add_one, shm_key)
+    f.result()
+    SharedArray.delete(shm_key)
+    print(big_data[0])     # 2.0
+    ex.shutdown()
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_shared_array_by_hand(tmp_path, name, method):
+    """npshmex's second example; its last line prints what is not defined there."""
+    process = run_script(tmp_path, SHARED_ARRAY, method, "shm://" + name)
+    assert (process.stdout, process.stderr) == ("2.0\n", "")
