@@ -13,6 +13,7 @@ import multiprocessing
 import pickle
 import queue
 import sys
+import warnings
 
 import hypothesis
 import numpy as np
@@ -22,6 +23,9 @@ from hypothesis import strategies as st
 import shared_numpy as snp
 from shared_numpy import arrays, transfer
 from shared_numpy._core import Arena
+
+# numpy's own, of the fill values of masked records.
+warnings.filterwarnings("ignore", "overflow encountered in cast", RuntimeWarning)
 
 DTYPES = ["?", "i1", "<i2", ">i4", "u8", "f2", "<f4", ">f8", "g", "F", "c16", "G", "S3", "<U2"]
 DTYPES += ["M8[us]", ">m8[D]", "V5"]
@@ -422,7 +426,8 @@ def channel_by_value(count, seed):
                 # As numpy's own, whose bytes are native after the older protocols.
                 numpys = pickle.loads(pickle.dumps(np.array(array), protocol))
                 assert type(again) is np.ndarray and again.dtype == numpys.dtype
-                assert facts(again, True) == facts(numpys, True) and again.shape == array.shape
+                assert facts_of_array(again, True)[:4] == facts_of_array(numpys, True)[:4]
+                assert again.shape == array.shape
 
     each_of(count, seed, test)
 

@@ -26,7 +26,8 @@ from shared_numpy._core import LOCK_SUFFIX, Arena
 PROGRAMS = os.path.join(ROOT, "tests", "array_programs.py")
 MORE = int(os.environ.get("SHARED_NUMPY_TEST_FACTOR", "1"))
 CHANNELS = [
-    "arguments", "executor", "joinable_queue", "manager", "pipe", "pool", "queue", "simple_queue",
+    "arguments", "executor", "joinable_queue", "manager", "our_joinable_queue", "our_queue",
+    "our_simple_queue", "pipe", "pool", "queue", "sharing_pipe", "simple_queue", "tokens",
 ]  # fmt: skip
 DTYPES = ["?", "<i2", ">f4", "c8", "S3", "<U2", "M8[us]", [("a", "u1"), ("b", ">f4", (2,))]]
 
@@ -87,13 +88,18 @@ def test_they_are_numpy_s(dtype, shape, data):
         source = source[:: data.draw(st.sampled_from([1, 2, -1]))]
     if data.draw(st.booleans()):
         source = source.T
-    for order in "KACF":
+    if data.draw(st.booleans()):
+        source = np.broadcast_to(source, (2,) + source.shape)
+    for order in ["K", "A", "C", "F", "k", "f", None]:
         same(snp.array(source, order=order), np.array(source, order=order))
         same(snp.array(source, order=order, ndmin=4), np.array(source, order=order, ndmin=4))
         same(snp.empty_like(source, order=order), np.empty_like(source, order=order), values=False)
         same(snp.zeros_like(source, order=order), np.zeros_like(source, order=order))
-    same(snp.from_array(source), source.copy(order="K"))
+    if 0 not in source.strides:
+        same(snp.from_array(source), source.copy(order="K"))
     same(snp.asarray(source), source.copy(order="K"))
+    for other in [(3,), 4, source.shape[::-1], (2, 0)]:
+        same(snp.zeros_like(source, shape=other), np.zeros_like(source, shape=other))
 
 
 def same(ours, numpys, values=True):
@@ -300,3 +306,46 @@ def test_misuse():
         snp.empty((2, -1))
     with pytest.raises(snp.ArenaFullError):
         snp.empty(1 << 44)
+
+
+def test_copy_and_subok_mean_what_they_do_in_numpy():
+    a, frame = snp.array([1, 2, 3]), snp.zeros(3).view(Frame)
+    assert snp.array(a) is not a and snp.array(a, copy=None) is a
+    assert snp.array(a, copy=False) is a and snp.asarray(a, copy=False) is a
+    assert snp.asarray(a, copy=True) is not a and snp.asarray(frame) is frame
+    assert type(snp.array(frame)) is snp.ndarray and type(snp.array(frame, subok=True)) is Frame
+    assert type(snp.array(frame, copy=None)) is snp.ndarray
+    for like in (snp.empty_like, snp.zeros_like, snp.ones_like):
+        assert type(like(frame)) is Frame and type(like(frame, subok=False)) is snp.ndarray
+    assert type(snp.full_like(frame, 2, "i4", "C", True, (2, 2))) is Frame
+    needs = [lambda: snp.array([1], copy=False), lambda: snp.array(a, "f4", copy=False)]
+    for make in needs:
+        if int(np.__version__.split(".")[0]) >= 2:
+            with pytest.raises(ValueError, match="copy"):
+                make()
+        else:
+            assert make().is_shared()
+
+
+def test_signatures_are_numpy_s():
+    """Names, order and defaults, but for what has no meaning here."""
+    import inspect
+
+    expected = {
+        "array": "(object, dtype=None, *, copy=True, order='K', subok=False, ndmin=0)",
+        "asarray": "(a, dtype=None, order=None, *, copy=None)",
+        "empty": "(shape, dtype=float, order='C')",
+        "zeros": "(shape, dtype=float, order='C')",
+        "ones": "(shape, dtype=None, order='C')",
+        "full": "(shape, fill_value, dtype=None, order='C')",
+        "empty_like": "(prototype, dtype=None, order='K', subok=True, shape=None)",
+        "zeros_like": "(a, dtype=None, order='K', subok=True, shape=None)",
+        "ones_like": "(a, dtype=None, order='K', subok=True, shape=None)",
+        "full_like": "(a, fill_value, dtype=None, order='K', subok=True, shape=None)",
+        "ndarray": "(shape, dtype=float, buffer=None, offset=0, strides=None, order=None)",
+    }
+    for name, text in expected.items():
+        signature = inspect.signature(getattr(snp, name))
+        bare = [each.replace(annotation=each.empty) for each in signature.parameters.values()]
+        found = str(signature.replace(parameters=bare, return_annotation=signature.empty))
+        assert found.replace("<class 'float'>", "float") == text, name

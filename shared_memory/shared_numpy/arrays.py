@@ -181,7 +181,23 @@ class ndarray(np.ndarray):
 transfer.register(ndarray, transfer.reduce_copy)
 
 
-def empty(shape: "Any", dtype: "Any" = float, order: str = "C") -> ndarray:
+def _order_of(order, default, among="CF"):
+    """Return how items are to lie, as one capital letter."""
+    found = default if order is None else str(order).upper()
+    if found not in among or len(found) != 1:
+        raise ValueError(
+            "order must be one of {}, not {!r}".format(", ".join(map(repr, among)), order)
+        )
+    return found
+
+
+def sized(dtype: "Any") -> "np.dtype[Any]":
+    """Return a dtype; strings of no length get the length 1, as in a new array."""
+    dtype = np.dtype(dtype)
+    return np.dtype(dtype.str[:2] + "1") if dtype.kind in "SU" and not dtype.itemsize else dtype
+
+
+def empty(shape: "Any", dtype: "Any" = float, order: "Optional[str]" = "C") -> ndarray:
     """Return a new array in shared memory, not initialised.
 
     Parameters
@@ -199,17 +215,18 @@ def empty(shape: "Any", dtype: "Any" = float, order: str = "C") -> ndarray:
         Items would hold references to Python objects.
     ArenaFullError
         /dev/shm has no room for it.
+
+    Examples
+    --------
+    >>> import shared_numpy as snp
+    >>> frame = snp.empty((480, 640, 3), "u1")
+    >>> frame.shape, frame.is_shared()
+    ((480, 640, 3), True)
     """
-    return _core.empty(shape, sized(dtype), order, ndarray)
+    return _core.empty(shape, sized(dtype), _order_of(order, "C"), ndarray)
 
 
-def sized(dtype):
-    """Give strings of no length the length 1, as numpy does for a new array."""
-    dtype = np.dtype(dtype)
-    return np.dtype(dtype.str[:2] + "1") if dtype.kind in "SU" and not dtype.itemsize else dtype
-
-
-def zeros(shape: "Any", dtype: "Any" = float, order: str = "C") -> ndarray:
+def zeros(shape: "Any", dtype: "Any" = float, order: "Optional[str]" = "C") -> ndarray:
     """Return a new array of zeros; parameters and errors are those of `empty`."""
     return _cleared(empty(shape, dtype, order))
 
@@ -220,13 +237,13 @@ def _cleared(made):
     return made
 
 
-def ones(shape: "Any", dtype: "Any" = float, order: str = "C") -> ndarray:
+def ones(shape: "Any", dtype: "Any" = None, order: "Optional[str]" = "C") -> ndarray:
     """Return a new array of ones; parameters and errors are those of `empty`."""
     return full(shape, 1, np.dtype(dtype), order)
 
 
 def full(
-    shape: "Any", fill_value: "Any", dtype: "Any" = None, order: str = "C"
+    shape: "Any", fill_value: "Any", dtype: "Any" = None, order: "Optional[str]" = "C"
 ) -> ndarray:
     """Return a new array filled with a value.
 
@@ -238,6 +255,12 @@ def full(
         The value, broadcast to the shape.
     dtype : dtype_like, optional
         What the items are; by default what ``numpy.array(fill_value)`` is.
+
+    Examples
+    --------
+    >>> import shared_numpy as snp
+    >>> snp.full((2, 2), 7).sum()
+    28
     """
     if dtype is None:
         dtype = np.array(fill_value).dtype
@@ -261,17 +284,32 @@ def from_array(a: "Any") -> ndarray:
         Items hold references to Python objects.
     ArenaFullError
         /dev/shm has no room for it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import shared_numpy as snp
+    >>> a = np.zeros((10, 10))
+    >>> b = snp.from_array(a)
+    >>> b.is_shared(), (a == b).all()
+    (True, True)
     """
     a = np.asarray(a)
     made = transfer.copy_to_shared(a, ndarray)
-    if _has_repeats(made):
+    if any(transfer.repeats(made.shape, made.dtype, made.strides)):
         # Writing to one of them would write to all, as where they come from.
         made.flags.writeable = False
     return made
 
 
 def array(
-    object: "Any", dtype: "Any" = None, order: str = "K", ndmin: int = 0
+    object: "Any",
+    dtype: "Any" = None,
+    *,
+    copy: "Optional[bool]" = True,
+    order: "Optional[str]" = "K",
+    subok: bool = False,
+    ndmin: int = 0
 ) -> ndarray:
     """Return a new array in shared memory, as ``numpy.array`` makes it.
 
@@ -281,8 +319,13 @@ def array(
         What is copied.
     dtype : dtype_like, optional
         What the items are; by default what numpy takes.
+    copy : bool or None
+        False, or None: what is such an array already is returned itself. Else it is
+        copied, but for False with numpy 2 and later: that is an error.
     order : {"K", "A", "C", "F"}
         How items lie in memory; "K": as in `object`.
+    subok : bool
+        Of a subclass of `ndarray` make one of that.
     ndmin : int
         The least number of dimensions; ones are put before the others.
 
@@ -290,31 +333,48 @@ def array(
     ------
     TypeError
         Items would hold references to Python objects.
+    ValueError
+        `copy` is False, and a copy is needed.
     ArenaFullError
         /dev/shm has no room for it.
+
+    Examples
+    --------
+    >>> import shared_numpy as snp
+    >>> a = snp.array([1, 2, 3, 4, 5])
+    >>> a.is_shared(), int(a.sum())
+    (True, 15)
     """
-    if order not in ("K", "A", "C", "F"):
-        raise ValueError("order must be one of 'C', 'F', 'A', or 'K' (got {!r})".format(order))
+    order = _order_of(order, "K", "KACF")
+    if not copy and _is_such(object, dtype, order, subok) and object.ndim >= ndmin:
+        return object
+    if copy is False and _NUMPY_2:
+        raise ValueError(
+            "a copy cannot be avoided: with copy=None, or by asarray, it is made where it is needed"
+        )
     plain = np.asarray(object, dtype)
     if plain.ndim < ndmin:
         plain = plain.reshape((1,) * (ndmin - plain.ndim) + plain.shape)
-    if order == "K" and not _has_repeats(plain):
-        return from_array(plain)
-    return full(plain.shape, plain, plain.dtype, _order_of(plain, order))
+    made = _like(plain, plain.dtype, order, plain.shape)
+    made[...] = plain
+    return made.view(type(object)) if subok and isinstance(object, ndarray) else made
 
 
-def _has_repeats(a):
-    return any(stride == 0 and length > 1 for stride, length in zip(a.strides, a.shape))
+def _is_such(a, dtype, order, subok):
+    """Tell whether something is a shared array as it is asked for."""
+    if not isinstance(a, ndarray) or not a.is_shared() or not (subok or type(a) is ndarray):
+        return False
+    lies = {"C": a.flags.c_contiguous, "F": a.flags.f_contiguous}
+    return (dtype is None or a.dtype == np.dtype(dtype)) and lies.get(order, True)
 
 
-def _order_of(a, order):
-    """Return "C" or "F" for what numpy calls order "A" (or "K" of repeats)."""
-    if order in ("C", "F"):
-        return order
-    return "F" if a.flags.f_contiguous and not a.flags.c_contiguous else "C"
-
-
-def asarray(a: "Any", dtype: "Any" = None, order: "Optional[str]" = None) -> ndarray:
+def asarray(
+    a: "Any",
+    dtype: "Any" = None,
+    order: "Optional[str]" = None,
+    *,
+    copy: "Optional[bool]" = None
+) -> ndarray:
     """Return what is given as an array in shared memory; a copy if it is none.
 
     Parameters
@@ -325,28 +385,39 @@ def asarray(a: "Any", dtype: "Any" = None, order: "Optional[str]" = None) -> nda
         What the items are to be.
     order : {"K", "A", "C", "F"}, optional
         How items are to lie in memory; as they are by default.
+    copy : bool, optional
+        True: always copy. False: as for `array`.
+
+    Examples
+    --------
+    >>> import shared_numpy as snp
+    >>> a = snp.zeros(3)
+    >>> snp.asarray(a) is a, snp.asarray([1, 2]).is_shared()
+    (True, True)
     """
-    if isinstance(a, ndarray) and a.is_shared():
-        fits = dtype is None or a.dtype == np.dtype(dtype)
-        lies = {"C": a.flags.c_contiguous, "F": a.flags.f_contiguous}
-        if fits and lies.get(order, True):
-            return a
-    return array(a, dtype, order or "K")
+    return array(a, dtype, copy=copy, order=order, subok=isinstance(a, ndarray))
 
 
 def _like(prototype, dtype, order, shape):
-    """Return a new array like another; see `empty_like`."""
-    prototype = np.asarray(prototype)
-    dtype = sized(prototype.dtype if dtype is None else dtype)
-    if shape is not None:
-        return empty(shape, dtype, "F" if order == "F" else "C")
-    if order == "K" and not _has_repeats(prototype):
-        return transfer.allocate(prototype.shape, dtype, prototype.strides, ndarray)[0]
-    return empty(prototype.shape, dtype, _order_of(prototype, order))
+    """Return a new array that lies like a plain one; see `empty_like`."""
+    shape = prototype.shape if shape is None else np.empty(shape, "V0").shape
+    if order in ("K", "A"):
+        flags = prototype.flags
+        if order == "K" and len(shape) != prototype.ndim or flags.c_contiguous:
+            order = "C"
+        elif flags.f_contiguous:
+            order = "F"
+        elif order == "K":
+            return transfer.allocate(shape, dtype, prototype.strides, ndarray)
+    return empty(shape, dtype, "F" if order == "F" else "C")
 
 
 def empty_like(
-    prototype: "Any", dtype: "Any" = None, order: str = "K", *, shape: "Any" = None
+    prototype: "Any",
+    dtype: "Any" = None,
+    order: "Optional[str]" = "K",
+    subok: bool = True,
+    shape: "Any" = None,
 ) -> ndarray:
     """Return a new array of the shape and dtype of another, not initialised.
 
@@ -358,33 +429,58 @@ def empty_like(
         What the items are instead.
     order : {"K", "A", "C", "F"}
         How items lie in memory; "K": as in `prototype`.
+    subok : bool
+        Of a subclass of `ndarray` make one of that.
     shape : int or tuple of int, optional
         The shape instead.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import shared_numpy as snp
+    >>> snp.empty_like(np.zeros((2, 3), "f4", order="F")).flags.f_contiguous
+    True
     """
-    return _like(prototype, dtype, order, shape)
+    plain = np.asarray(prototype)
+    dtype = sized(plain.dtype if dtype is None else dtype)
+    made = _like(plain, dtype, _order_of(order, "K", "KACF"), shape)
+    return made.view(type(prototype)) if subok and isinstance(prototype, ndarray) else made
 
 
 def zeros_like(
-    a: "Any", dtype: "Any" = None, order: str = "K", *, shape: "Any" = None
+    a: "Any",
+    dtype: "Any" = None,
+    order: "Optional[str]" = "K",
+    subok: bool = True,
+    shape: "Any" = None,
 ) -> ndarray:
     """Return an array of zeros like another; parameters are those of `empty_like`."""
-    return _cleared(_like(a, dtype, order, shape))
+    return _cleared(empty_like(a, dtype, order, subok, shape))
 
 
 def ones_like(
-    a: "Any", dtype: "Any" = None, order: str = "K", *, shape: "Any" = None
+    a: "Any",
+    dtype: "Any" = None,
+    order: "Optional[str]" = "K",
+    subok: bool = True,
+    shape: "Any" = None,
 ) -> ndarray:
     """Return an array of ones like another; parameters are those of `empty_like`."""
-    return full_like(a, 1, dtype, order, shape=shape)
+    return full_like(a, 1, dtype, order, subok, shape)
 
 
 def full_like(
-    a: "Any", fill_value: "Any", dtype: "Any" = None, order: str = "K", *, shape: "Any" = None
+    a: "Any",
+    fill_value: "Any",
+    dtype: "Any" = None,
+    order: "Optional[str]" = "K",
+    subok: bool = True,
+    shape: "Any" = None,
 ) -> ndarray:
     """Return an array filled with a value like another.
 
     Parameters are those of `empty_like`, and the value, broadcast to the shape.
     """
-    made = _like(a, dtype, order, shape)
+    made = empty_like(a, dtype, order, subok, shape)
     made[...] = fill_value
     return made

@@ -59,18 +59,22 @@ def _base_of(array):
     return array
 
 
-def allocate(
-    shape: "Tuple[int, ...]", dtype: "Any", strides: "Tuple[int, ...]", cls: "Any"
-) -> "Tuple[Any, List[bool]]":
-    """Return an array whose items lie in the order of `strides`, without gaps.
+def repeats(shape: "Tuple[int, ...]", dtype: "Any", strides: "Tuple[int, ...]") -> "List[bool]":
+    """Tell along which dimensions all items are one (stride 0)."""
+    holds = bool(dtype.itemsize) and 0 not in shape
+    return [holds and stride == 0 and length > 1 for length, stride in zip(shape, strides)]
 
-    Dimensions along which all items are one (stride 0) stay so; which of them are
-    is returned, too.
-    """
-    holds = dtype.itemsize and 0 not in shape
-    repeated = [
-        bool(holds) and stride == 0 and length > 1 for length, stride in zip(shape, strides)
-    ]
+
+def allocate(
+    shape: "Tuple[int, ...]",
+    dtype: "Any",
+    strides: "Tuple[int, ...]",
+    cls: "Any",
+    repeated: "Optional[List[bool]]" = None,
+) -> "Any":
+    """Return an array whose items lie in the order of `strides`, without gaps, and once
+    along the dimensions that are `repeated`."""
+    repeated = repeated or [False] * len(shape)
     order = sorted(range(len(shape)), key=lambda axis: (-abs(strides[axis]), axis))
     packed, size = [0] * len(shape), dtype.itemsize
     for axis in reversed(order):
@@ -79,7 +83,7 @@ def allocate(
             size *= max(shape[axis], 1)
     size = 0 if 0 in shape else size
     block = block_of(_core.empty(size, "u1"))
-    return block.array(shape, dtype, packed, 0, cls), repeated
+    return block.array(shape, dtype, packed, 0, cls)
 
 
 def copy_to_shared(array: "Any", cls: "Any") -> "Any":
@@ -89,7 +93,8 @@ def copy_to_shared(array: "Any", cls: "Any") -> "Any":
         made = _core.empty(array.shape, array.dtype, "C", cls)
         made[...] = array
         return made
-    made, repeated = allocate(array.shape, array.dtype, array.strides, cls)
+    repeated = repeats(array.shape, array.dtype, array.strides)
+    made = allocate(array.shape, array.dtype, array.strides, cls, repeated)
     if any(repeated):
         once = tuple(slice(0, 1) if each else slice(None) for each in repeated)
         made[once] = array[once]
