@@ -94,7 +94,7 @@ class ndarray(np.ndarray):
             return np.ndarray.__new__(cls, shape, dtype, buffer, offset, strides, order)
         if offset or strides is not None:
             raise ValueError("'offset' and 'strides' are for arrays on a buffer")
-        return _core.empty(shape, sized(dtype), order or "C", cls)
+        return _core.empty(shape, dtype, order, cls)
 
     def __init_subclass__(cls, **options: "Any") -> None:
         super().__init_subclass__(**options)
@@ -181,13 +181,11 @@ class ndarray(np.ndarray):
 transfer.register(ndarray, transfer.reduce_copy)
 
 
-def _order_of(order, default, among="CF"):
+def _order_of(order):
     """Return how items are to lie, as one capital letter."""
-    found = default if order is None else str(order).upper()
-    if found not in among or len(found) != 1:
-        raise ValueError(
-            "order must be one of {}, not {!r}".format(", ".join(map(repr, among)), order)
-        )
+    found = "K" if order is None else str(order).upper()
+    if found not in ("K", "A", "C", "F"):
+        raise ValueError("order must be one of 'K', 'A', 'C', 'F', not {!r}".format(order))
     return found
 
 
@@ -223,7 +221,7 @@ def empty(shape: "Any", dtype: "Any" = float, order: "Optional[str]" = "C") -> n
     >>> frame.shape, frame.is_shared()
     ((480, 640, 3), True)
     """
-    return _core.empty(shape, sized(dtype), _order_of(order, "C"), ndarray)
+    return _core.empty(shape, dtype, order, ndarray)
 
 
 def zeros(shape: "Any", dtype: "Any" = float, order: "Optional[str]" = "C") -> ndarray:
@@ -345,7 +343,7 @@ def array(
     >>> a.is_shared(), int(a.sum())
     (True, 15)
     """
-    order = _order_of(order, "K", "KACF")
+    order = _order_of(order)
     if not copy and _is_such(object, dtype, order, subok) and object.ndim >= ndmin:
         return object
     if copy is False and _NUMPY_2:
@@ -443,7 +441,7 @@ def empty_like(
     """
     plain = np.asarray(prototype)
     dtype = sized(plain.dtype if dtype is None else dtype)
-    made = _like(plain, dtype, _order_of(order, "K", "KACF"), shape)
+    made = _like(plain, dtype, _order_of(order), shape)
     return made.view(type(prototype)) if subok and isinstance(prototype, ndarray) else made
 
 

@@ -89,9 +89,8 @@ def allocate(
 def copy_to_shared(array: "Any", cls: "Any") -> "Any":
     """Return a copy in a new block: items in the order in which they lie, what is
     repeated once, no gaps."""
-    if array.flags.c_contiguous:
-        made = _core.empty(array.shape, array.dtype, "C", cls)
-        made[...] = array
+    made = _core.copy(array, cls)
+    if made is not None:
         return made
     repeated = repeats(array.shape, array.dtype, array.strides)
     made = allocate(array.shape, array.dtype, array.strides, cls, repeated)

@@ -2,7 +2,7 @@
 
 use super::block::Block;
 use super::error::{exception, natural, os_error};
-use super::numpy::{self, Items, Layout, Shape};
+use super::numpy::{self, Contiguous, Items, Layout, Shape};
 use super::section::{end_long, release, surviving, without_interpreter, work, work_long};
 use crate::arena::handle::{Handle, Name};
 use crate::error::{Error, Result};
@@ -22,6 +22,7 @@ pub fn add_to(module: &PyModule) -> PyResult<()> {
     module.add_class::<Arena>()?;
     module.add("LOCK_SUFFIX", process::LOCK_SUFFIX)?;
     module.add_function(wrap_pyfunction!(empty, module)?)?;
+    module.add_function(wrap_pyfunction!(copy, module)?)?;
     module.add_function(wrap_pyfunction!(receive, module)?)?;
     module.add_function(wrap_pyfunction!(take, module)?)?;
     module.add_function(wrap_pyfunction!(cancel, module)?)?;
@@ -383,20 +384,20 @@ fn make_array(
     py: Python<'_>,
     shape: &PyAny,
     dtype: Option<&PyAny>,
-    order: &str,
+    order: Option<&str>,
     class: Option<&PyType>,
     arena: impl FnOnce() -> PyResult<process::Arena>,
 ) -> PyResult<PyObject> {
     let fortran = match order {
-        "C" => false,
-        "F" => true,
-        other => {
+        None | Some("C" | "c") => false,
+        Some("F" | "f") => true,
+        Some(other) => {
             return Err(PyValueError::new_err(format!(
-                "'order' must be 'C' or 'F', not {other:?}"
+                "order must be 'C' or 'F', not {other:?}"
             )))
         }
     };
-    let items = Items::new(py, dtype)?;
+    let items = Items::new(py, dtype)?.with_length(py)?;
     let shape = Shape::new(shape)?;
     let bytes = shape.bytes(&items)?;
     let arena = arena()?;
@@ -428,11 +429,49 @@ fn empty(
     py: Python<'_>,
     shape: &PyAny,
     dtype: Option<&PyAny>,
-    order: &str,
+    order: Option<&str>,
     cls: Option<&PyType>,
 ) -> PyResult<PyObject> {
     watch_end(py)?;
     make_array(py, shape, dtype, order, cls, || find_default(py))
+}
+
+/// Copy an array into a block of its own, its items lying as they do.
+///
+/// Parameters
+/// ----------
+/// array : numpy.ndarray
+///     Its items lie one behind the other, in either order.
+/// cls : type, optional
+///     The copy's class, ``numpy.ndarray`` or a subclass.
+///
+/// Returns
+/// -------
+/// numpy.ndarray or None
+///     None if the items lie otherwise.
+///
+/// Raises
+/// ------
+/// TypeError
+///     `array` is none, or its items hold references to objects.
+/// ArenaFullError, ArenaBusyError, ArenaCorruptedError
+///     As in ``Arena.alloc``.
+#[pyfunction(cls = "None")]
+#[pyo3(text_signature = "(array, cls=None)")]
+fn copy(py: Python<'_>, array: &PyAny, cls: Option<&PyType>) -> PyResult<PyObject> {
+    watch_end(py)?;
+    let Some((source, items, shape)) = Contiguous::new(py, array)? else {
+        return Ok(py.None());
+    };
+    let bytes = shape.bytes(&items)?;
+    let arena = find_default(py)?;
+    let block = work(py, || arena.allocate_owned(bytes))?;
+    let to = block.bytes().as_ptr();
+    let block = Py::new(py, Block::new(block))?;
+    let layout = Layout::whole(items, shape, source.fortran);
+    let made = numpy::array(py, block, layout, cls)?;
+    source.copy_to(py, &made, to, bytes as usize)?;
+    Ok(made)
 }
 
 impl Drop for Arena {
@@ -598,7 +637,7 @@ impl Arena {
         py: Python<'_>,
         shape: &PyAny,
         dtype: Option<&PyAny>,
-        order: &str,
+        order: Option<&str>,
         cls: Option<&PyType>,
     ) -> PyResult<PyObject> {
         watch_end(py)?;

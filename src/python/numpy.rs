@@ -8,10 +8,11 @@
 //! arrays are made in Python on the block's `__array_interface__`.
 
 use super::block::Block;
+use super::section;
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::once_cell::GILOnceCell;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyLong, PyTuple, PyType};
+use pyo3::types::{PyDict, PyLong, PyString, PyTuple, PyType};
 use pyo3::{ffi, AsPyPointer};
 use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::ptr::null_mut;
@@ -222,6 +223,28 @@ impl Items {
         }
         Ok(Items { dtype, size })
     }
+
+    /// Gives strings of no length the length 1, as numpy does in a new array.
+    #[inline]
+    pub fn with_length(self, py: Python<'_>) -> PyResult<Self> {
+        match self.size {
+            0 => self.with_length_1(py),
+            _ => Ok(self),
+        }
+    }
+
+    #[cold]
+    fn with_length_1(self, py: Python<'_>) -> PyResult<Self> {
+        let text: String = self.dtype.getattr(py, "str")?.extract(py)?;
+        let kind = text.get(1..2).unwrap_or_default();
+        match kind {
+            "S" | "U" => {
+                let longer = format!("{}1", &text[..2]);
+                Items::new(py, Some(PyString::new(py, &longer)))
+            }
+            _ => Ok(self),
+        }
+    }
 }
 
 impl Table {
@@ -264,6 +287,115 @@ impl Table {
     }
 }
 
+/// The beginning of an array in C, common to all versions.
+#[repr(C)]
+struct Array {
+    object: ffi::PyObject,
+    data: *mut u8,
+    dimensions: c_int,
+    shape: *const isize,
+    strides: *const isize,
+    base: *mut ffi::PyObject,
+    dtype: *mut ffi::PyObject,
+    flags: c_int,
+}
+
+/// An array whose items lie one behind the other, to be read.
+pub struct Contiguous<'py> {
+    object: &'py PyAny,
+    /// None: where numpy's functions in C cannot be used.
+    data: Option<*const u8>,
+    /// Whether the first index varies fastest, and the last does not.
+    pub fortran: bool,
+}
+
+impl<'py> Contiguous<'py> {
+    /// Reads what an array is; None if its items lie otherwise.
+    ///
+    /// # Errors
+    /// `TypeError` for what is no array, and for items that hold references.
+    pub fn new(py: Python<'py>, object: &'py PyAny) -> PyResult<Option<(Self, Items, Shape)>> {
+        match numpy(py)? {
+            Numpy::InC(table) => {
+                check_class(object.get_type(), table.array)?;
+                // SAFETY: an instance of numpy's array class or of a subclass,
+                // which begin so in every version.
+                let array = unsafe { &*(object.as_ptr() as *const Array) };
+                if array.flags & (C_ORDER | F_ORDER) == 0 {
+                    return Ok(None);
+                }
+                // SAFETY: an array has a dtype for as long as it lives.
+                let dtype = unsafe { py.from_borrowed_ptr::<PyAny>(array.dtype) };
+                let items = Items::new(py, Some(dtype))?;
+                let mut shape = Shape::empty();
+                let lengths = match array.dimensions as usize {
+                    0 => &[],
+                    // SAFETY: so many numbers are there, as long as the array.
+                    count => unsafe { std::slice::from_raw_parts(array.shape, count) },
+                };
+                for length in lengths {
+                    shape.push("shape", *length)?;
+                }
+                let contiguous = Contiguous {
+                    object,
+                    data: Some(array.data),
+                    fortran: array.flags & C_ORDER == 0,
+                };
+                Ok(Some((contiguous, items, shape)))
+            }
+            Numpy::InPython => {
+                let class: &PyType = py.import("numpy")?.getattr("ndarray")?.downcast()?;
+                check_class(object.get_type(), class.as_type_ptr())?;
+                let flags = object.getattr("flags")?;
+                let is = |flag: &str| flags.getattr(flag)?.extract::<bool>();
+                let (c, f) = (is("c_contiguous")?, is("f_contiguous")?);
+                let items = Items::new(py, Some(object.getattr("dtype")?))?;
+                let shape = Shape::new(object.getattr("shape")?)?;
+                let contiguous = Contiguous {
+                    object,
+                    data: None,
+                    fortran: !c,
+                };
+                Ok((c || f).then_some((contiguous, items, shape)))
+            }
+        }
+    }
+
+    /// Copies the items to `made`, an array of the same dtype, shape and order
+    /// that nobody else has, on `bytes` bytes that begin at `to`.
+    pub fn copy_to(
+        &self,
+        py: Python<'_>,
+        made: &PyObject,
+        to: *mut u8,
+        bytes: usize,
+    ) -> PyResult<()> {
+        let Some(from) = self.data else {
+            let numpy = py.import("numpy")?;
+            return numpy
+                .call_method1("copyto", (made, self.object))
+                .map(|_| ());
+        };
+        // The array lives while its reference is held, and numpy moves no memory
+        // that somebody else refers to; what others write into it meanwhile may or
+        // may not be copied, as in numpy's own copy.
+        let (from, to) = (from as usize, to as usize);
+        let copy = move || {
+            // SAFETY: the source has as many items as the target, whose block has
+            // room for them and is new; both one behind the other.
+            unsafe { crate::sys::copy::copy(from as *const u8, to as *mut u8, bytes) }
+        };
+        match bytes >= LONG {
+            true => section::without_interpreter(py, copy),
+            false => copy(),
+        }
+        Ok(())
+    }
+}
+
+/// To copy so much takes longer than to let the interpreter go meanwhile.
+const LONG: usize = 1 << 20;
+
 /// So many dimensions need no memory of their own.
 const FEW: usize = 6;
 
@@ -287,7 +419,7 @@ impl Shape {
         }
     }
 
-    fn empty() -> Self {
+    pub(super) fn empty() -> Self {
         Shape {
             few: [0; FEW],
             many: Vec::new(),
