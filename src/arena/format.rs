@@ -271,6 +271,9 @@ pub struct SlotRow {
     /// Its tree of processes, by whoever removes the names when the whole tree
     /// is killed; 0 for none. It may change while the process is ALIVE.
     pub tree: U64,
+    /// The life, by its generation, that has parted and only keeps some blocks
+    /// until its process is gone. Written under the arena's lock.
+    pub parted: U64,
 }
 
 /// The truth of a block. All of it is written under the arena's lock.

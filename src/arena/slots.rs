@@ -170,6 +170,8 @@ impl Locked<'_> {
             // dies in this slot before it has written its own.
             row.pid.set(0);
             row.state.commit(state_word(self.me.generation, EMPTY));
+        } else {
+            self.slot(me).parted.set(self.me.generation);
         }
         let tree = self.slot(me).tree.get();
         // What its blocks answered for is closed by now.
@@ -195,12 +197,15 @@ impl Locked<'_> {
     }
 
     /// The rows of other processes that are members, as far as can be seen.
-    /// Children without a slot have mapped what they need, and do not count.
+    /// Children without a slot have mapped what they need, and do not count; nor do
+    /// those that have parted and are about to end.
     fn others(&self) -> impl Iterator<Item = &SlotRow> {
         let slots = self.header.known_slots();
         let others = slots.filter(|(slot, row)| {
-            let empty = state_of(row.state.read()) == EMPTY;
-            !(empty || *slot == self.me.slot || self.core.is_over(*slot))
+            let state = row.state.read();
+            let empty = state_of(state) == EMPTY;
+            let parted = row.parted.get() == generation_of(state);
+            !(empty || parted || *slot == self.me.slot || self.core.is_over(*slot))
         });
         others.map(|(_, row)| row)
     }
