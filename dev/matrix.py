@@ -28,7 +28,7 @@ from environments import ROOT
 
 DIST = os.path.join(ROOT, "dist")
 REPORTS = os.path.join(ROOT, "build", "reports")
-SOURCES = ["shared_memory", "tests", "cpython_tests", "dev", "benchmarks"]
+SOURCES = ["shared_memory", "tests", "cpython_tests", "dev", "benchmarks", "examples"]
 TEST_PACKAGES = ["numpy>=1.17", "pytest", "hypothesis"]
 BUILD_PACKAGES = ["maturin>=1,<2", "ziglang"]
 
@@ -287,6 +287,7 @@ def bench(pythons):
             # Where there is none for this version the benchmark says so.
             subprocess.call([python, "-m", "pip", "install", "-q", peer], stderr=subprocess.DEVNULL)
         check("blocks on " + version, [python, "benchmarks/blocks.py"])
+        check("channels on " + version, [python, "benchmarks/channels.py"])
         check("backport on " + version, [python, "benchmarks/backport.py"])
 
 

@@ -77,7 +77,7 @@ class ndarray(np.ndarray):
     >>> import shared_numpy as snp
     >>> a = snp.zeros(3)
     >>> a[1:] = 5
-    >>> a.is_shared(), a[1:].is_shared(), (a + 1).sum()
+    >>> a.is_shared(), a[1:].is_shared(), float((a + 1).sum())
     (True, True, 13.0)
     """
 
@@ -257,7 +257,7 @@ def full(
     Examples
     --------
     >>> import shared_numpy as snp
-    >>> snp.full((2, 2), 7).sum()
+    >>> int(snp.full((2, 2), 7).sum())
     28
     """
     if dtype is None:
@@ -289,7 +289,7 @@ def from_array(a: "Any") -> ndarray:
     >>> import shared_numpy as snp
     >>> a = np.zeros((10, 10))
     >>> b = snp.from_array(a)
-    >>> b.is_shared(), (a == b).all()
+    >>> b.is_shared(), bool((a == b).all())
     (True, True)
     """
     a = np.asarray(a)

@@ -2,12 +2,16 @@
 
 A parent hands frames to a worker, which changes every pixel; the parent checks
 every pixel of what it gets back. Once the frames are pickled through a pipe,
-once they stay in shared memory and only their name and shape travel.
+once they stay in a segment of shared memory and only its name travels, and once they are
+arrays that go through a queue by reference. Then another program finds an array by its
+name.
 """
 
 import multiprocessing
 import os
 import platform
+import subprocess
+import sys
 import time
 from contextlib import suppress
 
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
 
 FRAMES = 10
 SIDE = 3000
+HAS_ARRAYS = sys.platform.startswith("linux")
 DTYPE = "float32"
 
 
@@ -101,6 +106,55 @@ def shared(connection, frames, side, shm):
     return total
 
 
+def queue_worker(requests: "Any", answers: "Any") -> None:
+    """Change frames that come by reference until None comes."""
+    while True:
+        frame = requests.get()
+        if frame is None:
+            break
+        brighten(frame)
+        answers.put(frame)
+
+
+def queued(frames, side):
+    """Write the frames to shared arrays and pass them on; return the seconds it took."""
+    from .arrays import empty
+    from .queues import Queue
+
+    requests, answers = Queue(), Queue()
+    process = multiprocessing.Process(target=queue_worker, args=(requests, answers))
+    process.start()
+    total = 0.0
+    for number in range(frames):
+        start = time.perf_counter()
+        frame = empty((side, side), DTYPE)
+        frame[:] = pattern(number, side)
+        requests.put(frame)
+        result = answers.get()
+        total += time.perf_counter() - start
+        check(result, number)
+        check(frame, number)
+    requests.put(None)
+    process.join()
+    return total
+
+
+def named(side: int) -> None:
+    """Let another program find an array by its name and change it."""
+    from .named import create, delete
+
+    name = "shm://shared-numpy-demo-{}".format(os.getpid())
+    array = create(name, (side, side), DTYPE)
+    try:
+        code = "import sys, shared_numpy as snp; snp.attach(sys.argv[1])[:] += 42"
+        subprocess.check_call([sys.executable, "-c", code, name])
+        print("an array that another program found as {}: {}".format(name, array[-1, -1]))
+        if not (array == 42).all():
+            raise AssertionError("the array is wrong")
+    finally:
+        delete(name)
+
+
 def exists(name):
     """Tell whether there is a segment of that name."""
     try:
@@ -171,8 +225,11 @@ def run(frames: int = FRAMES, side: int = SIDE) -> None:
         by_value = pickled(parent, frames, side)
         print("  pickled through a pipe: {:8.1f} ms a frame".format(by_value / frames * 1e3))
         by_name = shared(parent, frames, side, shm)
-        print("  in shared memory:       {:8.1f} ms a frame".format(by_name / frames * 1e3))
-        print("  ratio:                  {:8.1f}".format(by_value / by_name))
+        show = "  {:<24}{:8.1f} ms a frame, a ratio of {:.1f}".format
+        print(show("in a segment, by name:", by_name / frames * 1e3, by_value / by_name))
+        if HAS_ARRAYS:
+            passed = queued(frames, side)
+            print(show("in a queue of arrays:", passed / frames * 1e3, by_value / passed))
     finally:
         with suppress(BrokenPipeError):
             parent.send(None)
@@ -180,6 +237,8 @@ def run(frames: int = FRAMES, side: int = SIDE) -> None:
         shm.close()
         shm.unlink()
 
+    if HAS_ARRAYS:
+        named(side)
     names = [shm.name, managed()]
     left = [name for name in names if exists(name)]
     if left:

@@ -359,7 +359,7 @@ def create(name: str, shape: "Any", dtype: "Any" = float, order: str = "C") -> n
     >>> a = snp.create("shm://example-of-create", (2, 3))
     >>> b = snp.attach("example-of-create", readonly=True)
     >>> a[1, 2] = 7
-    >>> b[1, 2]
+    >>> float(b[1, 2])
     7.0
     >>> snp.delete("shm://example-of-create")
     """
