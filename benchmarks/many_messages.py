@@ -40,7 +40,8 @@ def echo(requests, answers):
         del message
 
 
-def messages(count):
+def kinds(count):
+    """Yield messages of all kinds in turns."""
     shared = snp.zeros(8)
     small, large = np.zeros(16), np.zeros(4096)
     for i in range(count):
@@ -48,32 +49,8 @@ def messages(count):
         yield shared if kind == 1 else small if kind == 3 else large if kind == 5 else i
 
 
-def exchange(requests, answers, count):
-    """Send messages, some of them ahead, and take them back."""
-    places = threading.Semaphore(WINDOW)
-
-    def send():
-        for message in messages(count):
-            places.acquire()
-            requests.put(message)
-
-    sender = threading.Thread(target=send)
-    sender.start()
-    for i in range(count):
-        answer = answers.get()
-        places.release()
-        if i % 8 in (1, 3, 5):
-            assert answer.shape[0] in (8, 16, 4096)
-        else:
-            assert answer == i
-        del answer
-    sender.join()
-
-
-def state(requests, answers):
+def state(theirs):
     """Return what must not grow: (name, value, tolerance)."""
-    requests.put("usage")
-    theirs = answers.get()
     ours = usage()
     stats = Arena.default().stats()
     return [
@@ -87,16 +64,48 @@ def state(requests, answers):
     ]
 
 
+def exchange(requests, answers, count, looks):
+    """Send messages, some of them ahead, and take them back.
+
+    After as many as each of `looks` nothing is on its way, and the state is noted.
+    """
+    places = threading.Semaphore(WINDOW)
+    looked = threading.Event()
+
+    def send():
+        for number, message in enumerate(kinds(count), 1):
+            places.acquire()
+            requests.put(message)
+            if number in looks:
+                requests.put("usage")
+                looked.wait()
+                looked.clear()
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    states = []
+    for i in range(count):
+        answer = answers.get()
+        places.release()
+        if i % 8 in (1, 3, 5):
+            assert answer.shape[0] in (8, 16, 4096)
+        else:
+            assert answer == i
+        del answer
+        if i + 1 in looks:
+            states.append(state(answers.get()))
+            looked.set()
+    sender.join()
+    return states
+
+
 def main(count):
     requests, answers = snp.Queue(), snp.Queue()
     worker = multiprocessing.Process(target=echo, args=(requests, answers), daemon=True)
     worker.start()
-    exchange(requests, answers, max(count // 10, 1000))
-    before = state(requests, answers)
     start = time.perf_counter()
-    exchange(requests, answers, count)
+    before, after = exchange(requests, answers, count, {count // 10, count})
     seconds = time.perf_counter() - start
-    after = state(requests, answers)
     requests.put(None)
     worker.join()
     print("{:,} messages there and back in {:.1f} s".format(count, seconds))
@@ -108,4 +117,4 @@ def main(count):
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000_000)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10000000)
