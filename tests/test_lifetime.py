@@ -1,0 +1,269 @@
+"""Memory lives as long as something refers to it, and no longer.
+
+What holds: an array can be read as long as one has it, whatever was closed, dropped or
+ended before; a handle is good for one, and later for as long as somebody has what it
+stands for; when a program ends, however it does, its arenas are gone and it has said
+nothing.
+"""
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+import weakref
+
+import numpy as np
+import pytest
+from conftest import exists
+
+import shared_numpy as snp
+from shared_numpy._core import LOCK_SUFFIX, Arena
+
+
+def counts():
+    gc.collect()
+    stats = Arena.default().stats()
+    return stats["blocks"], stats["handles"]
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays():
+    before, descriptors = counts(), len(os.listdir("/proc/self/fd"))
+    yield
+    assert counts() == before
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_a_view_outlives_all_it_came_through():
+    q = snp.Queue()
+    a = snp.array(np.arange(100.0))
+    q.put({"deep": [a[10:20]]})
+    view = q.get()["deep"][0]
+    a.close()
+    a.unlink()
+    q.close()
+    del a, q
+    gc.collect()
+    assert (view == np.arange(10, 20)).all()
+    flat = view.base.base if view.base is not None else view
+    del view
+    gc.collect()
+    assert flat is not None
+
+
+def test_arrays_outlive_the_arena_s_object():
+    arena = Arena.create()
+    name = arena.name
+    a = arena.empty(10)
+    a[:] = 3
+    view = a[::-1]
+    arena.close()
+    del arena, a
+    gc.collect()
+    assert (view == 3).all() and exists(name)
+    del view
+    gc.collect()
+    assert not exists(name) and not exists(name + LOCK_SUFFIX)
+
+
+def test_cycles_and_weak_references():
+    class Node:
+        pass
+
+    gone = []
+    for make in (lambda: snp.ones(3), lambda: snp.ones(3)[1:], lambda: snp.ones(3).view(Sub)):
+        node = Node()
+        node.array, node.me = make(), node
+        if isinstance(node.array, Sub):
+            node.array.node = node
+        reference = weakref.ref(node.array, gone.append)
+        assert reference() is node.array
+        del node
+        gc.collect()
+        assert reference() is None
+    assert len(gone) == 3
+
+
+class Sub(snp.ndarray):
+    pass
+
+
+def test_threads_make_and_drop():
+    def work(seed):
+        rng = np.random.RandomState(seed)
+        kept = []
+        for _ in range(300):
+            kept.append(snp.full(rng.randint(1, 3000), seed))
+            if rng.randint(2):
+                each = kept.pop(rng.randint(len(kept)))
+                assert (each == seed).all()
+                q.put(each)
+                back = q.get()
+                assert (back == back[0]).all()
+
+    q = snp.SimpleQueue()
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    del q
+
+
+START = """
+import gc, multiprocessing, os, signal, sys, threading, time, weakref
+import numpy as np
+import shared_numpy as snp
+from multiprocessing.reduction import ForkingPickler
+from shared_numpy._core import Arena
+"""
+
+# What a program has when it ends.
+ENDS = {
+    "arrays": "a = snp.ones(3); b = a[1:]; c = np.asarray(b)",
+    "a cycle": "class C: pass\nc = C(); c.me = c; c.a = snp.ones(3)",
+    "a queue with messages": "q = snp.Queue(); q.put([snp.ones(3), np.zeros(10**5)])",
+    "a queue with more than the pipe holds": (
+        "q = snp.Queue(); q.cancel_join_thread()\nfor i in range(500): q.put(snp.ones(3))"
+    ),
+    "messages in queues of multiprocessing": (
+        "q = multiprocessing.Queue(); q.put(snp.ones(3)); time.sleep(0.2)"
+    ),
+    "a thread that waits": (
+        "q = snp.Queue()\n"
+        "threading.Thread(target=q.get, daemon=True).start(); time.sleep(0.1)"
+    ),
+    "a thread at work": (
+        "q = snp.Queue()\n"
+        "def work():\n"
+        "    while True: q.put([snp.ones(3), np.zeros(5000)]); q.get()\n"
+        "threading.Thread(target=work, daemon=True).start(); time.sleep(0.1)"
+    ),
+    "something that uses them late": (
+        "class Late:\n"
+        "    def __del__(self): self.a[0] = 5; assert self.a[0] + self.a[1] == 6\n"
+        "late = Late(); late.a = snp.ones(3)"
+    ),
+    "a function that runs at the end": (
+        "import atexit\na = snp.ones(3)\natexit.register(lambda: a.sum() + snp.ones(2).sum())"
+    ),
+    "an exception": "a = snp.ones(3); sys.stderr = open(os.devnull, 'w'); raise SystemExit(0)",
+    "a finalizer": "a = snp.ones(3); weakref.finalize(a, print, end='')",
+    "an array of another arena": "a = Arena.create().empty(5)",
+}
+
+
+@pytest.mark.parametrize("what", sorted(ENDS))
+def test_the_end_of_a_program(what):
+    code = START + "print(Arena.default().name, flush=True)\n" + ENDS[what]
+    process = subprocess.run(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+        timeout=60,
+    )
+    assert (process.returncode, process.stderr) == (0, "")
+    name = process.stdout.split()[0]
+    assert not exists(name) and not exists(name + LOCK_SUFFIX)
+
+
+HANDLES = START + """
+def send(connection, how):
+    a = snp.full(3, 7)
+    connection.send_bytes(ForkingPickler.dumps(a))
+    connection.recv()
+    if how == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def receive(connection):
+    data = connection.recv_bytes()
+    kept = None
+    while True:
+        order = connection.recv()
+        if order == "load":
+            try:
+                kept = ForkingPickler.loads(data)
+                connection.send(kept.tolist())
+            except snp.StaleHandleError:
+                connection.send("stale")
+        elif order == "drop":
+            kept = None
+            gc.collect()
+            connection.send("dropped")
+        else:
+            break
+
+def ask(connection, order):
+    connection.send(order)
+    return connection.recv()
+
+if __name__ == "__main__":
+    method, how = sys.argv[1:]
+    multiprocessing.set_start_method(method)
+    Arena.default()
+    ours, theirs = multiprocessing.Pipe()
+    sender = multiprocessing.Process(target=send, args=(theirs, how))
+    sender.start()
+    data = ours.recv_bytes()
+    receivers = []
+    for _ in range(3):
+        mine, its = multiprocessing.Pipe()
+        process = multiprocessing.Process(target=receive, args=(its,), daemon=True)
+        process.start()
+        mine.send_bytes(data)
+        receivers.append((mine, process))
+    connections = [mine for mine, _ in receivers]
+    if how != "alive":
+        ours.send("end")
+        sender.join()
+    # The first has it for good, the others while somebody has; twice is like once.
+    for connection in connections + connections[:1]:
+        assert ask(connection, "load") == [7, 7, 7]
+    if how == "alive":
+        ours.send("end")
+        sender.join()
+    assert ask(connections[0], "drop") == "dropped"
+    assert ask(connections[1], "drop") == "dropped"
+    assert ask(connections[0], "load") == [7, 7, 7]
+    receivers[0][1].kill() if hasattr(receivers[0][1], "kill") else receivers[0][1].terminate()
+    receivers[0][1].join()
+    assert ask(connections[2], "drop") == "dropped"
+    # Nobody has it now, in whatever order they went.
+    Arena.default().reap()
+    for connection in connections[1:]:
+        assert ask(connection, "load") == "stale"
+    try:
+        ForkingPickler.loads(data)
+        raise AssertionError("it came back")
+    except snp.StaleHandleError:
+        pass
+    for connection, process in receivers[1:]:
+        connection.send("end")
+        process.join()
+    stats = Arena.default().stats()
+    assert (stats["blocks"], stats["handles"]) == (0, 0), stats
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("how", ["alive", "exited", "killed"])
+def test_a_handle_in_three_processes(tmp_path, method, how):
+    script = tmp_path / "script.py"
+    script.write_text(HANDLES)
+    process = subprocess.run(
+        [sys.executable, str(script), method, how],
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+        timeout=60,
+    )
+    assert (process.returncode, process.stderr) == (0, "")
+
+
+def test_many_arrays_take_no_descriptors():
+    before = len(os.listdir("/proc/self/fd"))
+    arrays = [snp.empty(100) for _ in range(20000)]
+    assert len(os.listdir("/proc/self/fd")) <= before + 2
+    assert len({a.name for a in arrays[:100]}) == 100
+    del arrays
