@@ -124,6 +124,10 @@ ENDS = {
     "arrays": "a = snp.ones(3); b = a[1:]; c = np.asarray(b)",
     "a cycle": "class C: pass\nc = C(); c.me = c; c.a = snp.ones(3)",
     "a queue with messages": "q = snp.Queue(); q.put([snp.ones(3), np.zeros(10**5)])",
+    "a queue with messages, and a token": (
+        "q = snp.Queue(); q.put([snp.ones(3), np.zeros(10**5)]); snp.get(snp.put(1))\n"
+        "s = snp.SimpleQueue(); s.put(snp.ones(3))"
+    ),
     "a queue with more than the pipe holds": (
         "q = snp.Queue(); q.cancel_join_thread()\nfor i in range(500): q.put(snp.ones(3))"
     ),

@@ -337,6 +337,108 @@ def test_a_joinable_queue():
     thread.join()
 
 
+def test_random_interruptions_keep_the_places():
+    """Of a bounded queue: none is lost, and none is there twice."""
+    q = snp.JoinableQueue(3)
+
+    class Alarm(Exception):
+        pass
+
+    def ring(*arguments):
+        raise Alarm
+
+    def disarmed(call):
+        """Call until it was not interrupted."""
+        try:
+            return call()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    before = signal.signal(signal.SIGALRM, ring)
+    rng = np.random.RandomState(5)
+    try:
+        for _ in range(500):
+            for call in (lambda: q.put(np.zeros(3000), False), lambda: q.get(False)):
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, rng.randint(1, 300) * 1e-6)
+                    disarmed(call)
+                except (Alarm, queue.Empty, queue.Full):
+                    pass
+                signal.setitimer(signal.ITIMER_REAL, 0)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    while True:
+        try:
+            q.get(False)
+        except queue.Empty:
+            break
+    assert q.qsize() == 0
+    for i in range(3):
+        q.put(i, False)
+    assert q.full()
+    with pytest.raises(queue.Full):
+        q.put(3, False)
+    assert [q.get() for _ in range(3)] == [0, 1, 2]
+
+
+def test_a_thread_that_cannot_be_started(monkeypatch):
+    q = snp.Queue()
+    for i in range(64):
+        q.put(i)
+
+    def refuse(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="thread"):
+            q.put(snp.ones(3))
+    monkeypatch.undo()
+    assert q.qsize() == 64 and counts() == (1, 0)
+    q.put(64)
+    assert [q.get() for _ in range(65)] == list(range(65))
+
+
+def test_join_does_not_wait_for_what_waits_for_a_place():
+    q = snp.JoinableQueue(1)
+    q.put(1)
+    q.get()
+    q._places.acquire()  # As if somebody else had put.
+    thread = threading.Thread(target=lambda: pytest.raises(queue.Full, q.put, 2, timeout=0.5))
+    thread.start()
+    time.sleep(0.1)
+    start = time.monotonic()
+    q.task_done()
+    q.join()
+    assert time.monotonic() - start < 0.3
+    thread.join()
+    q._places.release()
+
+
+def test_closing_while_others_use_it():
+    for kind in QUEUES:
+        for _ in range(100):
+            q = kind()
+            errors = []
+
+            def use():
+                try:
+                    while True:
+                        q.put(snp.ones(2))
+                        q.get() if kind is snp.SimpleQueue else q.get(timeout=1)
+                except ValueError as error:
+                    errors.append(str(error))
+
+            thread = threading.Thread(target=use)
+            thread.start()
+            time.sleep(0.0005)
+            q.close()
+            thread.join()
+            assert "closed" in errors[0]
+    del q
+
+
 # Processes.
 
 MANY = """
@@ -377,6 +479,38 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("method", METHODS)
 def test_many_processes(tmp_path, method):
     program(tmp_path, method, MANY)
+
+
+FORKS = """
+def produce(q, depth):
+    from multiprocessing import util
+    if depth:
+        process = multiprocessing.get_context("fork").Process(target=produce, args=(q, depth - 1))
+        process.start()
+        process.join()
+        assert process.exitcode == 0
+    else:
+        for i in range(500):
+            q.put(i)
+        assert len(util._afterfork_registry) < 20
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method(sys.argv[1])
+    for depth in (1, 2, 6):
+        q = snp.Queue()
+        process = multiprocessing.Process(target=produce, args=(q, depth))
+        process.start()
+        time.sleep(0.3)
+        assert [q.get(timeout=20) for _ in range(500)] == list(range(500))
+        process.join()
+        assert process.exitcode == 0
+        del q, process
+""" + END
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_children_of_children(tmp_path, method):
+    program(tmp_path, method, FORKS)
 
 
 FLUSH = """

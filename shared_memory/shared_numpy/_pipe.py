@@ -15,7 +15,7 @@ from multiprocessing import context, reduction
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Optional, Tuple
+    from typing import Any, List, Optional, Tuple
 
 # The most that is written in one piece (PIPE_BUF).
 PACKET = 4096
@@ -49,9 +49,8 @@ def _wait(descriptor, event, deadline):
     left = None  # type: Optional[float]
     if deadline is not None:
         # In ms, and never less than asked for.
-        left = max(0, (deadline - time.monotonic()) * 1000 + 1)
-        if left == 0:
-            return False
+        left = deadline - time.monotonic()
+        left = left * 1000 + 1 if left > 0 else 0
     poll = select.poll()
     poll.register(descriptor, event)
     return bool(poll.poll(left))
@@ -64,43 +63,76 @@ class Pipe:
     `send`, `receive`, `poll`, `close_reader` and `close_writer` can take its place.
     """
 
+    _reader = _writer = -1
+
     def __init__(self) -> None:
         self._reader, self._writer = _open()
 
-    def send(self, packet: bytes, timeout: "Optional[float]" = None) -> bool:
-        """Put a packet in; False if there was no room for `timeout` seconds.
+    def send(
+        self,
+        packet: bytes,
+        timeout: "Optional[float]" = None,
+        sent: "Optional[List[int]]" = None,
+    ) -> None:
+        """Put a packet in.
+
+        Parameters
+        ----------
+        packet : bytes
+            At most `PACKET` of them.
+        timeout : float, optional
+            How many seconds to wait for room.
+        sent : list, optional
+            Something is appended to it when the packet is in, before an exception of a
+            signal's handler can come between; nothing if there was no room.
 
         Raises
         ------
         BrokenPipeError
             Nobody can receive any more.
         """
+        sent = [] if sent is None else sent
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             try:
-                os.write(self._writer, packet)
-                return True
+                sent.extend(map(os.write, (self._writer,), (packet,)))
+                return
             except BlockingIOError:
                 if timeout == 0 or not _wait(self._writer, select.POLLOUT, deadline):
-                    return False
+                    return
 
-    def receive(self, timeout: "Optional[float]" = None) -> "Optional[bytes]":
-        """Take a packet out; None if there was none for `timeout` seconds."""
+    def receive(self, timeout: "Optional[float]", received: "List[bytes]") -> None:
+        """Take a packet out.
+
+        Parameters
+        ----------
+        timeout : float or None
+            How many seconds to wait for one.
+        received : list of bytes
+            The packet is appended to it, before an exception of a signal's handler can
+            come between; nothing if there was none.
+
+        Raises
+        ------
+        EOFError
+            Nobody can send any more.
+        """
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             try:
-                packet = os.read(self._reader, PACKET)
+                received.extend(map(os.read, (self._reader,), (PACKET,)))
             except BlockingIOError:
                 if timeout == 0 or not _wait(self._reader, select.POLLIN, deadline):
-                    return None
+                    return
                 continue
-            if packet:
-                return packet
-            raise EOFError("nobody can send any more")
+            if not received[0]:
+                received.clear()
+                raise EOFError("nobody can send any more")
+            return
 
     def poll(self) -> bool:
         """Tell whether there is a packet."""
-        return _wait(self._reader, select.POLLIN, time.monotonic())
+        return _wait(self._reader, select.POLLIN, 0)
 
     def close_reader(self) -> None:
         """Receive nothing more; closing again does nothing."""

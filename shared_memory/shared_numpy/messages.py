@@ -41,7 +41,10 @@ class Cancelled(StaleHandleError):
 
 
 def _lay_down(stream, handles):
-    """Return a block with a pickle, which answers for the handles in that."""
+    """Return a block with a pickle, which answers for the handles in that.
+
+    But for those of arrays in another arena: each ends as if it had been sent alone.
+    """
     memory = _core.empty(_HEAD.size + len(stream), "u1")
     block = block_of(memory)
     _HEAD.pack_into(memory, 0, _MAGIC, len(stream))
@@ -99,6 +102,12 @@ def unpack(packet: bytes) -> "Any":
     return _take_up(block)
 
 
+def discard(packet: bytes) -> None:
+    """Free what a packet stands for that nobody will unpack, if that is left."""
+    if packet[-1:] == _BLOCK:
+        _core.cancel(packet[:-1])
+
+
 class Ref:
     """A small token for anything, made by `put`.
 
@@ -134,8 +143,17 @@ class Ref:
         -------
         bool
             False if it was got or cancelled before.
+
+        Raises
+        ------
+        ValueError, ForeignHandleError
+            As in `get`.
         """
-        return _core.cancel(self._handle)
+        try:
+            _core.take(self._handle)
+        except StaleHandleError:
+            return False
+        return True
 
     @property
     def _handle(self):
@@ -217,6 +235,8 @@ def get(ref: Ref) -> "Any":
     ------
     TypeError
         `ref` is no `Ref`.
+    ValueError
+        Its bytes were damaged.
     StaleHandleError
         It was got or cancelled before.
     ForeignHandleError

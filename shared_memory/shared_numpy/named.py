@@ -89,7 +89,7 @@ class Segment(mmap.mmap):
         """Do nothing: arrays may lie here. The last of them takes it along."""
 
 
-def _refer(array, segment, cls):
+def _refer(array, segment, cls, handles):
     """Reduce an array to its segment's name and where it lies in the segment."""
     if segment.unlinked:
         raise ValueError("the array was unlinked: it cannot be sent any more")
@@ -176,6 +176,10 @@ def _write_head(dtype, shape, order):
     ).encode()
     data = -(-(_DESCRIPTION + len(description)) // _PAGE) * _PAGE
     size = data + dtype.itemsize * _count(shape)
+    if size >= 1 << 63:
+        raise ValueError(
+            "an array of shape {} with items of {} bytes is too large".format(shape, dtype.itemsize)
+        )
     number = os.urandom(16)
     head = bytearray(data)
     _HEAD.pack_into(

@@ -16,6 +16,7 @@ import threading
 import time
 import weakref
 from contextlib import suppress
+from itertools import starmap
 from multiprocessing import context, synchronize, util
 
 from . import _core, messages, transfer
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from typing import Any, List, Optional
 
 __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
+
+# At the end of a process, by the priorities of `multiprocessing`'s finalizers: no more
+# is put; the children have ended, and what waits is sent; nothing is answered for.
+_CLOSING, _SENT, _OVER = 10, -5, -100
 
 
 class SimpleQueue:
@@ -47,9 +52,20 @@ class SimpleQueue:
 
     def __init__(self, *, ctx: "Any" = None) -> None:
         self._pipe = Pipe()  # type: Any
-        # Answers for the messages in the pipe: they end with its last holder.
-        self._keeper = _core.Arena.default().alloc(1)  # type: Any
+        self._open(_core.Arena.default().alloc(1))
+
+    def _open(self, keeper):
+        """Begin to use the queue in a process that did not have it before."""
+        # A block that answers for the messages in the pipe, which end with its last
+        # holder; none after the end. A list, so that a finalizer can empty it.
+        self._keepers = [keeper]
         self._closed = False
+        self._begin()
+        util.register_after_fork(self, type(self)._begin)
+
+    def _begin(self):
+        """Do what is to be done in each process, forked ones included."""
+        util.Finalize(self, self._keepers.clear, exitpriority=_OVER)
 
     def put(self, obj: "Any") -> None:
         """Put something in; wait until there is room.
@@ -62,14 +78,17 @@ class SimpleQueue:
             There is no room for the message in /dev/shm.
         """
         self._check_open()
-        handles = []  # type: List[bytes]
+        handles, sent = [], []  # type: List[bytes], List[int]
         try:
-            self._pipe.send(messages.pack(obj, handles))
-            if handles:
-                self._keeper.keep(handles[-1])
-        except BaseException:
-            # Also should it be sent by now: whoever takes it sees that, and goes on.
-            transfer.cancel(handles)
+            packet = messages.pack(obj, handles)
+            self._pipe.send(packet, None, sent)
+            _entrust(self._keepers, handles)
+        except BaseException as error:
+            if sent:
+                _entrust(self._keepers, handles)
+            else:
+                transfer.cancel(handles)
+            self._explain(error)
             raise
 
     def get(self) -> "Any":
@@ -92,11 +111,16 @@ class SimpleQueue:
         self._closed = True
         self._pipe.close_reader()
         self._pipe.close_writer()
-        self._keeper = None
+        self._keepers.clear()
 
     def _check_open(self):
         if self._closed:
             raise ValueError("{!r} is closed".format(self))
+
+    def _explain(self, error):
+        """Say that the queue is closed, if that is why something failed."""
+        if isinstance(error, OSError) and self._closed:
+            raise ValueError("{!r} was closed meanwhile".format(self)) from None
 
     def _get(self, timeout):
         """Take a message out and unpack it; raise `queue.Empty` if there is none."""
@@ -104,59 +128,89 @@ class SimpleQueue:
         while True:
             self._check_open()
             left = None if deadline is None else max(0, deadline - time.monotonic())
-            packet = self._pipe.receive(left)
-            if packet is None:
-                raise queue.Empty
-            self._received()
+            received, noted = [], []  # type: List[bytes], List[Any]
             try:
-                return messages.unpack(packet)
+                self._pipe.receive(left, received)
+                if not received:
+                    raise queue.Empty
+                self._note(noted)
+                return messages.unpack(received[0])
             except messages.Cancelled:
                 continue  # Its sender was interrupted, or killed, in the middle of it.
+            except BaseException as error:
+                if received:
+                    messages.discard(received[0])
+                    if not noted:
+                        self._note(noted)
+                self._explain(error)
+                raise
 
-    def _received(self):
-        """A packet was taken out."""
+    def _note(self, noted):
+        """Give back the place of what was taken out; something in `noted` then."""
 
     def __getstate__(self):
         context.assert_spawning(self)
         self._check_open()
-        return {"_pipe": self._pipe, "_keeper": transfer.send(self._keeper), "_closed": False}
+        return {"_pipe": self._pipe, "keeper": transfer.send(self._keepers[0])}
 
     def __setstate__(self, state):
+        keeper = state.pop("keeper")
         self.__dict__.update(state)
-        self._keeper = _core.receive(self._keeper)
+        self._open(_core.receive(keeper))
+
+
+def _entrust(keepers, handles):
+    """Have a queue's block answer for a message that was sent.
+
+    If there is none any more the queue was closed meanwhile: the message ends.
+    """
+    if handles:
+        kept = [keeper.keep(handles[-1]) for keeper in keepers[:1]]
+        if not kept:
+            transfer.cancel(handles)
 
 
 class _Feeder:
     """What waits for room in the pipe, and a thread that sends it, in order."""
 
-    def __init__(self, pipe, keeper):
+    def __init__(self, pipe, keepers):
         self.pipe = pipe
-        self.keeper = keeper
+        self.keepers = keepers
         self.is_joined = True
         self.waiting = collections.deque()
-        self.lock = threading.Lock()
+        # It may be closed by a finalizer that runs while this thread has the lock.
+        self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
         self.closed = False
+        self.closes_pipe = False
         self.thread = None
 
-    def put(self, packet, handle):
-        """Send a packet, now if there is room, else as soon as there is."""
+    def put(self, packet, handles, sent):
+        """Send a packet, now if there is room, else as soon as there is.
+
+        From then on there is something in `sent`.
+        """
         with self.lock:
-            if self.waiting or not self.pipe.send(packet, 0):
-                self.waiting.append((packet, handle))
+            if not self.waiting:
+                self.pipe.send(packet, 0, sent)
+            if not sent:
                 self.begin()
+                sent.extend(map(self.wait, (packet,), (handles,)))
+                self.changed.notify()
                 return
-        if handle is not None:
-            self.keeper.keep(handle)
+        _entrust(self.keepers, handles)
+
+    def wait(self, packet, handles):
+        self.waiting.append((packet, handles))
+        return len(packet)
 
     def begin(self):
         """Have the thread run; the lock is held."""
         if self.thread is None:
-            self.thread = threading.Thread(target=self.run, name="QueueFeederThread", daemon=True)
-            self.thread.start()
-            # After the children of this process have ended: they may be who receives.
-            util.Finalize(self.thread, _finish, [weakref.ref(self)], exitpriority=-5)
-        self.changed.notify()
+            thread = threading.Thread(target=self.run, name="QueueFeederThread", daemon=True)
+            thread.start()
+            self.thread = thread
+            util.Finalize(thread, _finish, [weakref.ref(self)], exitpriority=_SENT)
 
     def run(self):
         """Send what waits until the queue is closed and nothing does."""
@@ -166,7 +220,7 @@ class _Feeder:
                     self.changed.wait()
                 if not self.waiting:
                     break
-                packet, handle = self.waiting[0]
+                packet, handles = self.waiting[0]
             try:
                 self.pipe.send(packet)
             except OSError:
@@ -176,30 +230,27 @@ class _Feeder:
                 # Or it was dropped meanwhile.
                 if self.waiting and self.waiting[0][0] is packet:
                     self.waiting.popleft()
-            if handle is not None:
-                self.keeper.keep(handle)
-        self.end()
+            _entrust(self.keepers, handles)
+            del packet, handles
+        if self.closes_pipe:
+            self.pipe.close_writer()
+        self.keepers = []
 
     def drop(self):
         """Cancel all that waits."""
         with self.lock:
             waiting, self.waiting = self.waiting, collections.deque()
-        for _, handle in waiting:
-            if handle is not None:
-                _core.cancel(handle)
+        for _, handles in waiting:
+            transfer.cancel(handles)
 
-    def close(self):
+    def finish(self, closes_pipe=False):
         """Send nothing more but what waits."""
         with self.lock:
             self.closed = True
-            if self.thread is not None:
-                self.changed.notify()
-                return
-        self.end()
-
-    def end(self):
-        self.pipe.close_writer()
-        self.keeper = None
+            self.closes_pipe = closes_pipe
+            self.changed.notify()
+            if self.thread is None and closes_pipe:
+                self.pipe.close_writer()
 
     def join(self):
         thread = self.thread
@@ -238,8 +289,10 @@ class Queue(SimpleQueue):
     What does not fit into the system's pipe at once waits in the process that put
     it, and a thread sends it; a process waits at its end until all is sent. What a
     killed process had not sent is lost, and its memory is freed half a minute later. A
-    consumer that is killed may take what it was just receiving with it, and its place
-    in a bounded queue; the queue goes on.
+    process that is killed while it receives takes that message with it.
+
+    The places of a bounded queue are counted by a semaphore of `multiprocessing`, which
+    knows nothing of deaths: each message that is lost so leaves one place less.
 
     Examples
     --------
@@ -252,19 +305,21 @@ class Queue(SimpleQueue):
     """
 
     def __init__(self, maxsize: int = 0, *, ctx: "Any" = None) -> None:
-        super().__init__()
         ctx = ctx or multiprocessing.get_context()
         self._maxsize = maxsize if maxsize > 0 else synchronize.SEM_VALUE_MAX
         self._places = ctx.BoundedSemaphore(self._maxsize)
-        self._begin()
+        super().__init__()
+
+    def _open(self, keeper):
+        # (At the process's end children may still have something to send.)
+        weakref.finalize(self, self._pipe.close_reader).atexit = False
+        super()._open(keeper)
 
     def _begin(self):
-        """Make what is this process's own."""
-        self._feeder = _Feeder(self._pipe, self._keeper)
-        self._finalize = util.Finalize(self, self._feeder.close, exitpriority=10)
-        # At the process's end children may still have something to send.
-        weakref.finalize(self, self._pipe.close_reader).atexit = False
-        util.register_after_fork(self, Queue._begin)
+        super()._begin()
+        self._feeder = _Feeder(self._pipe, self._keepers)
+        # (Other threads may still receive at the end of the process.)
+        util.Finalize(self, self._feeder.finish, exitpriority=_CLOSING)
 
     def put(
         self, obj: "Any", block: bool = True, timeout: "Optional[float]" = None
@@ -290,16 +345,35 @@ class Queue(SimpleQueue):
             There is no room for the message in /dev/shm.
         """
         self._check_open()
-        if not self._places.acquire(block, timeout):
+        if not block and self.full():
             raise queue.Full
         handles = []  # type: List[bytes]
+        placed, counted, sent = [], [], []  # type: List[Any], List[Any], List[Any]
         try:
             packet = messages.pack(obj, handles)
-            self._feeder.put(packet, handles[-1] if handles else None)
-        except BaseException:
-            transfer.cancel(handles)
-            self._places.release()
+            # What a call did is noted before an exception of a signal can come between.
+            placed.extend(map(self._places.acquire, (block,), (timeout,)))
+            if not placed[0]:
+                raise queue.Full
+            self._count(counted)
+            self._feeder.put(packet, handles, sent)
+        except BaseException as error:
+            if sent:
+                _entrust(self._keepers, handles)
+            else:
+                transfer.cancel(handles)
+                if any(placed):
+                    self._note([])
+                if counted:
+                    self._discount()
+            self._explain(error)
             raise
+
+    def _count(self, counted):
+        """Count what is about to be sent, and note it in `counted`."""
+
+    def _discount(self):
+        """Take back what `_count` did."""
 
     def get(self, block: bool = True, timeout: "Optional[float]" = None) -> "Any":
         """Take the next thing out.
@@ -320,10 +394,9 @@ class Queue(SimpleQueue):
         """
         return self._get(timeout if block else 0)
 
-    def _received(self):
+    def _note(self, noted):
         with suppress(ValueError):
-            # One whose `put` was interrupted has given its place back itself.
-            self._places.release()
+            noted.extend(starmap(self._places.release, ((),)))
 
     def put_nowait(self, obj: "Any") -> None:
         """The same as ``put(obj, False)``."""
@@ -346,8 +419,8 @@ class Queue(SimpleQueue):
         if not self._closed:
             self._closed = True
             self._pipe.close_reader()
-            self._keeper = None
-            self._finalize()
+            self._feeder.finish(closes_pipe=True)
+            self._keepers = []
 
     def join_thread(self) -> None:
         """Wait until all that was put is sent; after `close`.
@@ -370,10 +443,6 @@ class Queue(SimpleQueue):
         state.update(_maxsize=self._maxsize, _places=self._places)
         return state
 
-    def __setstate__(self, state):
-        super().__setstate__(state)
-        self._begin()
-
 
 class JoinableQueue(Queue):
     """A `Queue` that knows when all that was put in is done.
@@ -385,22 +454,17 @@ class JoinableQueue(Queue):
     """
 
     def __init__(self, maxsize: int = 0, *, ctx: "Any" = None) -> None:
-        super().__init__(maxsize, ctx=ctx)
         ctx = ctx or multiprocessing.get_context()
         self._unfinished = ctx.Semaphore(0)
         self._all_done = ctx.Condition()
+        super().__init__(maxsize, ctx=ctx)
 
-    def put(
-        self, obj: "Any", block: bool = True, timeout: "Optional[float]" = None
-    ) -> None:
-        """Put something in that is to be done; see `Queue.put`."""
-        # Counted first: whoever takes it may be done before this returns.
-        self._unfinished.release()
-        try:
-            super().put(obj, block, timeout)
-        except BaseException:
-            self.task_done()
-            raise
+    def _count(self, counted):
+        # Before it is sent: whoever takes it may be done before `put` returns.
+        counted.extend(starmap(self._unfinished.release, ((),)))
+
+    def _discount(self):
+        self.task_done()
 
     def task_done(self) -> None:
         """Say that one of the things that were taken out is done.

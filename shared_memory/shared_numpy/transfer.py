@@ -14,13 +14,14 @@ copied once, into a block that becomes the receiver's own.
 import copyreg
 import io
 import pickle
-import threading
+from functools import partial
 from multiprocessing import context, process, util
 from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 
 from . import _core, _tree  # noqa: F401 (what an arena asks for, imported early)
+from .errors import ArenaFullError
 
 if not hasattr(_core, "Arena"):
     raise ImportError("arrays in shared memory need Linux; SharedMemory works without it")
@@ -34,6 +35,9 @@ __all__ = ["register_type", "share_arrays"]
 # Plain arrays from so many bytes on are moved through shared memory: below, to
 # pickle them is as fast (benchmarks/channels.py --threshold).
 THRESHOLD = 16384
+
+# The last that every interpreter from 3.6 on can read.
+_PROTOCOL = 4
 
 
 def block_of(array: "Any") -> "Optional[_core.Block]":
@@ -86,13 +90,15 @@ def allocate(
     return block.array(shape, dtype, packed, 0, cls)
 
 
-def copy_to_shared(array: "Any", cls: "Any") -> "Any":
-    """Return a copy in a new block: items in the order in which they lie, what is
-    repeated once, no gaps."""
+def copy_to_shared(array: "Any", cls: "Any", expands: bool = False) -> "Any":
+    """Return a copy in a new block: items in the order in which they lie, no gaps, and
+    what is repeated once, unless it `expands`."""
     made = _core.copy(array, cls)
     if made is not None:
         return made
     repeated = repeats(array.shape, array.dtype, array.strides)
+    if expands:
+        repeated = [False] * len(repeated)
     made = allocate(array.shape, array.dtype, array.strides, cls, repeated)
     if any(repeated):
         once = tuple(slice(0, 1) if each else slice(None) for each in repeated)
@@ -104,31 +110,37 @@ def copy_to_shared(array: "Any", cls: "Any") -> "Any":
 
 # By reference.
 
-# The handles that `dumps` has made so far, in this thread.
-_made = threading.local()
+def send(block: "_core.Block", handles: "Optional[List[bytes]]" = None) -> "_core.Sending":
+    """Make a handle of a block for what is being pickled.
 
+    Parameters
+    ----------
+    block : Block
+        What is sent.
+    handles : list of bytes, optional
+        The handle is appended to it.
 
-def send(block: "_core.Block") -> "_core.Sending":
-    """Make a handle of a block for what is being pickled in this thread.
-
-    One for a process that is being made ends with that, should it be killed before it
-    has read what it was given.
+    Returns
+    -------
+    Sending
+        One for a process that is being made ends with that, should it be killed before
+        it has read what it was given.
     """
-    sending = block.sending(getattr(_made, "handles", None))
+    sending = block.sending(handles)
     child = context.get_spawning_popen()
     if child is not None:
         util.Finalize(child, _core.cancel, (sending.handle,))
     return sending
 
 
-def _refer(array, block, cls, private=False):
+def _refer(array, block, cls, handles, private=False):
     """Reduce an array to its block's handle and where it lies in the block."""
     first = array.__array_interface__["data"][0]
     offset = first - block.address if array.size else 0
     dtype, shape, strides = array.dtype, array.shape, array.strides
     # Refuses, here and not where it arrives, a view that leads out of its block.
     block.array(shape, dtype, strides, offset)
-    sending = send(block)
+    sending = send(block, handles)
     attributes = {
         name: value
         for name, value in getattr(array, "__dict__", {}).items()
@@ -147,9 +159,9 @@ def _plain(dtype):
 
 def _rebuild(cls, handle, shape, dtype, strides, offset, writeable, private, attributes):
     """Make the array that `_refer` took apart."""
-    block = _core.receive(handle)
-    if private:
-        block.private = True
+    # What is the receiver's own is so for one.
+    block = _core.take(handle) if private else _core.receive(handle)
+    block.private = private
     array = block.array(shape, dtype, strides, offset, cls)
     if attributes:
         array.__dict__.update(attributes)
@@ -158,17 +170,17 @@ def _rebuild(cls, handle, shape, dtype, strides, offset, writeable, private, att
     return array
 
 
-# The kinds of shared memory: how an array that lies there, the memory and the class
-# that is to arrive are reduced.
-_kinds = {_core.Block: _refer}  # type: Dict[type, Callable[[Any, Any, type], Any]]
+# The kinds of shared memory: how an array that lies there is reduced, given the memory,
+# the class that is to arrive and the list of handles or None.
+_kinds = {_core.Block: _refer}  # type: Dict[type, Callable[[Any, Any, type, Any], Any]]
 
 
-def register_memory(kind: type, refer: "Callable[[Any, Any, type], Any]") -> None:
+def register_memory(kind: type, refer: "Callable[[Any, Any, type, Any], Any]") -> None:
     """Have arrays whose last base is of the class `kind` reduced by `refer`."""
     _kinds[kind] = refer
 
 
-def reduce_view(array: "Any") -> "Any":
+def reduce_view(array: "Any", handles: "Optional[List[bytes]]" = None) -> "Any":
     """Reduce an array of a subclass of `numpy.ndarray`.
 
     It goes by reference if it lies in shared memory, else with what a plain view of
@@ -176,7 +188,7 @@ def reduce_view(array: "Any") -> "Any":
     """
     memory = memory_of(array)
     if memory is not None:
-        return _kinds[type(memory)](array, memory, type(array))
+        return _kinds[type(memory)](array, memory, type(array), handles)
     attributes = getattr(array, "__dict__", {})
     return _rebuild_view, (type(array), np.asarray(array), attributes)
 
@@ -188,12 +200,12 @@ def _rebuild_view(cls, array, attributes):
     return view
 
 
-def reduce_copy(array: "Any") -> "Any":
+def reduce_copy(array: "Any", handles: "Optional[List[bytes]]" = None) -> "Any":
     """Reduce an `snp.ndarray`: by reference, or as a plain array if it is a copy in
     this process's own memory."""
     memory = memory_of(array)
     if memory is not None:
-        return _kinds[type(memory)](array, memory, type(array))
+        return _kinds[type(memory)](array, memory, type(array), handles)
     return _same, (np.asarray(array),)
 
 
@@ -201,7 +213,7 @@ def _same(thing):
     return thing
 
 
-def _reduce_masked(array):
+def _reduce_masked(array, handles=None):
     """Reduce a masked array: its data and its mask go as what they are."""
     data = np.ndarray.view(array, array._baseclass)
     attributes = dict(array.__dict__)
@@ -221,28 +233,32 @@ def _rebuild_masked(cls, data, mask, attributes):
     return array
 
 
-def _move(array, threshold):
+def _move(array, threshold, handles=None):
     """Reduce a plain array: by reference if it is a view of a shared one, moved if it
     is large, else by value."""
     memory = memory_of(array)
     if memory is not None:
-        return _kinds[type(memory)](array, memory, np.ndarray)
+        return _kinds[type(memory)](array, memory, np.ndarray, handles)
+    if array.nbytes < threshold or array.dtype.hasobject:
+        return _copy(array)
+    moved = copy_to_shared(array, np.ndarray, array.flags.writeable)
+    if not array.flags.writeable:
+        moved.flags.writeable = False
+    return _refer(moved, block_of(moved), np.ndarray, handles, private=True)
+
+
+def _copy(array):
+    """Reduce a plain array to its bytes."""
     if array.dtype.hasobject:
         # Of the protocols that all picklers can write.
         return array.__reduce_ex__(2)
-    if array.nbytes < threshold:
-        order = "F" if array.flags.f_contiguous else "C"
-        writeable = array.flags.writeable
-        return _rebuild_small, (
-            array.tobytes(order), _plain(array.dtype), array.shape, order, writeable
-        )  # fmt: skip
-    moved = copy_to_shared(array, np.ndarray)
-    if not array.flags.writeable:
-        moved.flags.writeable = False
-    return _refer(moved, block_of(moved), np.ndarray, private=True)
+    order = "F" if array.flags.f_contiguous else "C"
+    return _rebuild_copy, (
+        array.tobytes(order), _plain(array.dtype), array.shape, order, array.flags.writeable
+    )  # fmt: skip
 
 
-def _rebuild_small(data, dtype, shape, order, writeable):
+def _rebuild_copy(data, dtype, shape, order, writeable):
     """Make a plain array of its bytes."""
     array = np.ndarray(shape, dtype, data, order=order).copy(order)
     if not writeable:
@@ -253,9 +269,17 @@ def _rebuild_small(data, dtype, shape, order, writeable):
 # Classes.
 
 
-def register(cls: "type", reducer: "Callable[[Any], Any]") -> None:
-    """Have objects of exactly this class pickled by `reducer` in all channels."""
+# Those that take the list of handles of the message.
+_own = {}  # type: Dict[type, Callable[..., Any]]
+
+
+def register(cls: "type", reducer: "Callable[..., Any]") -> None:
+    """Have arrays of exactly this class pickled by `reducer` in all channels.
+
+    It is called with the array, and by `dumps` with the list of handles besides.
+    """
     ForkingPickler.register(cls, reducer)
+    _own[cls] = reducer
 
 
 register(np.recarray, reduce_view)
@@ -319,7 +343,8 @@ def register_type(
                 cls.__name__, flatten, unflatten
             )
         )
-    register(cls, _Flattening(flatten, unflatten))
+    _own.pop(cls, None)
+    ForkingPickler.register(cls, _Flattening(flatten, unflatten))
 
 
 _NEVER_ASKED = {
@@ -346,27 +371,31 @@ _KEY = "shared_numpy_sharing"
 class _Sharing:
     """What `share_arrays` has set; unpickling it in a new process sets it there."""
 
-    threshold = None  # type: Optional[int]
-
-    def __init__(self, threshold):
+    def __init__(self, threshold, replaced):
         self.threshold = threshold
+        self.replaced = replaced
 
     def __call__(self, array):
-        # By value, if it was switched off again.
-        threshold = float("inf") if self.threshold is None else self.threshold
-        return _move(array, threshold)
-
-    def begin(self):
-        ForkingPickler.register(np.ndarray, self)
-        process.current_process()._config[_KEY] = self
-        return self
+        try:
+            return _move(array, self.threshold)
+        except ArenaFullError:
+            return _copy(array)  # As it would go otherwise.
 
     def __reduce__(self):
-        return _begin_sharing, (self.threshold,)
+        return _share_from, (self.threshold,)
 
 
-def _begin_sharing(threshold):
-    return _Sharing(threshold).begin()
+def _share_from(threshold):
+    """Begin to share plain arrays, or end it with None; what is in force then."""
+    registry = ForkingPickler._extra_reducers
+    known = registry.pop(np.ndarray, None)
+    before = known.replaced if type(known) is _Sharing else known
+    sharing = None if threshold is None else _Sharing(threshold, before)
+    in_force = sharing or before
+    if in_force is not None:
+        ForkingPickler.register(np.ndarray, in_force)
+    process.current_process()._config[_KEY] = sharing
+    return sharing
 
 
 def share_arrays(threshold: "Optional[int]" = THRESHOLD) -> None:
@@ -395,22 +424,31 @@ def share_arrays(threshold: "Optional[int]" = THRESHOLD) -> None:
     """
     if threshold is not None and threshold < 0:
         raise ValueError("threshold is a number of bytes or None, not {}".format(threshold))
-    _Sharing(threshold).begin()
+    _share_from(threshold)
 
 
 # The channels of this package.
 
 
 class _Reducers(dict):
-    """How `dumps` pickles, by class: as here, else as `multiprocessing` does."""
+    """How a message's objects are reduced, by class: as here, with the message's list of
+    handles, else as `multiprocessing` does."""
+
+    def __init__(self, handles):
+        self.handles = handles
 
     def __missing__(self, cls):
-        reducer = ForkingPickler._extra_reducers.get(cls)
-        return copyreg.dispatch_table[cls] if reducer is None else reducer
-
-
-_reducers = _Reducers()
-_reducers[np.ndarray] = lambda array: _move(array, THRESHOLD)
+        own = _own.get(cls)
+        if own is not None:
+            reducer = partial(own, handles=self.handles)
+        elif cls is np.ndarray:
+            reducer = partial(_move, threshold=THRESHOLD, handles=self.handles)
+        else:
+            reducer = ForkingPickler._extra_reducers.get(cls)
+            if reducer is None:
+                reducer = copyreg.dispatch_table[cls]
+        self[cls] = reducer
+        return reducer
 
 
 def dumps(thing: "Any", handles: "List[bytes]") -> bytes:
@@ -430,14 +468,9 @@ def dumps(thing: "Any", handles: "List[bytes]") -> bytes:
         For `pickle.loads`.
     """
     file = io.BytesIO()
-    pickler = pickle.Pickler(file, pickle.HIGHEST_PROTOCOL)
-    pickler.dispatch_table = _reducers
-    before = getattr(_made, "handles", None)
-    try:
-        _made.handles = handles
-        pickler.dump(thing)
-    finally:
-        _made.handles = before
+    pickler = pickle.Pickler(file, _PROTOCOL)
+    pickler.dispatch_table = _Reducers(handles)
+    pickler.dump(thing)
     return file.getvalue()
 
 

@@ -331,6 +331,8 @@ pub struct TicketRow {
     pub next: U32,
     /// The generation of the block that answers for it, if one does.
     pub keeper_generation: U64,
+    /// 1: it is for others than the program that opened it, and outlives that.
+    pub lasting: U64,
 }
 
 /// Who answers for a ticket, in one word, so that it changes by one store.

@@ -215,12 +215,17 @@ impl Locked<'_> {
     }
 
     /// Ends tickets that were opened at `time` or before, and those of the dead
-    /// that are older than their grace.
-    fn end_abandoned(&self, time: u64, now: u64) -> Result<()> {
+    /// that are older than their grace; but for what a block answers for, and, if
+    /// that is to be kept, what is lasting.
+    fn end_abandoned(&self, time: u64, keep_lasting: bool, now: u64) -> Result<()> {
         let grace = self.header.grace.get();
         for id in 0..self.header.ticket_rows.get() {
             let ticket = self.ticket(id)?;
             if state_of(ticket.state.get()) != OPEN {
+                continue;
+            }
+            let lasts = keep_lasting && ticket.lasting.get() != 0;
+            if lasts || self.keeper(ticket)?.is_some() {
                 continue;
             }
             let opened = ticket.opened.get();
@@ -414,12 +419,13 @@ impl Core {
     }
 
     /// In an arena that no other process has, ends the tickets that were opened
-    /// at least `age` ms ago, and those of killed senders whose grace is over.
-    pub fn end_abandoned(&self, me: Member, age: u64) -> Result<()> {
+    /// at least `age` ms ago, and those of killed senders whose grace is over;
+    /// what is lasting perhaps not.
+    pub fn end_abandoned(&self, me: Member, age: u64, keep_lasting: bool) -> Result<()> {
         let now = self.platform().now();
         let locked = self.lock(me)?;
         match locked.is_alone() {
-            true => locked.end_abandoned(now.saturating_sub(age), now),
+            true => locked.end_abandoned(now.saturating_sub(age), keep_lasting, now),
             false => Ok(()),
         }
     }

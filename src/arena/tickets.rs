@@ -57,13 +57,14 @@ impl<'a> Locked<'a> {
 
     /// Opens a ticket for a block.
     #[inline(always)]
-    fn open(&self, which: BlockRef, now: u64) -> Result<TicketRef> {
+    fn open(&self, which: BlockRef, lasting: bool, now: u64) -> Result<TicketRef> {
         let block = self.live(which)?;
         let (id, ticket) = self.take_ticket()?;
         ticket.block.set(which.id.0);
         ticket.generation.set(which.generation);
         ticket.keeper.set(Keeper::Sender(self.me.slot).pack());
         ticket.opened.set(now);
+        ticket.lasting.set(lasting as u64);
         let generation = generation_of(ticket.state.get());
         ticket.state.commit(state_word(generation, OPEN));
         block.cache.tickets.add(1);
@@ -241,19 +242,32 @@ impl Core {
     /// tickets.
     #[inline]
     pub fn send(&self, me: Member, which: BlockRef) -> Result<TicketRef> {
+        self.send_as(me, which, false)
+    }
+
+    /// [`Core::send`]; `lasting`: for others than this program, whose end it
+    /// outlives.
+    #[inline(always)]
+    pub fn send_as(&self, me: Member, which: BlockRef, lasting: bool) -> Result<TicketRef> {
         let now = self.platform().now();
-        let sent = self.lock(me)?.open(which, now);
+        let sent = self.lock(me)?.open(which, lasting, now);
         match sent {
-            Err(Error::Full { .. }) => self.send_with_more_tickets(me, which, now),
+            Err(Error::Full { .. }) => self.send_with_more_tickets(me, which, lasting, now),
             sent => sent,
         }
     }
 
     #[cold]
-    fn send_with_more_tickets(&self, me: Member, which: BlockRef, now: u64) -> Result<TicketRef> {
+    fn send_with_more_tickets(
+        &self,
+        me: Member,
+        which: BlockRef,
+        lasting: bool,
+        now: u64,
+    ) -> Result<TicketRef> {
         self.reap(me)?;
         loop {
-            let sent = self.lock(me)?.open(which, now);
+            let sent = self.lock(me)?.open(which, lasting, now);
             match sent {
                 Err(Error::Full { .. }) => self.add_tickets(me)?,
                 sent => return sent,

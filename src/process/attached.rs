@@ -339,8 +339,8 @@ impl Inner {
     }
 
     /// See [`Arena::end_abandoned`].
-    pub fn end_abandoned(&self, age: u64) -> Result<()> {
-        self.core.end_abandoned(self.member()?, age)
+    pub fn end_abandoned(&self, age: u64, keep_lasting: bool) -> Result<()> {
+        self.core.end_abandoned(self.member()?, age, keep_lasting)
     }
 
     /// Notes that this process's tree has been told.
@@ -639,6 +639,13 @@ impl Arena {
     /// block.
     #[inline]
     pub fn send(&self, block: &Block) -> Result<Handle> {
+        self.send_as(block, false)
+    }
+
+    /// [`Arena::send`]; `lasting`: for others than this program, whose end it
+    /// outlives.
+    #[inline(always)]
+    pub fn send_as(&self, block: &Block, lasting: bool) -> Result<Handle> {
         if !Arc::ptr_eq(&self.0, &block.arena.0) {
             return Err(Error::Foreign {
                 why: "the block is of another arena",
@@ -646,7 +653,7 @@ impl Arena {
         }
         let me = self.0.member()?;
         self.0.counts.of(block.which.id).share();
-        let ticket = self.0.core.send(me, block.which)?;
+        let ticket = self.0.core.send_as(me, block.which, lasting)?;
         Ok(Handle {
             uuid: self.uuid(),
             boot: self.0.boot,
@@ -834,9 +841,9 @@ impl Arena {
 
     /// Ends what nobody will receive in an arena that no other process has: the
     /// tickets opened at least `age` ms ago, and those of killed senders whose
-    /// grace is over.
-    pub fn end_abandoned(&self, age: u64) -> Result<()> {
-        self.0.end_abandoned(age)
+    /// grace is over. What is lasting perhaps not.
+    pub fn end_abandoned(&self, age: u64, keep_lasting: bool) -> Result<()> {
+        self.0.end_abandoned(age, keep_lasting)
     }
 
     /// Ends this process's part in the arena in peace: its references are

@@ -114,7 +114,7 @@ impl Family {
 /// blocks to which it has references. Returns the arenas that stay.
 ///
 /// With `dropped`, what is in flight in an arena that no other process has is
-/// ended: nobody will receive it.
+/// ended, but for what is lasting: nobody will receive it.
 ///
 /// What cannot be given back in peace is found when the process is gone.
 pub fn retire_all(dropped: bool) -> Vec<Arena> {
@@ -128,7 +128,7 @@ pub fn retire_all(dropped: bool) -> Vec<Arena> {
     let stays = |arena: &Arc<Inner>| {
         if dropped {
             // If it cannot, a sweep does in time.
-            let _ = arena.end_abandoned(0);
+            let _ = arena.end_abandoned(0, true);
         }
         !matches!(arena.retire(), Ok(true))
     };

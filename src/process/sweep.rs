@@ -49,7 +49,7 @@ fn is_deserted(name: Name) -> bool {
 fn remove(name: Name) -> bool {
     match Arena::attach(name, PATIENCE) {
         Ok(arena) => {
-            let _ = arena.end_abandoned(KEPT);
+            let _ = arena.end_abandoned(KEPT, false);
         }
         Err(Error::Corrupted { .. }) => remove_remains(name, true),
         Err(_) => remove_remains(name, false),

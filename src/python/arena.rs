@@ -668,8 +668,7 @@ impl Arena {
     ///     Too many references are in flight.
     #[pyo3(text_signature = "($self, block)")]
     fn send<'py>(&self, py: Python<'py>, block: &Block) -> PyResult<&'py PyBytes> {
-        outlive(py);
-        let handle = self.operate(py, |arena| arena.send(block.inner()))?;
+        let handle = self.operate(py, |arena| arena.send_as(block.inner(), true))?;
         Ok(encoded(py, &handle))
     }
 
@@ -966,14 +965,6 @@ fn sweep(py: Python<'_>) -> PyResult<Vec<String>> {
     Ok(names.iter().map(|name| name.as_str().to_owned()).collect())
 }
 
-/// Whether this process has made handles for others than `multiprocessing`.
-static SENT: AtomicBool = AtomicBool::new(false);
-
-/// What is sent from now on may be for others than this tree of processes.
-pub fn outlive(_py: Python<'_>) {
-    SENT.store(true, Ordering::Relaxed);
-}
-
 /// Give this process's arenas back, at its end.
 ///
 /// Blocks that something still refers to stay the process's until it is gone.
@@ -987,8 +978,7 @@ pub fn outlive(_py: Python<'_>) {
 #[pyo3(text_signature = "(last)")]
 fn retire(py: Python<'_>, last: bool) {
     RETIRED.store(this_thread(), Ordering::Relaxed);
-    let dropped = last && !SENT.load(Ordering::Relaxed);
-    let staying = end_long(py, || process::retire_all(dropped));
+    let staying = end_long(py, || process::retire_all(last));
     announce(py);
     for arena in staying {
         arena.end_registration();

@@ -4,7 +4,7 @@ use super::error::natural;
 use super::numpy::{self, Items, Layout, Shape};
 use super::sending::Sending;
 use super::{
-    arena::{decode, outlive, Arena},
+    arena::{decode, Arena},
     section,
 };
 use crate::process;
@@ -197,11 +197,8 @@ impl Block {
             ));
         }
         super::arena::watch_end(py)?;
-        if lasting {
-            outlive(py);
-        }
         let arena = self.inner.arena();
-        let handle = section::work(py, || arena.send(&self.inner))?;
+        let handle = section::work(py, || arena.send_as(&self.inner, lasting))?;
         // Cancelled, should the rest fail.
         let sending = Sending::new(arena.clone(), handle);
         if let Some(handles) = handles {
