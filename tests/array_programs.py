@@ -162,7 +162,7 @@ def facts(thing, exact):
     """What must arrive as it was sent; exactly so by the package's own channels."""
     # (To ask for a fill value that was not given warns for some dtypes.)
     given = vars(thing)["_fill_value"] if isinstance(thing, np.ma.MaskedArray) else None
-    extra = given if given is None else given.tolist()
+    extra = given if given is None else repr(given.tolist())
     return type(thing).__name__, extra, [facts_of_array(part, exact) for part in parts_of(thing)]
 
 

@@ -23,6 +23,7 @@ from shared_numpy._core import LOCK_SUFFIX, Arena
 
 def counts():
     gc.collect()
+    Arena.default().reap()
     stats = Arena.default().stats()
     return stats["blocks"], stats["handles"]
 
@@ -235,7 +236,10 @@ if __name__ == "__main__":
     receivers[0][1].join()
     assert ask(connections[2], "drop") == "dropped"
     # Nobody has it now, in whatever order they went.
-    Arena.default().reap()
+    deadline = time.monotonic() + 20
+    while Arena.default().stats()["blocks"]:
+        assert time.monotonic() < deadline
+        Arena.default().reap()  # A death may be told before it comes.
     for connection in connections[1:]:
         assert ask(connection, "load") == "stale"
     try:
@@ -271,3 +275,93 @@ def test_many_arrays_take_no_descriptors():
     assert len(os.listdir("/proc/self/fd")) <= before + 2
     assert len({a.name for a in arrays[:100]}) == 100
     del arrays
+
+
+def in_a_fork(work):
+    """Run `work` in a forked child; fail unless it is true there."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os._exit(0 if work() else 1)
+        finally:
+            os._exit(2)
+    assert os.WEXITSTATUS(os.waitpid(pid, 0)[1]) == 0
+
+
+def received(array):
+    q = snp.Queue()
+    q.put(array)
+    return q.get()
+
+
+LAYOUTS = {
+    "in order": lambda: np.arange(5000.0).reshape(50, 100),
+    "in the other": lambda: np.asfortranarray(np.arange(5000.0).reshape(50, 100)),
+    "neither": lambda: np.arange(20000.0).reshape(10, 50, 40).transpose(1, 0, 2)[:, :, ::-1],
+    "large": lambda: np.arange(1000000.0).reshape(1000, 1000),
+}
+
+
+@pytest.mark.parametrize("layout", sorted(LAYOUTS))
+def test_a_receiver_s_own_array_is_no_child_s(layout):
+    """A plain array is like memory of one's own also when the process forks."""
+    a = received(LAYOUTS[layout]())
+    expected = a.copy()
+    read, write = os.pipe()
+
+    def child():
+        # What the parent writes is not seen, nor the other way round.
+        os.read(read, 1)
+        same = (a == expected).all()
+        a[...] = 7
+        in_a_fork(lambda: (a == 7).all() and not a.fill(8))
+        return same and (a == 7).all()
+
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os._exit(0 if child() else 1)
+        finally:
+            os._exit(2)
+    a[1, 1] = -5
+    os.write(write, b"x")
+    assert os.WEXITSTATUS(os.waitpid(pid, 0)[1]) == 0
+    expected[1, 1] = -5
+    assert (a == expected).all()
+    in_a_fork(lambda: (a == expected).all())
+    os.close(read)
+    os.close(write)
+
+
+def test_memory_that_was_one_s_own_can_be_shared_again():
+    for _ in range(3):
+        a = received(np.arange(10000.0))
+        in_a_fork(lambda: not a.fill(3))
+        a[0] = 9
+        Arena.default().reap()  # The child has gone.
+        # Its place is used again, in this process and seen by others.
+        address = a.__array_interface__["data"][0]
+        del a
+        gc.collect()
+        shared = [snp.zeros(10000) for _ in range(120)]
+        places = [each.__array_interface__["data"][0] for each in shared]
+        assert any(place <= address < place + 80000 for place in places)
+        in_a_fork(lambda: [each.fill(5) for each in shared])
+        assert all((each == 5).all() for each in shared)
+        del shared
+
+
+def test_a_child_gives_back_what_was_its_parent_s_own():
+    a = received(np.arange(10000.0))
+
+    def child():
+        nonlocal a
+        a[:] = 1
+        del a
+        gc.collect()
+        b = snp.zeros(20000)
+        return not b.any()
+
+    in_a_fork(child)
+    assert (a == np.arange(10000.0)).all()
+    Arena.default().reap()

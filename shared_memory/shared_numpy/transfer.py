@@ -36,6 +36,8 @@ __all__ = ["register_type", "share_arrays"]
 # pickle them is as fast (benchmarks/channels.py --threshold).
 THRESHOLD = 16384
 
+_PAGE = 4096
+
 # The last that every interpreter from 3.6 on can read.
 _PROTOCOL = 4
 
@@ -75,9 +77,10 @@ def allocate(
     strides: "Tuple[int, ...]",
     cls: "Any",
     repeated: "Optional[List[bool]]" = None,
+    pages: bool = False,
 ) -> "Any":
     """Return an array whose items lie in the order of `strides`, without gaps, and once
-    along the dimensions that are `repeated`."""
+    along the dimensions that are `repeated`; in whole `pages` of their own."""
     repeated = repeated or [False] * len(shape)
     order = sorted(range(len(shape)), key=lambda axis: (-abs(strides[axis]), axis))
     packed, size = [0] * len(shape), dtype.itemsize
@@ -86,25 +89,40 @@ def allocate(
             packed[axis] = size
             size *= max(shape[axis], 1)
     size = 0 if 0 in shape else size
-    block = block_of(_core.empty(size, "u1"))
-    return block.array(shape, dtype, packed, 0, cls)
+    block = block_of(_core.empty(size + (2 * _PAGE if pages else 0), "u1"))
+    return block.array(shape, dtype, packed, -block.address % _PAGE if pages else 0, cls)
 
 
-def copy_to_shared(array: "Any", cls: "Any", expands: bool = False) -> "Any":
+def copy_to_shared(array: "Any", cls: "Any") -> "Any":
     """Return a copy in a new block: items in the order in which they lie, no gaps, and
-    what is repeated once, unless it `expands`."""
+    what is repeated once."""
     made = _core.copy(array, cls)
     if made is not None:
         return made
     repeated = repeats(array.shape, array.dtype, array.strides)
-    if expands:
-        repeated = [False] * len(repeated)
     made = allocate(array.shape, array.dtype, array.strides, cls, repeated)
-    if any(repeated):
-        once = tuple(slice(0, 1) if each else slice(None) for each in repeated)
-        made[once] = array[once]
-    else:
-        made[...] = array
+    _fill(made, array, repeated)
+    return made
+
+
+def _fill(made, array, repeated):
+    once = tuple(slice(0, 1) if each else slice(None) for each in repeated)
+    made[once] = array[once]
+
+
+def _copy_to_move(array):
+    """Return such a copy in whole pages; what repeats and can be written to expanded."""
+    made = _core.copy(array, None, True)
+    if made is None:
+        repeated = repeats(array.shape, array.dtype, array.strides)
+        if array.flags.writeable:
+            repeated = [False] * len(repeated)
+        made = allocate(
+            array.shape, array.dtype, array.strides, np.ndarray, repeated, pages=True
+        )
+        _fill(made, array, repeated)
+    if not array.flags.writeable:
+        made.flags.writeable = False
     return made
 
 
@@ -161,7 +179,8 @@ def _rebuild(cls, handle, shape, dtype, strides, offset, writeable, private, att
     """Make the array that `_refer` took apart."""
     # What is the receiver's own is so for one.
     block = _core.take(handle) if private else _core.receive(handle)
-    block.private = private
+    if private:
+        block.private = True  # Also against children that are forked.
     array = block.array(shape, dtype, strides, offset, cls)
     if attributes:
         array.__dict__.update(attributes)
@@ -241,9 +260,7 @@ def _move(array, threshold, handles=None):
         return _kinds[type(memory)](array, memory, np.ndarray, handles)
     if array.nbytes < threshold or array.dtype.hasobject:
         return _copy(array)
-    moved = copy_to_shared(array, np.ndarray, array.flags.writeable)
-    if not array.flags.writeable:
-        moved.flags.writeable = False
+    moved = _copy_to_move(array)
     return _refer(moved, block_of(moved), np.ndarray, handles, private=True)
 
 

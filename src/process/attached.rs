@@ -7,6 +7,7 @@
 
 use super::counts::Counts;
 use super::family::{self, Place};
+use super::own::Own;
 use super::shared::Shared;
 use super::spares::{Spare, Spares};
 use crate::arena::format::{BlockId, Expected, Geometry, Header, SlotId, ENDING, PAGE, POISONED};
@@ -891,6 +892,19 @@ impl Block {
     /// Its arena.
     pub fn arena(&self) -> &Arena {
         &self.arena
+    }
+
+    /// Makes its whole pages this process's own, also against children that it
+    /// forks; until that is ended, before the block is dropped. None if it has no
+    /// whole pages.
+    ///
+    /// # Errors
+    /// As for any operation of the arena.
+    pub fn own(&self) -> Result<Option<Own>> {
+        let inner = &self.arena.0;
+        let place = inner.core.locate(inner.member()?, self.which)?;
+        let offset = inner.shared.offset_of(place.address);
+        Ok(Own::new(inner.clone(), self.bytes, self.size, offset))
     }
 }
 

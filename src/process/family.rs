@@ -10,6 +10,7 @@
 
 use super::attached::{self, Arena, Inner};
 use super::caller::{self, Told};
+use super::own;
 use super::shared::Shared;
 use crate::arena::{Member, Offspring};
 use crate::error::{Error, Result};
@@ -216,6 +217,7 @@ extern "C" fn before_fork() {
         .filter_map(|relative| relative.arena.upgrade())
         .collect();
     family.pending = arenas.into_iter().map(prepare).collect();
+    own::before_fork();
     HELD.store(Box::into_raw(Box::new(family)), Ordering::Relaxed);
 }
 
@@ -276,6 +278,7 @@ fn resume(work: impl Fn(&mut Pending), tidy: impl Fn(&mut Family)) {
 }
 
 extern "C" fn after_fork_in_parent() {
+    own::after_fork();
     let work = |pending: &mut Pending| {
         // While the list is held: no later fork shall inherit these signs.
         drop(pending.signs.take());
@@ -288,6 +291,7 @@ extern "C" fn after_fork_in_parent() {
 
 extern "C" fn after_fork_in_child() {
     attached::forget_unregistered();
+    own::after_fork();
     let mark = ForkMark::get();
     let work = |pending: &mut Pending| {
         let number = match mark.number() {

@@ -265,6 +265,28 @@ impl Shared {
         })
     }
 
+    /// Maps whole pages of the memory object once more where they are mapped, as
+    /// private copies or shared.
+    ///
+    /// # Safety
+    /// `length` bytes at `base` are pages that this process has mapped from
+    /// `offset` on, and nobody needs what only the mapping before had.
+    pub(super) unsafe fn map_again(
+        &self,
+        base: NonNull<u8>,
+        length: usize,
+        offset: u64,
+        copied: bool,
+    ) -> Result<()> {
+        // SAFETY: as promised by the caller.
+        unsafe { map::again(base, length, self.memory()?, offset, copied) }
+    }
+
+    /// Where a place is in the memory object.
+    pub(super) fn offset_of(&self, address: Address) -> u64 {
+        start_of(address.segment()) + address.offset()
+    }
+
     /// The lock file; a process whose descriptor was closed has lost its byte,
     /// and takes it again: until then its number and start time speak for it.
     fn lock_fd(&self) -> Result<BorrowedFd<'_>> {

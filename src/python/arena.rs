@@ -3,7 +3,8 @@
 use super::block::Block;
 use super::error::{exception, natural, os_error};
 use super::numpy::{self, Contiguous, Items, Layout, Shape};
-use super::section::{end_long, release, surviving, without_interpreter, work, work_long};
+use super::section::{end_long, release, stay, surviving, without_interpreter, work, work_long};
+use crate::arena::format::PAGE;
 use crate::arena::handle::{Handle, Name};
 use crate::error::{Error, Result};
 use crate::process::{self, Settings};
@@ -117,6 +118,13 @@ pub fn watch_end(py: Python<'_>) -> PyResult<()> {
 /// The thread that has given this process's arenas back, at its end; 0 for none.
 static RETIRED: AtomicUsize = AtomicUsize::new(0);
 
+/// Whether another thread has given this process's arenas back, at its end: this
+/// one is about to be ended.
+pub fn is_over() -> bool {
+    let retired = RETIRED.load(Ordering::Relaxed);
+    retired != 0 && retired != this_thread()
+}
+
 /// A number that no other living thread has, and not 0.
 fn this_thread() -> usize {
     thread_local!(static HERE: u8 = const { 0 });
@@ -134,9 +142,7 @@ pub fn announce(py: Python<'_>) {
 
 #[cold]
 fn unregister(py: Python<'_>, names: &[Name]) {
-    let retired = RETIRED.load(Ordering::Relaxed);
-    if retired != 0 && retired != this_thread() {
-        // The interpreter is about to end this one.
+    if is_over() {
         return;
     }
     // An object may be dropped while an exception is on its way.
@@ -220,6 +226,10 @@ fn new_name() -> Result<Name> {
 fn create(py: Python<'_>, size: Option<u64>, name: Option<Name>) -> PyResult<process::Arena> {
     static SWEPT: AtomicBool = AtomicBool::new(false);
     watch_end(py)?;
+    if is_over() {
+        // Nobody would give it back.
+        stay(py);
+    }
     let mut settings = Settings::default();
     if let Some(size) = size {
         settings.size =
@@ -444,6 +454,8 @@ fn empty(
 ///     Its items lie one behind the other, in either order.
 /// cls : type, optional
 ///     The copy's class, ``numpy.ndarray`` or a subclass.
+/// pages : bool
+///     Have the items lie in whole pages that nothing else lies in.
 ///
 /// Returns
 /// -------
@@ -456,19 +468,26 @@ fn empty(
 ///     `array` is none, or its items hold references to objects.
 /// ArenaFullError, ArenaBusyError, ArenaCorruptedError
 ///     As in ``Arena.alloc``.
-#[pyfunction(cls = "None")]
-#[pyo3(text_signature = "(array, cls=None)")]
-fn copy(py: Python<'_>, array: &PyAny, cls: Option<&PyType>) -> PyResult<PyObject> {
+#[pyfunction(cls = "None", pages = "false")]
+#[pyo3(text_signature = "(array, cls=None, pages=False)")]
+fn copy(py: Python<'_>, array: &PyAny, cls: Option<&PyType>, pages: bool) -> PyResult<PyObject> {
     watch_end(py)?;
     let Some((source, items, shape)) = Contiguous::new(py, array)? else {
         return Ok(py.None());
     };
     let bytes = shape.bytes(&items)?;
     let arena = find_default(py)?;
-    let block = work(py, || arena.allocate_owned(bytes))?;
-    let to = block.bytes().as_ptr();
+    // So much is there up to the first whole page, and behind the last.
+    let around = if pages { 2 * PAGE } else { 0 };
+    let block = work(py, || arena.allocate_owned(bytes.saturating_add(around)))?;
+    let first = block.bytes().as_ptr();
+    let to = match pages {
+        true => first.wrapping_add(first.align_offset(PAGE as usize)),
+        false => first,
+    };
     let block = Py::new(py, Block::new(block))?;
-    let layout = Layout::whole(items, shape, source.fortran);
+    let mut layout = Layout::whole(items, shape, source.fortran);
+    layout.begin_at(to as usize - first as usize);
     let made = numpy::array(py, block, layout, cls)?;
     source.copy_to(py, &made, to, bytes as usize)?;
     Ok(made)

@@ -34,12 +34,14 @@ use std::mem::ManuallyDrop;
 ///     Whether ``unlink`` was called.
 /// private : bool
 ///     Whether it was received as this process's own copy of something, so that
-///     arrays on it are not sent by reference. It can be set.
+///     arrays on it are not sent by reference. It can be set, for good: then the
+///     whole pages of the block are private also against children that are forked.
 #[pyclass(name = "Block", module = "shared_numpy._core")]
 pub struct Block {
     inner: ManuallyDrop<process::Block>,
     unlinked: Cell<bool>,
     private: Cell<bool>,
+    own: Cell<Option<process::Own>>,
 }
 
 impl Drop for Block {
@@ -48,8 +50,11 @@ impl Drop for Block {
         // SAFETY: objects are dropped with the interpreter held.
         let py = unsafe { Python::assume_gil_acquired() };
         section::end(py, || {
-            // SAFETY: once, here.
-            unsafe { ManuallyDrop::drop(&mut self.inner) }
+            // What cannot be given back stays until the process ends.
+            if self.own.take().is_none_or(process::Own::end) {
+                // SAFETY: once, here.
+                unsafe { ManuallyDrop::drop(&mut self.inner) }
+            }
         });
         super::arena::announce(py);
     }
@@ -62,6 +67,7 @@ impl Block {
             inner: ManuallyDrop::new(block),
             unlinked: Cell::new(false),
             private: Cell::new(false),
+            own: Cell::new(None),
         }
     }
 
@@ -123,8 +129,12 @@ impl Block {
     }
 
     #[setter]
-    fn set_private(&self, private: bool) {
-        self.private.set(private)
+    fn set_private(&self, py: Python<'_>, private: bool) -> PyResult<()> {
+        if private && !self.private.get() {
+            self.own.set(section::work(py, || self.inner.own())?);
+        }
+        self.private.set(private || self.private.get());
+        Ok(())
     }
 
     /// Answer for a handle that nobody has received yet: it is cancelled when

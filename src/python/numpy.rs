@@ -525,6 +525,11 @@ impl Layout {
         }
     }
 
+    /// Has the items begin so many bytes into the block.
+    pub fn begin_at(&mut self, offset: usize) {
+        self.offset = offset;
+    }
+
     /// Items from `offset` on, at `strides` or in C order, within `room` bytes.
     ///
     /// # Errors

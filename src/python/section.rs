@@ -10,7 +10,7 @@
 //! What runs in a section must not touch anything of the interpreter's.
 
 #[cfg(target_os = "linux")]
-pub use arena::{end, end_long, work, work_long};
+pub use arena::{end, end_long, stay, work, work_long};
 
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -94,7 +94,7 @@ pub fn without_interpreter<T: Send>(_py: Python<'_>, work: impl FnOnce() -> T + 
 mod arena {
     use super::super::error::exception;
     use super::*;
-    use crate::error::Result;
+    use crate::error::{Error, Result};
     use crate::process::{tell, Caller};
     use std::time::{Duration, Instant};
 
@@ -155,8 +155,17 @@ mod arena {
             // An operation may do without what was interrupted.
             _ if RAISED.with(|flag| flag.replace(false)) => Err(PyErr::fetch(py)),
             Ok(result) => Ok(result),
+            // Given back by the thread that ends the process.
+            Err(Error::Detached) if super::super::arena::is_over() => stay(py),
             Err(error) => Err(exception(py, error)),
         }
+    }
+
+    /// Stays until the process is gone: this thread is about to be ended.
+    pub fn stay(py: Python<'_>) -> ! {
+        without_interpreter(py, || loop {
+            std::thread::park();
+        })
     }
 
     /// Does `work`, which takes long.

@@ -36,6 +36,43 @@ pub fn private(length: usize) -> Result<NonNull<u8>> {
     map(length, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
 }
 
+/// Maps pages of a file in the place of what is mapped there: as copies that are
+/// made when they are written to, or shared. `mmap(2)`, MAP_FIXED.
+///
+/// # Safety
+/// The range is whole pages of a mapping of [`shared`], and nobody needs what is
+/// there but not in the file.
+#[cfg(target_os = "linux")]
+pub unsafe fn again(
+    base: NonNull<u8>,
+    length: usize,
+    fd: BorrowedFd<'_>,
+    offset: u64,
+    copied: bool,
+) -> Result<()> {
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let kind = if copied {
+        libc::MAP_PRIVATE
+    } else {
+        libc::MAP_SHARED
+    };
+    // SAFETY: as promised by the caller.
+    let mapped = unsafe {
+        libc::mmap(
+            base.as_ptr().cast::<c_void>(),
+            length,
+            protection,
+            kind | libc::MAP_FIXED,
+            fd.as_raw_fd(),
+            offset as libc::off_t,
+        )
+    };
+    match mapped {
+        libc::MAP_FAILED => Err(failed("mmap")(last())),
+        _ => Ok(()),
+    }
+}
+
 /// Ends a mapping: `munmap(2)`.
 ///
 /// # Safety
