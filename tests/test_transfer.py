@@ -95,6 +95,20 @@ def test_records_and_matrices(send):
         assert type(back) is type(plain) and (back == plain).all()
 
 
+def test_what_is_not_shared_goes_as_before():
+    """Importing this package changes nothing for them."""
+    for array in (
+        np.ma.MaskedArray([1, 2], [True, False]),
+        np.zeros(2, RECORDS[0]).view(np.recarray),
+        np.zeros((2, 2)).view(np.matrix),
+    ):
+        array.note = lambda: 0  # Which numpy leaves out of a masked array's pickle.
+        data = ForkingPickler.dumps(array) if isinstance(array, np.ma.MaskedArray) else None
+        assert data is None or b"shared_numpy" not in bytes(data)
+        del array.note
+        assert b"shared_numpy" not in bytes(ForkingPickler.dumps(array))
+
+
 class Image(np.ndarray):
     pass
 

@@ -232,7 +232,17 @@ def _same(thing):
     return thing
 
 
-def _reduce_masked(array, handles=None):
+def _reduce_numpys(array, handles=None):
+    """Reduce an array of a subclass that is numpy's: where neither it nor its mask is
+    shared, and plain arrays go by value, as numpy does."""
+    shared = memory_of(array) is not None or memory_of(getattr(array, "_mask", None)) is not None
+    if handles is None and not shared and np.ndarray not in ForkingPickler._extra_reducers:
+        return array.__reduce_ex__(2)
+    reducer = _reduce_masked if isinstance(array, np.ma.MaskedArray) else reduce_view
+    return reducer(array, handles)
+
+
+def _reduce_masked(array, handles):
     """Reduce a masked array: its data and its mask go as what they are."""
     data = np.ndarray.view(array, array._baseclass)
     attributes = dict(array.__dict__)
@@ -299,9 +309,8 @@ def register(cls: "type", reducer: "Callable[..., Any]") -> None:
     _own[cls] = reducer
 
 
-register(np.recarray, reduce_view)
-register(np.matrix, reduce_view)
-register(np.ma.MaskedArray, _reduce_masked)
+for _cls in (np.recarray, np.matrix, np.ma.MaskedArray):
+    register(_cls, _reduce_numpys)
 
 
 def register_type(
