@@ -513,6 +513,39 @@ def test_children_of_children(tmp_path, method):
     program(tmp_path, method, FORKS)
 
 
+FORGOTTEN = """
+def consume(q, seen):
+    # (Before, the semaphores of `multiprocessing` must not go.)
+    seen.put("running")
+    time.sleep(0.5)
+    seen.put([q.get(timeout=20)[0] for _ in range(300)])
+
+def fill(seen):
+    q = snp.Queue()
+    process = multiprocessing.Process(target=consume, args=(q, seen))
+    process.start()
+    assert seen.get(timeout=20) == "running"
+    for i in range(300):
+        q.put((i, snp.full(2, i), np.zeros(3000)))
+    return process
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method(sys.argv[1])
+    seen = snp.Queue()
+    process = fill(seen)
+    gc.collect()  # The queue is gone here, and most of what was put waits.
+    assert seen.get(timeout=20) == list(range(300))
+    process.join()
+    assert process.exitcode == 0
+    del seen, process
+""" + END
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_queue_that_is_forgotten_sends_what_waits(tmp_path, method):
+    program(tmp_path, method, FORGOTTEN)
+
+
 FLUSH = """
 def produce(q, waits):
     if not waits:

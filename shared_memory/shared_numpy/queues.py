@@ -33,6 +33,18 @@ __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
 _CLOSING, _SENT, _OVER = 10, -5, -100
 
 
+class _Keepers(list):
+    """A block that answers for the messages in a pipe, which end with its last holder; none
+    after the end of the process. Who still sends has it longer than the queue."""
+
+
+def _let_go(keepers):
+    """Answer for nothing more, at the end of the process."""
+    keepers = keepers()
+    if keepers is not None:
+        keepers.clear()
+
+
 class SimpleQueue:
     """A queue without a bound or a thread: ``put`` waits while the system's pipe is full.
 
@@ -56,16 +68,15 @@ class SimpleQueue:
 
     def _open(self, keeper):
         """Begin to use the queue in a process that did not have it before."""
-        # A block that answers for the messages in the pipe, which end with its last
-        # holder; none after the end. A list, so that a finalizer can empty it.
-        self._keepers = [keeper]
+        self._keepers = _Keepers([keeper])
         self._closed = False
         self._begin()
         util.register_after_fork(self, type(self)._begin)
 
     def _begin(self):
         """Do what is to be done in each process, forked ones included."""
-        util.Finalize(self, self._keepers.clear, exitpriority=_OVER)
+        over = weakref.ref(self._keepers)
+        util.Finalize(self._keepers, _let_go, (over,), exitpriority=_OVER)
 
     def put(self, obj: "Any") -> None:
         """Put something in; wait until there is room.
