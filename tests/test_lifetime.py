@@ -18,7 +18,7 @@ import pytest
 from conftest import exists
 
 import shared_numpy as snp
-from shared_numpy._core import LOCK_SUFFIX, Arena
+from shared_numpy._core import LOCK_SUFFIX, Arena, receive
 
 
 def counts():
@@ -172,6 +172,64 @@ def test_the_end_of_a_program(what):
     assert (process.returncode, process.stderr) == (0, "")
     name = process.stdout.split()[0]
     assert not exists(name) and not exists(name + LOCK_SUFFIX)
+
+
+LATE = START + """
+import atexit
+
+def late(q):
+    def work():
+        time.sleep(0.5)
+        q.put(("array", np.ones(10**5), snp.full(3, 7)))
+        snp.ones(10)
+    q.put(("small", 1))
+    threading.Thread(target=work).start()
+
+def worker():
+    jobs, done = [], threading.Event()
+    def work():
+        while not done.is_set():
+            jobs.append(snp.ones(10).sum())
+    thread = threading.Thread(target=work, daemon=True)
+    def finish():
+        done.set()
+        thread.join()
+    atexit.register(finish)
+    Arena.default()
+    thread.start()
+
+if __name__ == "__main__":
+    method, kind = sys.argv[1:]
+    multiprocessing.set_start_method(method)
+    q = getattr(snp, kind)()
+    process = multiprocessing.Process(target=late, args=(q,))
+    process.start()
+    assert q.get()[0] == "small"
+    name, plain, shared = q.get()
+    assert name == "array" and plain.sum() == 10**5 and shared.sum() == 21
+    process.join(20)
+    assert process.exitcode == 0
+    del plain, shared
+    # What runs late in this one, too.
+    worker()
+"""
+
+
+@pytest.mark.parametrize("kind", ["Queue", "SimpleQueue"])
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_threads_that_go_on_when_the_target_has_returned(tmp_path, method, kind):
+    """Before 3.13 a process of `multiprocessing` waits for them after its finalizers."""
+    if sys.version_info < (3, 7) and method == "fork":
+        pytest.skip("forked children of 3.6 end without their threads")
+    script = tmp_path / "script.py"
+    script.write_text(LATE)
+    process = subprocess.run(
+        [sys.executable, str(script), method, kind],
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+        timeout=60,
+    )
+    assert process.returncode == 0, process.stderr
 
 
 HANDLES = START + """
@@ -349,6 +407,37 @@ def test_memory_that_was_one_s_own_can_be_shared_again():
         in_a_fork(lambda: [each.fill(5) for each in shared])
         assert all((each == 5).all() for each in shared)
         del shared
+
+
+def test_what_is_one_s_own_is_not_sent_by_reference():
+    a = received(np.arange(10000.0))
+    block = snp.arrays.block_of(a)
+    for send in (block.sending, lambda: block.arena.send(block)):
+        with pytest.raises(ValueError, match="own copy"):
+            send()
+
+
+def test_to_own_a_block_twice_is_like_once():
+    block = snp.arrays.block_of(snp.zeros(10000))
+    pages = -block.address % 4096
+    handles = [Arena.default().send(block) for _ in range(2)]
+    del block
+    first = receive(handles[0])
+    first.private = True
+    array = first.array(40960, "u1", None, pages)
+    in_a_fork(lambda: not array.fill(1))
+    second = receive(handles[1])
+    second.private = True
+    array[:] = 3
+    del first, array
+    again = second.array(40960, "u1", None, pages)
+    in_a_fork(lambda: not again.fill(1))
+    assert (again == 3).all()
+    del second, again
+    Arena.default().reap()
+    shared = [snp.zeros(10000) for _ in range(120)]
+    in_a_fork(lambda: [each.fill(5) for each in shared])
+    assert all((each == 5).all() for each in shared)
 
 
 def test_a_child_gives_back_what_was_its_parent_s_own():

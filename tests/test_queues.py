@@ -169,6 +169,60 @@ def test_what_is_closed(kind):
         q.join_thread()
 
 
+@pytest.mark.parametrize("kind", QUEUES)
+def test_closing_frees_what_nobody_took(kind):
+    q = kind()
+    before = counts()
+    q.put([snp.ones(3), np.ones(10**5)])
+    q.close()
+    assert counts() == (before[0] - 1, 0)
+    del q
+
+
+# (A thread whose start is interrupted dies, with an error of its own.)
+def test_interruptions_of_a_queue_that_is_full():
+    """The feeder's thread is one, and what waits is sent once."""
+
+    class Alarm(Exception):
+        pass
+
+    def ring(*arguments):
+        raise Alarm
+
+    before = signal.signal(signal.SIGALRM, ring)
+    rng = np.random.RandomState(9)
+    try:
+        for _ in range(100):
+            q = snp.JoinableQueue()
+            for i in range(64):
+                q.put(i)
+            sent = []
+            for i in range(64, 70):
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, rng.randint(20, 500) * 1e-6)
+                    q.put(i)
+                    sent.append(i)
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                except Alarm:
+                    pass
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            got = [q.get(timeout=10) for _ in range(64 + len(sent))]
+            while True:
+                try:
+                    got.append(q.get(timeout=0.02))
+                except queue.Empty:
+                    break
+            assert len(set(got)) == len(got) and set(got) >= set(sent)
+            for _ in got:
+                q.task_done()
+            q.join()
+            q.close()
+            q.join_thread()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def test_join_thread_wants_a_closed_queue():
     q = snp.Queue()
     with pytest.raises(ValueError, match="close"):

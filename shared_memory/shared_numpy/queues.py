@@ -93,10 +93,10 @@ class SimpleQueue:
         try:
             packet = messages.pack(obj, handles)
             self._pipe.send(packet, None, sent)
-            _entrust(self._keepers, handles)
+            _entrust(self._keepers, handles, self._closed)
         except BaseException as error:
             if sent:
-                _entrust(self._keepers, handles)
+                _entrust(self._keepers, handles, self._closed)
             else:
                 transfer.cancel(handles)
             self._explain(error)
@@ -170,14 +170,15 @@ class SimpleQueue:
         self._open(_core.receive(keeper))
 
 
-def _entrust(keepers, handles):
+def _entrust(keepers, handles, closed):
     """Have a queue's block answer for a message that was sent.
 
-    If there is none any more the queue was closed meanwhile: the message ends.
+    If the queue was closed meanwhile the message ends. At the end of the process, when
+    there is no block any more either, it stays the sender's.
     """
     if handles:
         kept = [keeper.keep(handles[-1]) for keeper in keepers[:1]]
-        if not kept:
+        if closed and not kept:
             transfer.cancel(handles)
 
 
@@ -206,27 +207,31 @@ class _Feeder:
                 self.pipe.send(packet, 0, sent)
             if not sent:
                 self.begin()
-                sent.extend(map(self.wait, (packet,), (handles,)))
+                # It goes on when the lock is given back.
                 self.changed.notify()
+                sent.extend(map(self.waiting.append, ((packet, handles),)))
                 return
-        _entrust(self.keepers, handles)
-
-    def wait(self, packet, handles):
-        self.waiting.append((packet, handles))
-        return len(packet)
+        _entrust(self.keepers, handles, self.closes_pipe)
 
     def begin(self):
         """Have the thread run; the lock is held."""
         if self.thread is None:
             thread = threading.Thread(target=self.run, name="QueueFeederThread", daemon=True)
-            thread.start()
-            self.thread = thread
             util.Finalize(thread, _finish, [weakref.ref(self)], exitpriority=_SENT)
+            self.thread = thread
+            try:
+                thread.start()
+            except BaseException:
+                # Should it run all the same, it sees that it is not the one.
+                self.thread = None
+                raise
 
     def run(self):
         """Send what waits until the queue is closed and nothing does."""
         while True:
             with self.lock:
+                if self.thread is not threading.current_thread():
+                    return
                 while not self.waiting and not self.closed:
                     self.changed.wait()
                 if not self.waiting:
@@ -241,7 +246,7 @@ class _Feeder:
                 # Or it was dropped meanwhile.
                 if self.waiting and self.waiting[0][0] is packet:
                     self.waiting.popleft()
-            _entrust(self.keepers, handles)
+            _entrust(self.keepers, handles, self.closes_pipe)
             del packet, handles
         if self.closes_pipe:
             self.pipe.close_writer()
@@ -262,6 +267,7 @@ class _Feeder:
             self.changed.notify()
             if self.thread is None and closes_pipe:
                 self.pipe.close_writer()
+                self.keepers = []
 
     def join(self):
         thread = self.thread
@@ -370,7 +376,7 @@ class Queue(SimpleQueue):
             self._feeder.put(packet, handles, sent)
         except BaseException as error:
             if sent:
-                _entrust(self._keepers, handles)
+                _entrust(self._keepers, handles, self._closed)
             else:
                 transfer.cancel(handles)
                 if any(placed):

@@ -211,13 +211,14 @@ fn watch_forks() -> Result<()> {
 
 extern "C" fn before_fork() {
     let mut family = lock();
+    // Before the arenas' locks are taken: it may take a while.
+    own::before_fork();
     let arenas: Vec<Arc<Inner>> = family
         .members
         .iter()
         .filter_map(|relative| relative.arena.upgrade())
         .collect();
     family.pending = arenas.into_iter().map(prepare).collect();
-    own::before_fork();
     HELD.store(Box::into_raw(Box::new(family)), Ordering::Relaxed);
 }
 

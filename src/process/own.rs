@@ -28,6 +28,8 @@ struct Pages {
     offset: u64,
     /// Whether a fork has made them private copies.
     copied: bool,
+    /// How many say that they are the process's own.
+    users: usize,
 }
 
 // SAFETY: mapped memory, which any thread may map anew.
@@ -61,7 +63,12 @@ fn lock() -> MutexGuard<'static, Table> {
     TABLE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A block's being its process's own.
+/// So many pieces of memory are made private copies at most: each is two mappings
+/// more, and the system limits their number (65,530 unless it was set higher).
+const MOST_COPIES: usize = 1 << 14;
+
+/// A block's being its process's own, until [`Own::end`].
+#[must_use]
 pub struct Own(usize);
 
 impl Own {
@@ -81,22 +88,29 @@ impl Own {
         if end <= start {
             return None;
         }
-        let pages = Pages {
+        let pages = || Pages {
             arena,
             base,
             length: end - start,
             offset: offset + (start - first) as u64,
             copied: false,
+            users: 0,
         };
-        lock().insert(start, pages);
+        lock().entry(start).or_insert_with(pages).users += 1;
         Some(Own(start))
     }
 
     /// Ends it; false if the block must not be given back, because the arena's
     /// pages could not be mapped again.
     pub fn end(self) -> bool {
-        let pages = lock().remove(&self.0);
+        let mut table = lock();
+        let last = table.get_mut(&self.0).is_some_and(|pages| {
+            pages.users -= 1;
+            pages.users == 0
+        });
+        let pages = last.then(|| table.remove(&self.0)).flatten();
         // Its arena is let go of when the table is.
+        drop(table);
         match pages {
             Some(mut pages) if pages.copied => pages.map(false).is_ok(),
             _ => true,
@@ -106,11 +120,16 @@ impl Own {
 
 /// Before a fork: makes all of them private copies, and holds the table.
 ///
-/// One that cannot be (the system limits the number of mappings) stays shared.
+/// What is beyond [`MOST_COPIES`], or cannot be, stays shared.
 pub(super) fn before_fork() {
     let mut table = lock();
-    for pages in table.values_mut().filter(|pages| !pages.copied) {
-        let _ = pages.map(true);
+    let copied = table.values().filter(|pages| pages.copied).count();
+    let room = MOST_COPIES.saturating_sub(copied);
+    for pages in table.values_mut().filter(|pages| !pages.copied).take(room) {
+        if pages.map(true).is_err() {
+            // Some kernels have unmapped them by then.
+            let _ = pages.map(false);
+        }
     }
     HELD.store(Box::into_raw(Box::new(table)), Ordering::Relaxed);
 }

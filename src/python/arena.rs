@@ -118,11 +118,17 @@ pub fn watch_end(py: Python<'_>) -> PyResult<()> {
 /// The thread that has given this process's arenas back, at its end; 0 for none.
 static RETIRED: AtomicUsize = AtomicUsize::new(0);
 
-/// Whether another thread has given this process's arenas back, at its end: this
-/// one is about to be ended.
-pub fn is_over() -> bool {
+/// Whether this process's arenas were given back, at its end. Threads may go on
+/// for a while, and be waited for.
+fn is_retired() -> bool {
+    RETIRED.load(Ordering::Relaxed) != 0
+}
+
+/// Whether the interpreter is about to end this thread.
+pub fn is_over(py: Python<'_>) -> bool {
+    let finalizing = || py.import("sys")?.call_method0("is_finalizing")?.extract();
     let retired = RETIRED.load(Ordering::Relaxed);
-    retired != 0 && retired != this_thread()
+    retired != 0 && retired != this_thread() && finalizing().unwrap_or(true)
 }
 
 /// A number that no other living thread has, and not 0.
@@ -142,7 +148,7 @@ pub fn announce(py: Python<'_>) {
 
 #[cold]
 fn unregister(py: Python<'_>, names: &[Name]) {
-    if is_over() {
+    if is_over(py) {
         return;
     }
     // An object may be dropped while an exception is on its way.
@@ -226,7 +232,7 @@ fn new_name() -> Result<Name> {
 fn create(py: Python<'_>, size: Option<u64>, name: Option<Name>) -> PyResult<process::Arena> {
     static SWEPT: AtomicBool = AtomicBool::new(false);
     watch_end(py)?;
-    if is_over() {
+    if is_over(py) {
         // Nobody would give it back.
         stay(py);
     }
@@ -380,6 +386,10 @@ fn choose_default(py: Python<'_>) -> PyResult<process::Arena> {
         Some(arena) => arena,
         None => create(py, None, None)?,
     };
+    if is_retired() {
+        // Nobody would give it back: it goes with what is made in it.
+        return Ok(arena);
+    }
     offer_as_default(py, &arena)?;
     // Another thread's, if that was faster.
     let chosen = default_arena().unwrap_or_else(|| arena.clone());
@@ -683,10 +693,13 @@ impl Arena {
     /// ------
     /// ForeignHandleError
     ///     The block is of another arena.
+    /// ValueError
+    ///     The block is this process's own copy.
     /// ArenaFullError
     ///     Too many references are in flight.
     #[pyo3(text_signature = "($self, block)")]
     fn send<'py>(&self, py: Python<'py>, block: &Block) -> PyResult<&'py PyBytes> {
+        block.refuse_if_private()?;
         let handle = self.operate(py, |arena| arena.send_as(block.inner(), true))?;
         Ok(encoded(py, &handle))
     }

@@ -76,6 +76,16 @@ impl Block {
         &self.inner
     }
 
+    /// Refuses what is this process's own, which a fork may have made a copy.
+    pub fn refuse_if_private(&self) -> PyResult<()> {
+        match self.private.get() {
+            true => Err(PyValueError::new_err(
+                "the block is this process's own copy: send an array on it, or a copy",
+            )),
+            false => Ok(()),
+        }
+    }
+
     /// Where its memory begins.
     #[inline]
     pub fn first_byte(&self) -> *mut u8 {
@@ -192,7 +202,7 @@ impl Block {
     /// ArenaFullError
     ///     Too many references are in flight.
     /// ValueError
-    ///     The block was unlinked.
+    ///     The block was unlinked, or is this process's own copy.
     #[args(handles = "None", lasting = "false")]
     #[pyo3(text_signature = "($self, handles=None, lasting=False)")]
     fn sending(
@@ -206,6 +216,7 @@ impl Block {
                 "the array was unlinked: it cannot be sent any more",
             ));
         }
+        self.refuse_if_private()?;
         super::arena::watch_end(py)?;
         let arena = self.inner.arena();
         let handle = section::work(py, || arena.send_as(&self.inner, lasting))?;

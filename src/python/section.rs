@@ -156,7 +156,7 @@ mod arena {
             _ if RAISED.with(|flag| flag.replace(false)) => Err(PyErr::fetch(py)),
             Ok(result) => Ok(result),
             // Given back by the thread that ends the process.
-            Err(Error::Detached) if super::super::arena::is_over() => stay(py),
+            Err(Error::Detached) if super::super::arena::is_over(py) => stay(py),
             Err(error) => Err(exception(py, error)),
         }
     }
