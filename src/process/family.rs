@@ -197,8 +197,12 @@ pub(super) fn attach_new(
     family.add(make(&Place::new)?)
 }
 
-/// Has the handlers called around forks, from the first arena on.
-fn watch_forks() -> Result<()> {
+/// Has the handlers called around forks, from now on.
+///
+/// It is for whoever loads this code to call, before there are arenas: a fork in
+/// another thread while the first is attached would not see to the list, and the
+/// child would wait for it for ever.
+pub fn watch_forks() -> Result<()> {
     static WATCHING: AtomicBool = AtomicBool::new(false);
     let _family = lock();
     if !WATCHING.load(Ordering::Relaxed) {

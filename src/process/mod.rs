@@ -39,7 +39,7 @@ mod sweep;
 
 pub use attached::{fork_number, random_number, unregistered, Arena, Block, Settings};
 pub use caller::{tell, Caller, Told};
-pub use family::{find, retire_all};
+pub use family::{find, retire_all, watch_forks};
 pub use own::Own;
 pub use shared::{exists, LOCK_SUFFIX};
 pub use sweep::sweep;

@@ -39,7 +39,10 @@ use pyo3::prelude::*;
 #[pymodule]
 fn _core(_py: Python<'_>, module: &PyModule) -> PyResult<()> {
     #[cfg(target_os = "linux")]
-    single::check(_py)?;
+    {
+        single::check(_py)?;
+        crate::process::watch_forks().map_err(|failure| error::exception(_py, failure))?;
+    }
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     posixshmem::add_to(module)?;
     #[cfg(target_os = "linux")]
