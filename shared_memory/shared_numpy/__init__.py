@@ -15,10 +15,10 @@ The map of the package, from the ground up; imports point down only:
 `shared_memory`     `SharedMemory` and `ShareableList`: a backport of CPython
                     3.8's ``multiprocessing.shared_memory``
 `managers`          `SharedMemoryManager`
+`_pipe`             packets between processes
 `transfer`          how arrays travel: by reference, moved, by value
 `arrays`            numpy arrays in shared memory
 `messages`          anything with arrays in it, for one receiver; `put`, `get`
-`_pipe`             packets between processes
 `queues`            `Queue`, `SimpleQueue`, `JoinableQueue`
 `named`             arrays that other programs find by name
 `backport`          on request, all this in the standard library's places

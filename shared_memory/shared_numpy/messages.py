@@ -17,6 +17,7 @@ import struct
 import numpy as np
 
 from . import _core, transfer
+from ._pipe import PACKET
 from .errors import StaleHandleError
 from .transfer import block_of
 
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from typing import Any, List, Tuple
 
 __all__ = ["Ref", "get", "put"]
-
-# The longest packet: what the system passes on in one piece.
-PACKET = 4096
 
 _INLINE, _BLOCK = b"\0", b"\1"
 _HEAD = struct.Struct("=8sQ")

@@ -96,20 +96,13 @@ def _refer(array, segment, cls, handles):
     first = array.__array_interface__["data"][0]
     start = np.frombuffer(segment, "u1").__array_interface__["data"][0]
     offset = first - start if array.size else 0
-    attributes = {
-        name: value
-        for name, value in getattr(array, "__dict__", {}).items()
-        if name != "_closed"
-    }
     return _rebuild, (
         cls, segment.name, segment.head.uuid, segment.readonly, offset,
-        array.dtype, array.shape, array.strides, array.flags.writeable, attributes,
+        array.dtype, array.shape, array.strides, transfer.extras_of(array),
     )  # fmt: skip
 
 
-def _rebuild(
-    cls, name, number, readonly, offset, dtype, shape, strides, writeable, attributes
-):
+def _rebuild(cls, name, number, readonly, offset, dtype, shape, strides, extras):
     """Make the array that `_refer` took apart."""
     segment = _mapped.get((number, readonly))
     if segment is None:
@@ -120,11 +113,7 @@ def _rebuild(
         if segment is None or segment.head.uuid != number:
             raise StaleHandleError("the array {!r} was deleted".format(_PREFIX + name))
     array = np.ndarray.__new__(cls, shape, dtype, segment, offset, strides)
-    if attributes:
-        array.__dict__.update(attributes)
-    if not writeable:
-        array.flags.writeable = False
-    return array
+    return transfer.with_extras(array, extras)
 
 
 transfer.register_memory(Segment, _refer)
@@ -174,7 +163,7 @@ def _write_head(dtype, shape, order):
     description = json.dumps(
         {"dtype": _describe_dtype(dtype), "shape": list(shape), "order": order}
     ).encode()
-    data = -(-(_DESCRIPTION + len(description)) // _PAGE) * _PAGE
+    data = _data_behind(len(description))
     size = data + dtype.itemsize * _count(shape)
     if size >= 1 << 63:
         raise ValueError(
@@ -187,6 +176,11 @@ def _write_head(dtype, shape, order):
     )
     head[_DESCRIPTION : _DESCRIPTION + len(description)] = description
     return bytes(head), _Head(number, data, size, dtype, shape, order)
+
+
+def _data_behind(length):
+    """Return where the items start behind a description of so many bytes."""
+    return -(-(_DESCRIPTION + length) // _PAGE) * _PAGE
 
 
 def _count(shape):
@@ -228,7 +222,7 @@ def _read_head(fd, name):
             not dtype.hasobject
             and all(type(each) is int and each >= 0 for each in shape)
             and order in ("C", "F")
-            and data == -(-(_DESCRIPTION + length) // _PAGE) * _PAGE
+            and data == _data_behind(length)
             and size == data + dtype.itemsize * _count(shape)
         )
     except (KeyError, TypeError, ValueError) as error:

@@ -128,6 +128,7 @@ def _copy_to_move(array):
 
 # By reference.
 
+
 def send(block: "_core.Block", handles: "Optional[List[bytes]]" = None) -> "_core.Sending":
     """Make a handle of a block for what is being pickled.
 
@@ -159,15 +160,30 @@ def _refer(array, block, cls, handles, private=False):
     # Refuses, here and not where it arrives, a view that leads out of its block.
     block.array(shape, dtype, strides, offset)
     sending = send(block, handles)
+    return _rebuild, (
+        cls, sending, shape, _plain(dtype), strides, offset, private, extras_of(array)
+    )  # fmt: skip
+
+
+def extras_of(array: "Any") -> "Tuple[Dict[str, Any], bool]":
+    """Return what an array has beside its items, for `with_extras`: its attributes, but
+    that it was closed here, and whether it can be written to."""
     attributes = {
         name: value
         for name, value in getattr(array, "__dict__", {}).items()
         if name != "_closed"
     }
-    writeable = array.flags.writeable
-    return _rebuild, (
-        cls, sending, shape, _plain(dtype), strides, offset, writeable, private, attributes,
-    )  # fmt: skip
+    return attributes, array.flags.writeable
+
+
+def with_extras(array: "Any", extras: "Tuple[Dict[str, Any], bool]") -> "Any":
+    """Give a new array what another one had."""
+    attributes, writeable = extras
+    if attributes:
+        array.__dict__.update(attributes)
+    if not writeable:
+        array.flags.writeable = False
+    return array
 
 
 def _plain(dtype):
@@ -175,18 +191,13 @@ def _plain(dtype):
     return dtype.str if dtype.isbuiltin == 1 and dtype.metadata is None else dtype
 
 
-def _rebuild(cls, handle, shape, dtype, strides, offset, writeable, private, attributes):
+def _rebuild(cls, handle, shape, dtype, strides, offset, private, extras):
     """Make the array that `_refer` took apart."""
     # What is the receiver's own is so for one.
     block = _core.take(handle) if private else _core.receive(handle)
     if private:
         block.private = True  # Also against children that are forked.
-    array = block.array(shape, dtype, strides, offset, cls)
-    if attributes:
-        array.__dict__.update(attributes)
-    if not writeable:
-        array.flags.writeable = False
-    return array
+    return with_extras(block.array(shape, dtype, strides, offset, cls), extras)
 
 
 # The kinds of shared memory: how an array that lies there is reduced, given the memory,

@@ -174,7 +174,7 @@ impl Locked<'_> {
             self.slot(me).parted.set(self.me.generation);
         }
         let tree = self.slot(me).tree.get();
-        // What its blocks answered for is closed by now.
+        // What the blocks that it has dropped answered for is closed by now.
         let last = self.open_tickets().next().is_none() && self.is_alone();
         if last {
             // Whoever has opened the arena and is not a member yet sees this.
