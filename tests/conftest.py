@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import signal
 import subprocess
 import sys
 
@@ -67,6 +68,46 @@ def nothing_left(monkeypatch):
     for path in left:
         os.unlink("/dev/shm" + path)
     assert not left, "segments were left behind"
+
+
+class Alarm(BaseException):
+    """What `alarm` raises."""
+
+
+@pytest.fixture
+def alarm():
+    """A function that calls another, and interrupts it by an exception after some time.
+
+    ``alarm(seconds, call)`` tells whether `call` came to its end. The exception is
+    raised once at most, and never later: another thread may be the one that the signal
+    is given to, and this one learns of it when it has taken the alarm back.
+    """
+    armed = []
+
+    def ring(*arguments):
+        if armed:
+            armed.clear()
+            raise Alarm
+
+    def run(seconds, call):
+        ended = False
+        try:
+            try:
+                armed.append(True)
+                signal.setitimer(signal.ITIMER_REAL, seconds)
+                call()
+                ended = True
+            finally:
+                armed.clear()
+        except Alarm:
+            pass
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        return ended
+
+    before = signal.signal(signal.SIGALRM, ring)
+    yield run
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
 
 
 def run_python(code, *arguments, **options):

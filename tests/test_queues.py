@@ -5,21 +5,22 @@ error of ``put`` is raised by it and changes nothing; what nobody took is freed 
 queue; a process that is killed at any point stops no other and leaves no memory.
 """
 
+import functools
 import gc
 import pickle
 import queue
-import signal
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
 from conftest import ROOT, run_script
 
 import shared_numpy as snp
-from shared_numpy import messages
+from shared_numpy import messages, queues
 from shared_numpy._core import Arena
 
 METHODS = ["fork", "spawn", "forkserver"]
@@ -179,48 +180,30 @@ def test_closing_frees_what_nobody_took(kind):
     del q
 
 
-# (A thread whose start is interrupted dies, with an error of its own.)
-def test_interruptions_of_a_queue_that_is_full():
+def test_interruptions_of_a_queue_that_is_full(alarm):
     """The feeder's thread is one, and what waits is sent once."""
-
-    class Alarm(Exception):
-        pass
-
-    def ring(*arguments):
-        raise Alarm
-
-    before = signal.signal(signal.SIGALRM, ring)
     rng = np.random.RandomState(9)
-    try:
-        for _ in range(100):
-            q = snp.JoinableQueue()
-            for i in range(64):
-                q.put(i)
-            sent = []
-            for i in range(64, 70):
-                try:
-                    signal.setitimer(signal.ITIMER_REAL, rng.randint(20, 500) * 1e-6)
-                    q.put(i)
-                    sent.append(i)
-                    signal.setitimer(signal.ITIMER_REAL, 0)
-                except Alarm:
-                    pass
-                signal.setitimer(signal.ITIMER_REAL, 0)
-            got = [q.get(timeout=10) for _ in range(64 + len(sent))]
-            while True:
-                try:
-                    got.append(q.get(timeout=0.02))
-                except queue.Empty:
-                    break
-            assert len(set(got)) == len(got) and set(got) >= set(sent)
-            for _ in got:
-                q.task_done()
-            q.join()
-            q.close()
-            q.join_thread()
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    for _ in range(100):
+        q = snp.JoinableQueue()
+        for i in range(64):
+            q.put(i)
+        sent = [
+            i
+            for i in range(64, 70)
+            if alarm(rng.randint(20, 500) * 1e-6, functools.partial(q.put, i))
+        ]
+        got = [q.get(timeout=10) for _ in range(64 + len(sent))]
+        while True:
+            try:
+                got.append(q.get(timeout=0.02))
+            except queue.Empty:
+                break
+        assert len(set(got)) == len(got) and set(got) >= set(sent)
+        for _ in got:
+            q.task_done()
+        q.join()
+        q.close()
+        q.join_thread()
 
 
 def test_join_thread_wants_a_closed_queue():
@@ -309,64 +292,37 @@ def test_threads():
             assert mine_of_one == sorted(mine_of_one)
 
 
-def test_an_interrupted_put_and_get():
+def test_an_interrupted_put_and_get(alarm):
     q = snp.Queue(1)
-
-    class Alarm(Exception):
-        pass
-
-    def ring(*arguments):
-        raise Alarm
-
-    before = signal.signal(signal.SIGALRM, ring)
-    try:
-        for call in (q.get, lambda: (q.put(1), q.put(snp.ones(2)))):
-            signal.setitimer(signal.ITIMER_REAL, 0.1)
-            with pytest.raises(Alarm):
-                call()
-    finally:
-        signal.signal(signal.SIGALRM, before)
+    for call in (q.get, lambda: (q.put(1), q.put(snp.ones(2)))):
+        assert not alarm(0.1, call)
     assert q.get() == 1 and q.empty()
     q.put(2, timeout=1)
     assert q.get(timeout=1) == 2
 
 
-def test_random_interruptions():
+def test_random_interruptions(alarm):
     """A signal's exception at any point: the message is in or not, and nothing stays."""
     q = snp.Queue()
-
-    class Alarm(Exception):
-        pass
-
-    def ring(*arguments):
-        raise Alarm
-
-    before = signal.signal(signal.SIGALRM, ring)
     rng = np.random.RandomState(3)
-    put = got = 0
-    try:
-        for _ in range(300):
+    put = []
+
+    def work():
+        for _ in range(20):
+            q.put([snp.ones(2), np.zeros(3000)])
+            put.append(1)
+
+    got = 0
+    for _ in range(300):
+        alarm(rng.randint(1, 400) * 1e-6, work)
+        while True:
             try:
-                signal.setitimer(signal.ITIMER_REAL, rng.randint(1, 400) * 1e-6)
-                for _ in range(20):
-                    q.put([snp.ones(2), np.zeros(3000)])
-                    put += 1
-                signal.setitimer(signal.ITIMER_REAL, 0)
-                time.sleep(0)
-            except Alarm:
-                pass
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            while True:
-                try:
-                    q.get(False)
-                    got += 1
-                except queue.Empty:
-                    break
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+                q.get(False)
+                got += 1
+            except queue.Empty:
+                break
     # One that was interrupted may have been sent.
-    assert put <= got <= put + 300
+    assert len(put) <= got <= len(put) + 300
     del q
 
 
@@ -391,37 +347,14 @@ def test_a_joinable_queue():
     thread.join()
 
 
-def test_random_interruptions_keep_the_places():
+def test_random_interruptions_keep_the_places(alarm):
     """Of a bounded queue: none is lost, and none is there twice."""
     q = snp.JoinableQueue(3)
-
-    class Alarm(Exception):
-        pass
-
-    def ring(*arguments):
-        raise Alarm
-
-    def disarmed(call):
-        """Call until it was not interrupted."""
-        try:
-            return call()
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-
-    before = signal.signal(signal.SIGALRM, ring)
     rng = np.random.RandomState(5)
-    try:
-        for _ in range(500):
-            for call in (lambda: q.put(np.zeros(3000), False), lambda: q.get(False)):
-                try:
-                    signal.setitimer(signal.ITIMER_REAL, rng.randint(1, 300) * 1e-6)
-                    disarmed(call)
-                except (Alarm, queue.Empty, queue.Full):
-                    pass
-                signal.setitimer(signal.ITIMER_REAL, 0)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    for _ in range(500):
+        for call in (lambda: q.put(np.zeros(3000), False), lambda: q.get(False)):
+            with suppress(queue.Empty, queue.Full):
+                alarm(rng.randint(1, 300) * 1e-6, call)
     while True:
         try:
             q.get(False)
@@ -441,10 +374,10 @@ def test_a_thread_that_cannot_be_started(monkeypatch):
     for i in range(64):
         q.put(i)
 
-    def refuse(self):
+    def refuse(*arguments):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(queues._thread, "start_new_thread", refuse)
     for _ in range(3):
         with pytest.raises(RuntimeError, match="thread"):
             q.put(snp.ones(3))

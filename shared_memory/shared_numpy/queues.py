@@ -9,6 +9,7 @@ A queue is a transport of packets (`_pipe`), which needs no lock, and a block of
 arena that answers for the messages that are in it.
 """
 
+import _thread
 import collections
 import multiprocessing
 import queue
@@ -183,7 +184,11 @@ def _entrust(keepers, handles, closed):
 
 
 class _Feeder:
-    """What waits for room in the pipe, and a thread that sends it, in order."""
+    """What waits for room in the pipe, and a thread that sends it, in order.
+
+    The thread is not a `threading.Thread`, nor woken by a `Condition`: both are left
+    half done where the exception of a signal's handler comes between.
+    """
 
     def __init__(self, pipe, keepers):
         self.pipe = pipe
@@ -192,10 +197,13 @@ class _Feeder:
         self.waiting = collections.deque()
         # It may be closed by a finalizer that runs while this thread has the lock.
         self.lock = threading.RLock()
-        self.changed = threading.Condition(self.lock)
         self.closed = False
         self.closes_pipe = False
-        self.thread = None
+        # The thread's number, once there is one; what it waits for when it has nothing
+        # to do; what is held until it ends.
+        self.threads = []  # type: List[int]
+        self.woken, self.ended = _held_lock(), _held_lock()
+        util.Finalize(self, _finish, [weakref.ref(self)], exitpriority=_SENT)
 
     def put(self, packet, handles, sent):
         """Send a packet, now if there is room, else as soon as there is.
@@ -206,36 +214,44 @@ class _Feeder:
             if not self.waiting:
                 self.pipe.send(packet, 0, sent)
             if not sent:
-                self.begin()
+                if not self.threads:
+                    self.threads.extend(map(_thread.start_new_thread, (self.run,), ((),)))
                 # It goes on when the lock is given back.
-                self.changed.notify()
+                self.wake()
                 sent.extend(map(self.waiting.append, ((packet, handles),)))
                 return
         _entrust(self.keepers, handles, self.closes_pipe)
 
-    def begin(self):
-        """Have the thread run; the lock is held."""
-        if self.thread is None:
-            thread = threading.Thread(target=self.run, name="QueueFeederThread", daemon=True)
-            util.Finalize(thread, _finish, [weakref.ref(self)], exitpriority=_SENT)
-            self.thread = thread
-            try:
-                thread.start()
-            except BaseException:
-                # Should it run all the same, it sees that it is not the one.
-                self.thread = None
-                raise
+    def wake(self):
+        """Have the thread look again; the lock is held."""
+        with suppress(RuntimeError):
+            self.woken.release()
 
     def run(self):
         """Send what waits until the queue is closed and nothing does."""
+        try:
+            while not self.is_over():
+                self.woken.acquire()
+                self.send_waiting()
+        finally:
+            self.ended.release()
+
+    def is_over(self):
+        """Tell whether all is sent and no more will be; let go of the pipe then."""
+        with self.lock:
+            if not self.closed or self.waiting:
+                return False
+            if self.closes_pipe:
+                self.pipe.close_writer()
+                self.keepers = []
+            return True
+
+    def send_waiting(self):
+        """Send what waits."""
         while True:
             with self.lock:
-                if self.thread is not threading.current_thread():
-                    return
-                while not self.waiting and not self.closed:
-                    self.changed.wait()
                 if not self.waiting:
-                    break
+                    return
                 packet, handles = self.waiting[0]
             try:
                 self.pipe.send(packet)
@@ -248,9 +264,6 @@ class _Feeder:
                     self.waiting.popleft()
             _entrust(self.keepers, handles, self.closes_pipe)
             del packet, handles
-        if self.closes_pipe:
-            self.pipe.close_writer()
-        self.keepers = []
 
     def drop(self):
         """Cancel all that waits."""
@@ -264,15 +277,20 @@ class _Feeder:
         with self.lock:
             self.closed = True
             self.closes_pipe = closes_pipe
-            self.changed.notify()
-            if self.thread is None and closes_pipe:
-                self.pipe.close_writer()
-                self.keepers = []
+            self.wake()
+            if not self.threads:
+                self.is_over()
 
     def join(self):
-        thread = self.thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
+        if self.threads and self.threads[0] != _thread.get_ident():
+            with self.ended:
+                pass
+
+
+def _held_lock():
+    lock = _thread.allocate_lock()
+    lock.acquire()
+    return lock
 
 
 def _finish(feeder):
