@@ -4,7 +4,7 @@
 
 COUNT (10 million) messages go to a worker and back through two queues: numbers, small
 arrays by value, shared arrays by reference and plain ones that are moved, in turns. After
-a tenth of them and at the end memory, descriptors, segments, blocks and handles of both
+a third of them and at the end memory, descriptors, segments, blocks and handles of both
 processes are compared. It fails if the memory of either grew by 1 MiB, or anything else
 at all.
 """
@@ -104,7 +104,7 @@ def main(count):
     worker = multiprocessing.Process(target=echo, args=(requests, answers), daemon=True)
     worker.start()
     start = time.perf_counter()
-    before, after = exchange(requests, answers, count, {count // 10, count})
+    before, after = exchange(requests, answers, count, {count // 3, count})
     seconds = time.perf_counter() - start
     requests.put(None)
     worker.join()

@@ -29,7 +29,7 @@ from environments import ROOT
 DIST = os.path.join(ROOT, "dist")
 REPORTS = os.path.join(ROOT, "build", "reports")
 SOURCES = ["shared_memory", "tests", "cpython_tests", "dev", "benchmarks", "examples"]
-TEST_PACKAGES = ["numpy>=1.17", "pytest", "hypothesis"]
+TEST_PACKAGES = ["numpy>=1.17", "pytest", "hypothesis", "cloudpickle", "tqdm", "joblib", "pandas"]
 BUILD_PACKAGES = ["maturin>=1,<2", "ziglang"]
 
 # The release wheel runs on systems with this glibc and later.

@@ -8,7 +8,9 @@ import pytest
 
 import shared_numpy as snp
 
-MODULES = ["arrays", "messages", "named", "queues", "transfer"]
+MODULES = [
+    "array_manager", "arrays", "context", "executor", "messages", "named", "queues", "transfer"
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", MODULES)

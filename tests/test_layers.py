@@ -21,8 +21,10 @@ LAYERS = [
     {"resource_tracker"},
     {"_tree", "shared_memory"},
     {"transfer", "managers", "_pipe"},
-    {"arrays", "messages"},
-    {"queues", "named"},
+    {"arrays", "messages", "closures"},
+    {"queues", "named", "_workers"},
+    {"executor", "array_manager"},
+    {"context", "integrations"},
     {"backport", "demo"},
     {"__init__", "__main__"},
 ]

@@ -21,6 +21,12 @@ The map of the package, from the ground up; imports point down only:
 `messages`          anything with arrays in it, for one receiver; `put`, `get`
 `queues`            `Queue`, `SimpleQueue`, `JoinableQueue`
 `named`             arrays that other programs find by name
+`closures`          functions that have no name, on their way to a worker
+`_workers`          worker processes, and what they are told
+`executor`          `ProcessPoolExecutor`
+`context`           `SharedContext`
+`array_manager`     `ArrayManager`
+`integrations`      what pools of other packages need, a module each
 `backport`          on request, all this in the standard library's places
 `demo`              what ``python -m shared_numpy demo`` shows
 ==================  ========================================================
@@ -36,10 +42,13 @@ from importlib import import_module
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from . import (
+        array_manager,
         arrays,
         backport,
+        context,
         demo,
         errors,
+        executor,
         managers,
         messages,
         named,
@@ -49,6 +58,7 @@ if TYPE_CHECKING:
         transfer,
     )
     from ._core import __version__
+    from .array_manager import ArrayManager
     from .arrays import (
         array,
         asarray,
@@ -63,6 +73,7 @@ if TYPE_CHECKING:
         zeros,
         zeros_like,
     )
+    from .context import SharedContext
     from .errors import (
         ArenaBusyError,
         ArenaCorruptedError,
@@ -70,12 +81,13 @@ if TYPE_CHECKING:
         ForeignHandleError,
         StaleHandleError,
     )
+    from .executor import ProcessPoolExecutor
     from .managers import SharedMemoryManager
     from .messages import Ref, get, put
     from .named import attach, create, delete, list_arrays
     from .queues import JoinableQueue, Queue, SimpleQueue
     from .shared_memory import ShareableList, SharedMemory
-    from .transfer import register_type, share_arrays
+    from .transfer import register_array_wrapper, register_type, share_arrays
 
 # Module -> the public names that it defines.
 _NAMES = {
@@ -94,7 +106,9 @@ _NAMES = {
         "zeros",
         "zeros_like",
     ],
+    "array_manager": ["ArrayManager"],
     "backport": [],
+    "context": ["SharedContext"],
     "demo": [],
     "errors": [
         "ArenaBusyError",
@@ -103,13 +117,14 @@ _NAMES = {
         "ForeignHandleError",
         "StaleHandleError",
     ],
+    "executor": ["ProcessPoolExecutor"],
     "managers": ["SharedMemoryManager"],
     "messages": ["Ref", "get", "put"],
     "named": ["attach", "create", "delete", "list_arrays"],
     "queues": ["JoinableQueue", "Queue", "SimpleQueue"],
     "resource_tracker": [],
     "shared_memory": ["ShareableList", "SharedMemory"],
-    "transfer": ["register_type", "share_arrays"],
+    "transfer": ["register_array_wrapper", "register_type", "share_arrays"],
 }
 _MODULES = frozenset(name for name in _NAMES if not name.startswith("_"))
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}

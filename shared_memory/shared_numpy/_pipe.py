@@ -11,7 +11,10 @@ import os
 import select
 import socket
 import time
+from itertools import chain
 from multiprocessing import context, reduction
+
+from . import _core
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -94,23 +97,24 @@ class Pipe:
         sent = [] if sent is None else sent
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            try:
-                sent.extend(map(os.write, (self._writer,), (packet,)))
+            sent.extend(filter(None, map(_core.write_packet, (self._writer,), (packet,))))
+            if sent or timeout == 0 or not _wait(self._writer, select.POLLOUT, deadline):
                 return
-            except BlockingIOError:
-                if timeout == 0 or not _wait(self._writer, select.POLLOUT, deadline):
-                    return
 
-    def receive(self, timeout: "Optional[float]", received: "List[bytes]") -> None:
-        """Take a packet out.
+    def receive(
+        self, timeout: "Optional[float]", received: "List[bytes]", most: int = 1
+    ) -> None:
+        """Take packets out.
 
         Parameters
         ----------
         timeout : float or None
             How many seconds to wait for one.
         received : list of bytes
-            The packet is appended to it, before an exception of a signal's handler can
-            come between; nothing if there was none.
+            They are appended to it, before an exception of a signal's handler can come
+            between; nothing if there were none.
+        most : int
+            How many to take, if there are so many.
 
         Raises
         ------
@@ -119,20 +123,31 @@ class Pipe:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            try:
-                received.extend(map(os.read, (self._reader,), (PACKET,)))
-            except BlockingIOError:
-                if timeout == 0 or not _wait(self._reader, select.POLLIN, deadline):
-                    return
-                continue
-            if not received[0]:
-                received.clear()
-                raise EOFError("nobody can send any more")
-            return
+            received.extend(chain.from_iterable(map(_core.read_packets, (self._reader,), (most,))))
+            if received and not received[-1]:
+                received.pop()
+                if not received:
+                    raise EOFError("nobody can send any more")
+            if received or timeout == 0 or not _wait(self._reader, select.POLLIN, deadline):
+                return
 
     def poll(self) -> bool:
         """Tell whether there is a packet."""
         return _wait(self._reader, select.POLLIN, 0)
+
+    def wait(self, others: "List[Any]", timeout: "Optional[float]" = None) -> "List[Any]":
+        """Wait until there is a packet, or one of other descriptors can be read.
+
+        Returns
+        -------
+        list
+            Those of `others` that can.
+        """
+        poll = select.poll()
+        for each in [self._reader] + others:
+            poll.register(each, select.POLLIN)
+        ready = {fd for fd, _ in poll.poll(None if timeout is None else timeout * 1000)}
+        return [each for each in others if each in ready]
 
     def close_reader(self) -> None:
         """Receive nothing more; closing again does nothing."""

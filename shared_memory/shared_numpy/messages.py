@@ -14,8 +14,6 @@ of a message, they end with it, unless they were received.
 import pickle
 import struct
 
-import numpy as np
-
 from . import _core, transfer
 from ._pipe import PACKET
 from .errors import StaleHandleError
@@ -46,7 +44,8 @@ def _lay_down(stream, handles):
     memory = _core.empty(_HEAD.size + len(stream), "u1")
     block = block_of(memory)
     _HEAD.pack_into(memory, 0, _MAGIC, len(stream))
-    memory[_HEAD.size :] = np.frombuffer(stream, "u1")
+    # (A copy by numpy would let other threads run, which can take milliseconds.)
+    memoryview(memory)[_HEAD.size :] = stream
     for handle in handles:
         block.keep(handle)
     return block
@@ -61,7 +60,9 @@ def _take_up(block):
     return pickle.loads(memory[_HEAD.size : _HEAD.size + length])
 
 
-def pack(thing: "Any", handles: "List[bytes]") -> bytes:
+def pack(
+    thing: "Any", handles: "List[bytes]", head: bytes = b"", dumps: "Any" = transfer.dumps
+) -> bytes:
     """Make a packet of anything.
 
     Parameters
@@ -71,16 +72,20 @@ def pack(thing: "Any", handles: "List[bytes]") -> bytes:
     handles : list of bytes
         What is to be cancelled if nobody will unpack it, or should this fail, is
         appended to it; if anything, the last is the handle of all of it.
+    head : bytes
+        What the packet begins with; to be taken off before `unpack`.
+    dumps : callable
+        Pickles `thing`, as `transfer.dumps`.
 
     Returns
     -------
     bytes
         At most `PACKET` of them, for one `unpack`.
     """
-    stream = transfer.dumps(thing, handles)
-    if not handles and len(stream) < PACKET:
-        return stream + _INLINE
-    return _lay_down(stream, handles).sending(handles).handle + _BLOCK
+    stream = dumps(thing, handles)
+    if not handles and len(head) + len(stream) < PACKET:
+        return head + stream + _INLINE
+    return head + _lay_down(stream, handles).sending(handles).handle + _BLOCK
 
 
 def unpack(packet: bytes) -> "Any":

@@ -11,6 +11,7 @@ through shared memory, if they are large enough for that to be faster: they are
 copied once, into a block that becomes the receiver's own.
 """
 
+import collections
 import copyreg
 import io
 import pickle
@@ -28,18 +29,25 @@ if not hasattr(_core, "Arena"):
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, List, Optional, Tuple
+    from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
-__all__ = ["register_type", "share_arrays"]
+__all__ = ["register_array_wrapper", "register_type", "share_arrays"]
 
 # Plain arrays from so many bytes on are moved through shared memory: below, to
 # pickle them is as fast (benchmarks/channels.py --threshold).
 THRESHOLD = 16384
 
+# How plain arrays of a message go: those of `threshold` bytes are moved through shared
+# memory, and stay there, or are `copied` out of it where they arrive. Instead of one that
+# is `known`, by its id, its copy that is shared already goes, with the like of its views.
+Plain = collections.namedtuple("Plain", "threshold, copied, known")
+
+MOVED = Plain(THRESHOLD, False, {})
+
 _PAGE = 4096
 
 # The last that every interpreter from 3.6 on can read.
-_PROTOCOL = 4
+PROTOCOL = 4
 
 
 def block_of(array: "Any") -> "Optional[_core.Block]":
@@ -200,6 +208,14 @@ def _rebuild(cls, handle, shape, dtype, strides, offset, private, extras):
     return with_extras(block.array(shape, dtype, strides, offset, cls), extras)
 
 
+def _rebuild_own(*parts):
+    """Make the array that `_refer` took apart, in this process's own memory."""
+    shared = _rebuild(*parts)
+    array = shared.copy("K")
+    array.flags.writeable = shared.flags.writeable
+    return array
+
+
 # The kinds of shared memory: how an array that lies there is reduced, given the memory,
 # the class that is to arrive and the list of handles or None.
 _kinds = {_core.Block: _refer}  # type: Dict[type, Callable[[Any, Any, type, Any], Any]]
@@ -273,16 +289,47 @@ def _rebuild_masked(cls, data, mask, attributes):
     return array
 
 
-def _move(array, threshold, handles=None):
+def _move(array, plain, handles=None):
     """Reduce a plain array: by reference if it is a view of a shared one, moved if it
     is large, else by value."""
     memory = memory_of(array)
     if memory is not None:
         return _kinds[type(memory)](array, memory, np.ndarray, handles)
-    if array.nbytes < threshold or array.dtype.hasobject:
+    if plain.known:
+        twin = _twin_of(array, plain.known)
+        if twin is not None:
+            memory = memory_of(twin)
+            return _kinds[type(memory)](twin, memory, np.ndarray, handles)
+    if array.nbytes < plain.threshold or array.dtype.hasobject:
         return _copy(array)
     moved = _copy_to_move(array)
-    return _refer(moved, block_of(moved), np.ndarray, handles, private=True)
+    rebuild, parts = _refer(moved, block_of(moved), np.ndarray, handles, private=True)
+    return _rebuild_own if plain.copied else rebuild, parts
+
+
+def _twin_of(array, known):
+    """Return what lies in the shared copy of a known array as `array` does in that, or
+    None: it is no view of one, or that was not copied as it lies."""
+    base = array
+    while type(base) is np.ndarray and id(base) not in known:
+        base = base.base
+    found = known.get(id(base))
+    if found is None:
+        return None
+    original, shared = found
+    if array is original:
+        return shared
+    if original.strides != shared.strides:
+        return None
+    first = [each.__array_interface__["data"][0] for each in (array, original, shared)]
+    block = block_of(shared)
+    if block is None:
+        return None
+    offset = first[0] - first[1] + first[2] - block.address
+    twin = block.array(array.shape, array.dtype, array.strides, offset)
+    if not (shared.flags.writeable and array.flags.writeable):
+        twin.flags.writeable = False
+    return twin
 
 
 def _copy(array):
@@ -298,7 +345,11 @@ def _copy(array):
 
 def _rebuild_copy(data, dtype, shape, order, writeable):
     """Make a plain array of its bytes."""
-    array = np.ndarray(shape, dtype, data, order=order).copy(order)
+    # To copy more numpy lets other threads run, which can take milliseconds.
+    own = bytearray(data) if len(data) > 4096 else data
+    array = np.ndarray(shape, dtype, own, order=order)
+    if own is data:
+        array = array.copy(order)
     if not writeable:
         array.flags.writeable = False
     return array
@@ -316,8 +367,36 @@ def register(cls: "type", reducer: "Callable[..., Any]") -> None:
 
     It is called with the array, and by `dumps` with the list of handles besides.
     """
-    ForkingPickler.register(cls, reducer)
     _own[cls] = reducer
+    _tell(cls, reducer)
+
+
+# What else wants to know how classes are reduced: pools of other packages.
+_followers = [ForkingPickler.register]  # type: List[Callable[[type, Any], Any]]
+
+
+_registered = set()  # type: Set[type]
+
+
+def _tell(cls, reducer):
+    _registered.add(cls)
+    for follower in _followers:
+        follower(cls, reducer)
+
+
+def follow(register: "Callable[[type, Any], Any]") -> None:
+    """Have another pickler reduce arrays as `ForkingPickler` does.
+
+    Parameters
+    ----------
+    register : callable
+        Is called with each class that is registered here, and its reducer.
+    """
+    if register not in _followers:
+        _followers.append(register)
+        for cls, reducer in ForkingPickler._extra_reducers.items():
+            if cls in _registered:
+                register(cls, reducer)
 
 
 for _cls in (np.recarray, np.matrix, np.ma.MaskedArray):
@@ -381,7 +460,59 @@ def register_type(
             )
         )
     _own.pop(cls, None)
-    ForkingPickler.register(cls, _Flattening(flatten, unflatten))
+    _tell(cls, _Flattening(flatten, unflatten))
+
+
+def register_array_wrapper(cls: "type", attrname: str) -> None:
+    """Have the array that an attribute of a class holds travel through shared memory.
+
+    Needed only if the class tells for itself how it is pickled: the arrays in the
+    attributes of any other do so anyway.
+
+    Parameters
+    ----------
+    cls : type
+        The class; its subclasses are registered by themselves.
+    attrname : str
+        The attribute, which can be set. It may also hold a container of arrays.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `register_type`; or `attrname` is no name of an attribute.
+
+    Notes
+    -----
+    An object is sent as what its ``__dict__`` holds, and made anew by its class's
+    ``__new__``; for others there is `register_type`.
+
+    Examples
+    --------
+    >>> import shared_numpy as snp
+    >>> class Image:
+    ...     def __init__(self, pixels):
+    ...         self.pixels = pixels
+    ...     def __reduce__(self):
+    ...         return Image, (self.pixels.tolist(),)
+    >>> snp.register_array_wrapper(Image, "pixels")
+    """
+    if not isinstance(attrname, str) or not attrname.isidentifier():
+        raise TypeError("{!r} is no name of an attribute".format(attrname))
+    register_type(cls, partial(_unwrap, attrname), _wrap)
+
+
+def _unwrap(attrname, thing):
+    state = dict(vars(thing))
+    state.pop(attrname, None)
+    return type(thing), state, attrname, getattr(thing, attrname)
+
+
+def _wrap(parts):
+    cls, state, attrname, value = parts
+    thing = cls.__new__(cls)
+    thing.__dict__.update(state)
+    setattr(thing, attrname, value)
+    return thing
 
 
 _NEVER_ASKED = {
@@ -409,17 +540,17 @@ class _Sharing:
     """What `share_arrays` has set; unpickling it in a new process sets it there."""
 
     def __init__(self, threshold, replaced):
-        self.threshold = threshold
+        self.plain = Plain(threshold, False, {})
         self.replaced = replaced
 
     def __call__(self, array):
         try:
-            return _move(array, self.threshold)
+            return _move(array, self.plain)
         except ArenaFullError:
             return _copy(array)  # As it would go otherwise.
 
     def __reduce__(self):
-        return _share_from, (self.threshold,)
+        return _share_from, (self.plain.threshold,)
 
 
 def _share_from(threshold):
@@ -471,15 +602,15 @@ class _Reducers(dict):
     """How a message's objects are reduced, by class: as here, with the message's list of
     handles, else as `multiprocessing` does."""
 
-    def __init__(self, handles):
-        self.handles = handles
+    def __init__(self, handles, plain):
+        self.handles, self.plain = handles, plain
 
     def __missing__(self, cls):
         own = _own.get(cls)
         if own is not None:
             reducer = partial(own, handles=self.handles)
         elif cls is np.ndarray:
-            reducer = partial(_move, threshold=THRESHOLD, handles=self.handles)
+            reducer = partial(_move, plain=self.plain, handles=self.handles)
         else:
             reducer = ForkingPickler._extra_reducers.get(cls)
             if reducer is None:
@@ -487,8 +618,20 @@ class _Reducers(dict):
         self[cls] = reducer
         return reducer
 
+    def get(self, cls, default=None):
+        # What picklers written in Python ask.
+        try:
+            return self[cls]
+        except KeyError:
+            return default
 
-def dumps(thing: "Any", handles: "List[bytes]") -> bytes:
+
+def reducers(handles: "List[bytes]", plain: Plain = MOVED) -> "Dict[type, Any]":
+    """Return the dispatch table of a pickler for one message; see `dumps`."""
+    return _Reducers(handles, plain)
+
+
+def dumps(thing: "Any", handles: "List[bytes]", plain: Plain = MOVED) -> bytes:
     """Pickle anything, arrays through shared memory.
 
     Parameters
@@ -498,6 +641,8 @@ def dumps(thing: "Any", handles: "List[bytes]") -> bytes:
     handles : list of bytes
         Those in the pickle are appended to it, to be cancelled if nobody will load
         it, also should this fail half-way.
+    plain : Plain
+        How plain arrays go.
 
     Returns
     -------
@@ -505,8 +650,8 @@ def dumps(thing: "Any", handles: "List[bytes]") -> bytes:
         For `pickle.loads`.
     """
     file = io.BytesIO()
-    pickler = pickle.Pickler(file, _PROTOCOL)
-    pickler.dispatch_table = _Reducers(handles)
+    pickler = pickle.Pickler(file, PROTOCOL)
+    pickler.dispatch_table = _Reducers(handles, plain)
     pickler.dump(thing)
     return file.getvalue()
 

@@ -5,6 +5,7 @@
 //! | `error`      | the core's errors as exceptions                              |
 //! | `section`    | letting the interpreter's other threads run                  |
 //! | `posixshmem` | `shm_open`, `shm_unlink`, and the room for what they open    |
+//! | `packet`     | packets through pipes                                        |
 //! | `numpy`      | arrays on blocks                                             |
 //! | `block`      | `Block`                                                      |
 //! | `arena`      | `Arena`, and which arena a process uses                      |
@@ -19,6 +20,7 @@
 //! around this one.
 
 mod error;
+mod packet;
 mod posixshmem;
 mod section;
 
@@ -45,6 +47,7 @@ fn _core(_py: Python<'_>, module: &PyModule) -> PyResult<()> {
     }
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     posixshmem::add_to(module)?;
+    packet::add_to(module)?;
     #[cfg(target_os = "linux")]
     add_arena_to(module)?;
     Ok(())

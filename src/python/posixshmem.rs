@@ -134,7 +134,7 @@ fn reserve(py: Python<'_>, fd: c_int, size: u64) -> PyResult<()> {
 }
 
 /// Lends the descriptor that is the argument `fd`.
-fn borrowed(fd: &c_int) -> PyResult<BorrowedFd<'_>> {
+pub fn borrowed(fd: &c_int) -> PyResult<BorrowedFd<'_>> {
     if *fd < 0 {
         return Err(PyValueError::new_err(format!(
             "'fd' must be a descriptor, not {fd}"

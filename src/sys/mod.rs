@@ -14,6 +14,7 @@ pub mod futex;
 pub mod loaded;
 pub mod locks;
 pub mod map;
+pub mod packet;
 pub mod proc;
 pub mod shm;
 

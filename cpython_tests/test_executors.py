@@ -1,0 +1,89 @@
+"""CPython's own tests of executors pass on `shared_numpy.ProcessPoolExecutor`.
+
+They are the tests of the interpreter that runs; where it is installed without, those of
+another one.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import executors
+import interpreters
+import pytest
+
+MINOR = sys.version_info[1]
+SECONDS = 600
+
+# Each is left out, in all its classes, for the reason given.
+_ITS_OWN = "a call or a result that cannot be unpickled fails alone, and the pool goes on"
+_EAGER = "a call that cannot be pickled is known before another worker is started for it"
+_PRIVATE = "looks at the private call queue of the standard library's class"
+EXCLUDED = {
+    "test_error_at_task_unpickle": _ITS_OWN,
+    "test_exit_at_task_unpickle": _ITS_OWN,
+    "test_error_during_result_unpickle_in_result_handler": _ITS_OWN,
+    "test_exit_during_result_unpickle_in_result_handler": _ITS_OWN,
+    # (In 3.8 these four are a part of one test.)
+    "test_crash": _ITS_OWN,
+    "test_saturation": _EAGER,
+    "test_processes_terminate": _EAGER,
+    "test_submit_keyword": "3.8's gives the function by its name, which 3.9 has done away with",
+    "test_del_shutdown": _PRIVATE,
+    "test_shutdown_no_wait": _PRIVATE,
+    "test_python_finalization_error": "breaks the thread that feeds that queue",
+}
+
+# Where an interpreter has no tests: whose are used instead.
+STAND_IN = {11: 10, 12: 13}
+
+
+def source():
+    found = executors.source_of(sys.executable)
+    if found is None and MINOR in STAND_IN:
+        other = interpreters.find(STAND_IN[MINOR])
+        found = other and executors.source_of(other)
+    return found
+
+
+@pytest.mark.skipif(MINOR < 8, reason="asked of 3.8 and later")
+def test_executors(tmp_path):
+    path = source()
+    if path is None:
+        pytest.skip("no tests of executors on this machine")
+    report = tmp_path / "report.json"
+    command = [sys.executable, executors.__file__, path, "--json", str(report)]
+    without = set(EXCLUDED)
+    if MINOR > 8:
+        without.remove("test_submit_keyword")
+    command += ["--without", ",".join(sorted(without))]
+    with open(str(tmp_path / "output"), "w+") as output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+        )
+        try:
+            process.wait(timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        output.seek(0)
+        text = output.read()
+    assert os.path.exists(str(report)), text
+    outcomes = json.loads(report.read_text())
+    failed = {name: row for name, row in outcomes.items() if row[0] == "failed"}
+    assert not failed, text
+    assert sum(row[0] == "passed" for row in outcomes.values()) > 90, text
+
+
+def test_the_exclusions_are_of_tests_that_there_are():
+    newest = executors.source_of(interpreters.find(13) or "")
+    if newest is None:
+        pytest.skip("no tests of CPython 3.13 on this machine")
+    text = ""
+    for folder, _, files in os.walk(newest):
+        for file in files:
+            if file.endswith(".py"):
+                with open(os.path.join(folder, file), encoding="utf-8") as stream:
+                    text += stream.read()
+    assert {name for name in EXCLUDED if "def {}(".format(name) not in text} == {"test_crash"}

@@ -1,0 +1,204 @@
+"""Worker processes, and what they and their dispatcher say to each other.
+
+A worker has a pipe of its own, from which it takes one call at a time; all answer
+through one. A call that no worker has taken can be taken back by the dispatcher, which
+reads from the same end. So there is no lock to be held, and it is known which call a
+worker had when it was killed.
+
+::
+
+    request   number u64, message     a call: (function, args, kwargs)
+              nothing else            no more calls: end
+    reply     number u64, worker u32, kind u8, seconds f32, message
+"""
+
+import pickle
+import signal
+import struct
+import threading
+import time
+import traceback
+from concurrent.futures import _base
+from concurrent.futures.process import _RemoteTraceback  # type: ignore
+from functools import partial
+
+from . import _core, closures, messages, transfer
+from ._pipe import Pipe
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, List, Optional, Tuple
+
+    from ._core import Block
+
+REQUEST = struct.Struct("=Q")
+REPLY = struct.Struct("=QIBf")
+STOP = b"\0"
+
+# Kinds of replies: the worker can take calls; it cannot, and ends; what a call has
+# returned, or raised; the worker has had its share of calls, and ends. The dispatcher
+# sends the last to itself, to be woken.
+READY, UNFIT, RESULT, ERROR, LEAVING, WAKE = range(6)
+
+
+def pack_call(number: int, call: "Any", handles: "List[bytes]", plain: transfer.Plain) -> bytes:
+    """Make a request of a call; see `messages.pack`."""
+    dumps = partial(closures.dumps, plain=plain)
+    return messages.pack(call, handles, REQUEST.pack(number), dumps)
+
+
+def pack_error(error: BaseException) -> "Tuple[str, bytes]":
+    """Return what is sent of an exception: as text, and pickled."""
+    lines = traceback.format_exception(type(error), error, error.__traceback__)
+    text = '\n"""\n{}"""'.format("".join(lines))
+    try:
+        return text, pickle.dumps(error)
+    except Exception as why:
+        wrapped = pickle.PicklingError(
+            "the exception of a task cannot be pickled: {}: {}".format(type(error).__name__, why)
+        )
+        return text, pickle.dumps(wrapped)
+
+
+def unpack_error(packed: "Tuple[str, bytes]") -> BaseException:
+    """Return the exception of a worker, with its traceback as the cause."""
+    text, stream = packed
+    try:
+        error = pickle.loads(stream)
+    except Exception as why:
+        error = why
+    error.__cause__ = _RemoteTraceback(text)
+    return error
+
+
+class Keeper:
+    """A block, as an argument of a process; it arrives as one."""
+
+    def __init__(self, block: "Block") -> None:
+        self.block = block
+
+    def __reduce__(self) -> "Tuple[Any, ...]":
+        return _receive, (transfer.send(self.block),)
+
+
+def _receive(handle):
+    return Keeper(_core.receive(handle))
+
+
+class _Interrupts:
+    """Ctrl-C: raised in a call, ignored between two."""
+
+    def __init__(self):
+        self.calling = False
+        # Only this thread may set handlers; a program that ignores Ctrl-C stays so.
+        main = threading.current_thread() is threading.main_thread()
+        if main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self)
+
+    def __call__(self, number, frame):
+        if self.calling:
+            self.calling = False
+            raise KeyboardInterrupt
+
+
+def work(
+    number: int,
+    requests: Pipe,
+    replies: Pipe,
+    keeper: Keeper,
+    plain: transfer.Plain,
+    limit: "Optional[int]",
+    initializer: "Optional[Callable[..., Any]]",
+    initargs: "Tuple[Any, ...]",
+) -> None:
+    """Be a worker: call and answer, until told to end or the dispatcher is gone.
+
+    Parameters
+    ----------
+    number : int
+        Which worker it is.
+    requests, replies : Pipe
+        Where calls come from and answers go to.
+    keeper : Keeper
+        Answers for what is in the replies.
+    plain : Plain
+        How plain arrays in results go.
+    limit : int or None
+        After how many calls it ends.
+    initializer : callable or None
+        What to call first, with `initargs`.
+    """
+    # So that either side sees that the other is gone.
+    requests.close_writer()
+    replies.close_reader()
+    interrupts = _Interrupts()
+    answer = partial(_answer, number, replies, keeper.block)
+    if initializer is not None:
+        interrupts.calling = True
+        try:
+            initializer(*initargs)
+        except BaseException as error:
+            interrupts.calling = False
+            _base.LOGGER.critical("Exception in initializer:", exc_info=True)
+            answer(0, UNFIT, 0.0, pack_error(error))
+            return
+        interrupts.calling = False
+    del initializer, initargs
+    answer(0, READY, 0.0, None)
+    done = 0
+    while limit is None or done < limit:
+        packets = []  # type: List[bytes]
+        try:
+            requests.receive(None, packets)
+        except EOFError:
+            return
+        if packets[0] == STOP:
+            return
+        if not _serve(packets.pop(), interrupts, answer, plain):
+            return
+        done += 1
+    answer(0, LEAVING, 0.0, None)
+
+
+def _serve(packet, interrupts, answer, plain):
+    """Do one call; False if nobody waits for the answer any more."""
+    (task,) = REQUEST.unpack_from(packet)
+    start = time.perf_counter()
+    result = error = None
+    try:
+        try:
+            interrupts.calling = True
+            function, args, kwargs = messages.unpack(packet[REQUEST.size :])
+            result = function(*args, **kwargs)
+        finally:
+            interrupts.calling = False
+    except BaseException as raised:
+        error = raised
+    # Whoever looks for leaks looks when he has the answer: nothing of the call is left.
+    function = args = kwargs = None
+    seconds = time.perf_counter() - start
+    if error is None:
+        try:
+            dumps = partial(closures.dumps, plain=plain)
+            return answer(task, RESULT, seconds, result, dumps)
+        except BaseException as raised:
+            error = raised
+    packed = pack_error(error)
+    error.__traceback__ = None
+    return answer(task, ERROR, seconds, packed)
+
+
+def _answer(number, replies, keeper, task, kind, seconds, thing, dumps=closures.dumps):
+    handles, sent = [], []  # type: List[bytes], List[int]
+    head = REPLY.pack(task, number, kind, seconds)
+    try:
+        packet = messages.pack(thing, handles, head, dumps)
+        replies.send(packet, None, sent)
+    except BrokenPipeError:
+        return False
+    finally:
+        if not sent:
+            transfer.cancel(handles)
+    if handles:
+        keeper.keep(handles[-1])
+    return True

@@ -1,0 +1,181 @@
+"""Functions and classes that are found under no name, on their way to a worker.
+
+Anything is pickled as `transfer.dumps` does, by the pickler written in C. What has no
+name in a module that the other process can import, a lambda, a closure, what was
+defined at a prompt, is taken apart by cloudpickle where that is installed, and only
+that: the arrays in it, in its defaults and its globals travel as all others do.
+"""
+
+import io
+import pickle
+import sys
+from types import FunctionType
+
+from . import transfer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, List
+
+_HINT = (
+    "{}. It has no name in a module that another process can import: define it at the top "
+    "level of a file, or install cloudpickle (pip install 'shared-numpy[closures]')"
+)
+
+
+def dumps(thing: "Any", handles: "List[bytes]", plain: "transfer.Plain" = transfer.MOVED) -> bytes:
+    """Pickle anything, arrays through shared memory, functions without a name by value.
+
+    Parameters
+    ----------
+    thing : object
+        What can be pickled.
+    handles : list of bytes
+        Those in the pickle are appended to it, to be cancelled if nobody will load it,
+        also should this fail half-way.
+    plain : transfer.Plain
+        How plain arrays go.
+
+    Returns
+    -------
+    bytes
+        For `pickle.loads`.
+
+    Raises
+    ------
+    pickle.PicklingError
+        It can only be pickled where cloudpickle is installed, which it is not.
+    """
+    by_name = _is_program()
+    if by_name or _cloudpickle() is None:
+        try:
+            return transfer.dumps(thing, handles, plain)
+        except (pickle.PicklingError, AttributeError) as error:
+            # The name of a lambda, or of what a function has defined.
+            if "<" not in str(error) and "ocal object" not in str(error):
+                if "not the same object" not in str(error):
+                    raise
+            if _cloudpickle() is None:
+                raise pickle.PicklingError(_HINT.format(error)) from None
+            transfer.cancel(handles)
+            del handles[:]
+    file = io.BytesIO()
+    pickler = _Pickler(file, handles, plain)
+    pickler.dump(thing)
+    return file.getvalue()
+
+
+def _cloudpickle():
+    """Return the module, or None where it is not installed."""
+    try:
+        import cloudpickle
+    except ImportError:
+        return None
+    return cloudpickle
+
+
+def _is_program():
+    """Tell whether the main module is a file, which children can import."""
+    main = sys.modules.get("__main__")
+    return hasattr(main, "__file__") or getattr(main, "__spec__", None) is not None
+
+
+def _has_name(thing):
+    """Tell whether another process finds a function or a class by its name."""
+    name, module = thing.__qualname__, thing.__module__
+    if isinstance(thing, type) and "<locals>" not in name:
+        return module != "__main__" or _is_program()
+    if module == "__main__" and not _is_program():
+        return False
+    found = sys.modules.get(module)
+    if found is None:
+        return "<" not in name
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found is thing
+
+
+def _reduce(pickler, thing):
+    """Return a function or a class by value, or NotImplemented if it has a name."""
+    if _has_name(thing):
+        return NotImplemented
+    file = io.BytesIO()
+    _by_value()(file, pickler.handles, pickler.plain).dump(thing)
+    return pickle.loads, (file.getvalue(),)
+
+
+class _Table:
+    """How objects are reduced: as in this package, else as cloudpickle does."""
+
+    def __init__(self, first, second):
+        self.first, self.second = first, second
+
+    def __getitem__(self, cls):
+        try:
+            return self.first[cls]
+        except KeyError:
+            return self.second[cls]
+
+    def get(self, cls, default=None):
+        try:
+            return self[cls]
+        except KeyError:
+            return default
+
+
+_classes = []  # type: List[Any]
+
+
+def _by_value():
+    """Return the class of picklers for what has no name."""
+    if not _classes:
+        base = _cloudpickle().CloudPickler
+
+        class ByValue(base):
+            def __init__(self, file, handles, plain):
+                # The pickler written in C asks for it once, and before anything else.
+                self._table = _Table(transfer.reducers(handles, plain), base.dispatch_table)
+                super().__init__(file, transfer.PROTOCOL)
+
+            @property
+            def dispatch_table(self):
+                return self._table
+
+        _classes.append(ByValue)
+    return _classes[0]
+
+
+if hasattr(pickle.Pickler, "reducer_override") or sys.version_info >= (3, 8):
+
+    class _Pickler(pickle.Pickler):
+        def __init__(self, file, handles, plain):
+            super().__init__(file, transfer.PROTOCOL)
+            self.handles, self.plain = handles, plain
+            self.dispatch_table = transfer.reducers(handles, plain)
+
+        def reducer_override(self, thing):
+            if isinstance(thing, (FunctionType, type)):
+                return _reduce(self, thing)
+            return NotImplemented
+
+else:
+
+    class _Pickler(pickle._Pickler):
+        """The pickler written in Python: that in C asks nobody about functions here."""
+
+        def __init__(self, file, handles, plain):
+            super().__init__(file, transfer.PROTOCOL)
+            self.handles, self.plain = handles, plain
+            self.dispatch_table = transfer.reducers(handles, plain)
+
+        def _save(self, thing):
+            reduced = _reduce(self, thing)
+            if reduced is NotImplemented:
+                by_name = self.save_type if isinstance(thing, type) else self.save_global
+                by_name(thing)
+            else:
+                self.save_reduce(*reduced, obj=thing)
+
+        dispatch = dict(pickle._Pickler.dispatch)
+        dispatch[FunctionType] = _save
+        dispatch[type] = _save

@@ -1,0 +1,268 @@
+"""`SharedContext`: workers that know the same arrays by name.
+
+The arrays are put into shared memory once. Functions run in workers that stay: there the
+arrays are globals of each function. Wherever else one of them turns up, in the arguments
+of a call or what a function has captured, it goes by reference, too.
+"""
+
+import collections
+import functools
+import types
+
+import numpy as np
+
+from . import arrays, transfer
+from .executor import ProcessPoolExecutor, progress_bar
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+    from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple
+
+__all__ = ["SharedContext"]
+
+# In a worker: the arrays of its context, by name.
+_names = {}  # type: Dict[str, Any]
+
+
+def _enter(names):
+    """Be a worker of a context."""
+    _names.update(names)
+
+
+def _run(function, args, kwargs):
+    """Call a function that has the context's arrays as globals."""
+    inner = function
+    while not isinstance(inner, types.FunctionType):
+        # A partial function, a method, what `functools.wraps` has made.
+        below = getattr(inner, "func", None) or getattr(inner, "__func__", None)
+        below = below or getattr(inner, "__wrapped__", None)
+        if below is None:
+            return function(*args, **kwargs)
+        inner = below
+    inner.__globals__.update(_names)
+    return function(*args, **kwargs)
+
+
+class SharedContext:
+    """Arrays that functions in other processes see as globals.
+
+    Parameters
+    ----------
+    mapping : mapping of str to array_like
+        The arrays by name. One that is not shared yet is copied, once, however many
+        workers there are; changing it later changes nothing for the workers.
+    nworkers : int, optional
+        How many processes; by default as many as there are CPUs for this one.
+    mp_context : multiprocessing context, optional
+        Which start method is used; by default that of `multiprocessing`.
+    writable : bool
+        Let the functions change the arrays, for all processes.
+
+    Raises
+    ------
+    TypeError
+        Something in `mapping` is no array, or one of Python objects.
+    ValueError
+        A name in it is no identifier.
+
+    Notes
+    -----
+    A worker is started when there is something for it to do, and stays. Leaving the
+    ``with`` statement, or `close`, ends the workers.
+
+    Functions that are defined in a function, or at a prompt, need cloudpickle
+    (``pip install 'shared-numpy[closures]'``).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import shared_numpy as snp
+    >>> with snp.SharedContext({"weights": np.arange(3.0)}, nworkers=1) as ctx:
+    ...     total = ctx.register(np.dot)
+    ...     for factor in (1, 2):
+    ...         _ = total(ctx["weights"], [factor] * 3)
+    ...     [float(each) for each in ctx.evaluate()]
+    [3.0, 6.0]
+    """
+
+    def __init__(
+        self,
+        mapping: "Mapping[str, Any]",
+        nworkers: "Optional[int]" = None,
+        *,
+        mp_context: "Any" = None,
+        writable: bool = False
+    ) -> None:
+        self._arrays = {}  # type: Dict[str, Any]
+        known = {}
+        for name, original in dict(mapping).items():
+            if not isinstance(name, str) or not name.isidentifier():
+                raise ValueError("{!r} cannot be the name of a variable".format(name))
+            if not isinstance(original, np.ndarray):
+                raise TypeError(
+                    "{}: only arrays can be shared, not {!r}; give others as arguments".format(
+                        name, type(original)
+                    )
+                )
+            shared = arrays.asarray(original)
+            if not writable:
+                shared = shared.view()
+                shared.flags.writeable = False
+            self._arrays[name] = shared
+            # (The original is kept: its id is that of no other one.)
+            known[id(original)] = original, shared
+        self._executor = ProcessPoolExecutor(
+            nworkers, mp_context, initializer=_enter, initargs=(self._arrays,)
+        )
+        self._executor._know(known)
+        self._calls = collections.deque()  # type: Any
+
+    def __getitem__(self, name: str) -> "Any":
+        """Return one of the arrays, which is shared."""
+        return self._arrays[name]
+
+    def register(self, function: "Callable[..., Any]") -> "Callable[..., Future[Any]]":
+        """Have calls of a function enqueued: a decorator, or to be called.
+
+        Parameters
+        ----------
+        function : callable
+            What workers are to call.
+
+        Returns
+        -------
+        callable
+            Which takes the function's arguments, returns at once, and counts for the
+            next `evaluate`. Its result is the call's future.
+        """
+
+        @functools.wraps(function)
+        def enqueue(*args, **kwargs):
+            future = self.submit(function, *args, **kwargs)
+            self._calls.append((function, args, kwargs, future))
+            return future
+
+        return enqueue
+
+    def evaluate(self, progress: bool = False) -> "List[Any]":
+        """Return the results of all calls since the last time, in their order.
+
+        Parameters
+        ----------
+        progress : bool
+            Show a progress bar, by tqdm.
+
+        Returns
+        -------
+        list
+            What the calls have returned.
+
+        Raises
+        ------
+        Exception
+            What the first call that failed has raised; its cause says which call it was.
+            Those that no worker has yet are cancelled.
+        ImportError
+            `progress`, and tqdm is not installed.
+        """
+        bar = progress_bar() if progress else None
+        calls, self._calls = self._calls, collections.deque()
+        shown = bar(total=len(calls), unit="call") if bar else None
+        results, total = [], len(calls)  # type: List[Any], int
+        try:
+            while calls:
+                function, args, kwargs, future = calls[0]
+                try:
+                    results.append(future.result())
+                except Exception as error:
+                    number = len(results) + 1
+                    call = _described(function, args, kwargs)
+                    _tell(error, "call {} of {}: {}".format(number, total, call))
+                    raise
+                calls.popleft()
+                if shown is not None:
+                    shown.update()
+        finally:
+            if shown is not None:
+                shown.close()
+            for call in calls:
+                call[-1].cancel()
+        return results
+
+    def submit(*args: "Any", **kwargs: "Any") -> "Future[Any]":
+        """Have a function called in a worker, as by an executor.
+
+        Parameters
+        ----------
+        fn : callable
+            The function.
+        *args, **kwargs
+            Its arguments.
+
+        Returns
+        -------
+        concurrent.futures.Future
+            Which yields what it returns, or raises what it has raised.
+        """
+        if len(args) < 2:
+            raise TypeError("submit() takes a function and its arguments")
+        self, function = args[:2]
+        return self._executor.submit(_run, function, args[2:], kwargs)
+
+    submit.__text_signature__ = "($self, fn, /, *args, **kwargs)"  # type: ignore
+
+    def map(
+        self,
+        fn: "Callable[..., Any]",
+        *iterables: "Iterable[Any]",
+        timeout: "Optional[float]" = None,
+        chunksize: int = 1,
+        buffersize: "Optional[int]" = None,
+        progress: bool = False
+    ) -> "Iterator[Any]":
+        """Call a function with the items of iterables; see `ProcessPoolExecutor.map`."""
+        return self._executor.map(
+            functools.partial(_call, fn), *iterables, timeout=timeout, chunksize=chunksize,
+            buffersize=buffersize, progress=progress
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """Cancel what no worker has yet, and end the workers."""
+        self._executor.shutdown(cancel_futures=True)
+        self._calls.clear()
+        self._arrays = {}
+
+    def __enter__(self) -> "SharedContext":
+        return self
+
+    def __exit__(self, *exc_info: "Any") -> None:
+        self.close()
+
+
+def _call(function, *args):
+    return _run(function, args, {})
+
+
+def _described(function, args, kwargs):
+    """Return a call as it would be written."""
+    parts = [_short(arg) for arg in args]
+    parts += ["{}={}".format(name, _short(value)) for name, value in kwargs.items()]
+    name = getattr(function, "__qualname__", None) or repr(function)
+    return "{}({})".format(name, ", ".join(parts))
+
+
+def _short(thing):
+    if isinstance(thing, np.ndarray):
+        return "<array of shape {}>".format(thing.shape)
+    text = repr(thing)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _tell(error, text):
+    """Have an exception of a worker say which call it was."""
+    cause = error.__cause__
+    if hasattr(cause, "tb"):
+        cause.tb = "\nin {}{}".format(text, cause.tb)
+    if hasattr(error, "add_note"):
+        error.add_note("in " + text)

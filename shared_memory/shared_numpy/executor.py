@@ -1,0 +1,872 @@
+"""`ProcessPoolExecutor`: functions run in other processes, arrays in shared memory.
+
+::
+
+    submit --> pending --> at a worker (a few calls each) --> its future
+                  ^               |
+                  +---------------+  the worker died, or another one is idle
+
+A call is pickled when a worker has room for it, by the thread that finds it so: mostly
+the one that submits it, else the dispatcher's, which also takes the answers. Each worker
+has the call that it does and some that wait, as many as it does in some milliseconds;
+what waits there is taken back for a worker that has nothing to do.
+"""
+
+import collections
+import itertools
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import weakref
+from concurrent.futures import Executor, Future
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import util
+
+from . import _core, _workers, messages, transfer
+from ._pipe import Pipe
+from .errors import ArenaFullError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Set, Tuple
+
+__all__ = ["BrokenProcessPool", "ProcessPoolExecutor"]
+
+# How many calls a worker has at least and at most, and for how many seconds it shall
+# have some.
+_LEAST, _MOST, _AHEAD = 2, 32, 0.002
+
+# After so many seconds workers are looked for whose death nothing has told: what they
+# have started can keep their sentinels.
+_PATIENCE = 1.0
+
+# How many answers are taken at a time.
+_MANY = 64
+
+# How long a worker may take to end when the pool is broken.
+_GRACE = 5.0
+
+# At the end of a process, before its queues are closed.
+_ENDING = 20
+
+
+class _Task:
+    """A call, and its future."""
+
+    __slots__ = ("number", "future", "call", "handles", "is_sent", "deaths")
+
+    def __init__(self, number, future, call):
+        self.number = number
+        self.future = future
+        self.call = call
+        # What is to be cancelled should its worker die.
+        self.handles = []  # type: List[bytes]
+        self.is_sent = False
+        # How many workers have died of it.
+        self.deaths = 0
+
+    @property
+    def name(self):
+        function = self.call[0]
+        return getattr(function, "__qualname__", None) or repr(function)
+
+    def forget_arguments(self):
+        self.call = self.call[:1]
+
+
+class _Worker:
+    """A worker's process, and the calls that it has, in the order of their sending."""
+
+    def __init__(self, process, requests, left):
+        self.process = process
+        self.requests = requests
+        self.tasks = collections.OrderedDict()  # type: Dict[int, _Task]
+        # How many calls it will do, if that is limited.
+        self.left = left
+        # Why its initializer failed.
+        self.unfit = None  # type: Optional[BaseException]
+
+    def take_back(self):
+        """Yield the number and packet of each call that it has not taken yet."""
+        while True:
+            packets = []  # type: List[bytes]
+            self.requests.receive(0, packets)
+            if not packets:
+                return
+            packet = packets.pop()
+            if packet != _workers.STOP:
+                yield _workers.REQUEST.unpack_from(packet)[0], packet
+
+    def close(self):
+        self.requests.close_reader()
+        self.requests.close_writer()
+
+
+class _Settings:
+    """What a pool was made with."""
+
+    def __init__(self, workers, context, initializer, initargs, limit, plain, results, retries):
+        self.workers = workers
+        self.context = context
+        self.initializer, self.initargs = initializer, initargs
+        self.limit = limit
+        self.plain, self.results = plain, results
+        self.retries = retries
+        # A fork beside threads copies locks that they hold: all are made before the
+        # dispatcher's thread is.
+        self.starts_all = context.get_start_method() == "fork"
+
+
+class _Pool:
+    """The workers of an executor and their dispatcher; it outlives a dropped executor."""
+
+    def __init__(self, settings):
+        self.settings = settings
+        self.pid = os.getpid()
+        # Held for moments, and never while anything is pickled or a future is told.
+        self.lock = threading.RLock()
+        self.pending = collections.deque()  # type: Any
+        self.workers = {}  # type: Dict[int, _Worker]
+        self.numbers = itertools.count(1)
+        self.replies = Pipe()
+        # Answers for the replies that nobody takes.
+        self.keeper = _core.Arena.default().alloc(1)
+        # How long a call takes, in seconds.
+        self.mean = None  # type: Optional[float]
+        # How many workers have died since there was an answer.
+        self.deaths = 0
+        # When all workers were looked at.
+        self.looked = 0.0
+        self.broken = None  # type: Optional[str]
+        self.is_ending = False
+        self.is_over = False
+        self.thread = None  # type: Optional[threading.Thread]
+        util.register_after_fork(self, _Pool.forget)
+
+    def forget(self):
+        """Let go of the pipes in a child of multiprocessing, perhaps one of the workers."""
+        me = multiprocessing.current_process()
+        for worker in self.workers.values():
+            worker.requests.close_writer()
+            if worker.process is not me:
+                worker.requests.close_reader()
+        self.replies.close_reader()
+        if all(worker.process is not me for worker in self.workers.values()):
+            self.replies.close_writer()
+
+    # Calls.
+
+    def submit(self, call):
+        """Have a call done; return its future."""
+        if os.getpid() != self.pid:
+            raise RuntimeError("an executor can be used only in the process that made it")
+        future = Future()  # type: Future[Any]
+        task = _Task(next(self.numbers), future, call)
+        with self.lock:
+            if self.broken is not None:
+                raise BrokenProcessPool(self.broken)
+            if self.is_ending or _over:
+                over = "interpreter shutdown" if _over else "shutdown"
+                raise RuntimeError("cannot schedule new futures after " + over)
+            self.pending.append(task)
+            try:
+                self.start()
+            except BaseException:
+                self.pending.remove(task)
+                raise
+        self.dispatch()
+        return future
+
+    def start(self):
+        """Have workers, and the dispatcher's thread; the lock is held."""
+        settings = self.settings
+        missing = settings.workers - len(self.workers)
+        if missing and not (settings.starts_all and self.thread is None):
+            idle = sum(1 for worker in self.workers.values() if not worker.tasks)
+            missing = min(missing, len(self.pending) - idle)
+        for _ in range(missing):
+            self.start_worker()
+        if self.thread is None:
+            _watch_end()
+            thread = threading.Thread(target=self.run, name="ExecutorDispatcher", daemon=True)
+            self.thread = thread
+            _pools.add(self)
+            try:
+                thread.start()
+            except BaseException:
+                self.thread = None
+                raise
+
+    def start_worker(self):
+        settings = self.settings
+        number, requests = next(self.numbers), Pipe()
+        process = settings.context.Process(
+            target=_workers.work,
+            args=(
+                number, requests, self.replies, _workers.Keeper(self.keeper), settings.results,
+                settings.limit, settings.initializer, settings.initargs,
+            ),
+        )  # fmt: skip
+        self.workers[number] = _Worker(process, requests, settings.limit)
+        try:
+            process.start()
+        except BaseException:
+            self.workers.pop(number).close()
+            raise
+        self.wake()
+
+    def dispatch(self):
+        """Send pending calls to workers as long as there is room."""
+        while self.pending:
+            claimed = []  # type: List[Tuple[_Worker, _Task]]
+            handles = []  # type: List[bytes]
+            try:
+                if not self.claim(claimed):
+                    return
+                worker, task = claimed[0]
+                packet = _workers.pack_call(
+                    task.number, task.call, handles, self.settings.plain
+                )
+                if not self.send(worker, task, packet, handles):
+                    return
+            except ArenaFullError as error:
+                transfer.cancel(handles)
+                # There is room again when a call has come to its end.
+                if not self.give_back(claimed, if_busy=True):
+                    fail(claimed, error)
+                return
+            except Exception as error:
+                transfer.cancel(handles)
+                if self.withdraw(claimed):
+                    fail(claimed, error)
+            except BaseException:
+                # A signal's: the call is still to be done.
+                if not any(task.is_sent for _, task in claimed):
+                    transfer.cancel(handles)
+                    self.give_back(claimed)
+                raise
+
+    def claim(self, claimed):
+        """Assign the next call to a worker; False if there is none, or no room."""
+        with self.lock:
+            while self.pending:
+                worker = self.free_worker()
+                if worker is None:
+                    return False
+                task = self.pending[0]
+                future = task.future
+                if future.running() or future.set_running_or_notify_cancel():
+                    worker.tasks[task.number] = task
+                    claimed.append((worker, task))
+                    self.pending.popleft()
+                    return True
+                self.pending.popleft()
+            return False
+
+    def free_worker(self):
+        """Return the worker that has least to do; None if all have enough."""
+        room = _LEAST
+        if self.mean is not None:
+            room = max(room, min(_MOST, int(_AHEAD / max(self.mean, 1e-6))))
+        best = None
+        for worker in self.workers.values():
+            load = len(worker.tasks)
+            if load < room and worker.left != load:
+                room, best = load, worker
+                if not load:
+                    break
+        return best
+
+    def send(self, worker, task, packet, handles):
+        """Send a call that was claimed; False if there is no room after all."""
+        sent = []  # type: List[int]
+        with self.lock:
+            if worker.tasks.get(task.number) is not task:
+                # The worker has died meanwhile.
+                transfer.cancel(handles)
+                return True
+            worker.requests.send(packet, 0, sent)
+            if sent:
+                task.is_sent = True
+                task.handles = handles
+                if not self.settings.retries:
+                    task.forget_arguments()
+                return True
+        transfer.cancel(handles)
+        self.give_back([(worker, task)])
+        return False
+
+    def withdraw(self, claimed):
+        """Take a call from the worker that it is assigned to; False if that was done."""
+        with self.lock:
+            return any(
+                [worker.tasks.pop(task.number, None) is not None for worker, task in claimed]
+            )
+
+    def give_back(self, claimed, if_busy=False):
+        """Have a call that was claimed pending again; with `if_busy` only if others are
+        being done."""
+        with self.lock:
+            if not self.withdraw(claimed):
+                return True
+            if if_busy and not any(worker.tasks for worker in self.workers.values()):
+                return False
+            for _, task in claimed:
+                self.pending.appendleft(task)
+        self.wake()
+        return True
+
+    def balance(self):
+        """Give idle workers of what waits at the others."""
+        with self.lock:
+            if self.pending:
+                return
+            for thief in self.workers.values():
+                if thief.tasks or thief.left == 0:
+                    continue
+                victim = max(self.workers.values(), key=lambda worker: len(worker.tasks))
+                share = len(victim.tasks) // 2
+                if thief.left is not None:
+                    share = min(share, thief.left)
+                for number, packet in itertools.islice(victim.take_back(), share):
+                    thief.tasks[number] = victim.tasks.pop(number)
+                    thief.requests.send(packet, 0)
+
+    # Answers.
+
+    def run(self):
+        """Be the dispatcher's thread."""
+        try:
+            self.serve()
+        except BaseException as error:
+            self.breaks("its dispatcher failed: {!r}".format(error), error)
+            raise
+        finally:
+            self.end()
+
+    def serve(self):
+        """Take answers and send calls until there is nothing more to do."""
+        while not self.is_done():
+            with self.lock:
+                busy = any(worker.tasks for worker in self.workers.values())
+                sentinels = {w.process.sentinel: n for n, w in self.workers.items()}
+            ready = self.replies.wait(list(sentinels), _PATIENCE if busy else None)
+            dead = [sentinels[each] for each in ready]
+            if not ready and time.monotonic() - self.looked > _PATIENCE:
+                dead = self.find_dead()
+            self.answer()
+            for number in dead:
+                self.bury(number)
+            self.dispatch()
+            self.balance()
+
+    def find_dead(self):
+        """Return the numbers of workers that have ended, whatever their sentinels say."""
+        self.looked = time.monotonic()
+        with self.lock:
+            return [n for n, worker in self.workers.items() if not worker.process.is_alive()]
+
+    def is_done(self):
+        with self.lock:
+            if self.broken is not None:
+                return True
+            idle = not self.pending and not any(w.tasks for w in self.workers.values())
+            return idle and (self.is_ending or _over)
+
+    def wake(self):
+        """Have the dispatcher look again."""
+        with self.lock:
+            if not self.is_over:
+                # If there is no room it is awake.
+                self.replies.send(_workers.REPLY.pack(0, 0, _workers.WAKE, 0.0), 0)
+
+    def answer(self):
+        """Take all the answers that there are."""
+        packets = []  # type: List[bytes]
+        self.replies.receive(0, packets, _MANY)
+        while packets:
+            for packet in packets:
+                self.take(packet)
+            del packets[:]
+            self.replies.receive(0, packets, _MANY)
+
+    def take(self, packet):
+        number, worker, kind, seconds = _workers.REPLY.unpack_from(packet)
+        body = packet[_workers.REPLY.size :]
+        if kind == _workers.UNFIT:
+            # It still says why to others, and ends.
+            self.workers[worker].unfit = _workers.unpack_error(messages.unpack(body))
+        if kind not in (_workers.RESULT, _workers.ERROR):
+            return
+        with self.lock:
+            mine = self.workers.get(worker)
+            task = mine and mine.tasks.pop(number, None)
+            if mine and mine.left is not None:
+                mine.left -= 1
+            self.deaths = 0
+            # Of late, so that it follows.
+            self.mean = seconds if self.mean is None else 0.8 * self.mean + 0.2 * seconds
+        if not task:
+            messages.discard(body)
+            return
+        try:
+            value = messages.unpack(body)
+        except BaseException as error:
+            task.future.set_exception(error)
+            return
+        if kind == _workers.RESULT:
+            task.future.set_result(value)
+        else:
+            task.future.set_exception(_workers.unpack_error(value))
+
+    # Deaths, and the end.
+
+    def bury(self, number):
+        """Deal with the end of a worker."""
+        self.answer()  # What it said before.
+        with self.lock:
+            worker = self.workers.pop(number, None)
+            if worker is None:
+                return
+            untouched = {number for number, _ in worker.take_back()}
+            tasks = list(worker.tasks.values())
+            worker.tasks.clear()
+            worker.process.join()
+            code = worker.process.exitcode
+            worker.close()
+            for task in tasks:
+                transfer.cancel(task.handles)
+            done = [task for task in tasks if task.is_sent and task.number not in untouched]
+            well = code == 0 and worker.left == 0 and not done and worker.unfit is None
+            if not well:
+                self.deaths += 1
+            for task in done:
+                task.deaths += 1
+            for task in reversed(tasks):
+                task.is_sent = False
+                self.pending.appendleft(task)
+        # What it held.
+        _core.Arena.default().reap()
+        if not well:
+            retries = self.settings.retries
+            text = "the worker with pid {} {}".format(worker.process.pid, _fate(code))
+            if worker.unfit is not None:
+                text = "the initializer of a worker failed: {!r}".format(worker.unfit)
+            elif done:
+                text += " while it ran {}".format(" and ".join(task.name for task in done))
+            most = retries * self.settings.workers
+            hopeless = worker.unfit or any(task.deaths > retries for task in done)
+            if hopeless or self.deaths > most:
+                self.breaks(text, worker.unfit)
+                return
+        with self.lock:
+            if self.pending:
+                self.start()
+
+    def breaks(self, text, cause=None):
+        """Break the pool: fail all calls, and end all workers."""
+        with self.lock:
+            if self.broken is not None:
+                return
+            self.broken = text
+            tasks = list(self.pending)
+            self.pending.clear()
+            for worker in self.workers.values():
+                tasks += worker.tasks.values()
+                worker.tasks.clear()
+        for task in tasks:
+            transfer.cancel(task.handles)
+            future = task.future
+            if future.running() or future.set_running_or_notify_cancel():
+                error = BrokenProcessPool(text)
+                error.__cause__ = cause
+                future.set_exception(error)
+
+    def finish(self):
+        """End when all calls are done."""
+        self.is_ending = True
+        self.wake()
+
+    def cancel(self):
+        """Cancel what no worker has yet."""
+        with self.lock:
+            tasks = list(self.pending)
+            self.pending.clear()
+        kept = [task for task in tasks if not task.future.cancel()]
+        for task in tasks:
+            if task.future.cancelled():
+                task.future.set_running_or_notify_cancel()
+        with self.lock:
+            self.pending.extendleft(reversed(kept))
+
+    def kill(self, number):
+        """Send all workers a signal; the pool breaks of it."""
+        with self.lock:
+            workers = list(self.workers.values())
+        for worker in workers:
+            _send_signal(worker.process, number)
+
+    def join(self):
+        thread = self.thread
+        if thread is None:
+            self.end()
+        elif thread is not threading.current_thread():
+            thread.join()
+
+    def end(self):
+        """End the workers, and let go of everything."""
+        with self.lock:
+            if self.is_over:
+                return
+            workers, self.workers = list(self.workers.values()), {}
+        for worker in workers:
+            if self.broken is None:
+                worker.requests.send(_workers.STOP, 0)
+            else:
+                _send_signal(worker.process, signal.SIGTERM)
+        for worker in workers:
+            worker.process.join(None if self.broken is None else _GRACE)
+            if worker.process.exitcode is None:
+                _send_signal(worker.process, signal.SIGKILL)
+                worker.process.join()
+            worker.close()
+        packets = []  # type: List[bytes]
+        while self.replies.poll():
+            self.replies.receive(0, packets)
+        for packet in packets:
+            messages.discard(packet[_workers.REPLY.size :])
+        with self.lock:
+            self.is_over = True
+            self.replies.close_reader()
+            self.replies.close_writer()
+            self.keeper = None
+
+
+def fail(claimed, error):
+    """Have calls end with an exception."""
+    for _, task in claimed:
+        task.future.set_exception(error)
+
+
+def _fate(code):
+    if code is not None and code < 0:
+        try:
+            return "was killed by {}".format(signal.Signals(-code).name)
+        except ValueError:
+            return "was killed by signal {}".format(-code)
+    return "ended with exit code {}".format(code)
+
+
+def _send_signal(process, number):
+    """Send a signal to a worker, if it is still there."""
+    if process.is_alive():
+        os.kill(process.pid, number)
+
+
+# Those that have a dispatcher, and whether the process is about to end.
+_pools = weakref.WeakSet()  # type: weakref.WeakSet[_Pool]
+_over = False
+_watching = None  # type: Optional[int]
+
+
+def _watch_end():
+    """Have all calls done before this process ends."""
+    global _watching, _over
+    if _watching != os.getpid():
+        _watching, _over = os.getpid(), False
+        util.Finalize(None, _end_all, exitpriority=_ENDING)
+
+
+def _end_all():
+    global _over
+    _over = True
+    pools = [pool for pool in _pools if pool.pid == os.getpid()]
+    for pool in pools:
+        pool.finish()
+    for pool in pools:
+        pool.join()
+
+
+class ProcessPoolExecutor(Executor):
+    """Runs functions in other processes, as ``concurrent.futures.ProcessPoolExecutor``.
+
+    The arrays in arguments and results, at whatever depth, go through shared memory: a
+    shared array by reference, a plain one as a copy that belongs to the function, or to
+    the caller, alone.
+
+    Parameters
+    ----------
+    max_workers : int, optional
+        How many processes; by default as many as there are CPUs for this one.
+    mp_context : multiprocessing context, optional
+        Which start method is used; by default that of `multiprocessing`.
+    initializer : callable, optional
+        Called first in each worker, with `initargs`. If it fails, the pool is broken.
+    initargs : tuple
+        Its arguments.
+    max_tasks_per_child : int, optional
+        A worker ends after so many calls and is replaced; not with the start method
+        "fork". Where that is the default one, "spawn" is used.
+    threshold : int
+        Plain arrays of at least so many bytes go through shared memory; smaller ones
+        are pickled, which is as fast.
+    retries : int
+        How often a call is done again whose worker was killed. The worker is replaced,
+        and the call is pickled anew from the objects that the caller gave.
+    copy_results : bool
+        Copy plain arrays in results to ordinary memory. By default they stay in shared
+        memory, which is freed with the last view of them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is none of these.
+
+    Notes
+    -----
+    Where cloudpickle is installed, functions may also be lambdas, closures, or defined
+    at a prompt.
+
+    If a worker is killed, the pool is broken as in the standard library: all its futures
+    raise `BrokenProcessPool`, which tells what the worker did. Nothing is left behind.
+
+    A call is pickled when it is sent to a worker, at once or later: the caller should not
+    change what he gave before its future is running.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import shared_numpy as snp
+    >>> with snp.ProcessPoolExecutor(max_workers=1) as executor:
+    ...     future = executor.submit(np.add, np.ones(100000), 1)
+    ...     future.result()[0]
+    2.0
+    """
+
+    def __init__(
+        self,
+        max_workers: "Optional[int]" = None,
+        mp_context: "Any" = None,
+        initializer: "Optional[Callable[..., Any]]" = None,
+        initargs: "Tuple[Any, ...]" = (),
+        *,
+        max_tasks_per_child: "Optional[int]" = None,
+        threshold: int = transfer.THRESHOLD,
+        retries: int = 0,
+        copy_results: bool = False
+    ) -> None:
+        if max_workers is None:
+            max_workers = len(os.sched_getaffinity(0))
+        if max_workers <= 0:
+            raise ValueError("max_workers must be greater than 0, not {}".format(max_workers))
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable, not {!r}".format(initializer))
+        if threshold < 0 or retries < 0:
+            raise ValueError(
+                "threshold and retries are not negative: {}, {}".format(threshold, retries)
+            )
+        context = mp_context or multiprocessing.get_context()
+        if max_tasks_per_child is not None:
+            if not isinstance(max_tasks_per_child, int):
+                raise TypeError("max_tasks_per_child must be an integer")
+            if max_tasks_per_child < 1:
+                raise ValueError("max_tasks_per_child must be >= 1")
+            if context.get_start_method(allow_none=False) == "fork":
+                if mp_context is not None:
+                    raise ValueError(
+                        "max_tasks_per_child is incompatible with the start method 'fork'; "
+                        "give a context of 'spawn' or 'forkserver'"
+                    )
+                context = multiprocessing.get_context("spawn")
+        self._mp_context = context
+        self._max_workers = max_workers
+        self._pool = _Pool(
+            _Settings(
+                max_workers, context, initializer, tuple(initargs), max_tasks_per_child,
+                transfer.Plain(threshold, False, {}), transfer.Plain(threshold, copy_results, {}),
+                retries,
+            )
+        )  # fmt: skip
+        weakref.finalize(self, self._pool.finish).atexit = False
+
+    @property
+    def _processes(self):
+        """The workers' processes by their ids, as the standard library's class has them."""
+        workers = list(self._pool.workers.values())
+        return {worker.process.pid: worker.process for worker in workers}
+
+    @property
+    def _broken(self):
+        return self._pool.broken
+
+    @property
+    def _executor_manager_thread(self):
+        return self._pool.thread
+
+    def _know(self, known):
+        """Send the shared twins of arrays, by their ids, instead of them."""
+        settings = self._pool.settings
+        settings.plain = settings.plain._replace(known=known)
+
+    def submit(*args: "Any", **kwargs: "Any") -> "Future[Any]":
+        """Have a function called in a worker.
+
+        Parameters
+        ----------
+        fn : callable
+            The function.
+        *args, **kwargs
+            Its arguments.
+
+        Returns
+        -------
+        concurrent.futures.Future
+            Which yields the result, or raises what the function has raised, or why the
+            call could not be pickled.
+
+        Raises
+        ------
+        BrokenProcessPool
+            A worker was killed, or could not be started.
+        RuntimeError
+            After `shutdown`, or in another process.
+        """
+        # (Any name may be one of `kwargs`.)
+        if len(args) < 2:
+            raise TypeError("submit() takes a function and its arguments")
+        self, fn = args[:2]
+        return self._pool.submit((fn, args[2:], kwargs))
+
+    submit.__text_signature__ = "($self, fn, /, *args, **kwargs)"  # type: ignore
+
+    def map(
+        self,
+        fn: "Callable[..., Any]",
+        *iterables: "Iterable[Any]",
+        timeout: "Optional[float]" = None,
+        chunksize: int = 1,
+        buffersize: "Optional[int]" = None,
+        progress: bool = False
+    ) -> "Iterator[Any]":
+        """Call a function with the items of iterables, in parallel.
+
+        Parameters
+        ----------
+        fn : callable
+            The function.
+        *iterables
+            What its arguments are taken from, as by ``map``.
+        timeout : float, optional
+            How many seconds from now on the results may take.
+        chunksize : int
+            How many calls a worker takes at a time.
+        buffersize : int, optional
+            How many chunks are sent ahead of the results that were taken; by default all
+            are, at once.
+        progress : bool
+            Show a progress bar, by tqdm.
+
+        Returns
+        -------
+        iterator
+            The results, in order.
+
+        Raises
+        ------
+        concurrent.futures.TimeoutError
+            When a result is asked for and not there in time.
+        ValueError
+            `chunksize` or `buffersize` is less than 1.
+        ImportError
+            tqdm is not installed.
+        """
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1, not {}".format(chunksize))
+        if buffersize is not None and buffersize < 1:
+            raise ValueError("buffersize must be None or > 0, not {}".format(buffersize))
+        bar = progress_bar() if progress else None
+        end = None if timeout is None else timeout + time.monotonic()
+        calls = zip(*iterables)
+        chunks = iter(lambda: list(itertools.islice(calls, chunksize)), [])
+        sent = (
+            self.submit(_call_each, fn, chunk) if chunksize > 1 else self.submit(fn, *chunk[0])
+            for chunk in chunks
+        )
+        futures = collections.deque(itertools.islice(sent, buffersize))
+        return _results(futures, sent, end, chunksize > 1, bar)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls; end the workers when all are done.
+
+        Parameters
+        ----------
+        wait : bool
+            Wait until they have ended.
+        cancel_futures : bool
+            Cancel the calls that no worker has yet.
+        """
+        pool = self._pool
+        if os.getpid() != pool.pid:
+            return
+        if cancel_futures:
+            pool.cancel()
+        pool.finish()
+        if wait:
+            pool.join()
+
+    def terminate_workers(self) -> None:
+        """End the workers by SIGTERM; what is not done fails, and the pool is broken."""
+        self._pool.kill(signal.SIGTERM)
+        self.shutdown()
+
+    def kill_workers(self) -> None:
+        """End the workers by SIGKILL; what is not done fails, and the pool is broken."""
+        self._pool.kill(signal.SIGKILL)
+        self.shutdown()
+
+
+def progress_bar() -> "Any":
+    """Return tqdm's class of progress bars.
+
+    Raises
+    ------
+    ImportError
+        It is not installed.
+    """
+    try:
+        from tqdm.auto import tqdm
+    except ImportError:
+        raise ImportError(
+            "progress=True needs tqdm: pip install 'shared-numpy[progress]'"
+        ) from None
+    return tqdm
+
+
+def _call_each(function, calls):
+    return [function(*call) for call in calls]
+
+
+def _results(futures, sent, end, chunked, bar):
+    """Yield the results of futures; send one more for each that is taken."""
+    shown = bar(total=len(futures), unit="call") if bar else None
+    try:
+        while futures:
+            left = None if end is None else end - time.monotonic()
+            # Nobody but the caller keeps a result.
+            result = [futures[0].result(left)]
+            del futures[0]
+            futures.extend(itertools.islice(sent, 1))
+            if shown is not None:
+                shown.update()
+            if chunked:
+                for each in result.pop():
+                    yield each
+            else:
+                yield result.pop()
+    finally:
+        if shown is not None:
+            shown.close()
+        for future in futures:
+            future.cancel()
