@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import inspect
 import os
 
 import pytest
@@ -40,7 +41,10 @@ def test_what_is_public_has_a_docstring_and_hints():
             code = getattr(function, "__code__", None)
             if code is None:
                 continue
-            arguments = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-            wanted = [argument for argument in arguments if argument != "self"]
+            # (`*args` stand for `self`, too, where any name may be a keyword argument's.)
+            count = code.co_argcount + code.co_kwonlyargcount
+            count += bool(code.co_flags & inspect.CO_VARARGS)
+            count += bool(code.co_flags & inspect.CO_VARKEYWORDS)
+            wanted = [argument for argument in code.co_varnames[:count] if argument != "self"]
             assert function.__doc__, (name, member)
             assert set(function.__annotations__) == set(wanted) | {"return"}, (name, member)

@@ -78,7 +78,7 @@ fn read_packets<'p>(py: Python<'p>, fd: c_int, most: usize) -> PyResult<&'p PyLi
                 }
             }
             // What was read before is not lost.
-            Err(_) if packets.len() > 0 => break,
+            Err(_) if !packets.is_empty() => break,
             Err(error) => return Err(os_error(py, error, None)),
         }
     }
