@@ -15,6 +15,7 @@ worker had when it was killed.
 import pickle
 import signal
 import struct
+import sys
 import threading
 import time
 import traceback
@@ -53,11 +54,24 @@ def pack_error(error: BaseException) -> "Tuple[str, bytes]":
     text = '\n"""\n{}"""'.format("".join(lines))
     try:
         return text, pickle.dumps(error)
-    except Exception as why:
-        wrapped = pickle.PicklingError(
-            "the exception of a task cannot be pickled: {}: {}".format(type(error).__name__, why)
-        )
-        return text, pickle.dumps(wrapped)
+    except Exception:
+        pass
+    handles = []  # type: List[bytes]
+    try:
+        stream = closures.dumps(error, handles, transfer.Plain(sys.maxsize, True, {}))
+        if not handles:
+            return text, stream
+        why = ValueError("it has shared arrays")  # type: Exception
+    except Exception as failure:
+        why = failure
+    transfer.cancel(handles)
+    return text, _substitute("the exception of a call cannot be pickled", error, why)
+
+
+def _substitute(text, error, why):
+    """Return the pickle of an exception that tells of another one, in some bytes."""
+    full = "{}: {}: {} ({})".format(text, type(error).__name__, error, why)
+    return pickle.dumps(pickle.PicklingError(full[:1000]))
 
 
 def unpack_error(packed: "Tuple[str, bytes]") -> BaseException:
@@ -65,7 +79,9 @@ def unpack_error(packed: "Tuple[str, bytes]") -> BaseException:
     text, stream = packed
     try:
         error = pickle.loads(stream)
-    except Exception as why:
+        if not isinstance(error, BaseException):
+            raise pickle.UnpicklingError("the exception of a call arrived as {!r}".format(error))
+    except BaseException as why:
         error = why
     error.__cause__ = _RemoteTraceback(text)
     return error
@@ -94,6 +110,8 @@ class _Interrupts:
         main = threading.current_thread() is threading.main_thread()
         if main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, self)
+        # The parent has blocked it until here.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
 
     def __call__(self, number, frame):
         if self.calling:
@@ -184,8 +202,14 @@ def _serve(packet, interrupts, answer, plain):
         except BaseException as raised:
             error = raised
     packed = pack_error(error)
-    error.__traceback__ = None
-    return answer(task, ERROR, seconds, packed)
+    try:
+        return answer(task, ERROR, seconds, packed)
+    except Exception as why:
+        # There is no room for it.
+        short = packed[0][-1000:], _substitute("no room for an exception", error, why)
+        return answer(task, ERROR, seconds, short)
+    finally:
+        error.__traceback__ = None
 
 
 def _answer(number, replies, keeper, task, kind, seconds, thing, dumps=closures.dumps):

@@ -46,8 +46,7 @@ def dumps(thing: "Any", handles: "List[bytes]", plain: "transfer.Plain" = transf
     pickle.PicklingError
         It can only be pickled where cloudpickle is installed, which it is not.
     """
-    by_name = _is_program()
-    if by_name or _cloudpickle() is None:
+    if _IS_PROGRAM or _cloudpickle() is None:
         try:
             return transfer.dumps(thing, handles, plain)
         except (pickle.PicklingError, AttributeError) as error:
@@ -74,18 +73,18 @@ def _cloudpickle():
     return cloudpickle
 
 
-def _is_program():
-    """Tell whether the main module is a file, which children can import."""
-    main = sys.modules.get("__main__")
-    return hasattr(main, "__file__") or getattr(main, "__spec__", None) is not None
+# Whether the main module is a file, which children can import. (Asked now: at the end of
+# a program the module does not know any more.)
+_main = sys.modules.get("__main__")
+_IS_PROGRAM = hasattr(_main, "__file__") or getattr(_main, "__spec__", None) is not None
 
 
 def _has_name(thing):
     """Tell whether another process finds a function or a class by its name."""
     name, module = thing.__qualname__, thing.__module__
-    if isinstance(thing, type) and "<locals>" not in name:
-        return module != "__main__" or _is_program()
-    if module == "__main__" and not _is_program():
+    if module == "builtins":
+        return True
+    if module is None or (module == "__main__" and not _IS_PROGRAM):
         return False
     found = sys.modules.get(module)
     if found is None:

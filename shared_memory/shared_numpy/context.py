@@ -40,7 +40,11 @@ def _run(function, args, kwargs):
         if below is None:
             return function(*args, **kwargs)
         inner = below
-    inner.__globals__.update(_names)
+    scope = inner.__globals__
+    for name, array in _names.items():
+        # Not what a module needs itself, as numpy's may that name.
+        if not isinstance(scope.get(name), (types.ModuleType, types.FunctionType, type)):
+            scope[name] = array
     return function(*args, **kwargs)
 
 
@@ -231,7 +235,8 @@ class SharedContext:
         """Cancel what no worker has yet, and end the workers."""
         self._executor.shutdown(cancel_futures=True)
         self._calls.clear()
-        self._arrays = {}
+        self._arrays.clear()
+        self._executor._know({})
 
     def __enter__(self) -> "SharedContext":
         return self

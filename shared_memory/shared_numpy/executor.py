@@ -6,9 +6,8 @@
                   ^               |
                   +---------------+  the worker died, or another one is idle
 
-A call is pickled when a worker has room for it, by the thread that finds it so: mostly
-the one that submits it, else the dispatcher's, which also takes the answers. Each worker
-has the call that it does and some that wait, as many as it does in some milliseconds;
+A call is pickled when a worker has room for it, by the dispatcher's thread, which also
+takes the answers; so no handler of a signal comes between. Each worker has the call that it does and some that wait, as many as it does in some milliseconds;
 what waits there is taken back for a worker that has nothing to do.
 """
 
@@ -22,6 +21,7 @@ import time
 import weakref
 from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from multiprocessing import util
 
 from . import _core, _workers, messages, transfer
@@ -52,15 +52,36 @@ _GRACE = 5.0
 _ENDING = 20
 
 
+class _Future(Future):
+    """A future that can be cancelled until a worker has taken its call."""
+
+    def __init__(self, pool):
+        super().__init__()
+        self._pool = weakref.ref(pool)
+        self._task = None  # type: Optional[_Task]
+
+    def cancel(self) -> bool:
+        pool = self._pool()
+        task = self._task
+        first = pool is not None and task is not None and pool.withdraw(task)
+        if first:
+            self._task = None
+        cancelled = super().cancel()
+        if first:
+            self.set_running_or_notify_cancel()
+        return cancelled
+
+
 class _Task:
     """A call, and its future."""
 
-    __slots__ = ("number", "future", "call", "handles", "is_sent", "deaths")
+    __slots__ = ("number", "future", "call", "handles", "is_sent", "is_cancelled", "deaths")
 
     def __init__(self, number, future, call):
         self.number = number
         self.future = future
         self.call = call
+        self.is_cancelled = False
         # What is to be cancelled should its worker die.
         self.handles = []  # type: List[bytes]
         self.is_sent = False
@@ -75,6 +96,19 @@ class _Task:
     def forget_arguments(self):
         self.call = self.call[:1]
 
+    def begin(self):
+        """Have the future run, if it does not yet: it cannot be cancelled any more."""
+        if not self.future.running():
+            self.future.set_running_or_notify_cancel()
+
+    def succeed(self, value):
+        self.future._task = None
+        self.future.set_result(value)
+
+    def fail(self, error):
+        self.future._task = None
+        self.future.set_exception(error)
+
 
 class _Worker:
     """A worker's process, and the calls that it has, in the order of their sending."""
@@ -87,6 +121,12 @@ class _Worker:
         self.left = left
         # Why its initializer failed.
         self.unfit = None  # type: Optional[BaseException]
+
+    def put(self, packet):
+        """Send it a packet; False if there is no room."""
+        sent = []  # type: List[int]
+        self.requests.send(packet, 0, sent)
+        return bool(sent)
 
     def take_back(self):
         """Yield the number and packet of each call that it has not taken yet."""
@@ -142,11 +182,16 @@ class _Pool:
         self.broken = None  # type: Optional[str]
         self.is_ending = False
         self.is_over = False
+        # There was no room for a call: some other's end is waited for.
+        self.is_full = False
+        # The dispatcher waits, or is about to.
+        self.is_waiting = False
         self.thread = None  # type: Optional[threading.Thread]
         util.register_after_fork(self, _Pool.forget)
 
     def forget(self):
         """Let go of the pipes in a child of multiprocessing, perhaps one of the workers."""
+        self.lock = threading.RLock()
         me = multiprocessing.current_process()
         for worker in self.workers.values():
             worker.requests.close_writer()
@@ -162,8 +207,8 @@ class _Pool:
         """Have a call done; return its future."""
         if os.getpid() != self.pid:
             raise RuntimeError("an executor can be used only in the process that made it")
-        future = Future()  # type: Future[Any]
-        task = _Task(next(self.numbers), future, call)
+        future = _Future(self)
+        future._task = task = _Task(next(self.numbers), future, call)
         with self.lock:
             if self.broken is not None:
                 raise BrokenProcessPool(self.broken)
@@ -174,9 +219,11 @@ class _Pool:
             try:
                 self.start()
             except BaseException:
-                self.pending.remove(task)
+                with suppress(ValueError):
+                    self.pending.remove(task)
                 raise
-        self.dispatch()
+        if self.is_waiting:
+            self.wake()
         return future
 
     def start(self):
@@ -186,18 +233,23 @@ class _Pool:
         if missing and not (settings.starts_all and self.thread is None):
             idle = sum(1 for worker in self.workers.values() if not worker.tasks)
             missing = min(missing, len(self.pending) - idle)
-        for _ in range(missing):
-            self.start_worker()
-        if self.thread is None:
-            _watch_end()
+        if self.thread is not None:
+            for _ in range(missing):
+                self.start_worker()
+            return
+        _watch_end()
+        _pools.add(self)
+        try:
+            for _ in range(missing):
+                self.start_worker()
             thread = threading.Thread(target=self.run, name="ExecutorDispatcher", daemon=True)
             self.thread = thread
-            _pools.add(self)
-            try:
-                thread.start()
-            except BaseException:
+            thread.start()
+        except BaseException:
+            if self.thread is None or not self.thread.is_alive():
                 self.thread = None
-                raise
+                self.end_workers()
+            raise
 
     def start_worker(self):
         settings = self.settings
@@ -210,63 +262,50 @@ class _Pool:
             ),
         )  # fmt: skip
         self.workers[number] = _Worker(process, requests, settings.limit)
+        # Ctrl-C is for those who can deal with it: a worker, when it is one.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
             process.start()
         except BaseException:
             self.workers.pop(number).close()
             raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self.wake()
 
     def dispatch(self):
         """Send pending calls to workers as long as there is room."""
-        while self.pending:
-            claimed = []  # type: List[Tuple[_Worker, _Task]]
+        while True:
+            with self.lock:
+                worker = self.free_worker()
+                if worker is None:
+                    return
+                task = self.pending.popleft()
+                if task.is_cancelled:
+                    continue
+                if not worker.tasks:
+                    task.begin()
+                worker.tasks[task.number] = task
             handles = []  # type: List[bytes]
             try:
-                if not self.claim(claimed):
-                    return
-                worker, task = claimed[0]
                 packet = _workers.pack_call(
                     task.number, task.call, handles, self.settings.plain
                 )
+            except BaseException as error:
+                transfer.cancel(handles)
+                if isinstance(error, ArenaFullError) and self.give_back(worker, task):
+                    # There is room again when a call has come to its end.
+                    return
+                self.fail(worker, task, error)
+            else:
                 if not self.send(worker, task, packet, handles):
                     return
-            except ArenaFullError as error:
-                transfer.cancel(handles)
-                # There is room again when a call has come to its end.
-                if not self.give_back(claimed, if_busy=True):
-                    fail(claimed, error)
-                return
-            except Exception as error:
-                transfer.cancel(handles)
-                if self.withdraw(claimed):
-                    fail(claimed, error)
-            except BaseException:
-                # A signal's: the call is still to be done.
-                if not any(task.is_sent for _, task in claimed):
-                    transfer.cancel(handles)
-                    self.give_back(claimed)
-                raise
-
-    def claim(self, claimed):
-        """Assign the next call to a worker; False if there is none, or no room."""
-        with self.lock:
-            while self.pending:
-                worker = self.free_worker()
-                if worker is None:
-                    return False
-                task = self.pending[0]
-                future = task.future
-                if future.running() or future.set_running_or_notify_cancel():
-                    worker.tasks[task.number] = task
-                    claimed.append((worker, task))
-                    self.pending.popleft()
-                    return True
-                self.pending.popleft()
-            return False
 
     def free_worker(self):
-        """Return the worker that has least to do; None if all have enough."""
+        """Return the worker that has least to do; None if all have enough, or nothing is
+        pending."""
+        if not self.pending or self.is_full:
+            return None
         room = _LEAST
         if self.mean is not None:
             room = max(room, min(_MOST, int(_AHEAD / max(self.mean, 1e-6))))
@@ -280,43 +319,63 @@ class _Pool:
         return best
 
     def send(self, worker, task, packet, handles):
-        """Send a call that was claimed; False if there is no room after all."""
-        sent = []  # type: List[int]
+        """Send a call to its worker; False if there is no room after all."""
         with self.lock:
             if worker.tasks.get(task.number) is not task:
-                # The worker has died meanwhile.
+                # The worker has died meanwhile, or the call was cancelled.
                 transfer.cancel(handles)
-                return True
-            worker.requests.send(packet, 0, sent)
-            if sent:
+            elif worker.put(packet):
                 task.is_sent = True
                 task.handles = handles
                 if not self.settings.retries:
                     task.forget_arguments()
-                return True
-        transfer.cancel(handles)
-        self.give_back([(worker, task)])
-        return False
-
-    def withdraw(self, claimed):
-        """Take a call from the worker that it is assigned to; False if that was done."""
-        with self.lock:
-            return any(
-                [worker.tasks.pop(task.number, None) is not None for worker, task in claimed]
-            )
-
-    def give_back(self, claimed, if_busy=False):
-        """Have a call that was claimed pending again; with `if_busy` only if others are
-        being done."""
-        with self.lock:
-            if not self.withdraw(claimed):
-                return True
-            if if_busy and not any(worker.tasks for worker in self.workers.values()):
-                return False
-            for _, task in claimed:
+            else:
+                transfer.cancel(handles)
+                del worker.tasks[task.number]
                 self.pending.appendleft(task)
-        self.wake()
+                self.is_full = any(map(_has_calls, self.workers.values()))
+                return False
         return True
+
+    def give_back(self, worker, task):
+        """Have a call pending again if others are being done; else return False."""
+        with self.lock:
+            if not any(map(_has_calls, self.workers.values())):
+                return False
+            self.is_full = True
+            if worker.tasks.pop(task.number, None) is not None:
+                self.pending.appendleft(task)
+            return True
+
+    def fail(self, worker, task, error):
+        """Have a call that was not sent end with an exception."""
+        with self.lock:
+            if worker.tasks.pop(task.number, None) is None:
+                return
+            task.begin()
+        task.fail(error)
+
+    def withdraw(self, task):
+        """Take a call back that is to be cancelled; False if it is being done, or over."""
+        with self.lock:
+            if task.is_cancelled or task.future.running() or task.future.done():
+                return False
+            for worker in self.workers.values():
+                if worker.tasks.get(task.number) is not task:
+                    continue
+                if task.is_sent:
+                    unread = list(worker.take_back())
+                    for number, packet in unread:
+                        if number != task.number:
+                            # (It had room for all of them.)
+                            worker.put(packet)
+                    if not any(number == task.number for number, _ in unread):
+                        task.begin()
+                        return False
+                    transfer.cancel(task.handles)
+                del worker.tasks[task.number]
+            task.is_cancelled = True
+            return True
 
     def balance(self):
         """Give idle workers of what waits at the others."""
@@ -331,8 +390,15 @@ class _Pool:
                 if thief.left is not None:
                     share = min(share, thief.left)
                 for number, packet in itertools.islice(victim.take_back(), share):
-                    thief.tasks[number] = victim.tasks.pop(number)
-                    thief.requests.send(packet, 0)
+                    task = victim.tasks.pop(number)
+                    if not thief.tasks:
+                        task.begin()
+                    if not thief.put(packet):
+                        transfer.cancel(task.handles)
+                        task.is_sent = False
+                        self.pending.appendleft(task)
+                        break
+                    thief.tasks[number] = task
 
     # Answers.
 
@@ -350,9 +416,12 @@ class _Pool:
         """Take answers and send calls until there is nothing more to do."""
         while not self.is_done():
             with self.lock:
-                busy = any(worker.tasks for worker in self.workers.values())
                 sentinels = {w.process.sentinel: n for n, w in self.workers.items()}
-            ready = self.replies.wait(list(sentinels), _PATIENCE if busy else None)
+            self.is_waiting = True
+            with self.lock:
+                idle = self.free_worker() is None
+            ready = self.replies.wait(list(sentinels), _PATIENCE if idle else 0)
+            self.is_waiting = False
             dead = [sentinels[each] for each in ready]
             if not ready and time.monotonic() - self.looked > _PATIENCE:
                 dead = self.find_dead()
@@ -377,10 +446,10 @@ class _Pool:
 
     def wake(self):
         """Have the dispatcher look again."""
-        with self.lock:
-            if not self.is_over:
-                # If there is no room it is awake.
-                self.replies.send(_workers.REPLY.pack(0, 0, _workers.WAKE, 0.0), 0)
+        # (Without the lock: a finalizer may call it anywhere. The pipe is there as long as
+        # the pool is, and if there is no room in it the dispatcher is awake.)
+        if not self.is_over and os.getpid() == self.pid:
+            self.replies.send(_workers.REPLY.pack(0, 0, _workers.WAKE, 0.0), 0)
 
     def answer(self):
         """Take all the answers that there are."""
@@ -405,6 +474,13 @@ class _Pool:
             task = mine and mine.tasks.pop(number, None)
             if mine and mine.left is not None:
                 mine.left -= 1
+            if task:
+                task.begin()
+                # The next one is being done now.
+                following = next(iter(mine.tasks.values()), None)
+                if following is not None:
+                    following.begin()
+            self.is_full = False
             self.deaths = 0
             # Of late, so that it follows.
             self.mean = seconds if self.mean is None else 0.8 * self.mean + 0.2 * seconds
@@ -414,12 +490,12 @@ class _Pool:
         try:
             value = messages.unpack(body)
         except BaseException as error:
-            task.future.set_exception(error)
+            task.fail(error)
             return
         if kind == _workers.RESULT:
-            task.future.set_result(value)
+            task.succeed(value)
         else:
-            task.future.set_exception(_workers.unpack_error(value))
+            task.fail(_workers.unpack_error(value))
 
     # Deaths, and the end.
 
@@ -433,13 +509,13 @@ class _Pool:
             untouched = {number for number, _ in worker.take_back()}
             tasks = list(worker.tasks.values())
             worker.tasks.clear()
-            worker.process.join()
-            code = worker.process.exitcode
+            self.is_full = False
+            code = _exit_code(worker.process)
             worker.close()
             for task in tasks:
                 transfer.cancel(task.handles)
             done = [task for task in tasks if task.is_sent and task.number not in untouched]
-            well = code == 0 and worker.left == 0 and not done and worker.unfit is None
+            well = code in (0, None) and worker.left == 0 and not done and worker.unfit is None
             if not well:
                 self.deaths += 1
             for task in done:
@@ -457,7 +533,7 @@ class _Pool:
             elif done:
                 text += " while it ran {}".format(" and ".join(task.name for task in done))
             most = retries * self.settings.workers
-            hopeless = worker.unfit or any(task.deaths > retries for task in done)
+            hopeless = worker.unfit is not None or any(task.deaths > retries for task in done)
             if hopeless or self.deaths > most:
                 self.breaks(text, worker.unfit)
                 return
@@ -476,37 +552,38 @@ class _Pool:
             for worker in self.workers.values():
                 tasks += worker.tasks.values()
                 worker.tasks.clear()
+            tasks = [task for task in tasks if not task.is_cancelled]
+            for task in tasks:
+                task.begin()
         for task in tasks:
             transfer.cancel(task.handles)
-            future = task.future
-            if future.running() or future.set_running_or_notify_cancel():
-                error = BrokenProcessPool(text)
-                error.__cause__ = cause
-                future.set_exception(error)
+            error = BrokenProcessPool(text)
+            error.__cause__ = cause
+            task.fail(error)
 
     def finish(self):
         """End when all calls are done."""
-        self.is_ending = True
-        self.wake()
+        if os.getpid() == self.pid:
+            self.is_ending = True
+            self.wake()
 
     def cancel(self):
-        """Cancel what no worker has yet."""
+        """Cancel what no worker has taken yet."""
         with self.lock:
-            tasks = list(self.pending)
-            self.pending.clear()
-        kept = [task for task in tasks if not task.future.cancel()]
-        for task in tasks:
-            if task.future.cancelled():
-                task.future.set_running_or_notify_cancel()
-        with self.lock:
-            self.pending.extendleft(reversed(kept))
+            tasks = [task for worker in self.workers.values() for task in worker.tasks.values()]
+            tasks += self.pending
+        # (The last ones first: else a worker may take one meanwhile.)
+        for task in reversed(tasks):
+            task.future.cancel()
 
     def kill(self, number):
         """Send all workers a signal; the pool breaks of it."""
+        self.breaks("its workers were ended by {}".format(signal.Signals(number).name))
         with self.lock:
             workers = list(self.workers.values())
         for worker in workers:
             _send_signal(worker.process, number)
+        self.wake()
 
     def join(self):
         thread = self.thread
@@ -515,41 +592,41 @@ class _Pool:
         elif thread is not threading.current_thread():
             thread.join()
 
+    def end_workers(self):
+        with self.lock:
+            workers, self.workers = list(self.workers.values()), {}
+        for worker in workers:
+            if self.broken is None:
+                worker.put(_workers.STOP)
+            else:
+                _send_signal(worker.process, signal.SIGTERM)
+        for worker in workers:
+            worker.process.join(None if self.broken is None else _GRACE)
+            if worker.process.is_alive():
+                _send_signal(worker.process, signal.SIGKILL)
+                worker.process.join()
+            worker.close()
+
     def end(self):
         """End the workers, and let go of everything."""
         with self.lock:
             if self.is_over:
                 return
-            workers, self.workers = list(self.workers.values()), {}
-        for worker in workers:
-            if self.broken is None:
-                worker.requests.send(_workers.STOP, 0)
-            else:
-                _send_signal(worker.process, signal.SIGTERM)
-        for worker in workers:
-            worker.process.join(None if self.broken is None else _GRACE)
-            if worker.process.exitcode is None:
-                _send_signal(worker.process, signal.SIGKILL)
-                worker.process.join()
-            worker.close()
+            self.is_over = True
+        self.end_workers()
         packets = []  # type: List[bytes]
         while self.replies.poll():
             self.replies.receive(0, packets)
         for packet in packets:
             messages.discard(packet[_workers.REPLY.size :])
-        with self.lock:
-            self.is_over = True
-            self.replies.close_reader()
-            self.replies.close_writer()
-            self.keeper = None
+        self.keeper = None
+        self.settings.initargs = ()
         # What the workers still held at their end.
         _core.Arena.default().reap()
 
 
-def fail(claimed, error):
-    """Have calls end with an exception."""
-    for _, task in claimed:
-        task.future.set_exception(error)
+def _has_calls(worker):
+    return any(task.is_sent for task in worker.tasks.values())
 
 
 def _fate(code):
@@ -564,7 +641,18 @@ def _fate(code):
 def _send_signal(process, number):
     """Send a signal to a worker, if it is still there."""
     if process.is_alive():
-        os.kill(process.pid, number)
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, number)
+
+
+def _exit_code(process):
+    """Return the exit code of a worker that has ended; None if nobody knows."""
+    process.join()
+    # Another thread may be about to tell, which has asked for all children's.
+    end = time.monotonic() + 1
+    while process.exitcode is None and time.monotonic() < end:
+        time.sleep(0.001)
+    return process.exitcode
 
 
 # Those that have a dispatcher, and whether the process is about to end.
@@ -632,7 +720,8 @@ class ProcessPoolExecutor(Executor):
     at a prompt.
 
     If a worker is killed, the pool is broken as in the standard library: all its futures
-    raise `BrokenProcessPool`, which tells what the worker did. Nothing is left behind.
+    raise `BrokenProcessPool`, which tells what the worker did. Nothing is left behind; what
+    it was about to send is freed half a minute later.
 
     A call is pickled when it is sent to a worker, at once or later: the caller should not
     change what he gave before its future is running.

@@ -16,8 +16,10 @@ import copyreg
 import io
 import pickle
 from functools import partial
+from importlib import import_module
 from multiprocessing import context, process, util
 from multiprocessing.reduction import ForkingPickler
+from types import ModuleType
 
 import numpy as np
 
@@ -613,6 +615,8 @@ class _Reducers(dict):
             reducer = partial(_move, plain=self.plain, handles=self.handles)
         else:
             reducer = ForkingPickler._extra_reducers.get(cls)
+            if reducer is None and issubclass(cls, ModuleType):
+                reducer = _reduce_module
             if reducer is None:
                 reducer = copyreg.dispatch_table[cls]
         self[cls] = reducer
@@ -624,6 +628,10 @@ class _Reducers(dict):
             return self[cls]
         except KeyError:
             return default
+
+
+def _reduce_module(module):
+    return import_module, (module.__name__,)
 
 
 def reducers(handles: "List[bytes]", plain: Plain = MOVED) -> "Dict[type, Any]":

@@ -1,0 +1,760 @@
+"""`ProcessPoolExecutor`: every call is done once or says why not, and nothing stays.
+
+What holds: a future yields what the function returns, or raises what it raised; what the
+caller gave is not changed, but for shared arrays; a killed worker is named, and what it
+did is done again if that was asked for; after a pool there are no processes,
+descriptors, blocks or handles that were not there before. CPython's own tests of
+executors are run by `cpython_tests`.
+"""
+
+import collections
+import functools
+import gc
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import CancelledError, TimeoutError, as_completed, wait
+
+import numpy as np
+import pytest
+from conftest import run_script
+
+import shared_numpy as snp
+from shared_numpy import closures, executor, transfer
+from shared_numpy._core import Arena
+from shared_numpy.executor import BrokenProcessPool, ProcessPoolExecutor
+
+METHODS = ["fork", "spawn", "forkserver"]
+Pair = collections.namedtuple("Pair", "left right")
+
+
+def counts():
+    gc.collect()
+    arena = Arena.default()
+    arena.reap()
+    assert arena.check() == []
+    stats = arena.stats()
+    return stats["blocks"], stats["handles"]
+
+
+def descriptors():
+    return len(os.listdir("/proc/self/fd"))
+
+
+def eventually(condition, seconds=20):
+    """Wait until something holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, condition
+        time.sleep(0.01)
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays():
+    before = counts()
+    yield
+    # (What a killed worker was about to send is freed half a minute later.)
+    eventually(lambda: counts() == before, 45)
+    assert not [each for each in multiprocessing.active_children() if each.name != "Manager"]
+
+
+def pool(workers=2, method="fork", **options):
+    return ProcessPoolExecutor(workers, multiprocessing.get_context(method), **options)
+
+
+# What workers do.
+
+
+def same(thing):
+    return thing
+
+
+def add_one(array):
+    return array + 1
+
+
+def fill(array, value):
+    array[...] = value
+    return os.getpid()
+
+
+def die(number=signal.SIGKILL):
+    os.kill(os.getpid(), number)
+    time.sleep(10)
+
+
+def mark_and_sleep(path):
+    open(path, "w").close()
+    time.sleep(60)
+
+
+def die_at_first(path, times, result):
+    """Die as many times as there are no marks in a file, then return the sum."""
+    with open(path, "a") as file:
+        file.write("x")
+    if os.path.getsize(path) <= times:
+        die()
+    return result.sum()
+
+
+def is_moved(array):
+    return transfer._base_of(array) is not None, array.flags.writeable, type(array).__name__
+
+
+class Mixed:
+    def __init__(self, array):
+        self.array, self.text = array, "text"
+
+
+def test_arrays_at_any_depth_in_both_directions():
+    rng = np.random.RandomState(0)
+    big = rng.rand(300, 100)
+    record = np.zeros(3000, [("a", "i4"), ("b", "S3")])
+    record["b"] = b"xy"
+    things = {
+        "list": [big, [big[::2], (big.T, 1)]],
+        "pair": Pair(big, {"deep": {"er": np.asfortranarray(big)}}),
+        "set": {1, 2.5, frozenset([b"x"])},
+        "record": record,
+        "masked": np.ma.masked_less(big, 0.5),
+        "scalar": np.float32(2),
+        "empty": np.zeros((0, 3)),
+        "objects": np.array([None, [1], "x"], dtype=object),
+        "big endian": big.astype(">f8"),
+    }
+    with pool() as ex:
+        back = ex.submit(same, things).result()
+    assert (back["list"][0] == big).all() and (back["list"][1][0] == big[::2]).all()
+    assert (back["list"][1][1][0] == big.T).all()
+    assert type(back["pair"]) is Pair and back["pair"].right["deep"]["er"].flags.f_contiguous
+    assert back["set"] == things["set"] and (back["record"] == record).all()
+    assert back["record"].dtype == record.dtype
+    assert (back["masked"] == things["masked"]).all() and back["masked"].mask.any()
+    assert back["scalar"] == 2 and back["empty"].shape == (0, 3)
+    assert back["objects"].tolist() == [None, [1], "x"]
+    assert back["big endian"].dtype == ">f8"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_shared_and_what_is_private(method):
+    plain, shared = np.zeros(10**5), snp.zeros(10**5)
+    mixed = Mixed(plain)
+    with pool(1, method) as ex:
+        ex.submit(fill, plain, 5).result()
+        ex.submit(fill, mixed.array, 5).result()
+        ex.submit(fill, shared, 7).result()
+        back = ex.submit(same, [shared[::-1], mixed]).result()
+        again = ex.submit(add_one, plain).result()
+    assert (plain == 0).all() and mixed.array is plain and (shared == 7).all()
+    back[0][0] = 8
+    assert shared[-1] == 8 and type(back[0]) is snp.ndarray and (back[1].array == 0).all()
+    assert type(again) is np.ndarray and again.flags.writeable and (again == 1).all()
+    again[0] = 3
+
+
+def test_results_stay_in_shared_memory_until_the_last_view_is_gone():
+    with pool(1) as ex:
+        before = counts()
+        result = ex.submit(add_one, np.zeros(10**5)).result()
+        assert counts() == (before[0] + 1, 0)
+        part = result[5:]
+        del result
+        assert counts() == (before[0] + 1, 0)
+        del part
+        assert counts() == before
+
+
+def test_results_can_be_copied():
+    with pool(1, copy_results=True) as ex:
+        before = counts()
+        result = ex.submit(same, {"a": np.ones((400, 100)), "b": [np.arange(10)]}).result()
+        assert counts() == before
+    assert result["a"].flags.owndata and (result["a"] == 1).all()
+
+
+def test_the_threshold():
+    with pool(1, threshold=1000) as ex:
+        assert ex.submit(is_moved, np.zeros(10)).result()[0] is False
+        assert ex.submit(is_moved, np.zeros(200)).result() == (True, True, "ndarray")
+    with pool(1, threshold=10**9) as ex:
+        assert ex.submit(is_moved, np.zeros(10**5)).result()[0] is False
+
+
+def test_results_outlive_the_pool():
+    with pool() as ex:
+        results = list(ex.map(add_one, [np.full(10**5, i) for i in range(6)]))
+    del ex
+    assert [each[-1] for each in results] == [1, 2, 3, 4, 5, 6]
+
+
+class Unpicklable:
+    def __reduce__(self):
+        raise ValueError("not me")
+
+
+class Unloadable:
+    def __reduce__(self):
+        return divmod, (1, 0)
+
+
+class Twofold(Exception):
+    def __init__(self, one, two):
+        super().__init__(one)
+
+
+def raising(error):
+    raise error
+
+
+def raise_twofold():
+    raise Twofold(1, 2)
+
+
+def raise_unpicklable():
+    error = RuntimeError("with a lock")
+    error.lock = threading.Lock()
+    raise error
+
+
+def make_unpicklable():
+    return Unpicklable()
+
+
+def make_unloadable():
+    return Unloadable()
+
+
+def test_errors_are_those_of_the_call():
+    before = counts()
+    with pool() as ex:
+        with pytest.raises(KeyError) as raised:
+            ex.submit(raising, KeyError("k")).result()
+        assert "raise error" in str(raised.value.__cause__)
+        for call, error in (
+            ((same, Unpicklable()), ValueError),
+            ((same, [np.zeros(10**5), snp.ones(3), Unpicklable()]), ValueError),
+            ((same, Unloadable()), ZeroDivisionError),
+            ((make_unpicklable,), ValueError),
+            ((make_unloadable,), ZeroDivisionError),
+            ((raise_twofold,), TypeError),
+            ((raise_unpicklable,), pickle.PicklingError),
+            ((same, 1, 2), TypeError),
+            ((raising, SystemExit(3)), SystemExit),
+        ):
+            future = ex.submit(*call)
+            assert isinstance(future.exception(), error), (call, future.exception())
+        assert "raise error" in str(ex.submit(raising, OSError()).exception().__cause__)
+        assert "Twofold" in str(ex.submit(raise_twofold).exception().__cause__)
+        # The same workers go on.
+        assert ex.submit(same, 1).result() == 1 and len(ex._processes) == 2
+        assert counts()[1] == 0
+    assert counts() == before
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_killed_worker_is_named_and_breaks_the_pool(method, tmp_path):
+    fds = descriptors()
+    ex = pool(2, method)
+    marks = [str(tmp_path / str(i)) for i in range(3)]
+    kept = [ex.submit(mark_and_sleep, mark) for mark in marks]
+    future = ex.submit(same, np.zeros(10**5))
+    victim = ex.submit(die)
+    pids = list(ex._processes)
+    # (A fork server of 3.6 does not tell the signal.)
+    fate = "(killed by SIGKILL|exit code 255)"
+    eventually(lambda: sum(os.path.exists(mark) for mark in marks) == 2)
+    os.kill(pids[0], signal.SIGKILL)
+    for each in kept + [future, victim]:
+        with pytest.raises(BrokenProcessPool, match=fate):
+            each.result(timeout=30)
+    with pytest.raises(BrokenProcessPool, match=fate + " while it ran mark_and_sleep"):
+        ex.submit(same, 1)
+    ex.shutdown()
+    assert not any(os.path.exists("/proc/{}/exe".format(pid)) for pid in pids)
+    del ex
+    gc.collect()
+    if method == "fork":
+        assert descriptors() == fds
+
+
+def test_retries(tmp_path):
+    path = str(tmp_path / "marks")
+    with pool(2, retries=2) as ex:
+        others = [ex.submit(add_one, np.full(10**4, i)) for i in range(50)]
+        future = ex.submit(die_at_first, path, 2, np.ones(10**5))
+        assert future.result(timeout=60) == 10**5
+        assert [each.result()[0] for each in others] == list(range(1, 51))
+        assert os.path.getsize(path) == 3
+        with pytest.raises(BrokenProcessPool, match="SIGTERM while it ran die"):
+            ex.submit(die, signal.SIGTERM).result(timeout=60)
+
+
+def test_an_idle_worker_is_replaced():
+    with pool(1, retries=1) as ex:
+        first = ex.submit(os.getpid).result()
+        os.kill(first, signal.SIGKILL)
+        eventually(lambda: first not in ex._processes)
+        assert ex.submit(os.getpid).result(timeout=60) != first
+
+
+def test_short_calls_do_not_wait_behind_a_long_one():
+    with pool(2) as ex:
+        list(ex.map(same, range(500)))
+        long = ex.submit(time.sleep, 3)
+        short = [ex.submit(same, i) for i in range(200)]
+        assert not wait(short, timeout=2).not_done
+        assert not long.done()
+
+
+def test_cancelling():
+    with pool(1) as ex:
+        ex.submit(same, 0).result()
+        first = ex.submit(time.sleep, 0.5)
+        futures = [ex.submit(same, np.zeros(10**5)) for _ in range(10)]
+        cancelled = [each for each in futures if each.cancel()]
+        assert len(cancelled) == 10
+        assert set(wait(futures).done) == set(futures)
+        with pytest.raises(CancelledError):
+            cancelled[0].result()
+        assert first.result() is None
+
+
+def test_shutdown_cancels_if_asked():
+    ex = pool(1)
+    futures = [ex.submit(time.sleep, 0.2) for _ in range(20)]
+    ex.shutdown(cancel_futures=True)
+    assert sum(each.cancelled() for each in futures) >= 16
+    assert all(each.done() for each in futures)
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        ex.submit(same, 1)
+
+
+def test_shutdown_without_waiting_and_dropped_executors():
+    for drop in (False, True):
+        ex = pool(2)
+        futures = [ex.submit(add_one, np.full(10**4, i)) for i in range(40)]
+        thread = ex._executor_manager_thread
+        if drop:
+            del ex
+            gc.collect()
+        else:
+            ex.shutdown(wait=False)
+        assert [each.result()[0] for each in futures] == list(range(1, 41))
+        thread.join(20)
+        assert not thread.is_alive()
+        futures = None
+
+
+def test_one_that_was_never_used():
+    fds = descriptors()
+    with pool():
+        pass
+    ex = pool()
+    ex.shutdown()
+    ex.shutdown()
+    del ex
+    gc.collect()
+    assert descriptors() == fds
+
+
+def test_threads_and_callbacks():
+    done = []
+    with pool() as ex:
+
+        def work(number):
+            for i in range(50):
+                assert ex.submit(add_one, np.full(3000, number)).result()[7] == number + 1
+
+        def again(future):
+            if future.result() < 20:
+                ex.submit(same, future.result() + 1).add_done_callback(again)
+            else:
+                done.append(future.result())
+
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+        for thread in threads:
+            thread.start()
+        ex.submit(same, 0).add_done_callback(again)
+        for thread in threads:
+            thread.join()
+        eventually(lambda: done == [20])
+        # One that ends the pool.
+        ex.submit(same, 1).add_done_callback(lambda future: ex.shutdown())
+
+
+def nested(value):
+    with ProcessPoolExecutor(1) as ex:
+        return ex.submit(add_one, value).result()
+
+
+def test_a_pool_in_a_worker():
+    with pool(1) as ex:
+        assert (ex.submit(nested, np.ones(10**5)).result() == 2).all()
+
+
+def run_in_child(ex, answers):
+    try:
+        ex.submit(same, 1)
+    except RuntimeError as error:
+        answers.put(str(error))
+    ex.shutdown()
+
+
+def test_it_belongs_to_its_process():
+    with pool(1) as ex:
+        assert ex.submit(same, 1).result() == 1
+        answers = multiprocessing.get_context("fork").SimpleQueue()
+        child = multiprocessing.get_context("fork").Process(
+            target=run_in_child, args=(ex, answers)
+        )
+        child.start()
+        assert "process that made it" in answers.get()
+        child.join()
+        assert ex.submit(same, 2).result() == 2
+
+
+_state = None
+
+
+def set_state(value):
+    global _state
+    _state = value
+
+
+def get_state():
+    return _state
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_initializers(method):
+    with pool(2, method, initializer=set_state, initargs=(snp.ones(3),)) as ex:
+        assert [each.sum() for each in (ex.submit(get_state).result() for _ in range(4))] == [3] * 4
+    ex = pool(2, method, initializer=raising, initargs=(ValueError("no"),))
+    with pytest.raises(BrokenProcessPool, match="initializer.*no"):
+        ex.submit(same, 1).result()
+    ex.shutdown()
+
+
+def test_workers_that_end_after_some_calls():
+    with pool(2, "spawn", max_tasks_per_child=3) as ex:
+        pids = [each.result() for each in [ex.submit(os.getpid) for _ in range(12)]]
+    uses = collections.Counter(pids)
+    assert len(uses) >= 4 and max(uses.values()) <= 3
+
+
+# map.
+
+
+def slow(value):
+    time.sleep(0.2)
+    return value
+
+
+def test_map():
+    with pool() as ex:
+        assert list(ex.map(pow, range(10), range(10))) == list(map(pow, range(10), range(10)))
+        assert list(ex.map(pow, range(10), range(10), chunksize=4)) == [n**n for n in range(10)]
+        assert list(ex.map(same, [])) == []
+        with pytest.raises(TimeoutError):
+            list(ex.map(slow, range(9), timeout=0.3))
+        for options in ({"chunksize": 0}, {"buffersize": 0}):
+            with pytest.raises(ValueError, match=list(options)[0]):
+                ex.map(same, [1], **options)
+        taken = []
+        results = ex.map(same, (taken.append(i) or i for i in range(100)), buffersize=5)
+        assert len(taken) == 5 and next(results) == 0 and len(taken) == 6
+        # Nobody wants the others.
+        results.close()
+
+
+def test_progress(capsys, monkeypatch):
+    with pool(1) as ex:
+        assert list(ex.map(same, range(5), progress=True)) == list(range(5))
+        assert "5/5" in capsys.readouterr().err
+        monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+        with pytest.raises(ImportError, match=r"shared-numpy\[progress\]"):
+            ex.map(same, [1], progress=True)
+
+
+# Functions without a name.
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_closures(method):
+    cell, shared = np.ones(10**5), snp.zeros(4)
+
+    def closure(factor, default=cell[::2]):
+        shared[:] = factor
+        return factor * cell.sum() + default.sum()
+
+    with pool(1, method) as ex:
+        assert ex.submit(lambda x: x + 1, 1).result() == 2
+        assert ex.submit(closure, 2).result() == 250000
+        assert (shared == 2).all()
+        assert ex.submit(functools.partial(closure, 3)).result() == 350000
+        inner = ex.submit(lambda: (lambda y: cell[0] + y)).result()
+        assert inner(4) == 5
+        assert list(ex.map(lambda pair: pair[0](pair[1]), [(lambda z: -z, 5)])) == [-5]
+    handles = []
+    try:
+        # The arrays in it are not.
+        assert len(closures.dumps(closure, handles)) < 5000 and len(handles) == 3
+    finally:
+        transfer.cancel(handles)
+
+
+def test_without_cloudpickle(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cloudpickle", None)
+    with pool(1) as ex:
+        for call in ((lambda: 1,), (same, [lambda: 1])):
+            with pytest.raises(pickle.PicklingError, match=r"shared-numpy\[closures\]"):
+                ex.submit(*call).result()
+        with pytest.raises(ValueError, match="not me"):
+            ex.submit(same, Unpicklable()).result()
+
+
+# Classes that hold arrays.
+
+
+class Image:
+    def __init__(self, pixels):
+        self.pixels, self.exposure = pixels, 3
+
+    def __reduce__(self):
+        return Image, (self.pixels.tolist(),)
+
+
+def moved_of(image):
+    return is_moved(image.pixels)[0], image.exposure, image
+
+
+def test_a_wrapper_class():
+    before = dict(transfer.ForkingPickler._extra_reducers)
+    snp.register_array_wrapper(Image, "pixels")
+    try:
+        image = Image(np.arange(10.0**4))
+        pixels = image.pixels
+        with pool(1) as ex:
+            moved, exposure, back = ex.submit(moved_of, image).result()
+        assert moved and exposure == 3 and type(back) is Image and image.pixels is pixels
+        assert (back.pixels == pixels).all()
+    finally:
+        transfer.ForkingPickler._extra_reducers.clear()
+        transfer.ForkingPickler._extra_reducers.update(before)
+    with pytest.raises(TypeError, match="attribute"):
+        snp.register_array_wrapper(Image, "no name")
+
+
+def test_pandas():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"a": np.arange(10**4), "b": np.linspace(0, 1, 10**4)})
+    handles = []
+    try:
+        assert len(closures.dumps(frame, handles)) < 5000 and len(handles) >= 1
+    finally:
+        transfer.cancel(handles)
+    with pool(1) as ex:
+        back = ex.submit(same, frame).result()
+    pandas.testing.assert_frame_equal(back, frame)
+
+
+# Misuse, and no room.
+
+
+def test_misuse():
+    for options, error in (
+        ({"max_workers": 0}, ValueError),
+        ({"initializer": 5}, TypeError),
+        ({"threshold": -1}, ValueError),
+        ({"retries": -1}, ValueError),
+        ({"max_tasks_per_child": 0}, ValueError),
+        ({"max_tasks_per_child": "x"}, TypeError),
+    ):
+        with pytest.raises(error, match=list(options)[0]):
+            ProcessPoolExecutor(**options)
+    with pytest.raises(ValueError, match="fork"):
+        pool(1, "fork", max_tasks_per_child=1)
+
+
+def test_without_room_calls_wait_for_those_that_are_done(monkeypatch):
+    original, refused, busy = transfer._core.copy, [], [True]
+
+    def full(*arguments):
+        if busy:
+            refused.append(1)
+            raise snp.ArenaFullError("full")
+        return original(*arguments)
+
+    with pool(1) as ex:
+        ex.submit(same, 1).result()
+        running = ex.submit(time.sleep, 0.3)
+        running.add_done_callback(lambda _: busy.clear())
+        monkeypatch.setattr(transfer._core, "copy", full)
+        future = ex.submit(same, np.ones(10**5))
+        later = [ex.submit(same, i) for i in range(3)]
+        assert (future.result(timeout=20) == 1).all() and running.done()
+        assert 0 < len(refused) < 20 and [each.result() for each in later] == [0, 1, 2]
+        # When there is nothing to wait for it fails.
+        busy.append(True)
+        with pytest.raises(snp.ArenaFullError):
+            ex.submit(same, np.ones(10**5)).result()
+
+
+# The ends of programs.
+
+START = """
+import multiprocessing, os, signal, sys, threading, time
+import numpy as np
+import shared_numpy as snp
+def late(n):
+    time.sleep(n)
+    print("done", flush=True)
+    return np.ones(10**5)
+def long(path):
+    open(path, "w").close()
+    time.sleep(60)
+if __name__ == "__main__":
+    method = sys.argv[1]
+    ex = snp.ProcessPoolExecutor(2, multiprocessing.get_context(method))
+"""
+
+
+def gone(pids):
+    return not any(os.path.exists("/proc/{}/exe".format(pid)) for pid in pids)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_at_its_end_a_program_waits_for_its_calls(tmp_path, method):
+    code = START + "    future = ex.submit(late, 0.5)\n    ex.submit(late, 0.5)\n"
+    process = run_script(tmp_path, code, method)
+    assert (process.returncode, process.stderr) == (0, "")
+    assert process.stdout.count("done") == 2
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_workers_of_a_killed_program_end(tmp_path, method):
+    code = START + (
+        "    print(*[ex.submit(os.getpid).result() for _ in range(20)], flush=True)\n"
+        "    ex.submit(time.sleep, 0.5)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    process = run_script(tmp_path, code, method)
+    assert process.returncode == -signal.SIGKILL
+    pids = set(process.stdout.split())
+    assert pids
+    eventually(lambda: gone(pids))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("busy", [False, True])
+def test_ctrl_c(tmp_path, method, busy):
+    """In the terminal: all processes get it. The program says so, and no other does."""
+    script, mark = tmp_path / "script.py", tmp_path / "mark"
+    code = START + (
+        "    ex.submit(abs, 1).result()\n"
+        "    futures = [ex.submit(long, sys.argv[2] + str(i)) for i in range(2 * %d)]\n"
+        "    try:\n"
+        "        print('ready', flush=True); time.sleep(60)\n"
+        "    except KeyboardInterrupt:\n"
+        "        print('interrupted', flush=True)\n"
+        "    errors = [type(each.exception()).__name__ for each in futures]\n"
+        "    ex.shutdown()\n"
+        "    print(*errors)\n"
+    )
+    script.write_text(code % busy)
+    process = subprocess.Popen(
+        [sys.executable, str(script), method, str(mark)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout.readline() == "ready\n"
+        if busy:
+            eventually(lambda: all(os.path.exists(str(mark) + str(i)) for i in range(2)))
+            time.sleep(0.2)
+        os.killpg(process.pid, signal.SIGINT)
+        output, errors = process.communicate(timeout=30)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+    assert (process.returncode, errors) == (0, "")
+    assert output.split() == ["interrupted"] + ["KeyboardInterrupt"] * 2 * busy
+
+
+# At random.
+
+
+def randomly(kind, array):
+    if kind == "raise":
+        raise RuntimeError("at random")
+    if kind == "die":
+        die()
+    if kind == "sleep":
+        time.sleep(0.002)
+    return array * 2
+
+
+def storm(number, seed, workers=3):
+    rng = np.random.RandomState(seed)
+    kinds = rng.choice(["raise", "sleep", "done"], number, p=[0.1, 0.1, 0.8])
+    futures = []
+    with pool(workers, retries=50) as ex:
+        for i, kind in enumerate(kinds):
+            array = np.full(rng.choice([10, 3000, 6000]), i % 1000)
+            if rng.rand() < 0.2:
+                array = snp.array(array)
+            futures.append((i, str(kind), ex.submit(randomly, str(kind), array)))
+            if rng.rand() < 0.05:
+                futures[rng.randint(len(futures))][2].cancel()
+            if i % 500 == 250:
+                victims = list(ex._processes)
+                os.kill(victims[rng.randint(len(victims))], signal.SIGKILL)
+        for i, kind, future in futures:
+            if future.cancelled():
+                continue
+            if kind == "raise":
+                with pytest.raises(RuntimeError, match="at random"):
+                    future.result(timeout=120)
+            else:
+                assert (future.result(timeout=120) == 2 * (i % 1000)).all()
+    del futures[:]
+
+
+def test_storm():
+    fds = descriptors()
+    storm(2000, 5)
+    gc.collect()
+    assert descriptors() == fds
+
+
+@pytest.mark.slow
+def test_storm_of_ten_thousand():
+    fds = descriptors()
+    storm(10000, 6)
+    gc.collect()
+    assert descriptors() == fds
+
+
+def test_as_completed():
+    with pool() as ex:
+        futures = {ex.submit(add_one, np.full(10**4, i)): i for i in range(30)}
+        for future in as_completed(futures):
+            assert future.result()[0] == futures[future] + 1
+        del future
+        futures.clear()
+
+
+def test_the_window_grows_for_short_calls_only():
+    with pool(1) as ex:
+        ex.submit(time.sleep, 0.01).result()
+        assert [ex.submit(time.sleep, 0.05) for _ in range(20)]
+        assert len(next(iter(ex._pool.workers.values())).tasks) <= executor._LEAST
+        ex.shutdown(cancel_futures=True)
