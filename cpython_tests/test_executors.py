@@ -58,6 +58,11 @@ def test_executors(tmp_path):
     if MINOR > 8:
         without.remove("test_submit_keyword")
     command += ["--without", ",".join(sorted(without))]
+    # In full on some versions, and in a complete run on all.
+    complete = os.environ.get("SHARED_NUMPY_TEST_FACTOR", "1") != "1"
+    full = complete or MINOR in (8, interpreters.NEWEST)
+    if not full:
+        command += ["--only", "Spawn"]
     with open(str(tmp_path / "output"), "w+") as output:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
@@ -73,7 +78,8 @@ def test_executors(tmp_path):
     outcomes = json.loads(report.read_text())
     failed = {name: row for name, row in outcomes.items() if row[0] == "failed"}
     assert not failed, text
-    assert sum(row[0] == "passed" for row in outcomes.values()) > 90, text
+    least = 90 if full else 30
+    assert sum(row[0] == "passed" for row in outcomes.values()) > least, text
 
 
 def test_the_exclusions_are_of_tests_that_there_are():

@@ -13,12 +13,14 @@ operation, and at 25,000 random moments. In CI (the variable CI is set) 3.6 and 
 """
 
 import collections
+import concurrent.futures
 import glob
 import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import xml.etree.ElementTree
 
@@ -42,9 +44,16 @@ SUITE_SECONDS = 1500
 # How many times as much the tests of processes do in a complete run.
 COMPLETE_FACTOR = 10
 
+# What several threads share.
+PRINTING, INSTALLING = threading.Lock(), threading.Lock()
+
 COMMANDS = ("test", "test-full", "kill-full", "wheel", "bench")
 
 Result = collections.namedtuple("Result", "passed failed skipped seconds")
+
+
+class Failed(Exception):
+    """A suite came to no end."""
 
 
 def say(text):
@@ -176,7 +185,7 @@ def check_source_installs(pythons, sources, versions):
 
 
 def run_suite(python, version, suite, full, complete):
-    """Run a suite and return its result; what pytest prints is seen."""
+    """Run a suite and return its result; what pytest prints is seen at its end."""
     report = os.path.join(REPORTS, "%s-%s.xml" % (suite, version))
     command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     command += ["--junitxml", report] + SUITES[suite]
@@ -184,20 +193,31 @@ def run_suite(python, version, suite, full, complete):
         command += ["-m", "not slow"]
     if complete and suite == "cpython":
         command += ["--all-sources"]
-    say("%s on %s%s" % (suite, version, "" if full else ", without the slow ones"))
     start = time.monotonic()
+    output = os.path.join(REPORTS, "%s-%s.txt" % (suite, version))
     factor = COMPLETE_FACTOR if complete else 1
     environment = dict(os.environ, SHARED_NUMPY_TEST_FACTOR=str(factor))
-    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, env=environment)
-    try:
-        code = process.wait(SUITE_SECONDS * factor)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-        sys.exit("FAILED: %s on %s took over %d s" % (suite, version, SUITE_SECONDS * factor))
+    with open(output, "w") as file:
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment
+        )
+        try:
+            code = process.wait(SUITE_SECONDS * factor)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            code = None
     seconds = time.monotonic() - start
+    with open(output, errors="replace") as file:
+        text = file.read()
+    with PRINTING:
+        slow = "" if full else ", without the slow ones"
+        say("%s on %s%s, %.0f s" % (suite, version, slow, seconds))
+        print("$ {}\n{}".format(" ".join(command), text), flush=True)
+    if code is None:
+        raise Failed("%s on %s took over %d s" % (suite, version, SUITE_SECONDS * factor))
     if not os.path.exists(report):
-        sys.exit("FAILED: %s on %s ended with %d and no report" % (suite, version, code))
+        raise Failed("%s on %s ended with %d and no report" % (suite, version, code))
     cases = xml.etree.ElementTree.parse(report).iter("testcase")
     passed, failed, skipped = 0, 0, []
     for case in cases:
@@ -258,19 +278,29 @@ def test(pythons, missing, complete):
         check_source_installs(pythons, [sdist], sorted({oldest, latest}))
     shutil.rmtree(REPORTS, ignore_errors=True)
     os.makedirs(REPORTS)
-    results = collections.OrderedDict()
-    for version, executable in pythons.items():
-        python = environments.make("test-" + version, executable, TEST_PACKAGES)
-        environments.install(python, wheel)
-        if version == oldest:
-            check(
-                "every file is syntax of " + version,
-                [python, "-m", "compileall", "-q", "-f"] + SOURCES,
-            )
+    check(
+        "every file is syntax of " + oldest,
+        [pythons[oldest], "-m", "compileall", "-q", "-f"] + SOURCES,
+    )
+
+    def run_all(version):
+        with INSTALLING:
+            python = environments.make("test-" + version, pythons[version], TEST_PACKAGES)
+            environments.install(python, wheel)
         full = complete or version in (oldest, "3.8", latest)
-        results[version] = collections.OrderedDict(
+        return collections.OrderedDict(
             (suite, run_suite(python, version, suite, full, complete)) for suite in SUITES
         )
+
+    # Two at a time: most of what they do is to wait for each other's processes.
+    with concurrent.futures.ThreadPoolExecutor(2) as lanes:
+        found = {version: lanes.submit(run_all, version) for version in pythons}
+        try:
+            results = collections.OrderedDict((v, found[v].result()) for v in pythons)
+        except Failed as error:
+            for future in found.values():
+                future.cancel()
+            sys.exit("FAILED: {}".format(error))
     failed = table(results, missing)
     print("%.0f minutes" % ((time.monotonic() - start) / 60))
     return failed
@@ -288,6 +318,7 @@ def bench(pythons):
             subprocess.call([python, "-m", "pip", "install", "-q", peer], stderr=subprocess.DEVNULL)
         check("blocks on " + version, [python, "benchmarks/blocks.py"])
         check("channels on " + version, [python, "benchmarks/channels.py"])
+        check("executors on " + version, [python, "benchmarks/executors.py"])
         check("backport on " + version, [python, "benchmarks/backport.py"])
 
 

@@ -3,8 +3,9 @@
 A parent hands frames to a worker, which changes every pixel; the parent checks
 every pixel of what it gets back. Once the frames are pickled through a pipe,
 once they stay in a segment of shared memory and only its name travels, and once they are
-arrays that go through a queue by reference. Then another program finds an array by its
-name.
+arrays that go through a queue by reference. Functions run over arrays in other processes,
+by the standard library's executor, by the one here and in a context of shared arrays. Then
+another program finds an array by its name.
 """
 
 import multiprocessing
@@ -155,6 +156,82 @@ def named(side: int) -> None:
         delete(name)
 
 
+def add_one(array: "Any") -> "Any":
+    """What the executors are asked for."""
+    return array + 1
+
+
+def one_sigma(sigma: float) -> "Any":
+    """What the context is asked for; `D` and `b` are its arrays."""
+    import numpy as np
+
+    kernel = np.exp(-0.5 * D / (sigma * sigma))  # type: ignore # noqa: F821
+    return np.linalg.solve(kernel, b)  # type: ignore # noqa: F821
+
+
+def executed(side: int) -> None:
+    """Run a function over a large array in another process, by two executors."""
+    import concurrent.futures
+
+    import numpy as np
+
+    from .executor import ProcessPoolExecutor
+
+    data = np.ones(2 * side * side)
+    print("a function over an array of {:.0f} MB in another process".format(data.nbytes / 1e6))
+    times = []
+    for name, cls in (
+        ("concurrent.futures", concurrent.futures.ProcessPoolExecutor),
+        ("shared_numpy", ProcessPoolExecutor),
+    ):
+        with cls(max_workers=1) as pool:
+            pool.submit(add_one, data).result()
+            times.append(0.0)
+            for number in range(1, 4):
+                data[:] = number
+                start = time.perf_counter()
+                result = pool.submit(add_one, data).result()
+                times[-1] += (time.perf_counter() - start) / 3
+                if not (result == number + 1).all():
+                    raise AssertionError("the result is wrong")
+                del result
+        show = "  {:<24}{:8.1f} ms a call, a ratio of {:.1f}".format
+        print(show(name + ":", times[-1] * 1e3, times[0] / times[-1]))
+
+
+def in_context(side: int) -> None:
+    """Solve some systems that share two arrays, one after the other and in a context."""
+    import numpy as np
+
+    from .context import SharedContext
+
+    size = max(side // 3, 10)
+    rng = np.random.RandomState(0)
+    arrays = {"D": rng.rand(size, size), "b": rng.rand(size)}
+    sigmas = [2.0**number for number in range(1, 9)]
+    globals().update(arrays)
+    start = time.perf_counter()
+    expected = [one_sigma(sigma) for sigma in sigmas]
+    serial = time.perf_counter() - start
+    for name in arrays:
+        del globals()[name]
+    with SharedContext(arrays) as ctx:
+        enqueue = ctx.register(one_sigma)
+        enqueue(sigmas[0])
+        ctx.evaluate()
+        start = time.perf_counter()
+        for sigma in sigmas:
+            enqueue(sigma)
+        results = ctx.evaluate()
+        parallel = time.perf_counter() - start
+    if not all(np.allclose(one, other) for one, other in zip(results, expected)):
+        raise AssertionError("the results are wrong")
+    print(
+        "{} systems of {} unknowns that share two arrays: {:.0f} ms serial, {:.0f} ms in a "
+        "context".format(len(sigmas), size, serial * 1e3, parallel * 1e3)
+    )
+
+
 def exists(name):
     """Tell whether there is a segment of that name."""
     try:
@@ -238,6 +315,8 @@ def run(frames: int = FRAMES, side: int = SIDE) -> None:
         shm.unlink()
 
     if HAS_ARRAYS:
+        executed(side)
+        in_context(side)
         named(side)
     names = [shm.name, managed()]
     left = [name for name in names if exists(name)]

@@ -5,15 +5,26 @@
 
 use super::error::os_error;
 use super::posixshmem::borrowed;
-use crate::sys::packet;
+use crate::error::Error;
+use crate::sys::{packet, EBADF};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
+use std::os::fd::BorrowedFd;
 use std::os::raw::c_int;
 
 /// Adds the functions of this file to the extension module.
 pub fn add_to(module: &PyModule) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(write_packet, module)?)?;
     module.add_function(wrap_pyfunction!(read_packets, module)?)
+}
+
+/// Lends the descriptor `fd`; one that was closed is -1.
+fn open<'f>(py: Python<'_>, fd: &'f c_int, call: &'static str) -> PyResult<BorrowedFd<'f>> {
+    if *fd < 0 {
+        let errno = EBADF;
+        return Err(os_error(py, Error::Os { call, errno }, None));
+    }
+    borrowed(fd)
 }
 
 /// The most that a packet holds (PIPE_BUF).
@@ -40,7 +51,7 @@ const PACKET: usize = 4096;
 #[pyfunction]
 #[pyo3(text_signature = "(fd, packet)")]
 fn write_packet(py: Python<'_>, fd: c_int, packet: &[u8]) -> PyResult<bool> {
-    let fd = borrowed(&fd)?;
+    let fd = open(py, &fd, "write")?;
     packet::write(fd, packet).map_err(|error| os_error(py, error, None))
 }
 
@@ -65,7 +76,7 @@ fn write_packet(py: Python<'_>, fd: c_int, packet: &[u8]) -> PyResult<bool> {
 #[pyfunction]
 #[pyo3(text_signature = "(fd, most)")]
 fn read_packets<'p>(py: Python<'p>, fd: c_int, most: usize) -> PyResult<&'p PyList> {
-    let fd = borrowed(&fd)?;
+    let fd = open(py, &fd, "read")?;
     let packets = PyList::empty(py);
     let mut bytes = [0; PACKET];
     while packets.len() < most {

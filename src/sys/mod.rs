@@ -28,6 +28,8 @@ pub const EINTR: i32 = libc::EINTR;
 pub const ENOSPC: i32 = libc::ENOSPC;
 /// There is no such file.
 pub const ENOENT: i32 = libc::ENOENT;
+/// There is no such descriptor.
+pub const EBADF: i32 = libc::EBADF;
 /// There is such a file already.
 pub const EEXIST: i32 = libc::EEXIST;
 
