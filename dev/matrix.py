@@ -31,7 +31,9 @@ from environments import ROOT
 DIST = os.path.join(ROOT, "dist")
 REPORTS = os.path.join(ROOT, "build", "reports")
 SOURCES = ["shared_memory", "tests", "cpython_tests", "dev", "benchmarks", "examples"]
-TEST_PACKAGES = ["numpy>=1.17", "pytest", "hypothesis", "cloudpickle", "tqdm", "joblib", "pandas"]
+TEST_PACKAGES = ["numpy>=1.17", "pytest", "hypothesis"]
+# What there are integrations for, or extras.
+TEST_PACKAGES += ["cloudpickle", "tqdm", "joblib", "loky", "pandas"]
 BUILD_PACKAGES = ["maturin>=1,<2", "ziglang"]
 
 # The release wheel runs on systems with this glibc and later.

@@ -224,3 +224,16 @@ def test_joblib():
     from joblib.externals.loky import get_reusable_executor
 
     get_reusable_executor().shutdown(wait=True)
+
+
+def test_loky():
+    import loky
+
+    from shared_numpy.integrations import loky as integration
+
+    integration.register()
+    shared = snp.zeros((4, 1000))
+    with loky.ProcessPoolExecutor(2) as pool:
+        futures = [pool.submit(fill_row, shared, i) for i in range(4)]
+        assert [future.result() for future in futures] == [("ndarray", True)] * 4
+    assert (shared == np.arange(4)[:, None]).all()

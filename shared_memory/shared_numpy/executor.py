@@ -223,6 +223,7 @@ class _Pool:
                     self.pending.remove(task)
                 raise
         if self.is_waiting:
+            self.is_waiting = False
             self.wake()
         return future
 
@@ -262,8 +263,10 @@ class _Pool:
             ),
         )  # fmt: skip
         self.workers[number] = _Worker(process, requests, settings.limit)
-        # Ctrl-C is for those who can deal with it: a worker, when it is one.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        # Ctrl-C is for those who can deal with it: a worker, when it is one. (A fork server
+        # would hand that on to others.)
+        blocked = [] if settings.context.get_start_method() == "forkserver" else [signal.SIGINT]
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
         try:
             process.start()
         except BaseException:
