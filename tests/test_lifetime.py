@@ -145,6 +145,13 @@ ENDS = {
         "    while True: q.put([snp.ones(3), np.zeros(5000)]); q.get()\n"
         "threading.Thread(target=work, daemon=True).start(); time.sleep(0.1)"
     ),
+    "threads at work": (
+        "q = snp.Queue()\n"
+        "def work():\n"
+        "    while True: q.put([snp.ones(3), np.zeros(5000)]); q.get()\n"
+        "for _ in range(4): threading.Thread(target=work, daemon=True).start()\n"
+        "time.sleep(0.1)"
+    ),
     "something that uses them late": (
         "class Late:\n"
         "    def __del__(self): self.a[0] = 5; assert self.a[0] + self.a[1] == 6\n"
@@ -162,16 +169,23 @@ ENDS = {
 @pytest.mark.parametrize("what", sorted(ENDS))
 def test_the_end_of_a_program(what):
     code = START + "print(Arena.default().name, flush=True)\n" + ENDS[what]
-    process = subprocess.run(
-        [sys.executable, "-c", code],
+    process = subprocess.Popen(
+        [sys.executable, "-X", "faulthandler", "-c", code],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         universal_newlines=True,
-        timeout=60,
     )
-    assert (process.returncode, process.stderr) == (0, "")
-    name = process.stdout.split()[0]
+    try:
+        output, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert (process.returncode, errors) == (0, "")
+    name = output.split()[0]
     assert not exists(name) and not exists(name + LOCK_SUFFIX)
+    # (The process's number is a part of the names that it chooses.)
+    prefix = "snp-{:x}-".format(process.pid)
+    assert name.startswith(prefix)
+    assert not [each for each in os.listdir("/dev/shm") if each.startswith(prefix)]
 
 
 LATE = START + """

@@ -131,6 +131,28 @@ pub fn is_over(py: Python<'_>) -> bool {
     retired != 0 && retired != this_thread() && finalizing().unwrap_or(true)
 }
 
+/// Whether this process's arenas were given back by another thread, and nobody
+/// waits for this one: it is a daemon, or unknown to `threading`.
+pub fn is_forsaken(py: Python<'_>) -> bool {
+    let daemon = || -> PyResult<bool> {
+        let threading = py.import("threading")?;
+        let number = threading.call_method0("get_ident")?;
+        let thread = threading
+            .getattr("_active")?
+            .call_method1("get", (number,))?;
+        match thread.is_none() {
+            true => Ok(true),
+            false => thread.getattr("daemon")?.extract(),
+        }
+    };
+    let retired = RETIRED.load(Ordering::Relaxed);
+    if retired == 0 || retired == this_thread() {
+        return false;
+    }
+    // It may be ended here.
+    is_over(py) || surviving(&mut || daemon().unwrap_or(true))
+}
+
 /// A number that no other living thread has, and not 0.
 fn this_thread() -> usize {
     thread_local!(static HERE: u8 = const { 0 });
@@ -382,6 +404,11 @@ fn find_default(py: Python<'_>) -> PyResult<process::Arena> {
 
 #[cold]
 fn choose_default(py: Python<'_>) -> PyResult<process::Arena> {
+    if let Some(arena) = default_arena().filter(|_| is_retired()) {
+        // A thread that works on at the end of the process: without names it ends with
+        // that, and a new arena would be left behind.
+        return Ok(arena);
+    }
     let arena = match inherited(py)? {
         Some(arena) => arena,
         None => create(py, None, None)?,

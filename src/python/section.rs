@@ -155,8 +155,8 @@ mod arena {
             // An operation may do without what was interrupted.
             _ if RAISED.with(|flag| flag.replace(false)) => Err(PyErr::fetch(py)),
             Ok(result) => Ok(result),
-            // Given back by the thread that ends the process.
-            Err(Error::Detached) if super::super::arena::is_over(py) => stay(py),
+            // Given back, or ended, by the thread that ends the process.
+            Err(Error::Detached | Error::Stale) if super::super::arena::is_forsaken(py) => stay(py),
             Err(error) => Err(exception(py, error)),
         }
     }
