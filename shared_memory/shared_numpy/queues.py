@@ -94,10 +94,10 @@ class SimpleQueue:
         try:
             packet = messages.pack(obj, handles)
             self._pipe.send(packet, None, sent)
-            _entrust(self._keepers, handles, self._closed)
+            _entrust(self._keepers, handles, lambda: self._closed)
         except BaseException as error:
             if sent:
-                _entrust(self._keepers, handles, self._closed)
+                _entrust(self._keepers, handles, lambda: self._closed)
             else:
                 transfer.cancel(handles)
             self._explain(error)
@@ -171,15 +171,16 @@ class SimpleQueue:
         self._open(_core.receive(keeper))
 
 
-def _entrust(keepers, handles, closed):
+def _entrust(keepers, handles, is_closed):
     """Have a queue's block answer for a message that was sent.
 
-    If the queue was closed meanwhile the message ends. At the end of the process, when
-    there is no block any more either, it stays the sender's.
+    If the queue was closed meanwhile (asked when there is no block: it is closed before
+    that goes) the message ends. At the end of the process, when there is no block any
+    more either, it stays the sender's.
     """
     if handles:
         kept = [keeper.keep(handles[-1]) for keeper in keepers[:1]]
-        if closed and not kept:
+        if not kept and is_closed():
             transfer.cancel(handles)
 
 
@@ -220,7 +221,7 @@ class _Feeder:
                 self.wake()
                 sent.extend(map(self.waiting.append, ((packet, handles),)))
                 return
-        _entrust(self.keepers, handles, self.closes_pipe)
+        _entrust(self.keepers, handles, lambda: self.closes_pipe)
 
     def wake(self):
         """Have the thread look again; the lock is held."""
@@ -262,7 +263,7 @@ class _Feeder:
                 # Or it was dropped meanwhile.
                 if self.waiting and self.waiting[0][0] is packet:
                     self.waiting.popleft()
-            _entrust(self.keepers, handles, self.closes_pipe)
+            _entrust(self.keepers, handles, lambda: self.closes_pipe)
             del packet, handles
 
     def drop(self):
@@ -394,7 +395,7 @@ class Queue(SimpleQueue):
             self._feeder.put(packet, handles, sent)
         except BaseException as error:
             if sent:
-                _entrust(self._keepers, handles, self._closed)
+                _entrust(self._keepers, handles, lambda: self._closed)
             else:
                 transfer.cancel(handles)
                 if any(placed):
