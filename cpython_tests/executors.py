@@ -7,10 +7,8 @@ name. Its modules are imported under their own names, in children too, with the 
 under test in place of the standard library's; nothing of them is copied.
 """
 
-import argparse
 import importlib.abc
 import importlib.util
-import json
 import multiprocessing.util
 import os
 import re
@@ -105,40 +103,26 @@ def cases(path):
 def main():
     import run
 
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("source")
-    parser.add_argument("--target", choices=["package", "stdlib"], default="package")
-    parser.add_argument("--only", default="", help="run tests whose name contains this")
-    parser.add_argument("--without", default="", help="but not these, separated by commas")
-    parser.add_argument("--json", help="write the outcomes to this file")
-    options = parser.parse_args()
-    source = options.source
-    if not os.path.exists(source):
-        import interpreters
-
-        executable = interpreters.find(int(source.split(".")[1]))
-        source = executable and source_of(executable)
-        if not source:
-            parser.error("no tests of CPython {} on this machine".format(options.source))
-    os.environ[VARIABLE] = "{}:{}".format(options.target, source)
+    options = run.options_of(
+        __doc__,
+        source_of,
+        lambda parser: parser.add_argument(
+            "--without", default="", help="but not these, separated by commas"
+        ),
+    )
+    os.environ[VARIABLE] = "{}:{}".format(options.target, options.source)
     # Children import `sitecustomize`, which calls `install`.
     folders = [os.path.join(HERE, "site"), HERE]
     os.environ["PYTHONPATH"] = os.pathsep.join(folders)
     install()
     # They would end the resource tracker after each module, and all that it looks after.
     multiprocessing.util._cleanup_tests = lambda: None
-    suite = unittest.TestSuite()
     without = options.without.split(",")
-    for case in cases(source):
-        for test in unittest.defaultTestLoader.loadTestsFromTestCase(case):
-            if options.only in test.id() and test._testMethodName not in without:
-                suite.addTest(test)
-    runner = unittest.TextTestRunner(resultclass=run.Result, verbosity=2)
-    result = runner.run(suite)
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump(result.outcomes, file)
-    return 0 if result.wasSuccessful() else 1
+
+    def is_wanted(test):
+        return options.only in test.id() and test._testMethodName not in without
+
+    return run.run_cases(cases(options.source), is_wanted, options.json)
 
 
 if __name__ == "__main__":

@@ -72,38 +72,56 @@ class Result(unittest.TextTestResult):
         self.note(test, "skipped", reason)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def options_of(description, find, add):
+    """Return the options of the command line, `source` as what `find` tells of it.
+
+    `add` adds the command's own options to a parser.
+    """
+    parser = argparse.ArgumentParser(description=description.split("\n")[0])
     parser.add_argument("source")
-    parser.add_argument("method", choices=["fork", "spawn", "forkserver"])
     parser.add_argument("--target", choices=["package", "stdlib"], default="package")
     parser.add_argument("--only", default="", help="run tests whose name contains this")
     parser.add_argument("--json", help="write the outcomes to this file")
+    add(parser)
     options = parser.parse_args()
-    source = options.source
-    if not os.path.exists(source):
+    if not os.path.exists(options.source):
         import interpreters
 
-        executable = interpreters.find(int(source.split(".")[1]))
-        source = executable and source_of(executable)
+        executable = interpreters.find(int(options.source.split(".")[1]))
+        source = executable and find(executable)
         if not source:
             parser.error("no tests of CPython {} on this machine".format(options.source))
-    os.environ["CPYTHON_TESTS_SOURCE"] = source
+        options.source = source
+    return options
+
+
+def run_cases(cases, wanted, report):
+    """Run the tests that are `wanted`, write their outcomes to the file `report`, if any.
+
+    Returns the exit code.
+    """
+    suite = unittest.TestSuite()
+    for case in cases:
+        suite.addTests(filter(wanted, unittest.defaultTestLoader.loadTestsFromTestCase(case)))
+    result = unittest.TextTestRunner(resultclass=Result, verbosity=2).run(suite)
+    if report:
+        with open(report, "w") as file:
+            json.dump(result.outcomes, file)
+    return 0 if result.wasSuccessful() else 1
+
+
+def main():
+    options = options_of(
+        __doc__,
+        source_of,
+        lambda parser: parser.add_argument("method", choices=["fork", "spawn", "forkserver"]),
+    )
+    os.environ["CPYTHON_TESTS_SOURCE"] = options.source
     os.environ["CPYTHON_TESTS_TARGET"] = options.target
     multiprocessing.set_start_method(options.method)
     import cases
 
-    suite = unittest.TestSuite()
-    for case in cases.CASES:
-        for test in unittest.defaultTestLoader.loadTestsFromTestCase(case):
-            if options.only in test.id():
-                suite.addTest(test)
-    runner = unittest.TextTestRunner(resultclass=Result, verbosity=2)
-    result = runner.run(suite)
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump(result.outcomes, file)
-    return 0 if result.wasSuccessful() else 1
+    return run_cases(cases.CASES, lambda test: options.only in test.id(), options.json)
 
 
 if __name__ == "__main__":

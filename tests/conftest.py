@@ -1,5 +1,6 @@
 """What all tests share: names of their own, and a look at what is left."""
 
+import gc
 import itertools
 import os
 import signal
@@ -68,6 +69,18 @@ def nothing_left(monkeypatch):
     for path in left:
         os.unlink("/dev/shm" + path)
     assert not left, "segments were left behind"
+
+
+def counts():
+    """The blocks and handles that there are in the default arena, which must be sound."""
+    from shared_numpy._core import Arena
+
+    gc.collect()
+    arena = Arena.default()
+    arena.reap()
+    assert arena.check() == []
+    stats = arena.stats()
+    return stats["blocks"], stats["handles"]
 
 
 class Alarm(BaseException):

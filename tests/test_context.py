@@ -8,7 +8,8 @@ import types
 
 import numpy as np
 import pytest
-from test_executor import counts, eventually
+from conftest import counts
+from test_executor import eventually
 
 import shared_numpy as snp
 from shared_numpy import closures, transfer

@@ -22,24 +22,14 @@ from concurrent.futures import CancelledError, TimeoutError, as_completed, wait
 
 import numpy as np
 import pytest
-from conftest import run_script
+from conftest import counts, run_script
 
 import shared_numpy as snp
 from shared_numpy import closures, executor, transfer
-from shared_numpy._core import Arena
 from shared_numpy.executor import BrokenProcessPool, ProcessPoolExecutor
 
 METHODS = ["fork", "spawn", "forkserver"]
 Pair = collections.namedtuple("Pair", "left right")
-
-
-def counts():
-    gc.collect()
-    arena = Arena.default()
-    arena.reap()
-    assert arena.check() == []
-    stats = arena.stats()
-    return stats["blocks"], stats["handles"]
 
 
 def descriptors():

@@ -6,7 +6,6 @@ queue; a process that is killed at any point stops no other and leaves no memory
 """
 
 import functools
-import gc
 import pickle
 import queue
 import subprocess
@@ -17,7 +16,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from conftest import ROOT, run_script
+from conftest import ROOT, counts, run_script
 
 import shared_numpy as snp
 from shared_numpy import messages, queues
@@ -25,15 +24,6 @@ from shared_numpy._core import Arena
 
 METHODS = ["fork", "spawn", "forkserver"]
 QUEUES = [snp.SimpleQueue, snp.Queue, snp.JoinableQueue]
-
-
-def counts():
-    gc.collect()
-    arena = Arena.default()
-    arena.reap()
-    assert arena.check() == []
-    stats = arena.stats()
-    return stats["blocks"], stats["handles"]
 
 
 @pytest.fixture(autouse=True)

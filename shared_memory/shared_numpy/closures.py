@@ -22,6 +22,9 @@ _HINT = (
     "level of a file, or install cloudpickle (pip install 'shared-numpy[closures]')"
 )
 
+# How picklers tell that a lambda, or what a function has defined, has no name.
+_NAMELESS = ("<", "ocal object", "not the same object")
+
 
 def dumps(thing: "Any", handles: "List[bytes]", plain: "transfer.Plain" = transfer.MOVED) -> bytes:
     """Pickle anything, arrays through shared memory, functions without a name by value.
@@ -50,10 +53,8 @@ def dumps(thing: "Any", handles: "List[bytes]", plain: "transfer.Plain" = transf
         try:
             return transfer.dumps(thing, handles, plain)
         except (pickle.PicklingError, AttributeError) as error:
-            # The name of a lambda, or of what a function has defined.
-            if "<" not in str(error) and "ocal object" not in str(error):
-                if "not the same object" not in str(error):
-                    raise
+            if not any(each in str(error) for each in _NAMELESS):
+                raise
             if _cloudpickle() is None:
                 raise pickle.PicklingError(_HINT.format(error)) from None
             transfer.cancel(handles)

@@ -11,7 +11,7 @@ import types
 
 import numpy as np
 
-from . import arrays, transfer
+from . import arrays
 from .executor import ProcessPoolExecutor, progress_bar
 
 TYPE_CHECKING = False

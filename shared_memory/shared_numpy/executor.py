@@ -30,7 +30,7 @@ from .errors import ArenaFullError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Set, Tuple
+    from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Tuple
 
 __all__ = ["BrokenProcessPool", "ProcessPoolExecutor"]
 

@@ -31,7 +31,7 @@ if not hasattr(_core, "Arena"):
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, List, Optional, Set, Tuple
+    from typing import Any, Callable, Dict, List, Optional, Tuple
 
 __all__ = ["register_array_wrapper", "register_type", "share_arrays"]
 
@@ -376,12 +376,12 @@ def register(cls: "type", reducer: "Callable[..., Any]") -> None:
 # What else wants to know how classes are reduced: pools of other packages.
 _followers = [ForkingPickler.register]  # type: List[Callable[[type, Any], Any]]
 
-
-_registered = set()  # type: Set[type]
+# What they were told.
+_registered = {}  # type: Dict[type, Callable[..., Any]]
 
 
 def _tell(cls, reducer):
-    _registered.add(cls)
+    _registered[cls] = reducer
     for follower in _followers:
         follower(cls, reducer)
 
@@ -396,9 +396,8 @@ def follow(register: "Callable[[type, Any], Any]") -> None:
     """
     if register not in _followers:
         _followers.append(register)
-        for cls, reducer in ForkingPickler._extra_reducers.items():
-            if cls in _registered:
-                register(cls, reducer)
+        for cls, reducer in _registered.items():
+            register(cls, reducer)
 
 
 for _cls in (np.recarray, np.matrix, np.ma.MaskedArray):
