@@ -98,11 +98,15 @@ def test_automatic_names_differ():
 
 
 def test_a_name_is_taken_once(arena):
-    before = sorted(os.listdir("/dev/shm"))
+    def files():
+        return sorted(each for each in os.listdir("/dev/shm") if arena.name in each)
+
+    before = files()
+    assert len(before) == 2
     with pytest.raises(FileExistsError) as raised:
         Arena.create(name=arena.name)
     assert raised.value.filename == arena.name
-    assert sorted(os.listdir("/dev/shm")) == before
+    assert files() == before
     arena.empty(10)
 
 

@@ -4,6 +4,7 @@ Properties: blocks live until the manager ends and not longer, whoever made them
 misuse gets 3.8's errors; Ctrl-C does not end the server.
 """
 
+import itertools
 import multiprocessing
 import os
 import signal
@@ -60,7 +61,7 @@ def test_a_broken_block_does_not_keep_the_others():
 
 
 def test_failures_make_nothing(monkeypatch):
-    from shared_numpy import managers
+    from shared_numpy import managers, shared_memory
 
     with SharedMemoryManager() as manager:
         for call, error in [
@@ -76,17 +77,22 @@ def test_failures_make_nothing(monkeypatch):
             raise OSError("the server is gone")
 
         monkeypatch.setattr(managers, "dispatch", fail)
-        before = set(os.listdir("/dev/shm"))
+        # Names of this test's own: other programs make segments, too.
+        mine = "snp_failing_%d_" % os.getpid()
+        made = map(str, itertools.count())
+        monkeypatch.setattr(shared_memory, "_make_filename", lambda: "/" + mine + next(made))
         with pytest.raises(OSError):
             manager.SharedMemory(10)
         with pytest.raises(OSError):
             manager.ShareableList([1])
-        assert {n for n in os.listdir("/dev/shm") if n.startswith("psm_")} <= before
+        assert [n for n in os.listdir("/dev/shm") if n.startswith(mine)] == []
+        assert int(next(made)) == 2
         monkeypatch.undo()
 
 
 # The same rows are run on 3.8's own class: (what is done, error, its text).
 MISUSE = """
+import itertools
 import multiprocessing
 results = []
 def row(call):

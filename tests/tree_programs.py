@@ -7,13 +7,14 @@ start with PREFIX, or automatic ones, which are printed.
 """
 
 import concurrent.futures
+import itertools
 import multiprocessing
 import os
 import signal
 import sys
 import time
 
-from shared_numpy import resource_tracker
+from shared_numpy import resource_tracker, shared_memory
 from shared_numpy.shared_memory import ShareableList, SharedMemory
 
 
@@ -68,8 +69,11 @@ def make_and_hang(name, connection):
     time.sleep(600)
 
 
-def churn(connection):
+def churn(connection, prefix):
     """Make and unlink segments as fast as it goes."""
+    name = "/%s%d_" % (prefix, os.getpid())
+    numbers = itertools.count()
+    shared_memory._make_filename = lambda: name + str(next(numbers))
     connection.send(os.getpid())
     while True:
         shm = SharedMemory(create=True, size=4096)
@@ -200,7 +204,7 @@ def program_churn(prefix):
     reader, writer = pipe()
     pids = [os.getpid()]
     for _ in range(3):
-        multiprocessing.Process(target=churn, args=(writer,)).start()
+        multiprocessing.Process(target=churn, args=(writer, prefix)).start()
         pids.append(reader.recv())
     say(" ".join(map(str, pids)))
     time.sleep(600)
