@@ -748,3 +748,93 @@ def test_the_window_grows_for_short_calls_only():
         assert [ex.submit(time.sleep, 0.05) for _ in range(20)]
         assert len(next(iter(ex._pool.workers.values())).tasks) <= executor._LEAST
         ex.shutdown(cancel_futures=True)
+
+
+# Huge arrays, which all workers have of one copy.
+
+
+def mapped_from(array):
+    """Return the place in the arena's file that an array's items are mapped from."""
+    address = array.__array_interface__["data"][0]
+    with open("/proc/self/maps") as maps:
+        for line in maps:
+            area, _, offset, device, inode = line.split()[:5]
+            first, last = (int(each, 16) for each in area.split("-"))
+            if first <= address < last:
+                return device, int(inode), int(offset, 16) + address - first
+    raise AssertionError("not mapped")
+
+
+def meet(folder, number, array):
+    """Look at the array while another worker does, too, and write to it."""
+    place, seen = mapped_from(array), array.sum()
+    open(os.path.join(folder, str(number)), "w").close()
+    eventually(lambda: len(os.listdir(folder)) == 2)
+    before = array.sum()
+    array[:] = number
+    return place, seen, before, (array == number).all(), array.flags.writeable
+
+
+held = []
+
+
+def keep_and_write(array):
+    seen = array.copy("K")
+    held.append(array)
+    array[...] = -1
+    return seen
+
+
+def all_held():
+    return [(array == -1).all() for array in held]
+
+
+@pytest.fixture
+def huge(monkeypatch):
+    monkeypatch.setattr(transfer, "HUGE", 1 << 20)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_huge_arrays_are_copied_once_for_all_workers(method, tmp_path, huge):
+    array = np.ones(1 << 18)
+    with pool(2, method) as ex:
+        futures = [ex.submit(meet, str(tmp_path), number, array) for number in (7, 8)]
+        (place, *seen), (other, *alike) = [future.result() for future in futures]
+        assert place == other
+        assert seen == alike == [1 << 18, 1 << 18, True, True]
+        assert (array == 1).all()
+
+
+def test_a_huge_array_that_was_changed_is_another(huge):
+    array = np.asfortranarray(np.arange(1 << 18).reshape(-1, 2))
+    with pool(1) as ex:
+        for position in (0, 1000, -1):
+            array[position, 1] += 1
+            futures = [ex.submit(keep_and_write, array) for _ in range(4)]
+            for future in futures:
+                seen = future.result()
+                np.testing.assert_array_equal(seen, array)
+                assert seen.flags.f_contiguous
+            array.flags.writeable = False
+            np.testing.assert_array_equal(ex.submit(same, array).result(), array)
+            array.flags.writeable = True
+        assert ex.submit(all_held).result() == [True] * 12
+
+
+def test_huge_arrays_and_forks_and_kills(huge, tmp_path):
+    array = np.arange(1 << 18)
+    with pool(2, retries=2) as ex:
+        sums = [ex.submit(die_at_first, str(tmp_path / "x"), 2, array) for _ in range(3)]
+        assert [each.result() for each in sums] == [array.sum()] * 3
+        results = list(ex.map(add_one, [array, array[::2], array.reshape(2, -1).T, array]))
+        for result, like in zip(results, [array, array[::2], array.reshape(2, -1).T, array]):
+            np.testing.assert_array_equal(result, like + 1)
+
+
+def test_copies_of_huge_arrays_go_with_the_last_call(huge):
+    array = np.ones(1 << 18)
+    with pool(2) as ex:
+        ex.submit(same, 1).result()
+        before = counts()
+        assert ex.submit(np.sum, array).result() == 1 << 18
+        eventually(lambda: counts() == before)

@@ -58,7 +58,7 @@ def pack_error(error: BaseException) -> "Tuple[str, bytes]":
         pass
     handles = []  # type: List[bytes]
     try:
-        stream = closures.dumps(error, handles, transfer.Plain(sys.maxsize, True, {}))
+        stream = closures.dumps(error, handles, transfer.MOVED._replace(threshold=sys.maxsize))
         if not handles:
             return text, stream
         why = ValueError("it has shared arrays")  # type: Exception
@@ -125,6 +125,7 @@ def work(
     replies: Pipe,
     keeper: Keeper,
     plain: transfer.Plain,
+    gives: bool,
     limit: "Optional[int]",
     initializer: "Optional[Callable[..., Any]]",
     initargs: "Tuple[Any, ...]",
@@ -141,6 +142,8 @@ def work(
         Answers for what is in the replies.
     plain : Plain
         How plain arrays in results go.
+    gives : bool
+        Whether they are given away without a copy where that can be.
     limit : int or None
         After how many calls it ends.
     initializer : callable or None
@@ -151,6 +154,7 @@ def work(
     replies.close_reader()
     interrupts = _Interrupts()
     answer = partial(_answer, number, replies, keeper.block)
+    gives = gives and _core.place_arrays(plain.threshold)
     if initializer is not None:
         interrupts.calling = True
         try:
@@ -172,22 +176,23 @@ def work(
             return
         if packets[0] == STOP:
             return
-        if not _serve(packets.pop(), interrupts, answer, plain):
+        if not _serve(packets.pop(), interrupts, answer, plain, gives):
             return
         done += 1
     answer(0, LEAVING, 0.0, None)
 
 
-def _serve(packet, interrupts, answer, plain):
+def _serve(packet, interrupts, answer, plain, gives):
     """Do one call; False if nobody waits for the answer any more."""
     (task,) = REQUEST.unpack_from(packet)
     start = time.perf_counter()
-    result = error = None
+    results, error = [], None  # type: List[Any], Optional[BaseException]
     try:
         try:
             interrupts.calling = True
             function, args, kwargs = messages.unpack(packet[REQUEST.size :])
-            result = function(*args, **kwargs)
+            # Nothing else here shall refer to it.
+            results.append(function(*args, **kwargs))
         finally:
             interrupts.calling = False
     except BaseException as raised:
@@ -197,8 +202,10 @@ def _serve(packet, interrupts, answer, plain):
     seconds = time.perf_counter() - start
     if error is None:
         try:
+            if gives:
+                plain = plain._replace(given=_core.given_away(results))
             dumps = partial(closures.dumps, plain=plain)
-            return answer(task, RESULT, seconds, result, dumps)
+            return answer(task, RESULT, seconds, results[0], dumps)
         except BaseException as raised:
             error = raised
     packed = pack_error(error)

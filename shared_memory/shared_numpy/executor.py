@@ -75,7 +75,9 @@ class _Future(Future):
 class _Task:
     """A call, and its future."""
 
-    __slots__ = ("number", "future", "call", "handles", "is_sent", "is_cancelled", "deaths")
+    __slots__ = (
+        "number", "future", "call", "handles", "copies", "is_sent", "is_cancelled", "deaths"
+    )  # fmt: skip
 
     def __init__(self, number, future, call):
         self.number = number
@@ -84,6 +86,8 @@ class _Task:
         self.is_cancelled = False
         # What is to be cancelled should its worker die.
         self.handles = []  # type: List[bytes]
+        # What it has of the crowd's, see `transfer.Crowd`.
+        self.copies = []  # type: List[Any]
         self.is_sent = False
         # How many workers have died of it.
         self.deaths = 0
@@ -147,12 +151,15 @@ class _Worker:
 class _Settings:
     """What a pool was made with."""
 
-    def __init__(self, workers, context, initializer, initargs, limit, plain, results, retries):
+    def __init__(
+        self, workers, context, initializer, initargs, limit, plain, results, gives, retries
+    ):
         self.workers = workers
         self.context = context
         self.initializer, self.initargs = initializer, initargs
         self.limit = limit
-        self.plain, self.results = plain, results
+        # How arrays in calls go, and in results; whether those are given away.
+        self.plain, self.results, self.gives = plain, results, gives
         self.retries = retries
         # A fork beside threads copies locks that they hold: all are made before the
         # dispatcher's thread is.
@@ -259,7 +266,7 @@ class _Pool:
             target=_workers.work,
             args=(
                 number, requests, self.replies, _workers.Keeper(self.keeper), settings.results,
-                settings.limit, settings.initializer, settings.initargs,
+                settings.gives, settings.limit, settings.initializer, settings.initargs,
             ),
         )  # fmt: skip
         self.workers[number] = _Worker(process, requests, settings.limit)
@@ -301,6 +308,7 @@ class _Pool:
                     return
                 self.fail(worker, task, error)
             else:
+                task.copies = self.settings.plain.crowd.used()
                 if not self.send(worker, task, packet, handles):
                     return
 
@@ -711,6 +719,12 @@ class ProcessPoolExecutor(Executor):
     copy_results : bool
         Copy plain arrays in results to ordinary memory. By default they stay in shared
         memory, which is freed with the last view of them.
+    zero_copy_results : bool
+        Have the workers allocate large plain arrays in shared memory from the beginning,
+        so that those which a function returns need no copy. One that is still referred to
+        after the call, or was there when the worker forked a process, is copied as ever;
+        so is what other threads of the worker make, and all where numpy is older
+        than 1.22.
 
     Raises
     ------
@@ -725,6 +739,9 @@ class ProcessPoolExecutor(Executor):
     If a worker is killed, the pool is broken as in the standard library: all its futures
     raise `BrokenProcessPool`, which tells what the worker did. Nothing is left behind; what
     it was about to send is freed half a minute later.
+
+    Plain arrays of 512 MiB and more are copied once for all calls that have them at a time: a
+    worker gets pages of its own where it writes to them.
 
     A call is pickled when it is sent to a worker, at once or later: the caller should not
     change what he gave before its future is running.
@@ -749,7 +766,8 @@ class ProcessPoolExecutor(Executor):
         max_tasks_per_child: "Optional[int]" = None,
         threshold: int = transfer.THRESHOLD,
         retries: int = 0,
-        copy_results: bool = False
+        copy_results: bool = False,
+        zero_copy_results: bool = False
     ) -> None:
         if max_workers is None:
             max_workers = len(os.sched_getaffinity(0))
@@ -761,6 +779,8 @@ class ProcessPoolExecutor(Executor):
             raise ValueError(
                 "threshold and retries are not negative: {}, {}".format(threshold, retries)
             )
+        if copy_results and zero_copy_results:
+            raise ValueError("results are copied or not: copy_results or zero_copy_results")
         context = mp_context or multiprocessing.get_context()
         if max_tasks_per_child is not None:
             if not isinstance(max_tasks_per_child, int):
@@ -779,8 +799,9 @@ class ProcessPoolExecutor(Executor):
         self._pool = _Pool(
             _Settings(
                 max_workers, context, initializer, tuple(initargs), max_tasks_per_child,
-                transfer.Plain(threshold, False, {}), transfer.Plain(threshold, copy_results, {}),
-                retries,
+                transfer.MOVED._replace(threshold=threshold, crowd=transfer.Crowd()),
+                transfer.MOVED._replace(threshold=threshold, copied=copy_results),
+                zero_copy_results, retries,
             )
         )  # fmt: skip
         weakref.finalize(self, self._pool.finish).atexit = False

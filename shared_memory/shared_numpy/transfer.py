@@ -15,6 +15,7 @@ import collections
 import copyreg
 import io
 import pickle
+import weakref
 from functools import partial
 from importlib import import_module
 from multiprocessing import context, process, util
@@ -41,10 +42,18 @@ THRESHOLD = 16384
 
 # How plain arrays of a message go: those of `threshold` bytes are moved through shared
 # memory, and stay there, or are `copied` out of it where they arrive. Instead of one that
-# is `known`, by its id, its copy that is shared already goes, with the like of its views.
-Plain = collections.namedtuple("Plain", "threshold, copied, known")
+# is `known`, by its id, its copy that is shared already goes, with the like of its views;
+# of one that is `given` away, by its id, the block that it lies in. Huge ones go once to
+# all receivers, if there is a `Crowd` of them.
+Plain = collections.namedtuple("Plain", "threshold, copied, known, given, crowd")
 
-MOVED = Plain(THRESHOLD, False, {})
+NOTHING = {}  # type: Dict[int, Any]
+
+MOVED = Plain(THRESHOLD, False, NOTHING, NOTHING, None)
+
+# From so many bytes on the receivers of one array share what they do not change
+# (benchmarks/executors.py): to map it costs them more than to have a copy in warm memory.
+HUGE = 1 << 29
 
 _PAGE = 4096
 
@@ -218,6 +227,73 @@ def _rebuild_own(*parts):
     return array
 
 
+def _rebuild_alone(cls, handle, shape, dtype, strides, offset, private, extras):
+    """Make the array that `_refer` took apart, of memory that others have, too."""
+    block = _core.take(handle)
+    if not block.detach():
+        # This process has it already, and may have written to it.
+        size = block.nbytes - offset
+        original, block = block, block.arena.alloc(size + _PAGE)
+        offset, start = -block.address % _PAGE, offset
+        original.copy_original(start, size, block, offset)
+        block.private = True
+    return with_extras(block.array(shape, dtype, strides, offset, cls), extras)
+
+
+class Crowd:
+    """Huge arrays that many receivers have at a time.
+
+    They share the pages of one copy, until one of them writes to them. It lives while
+    somebody keeps what `used` returned.
+    """
+
+    def __init__(self):
+        self._copies = weakref.WeakValueDictionary()  # type: Any
+        self._used = []  # type: List[Any]
+
+    def copy_of(self, array):
+        """Return a copy in shared memory; the one before, if that is still the same."""
+        copy = self._copies.get(id(array))
+        if copy is None or not copy.is_of(array):
+            copy = self._copies[id(array)] = _Copy(array)
+        self._used.append(copy)
+        return copy.array
+
+    def used(self):
+        """Return the copies that were asked for since this was."""
+        used, self._used = self._used, []
+        return used
+
+
+class _Copy:
+    def __init__(self, original):
+        self.original = weakref.ref(original)
+        self.array = _copy_to_move(original)
+
+    def is_of(self, array):
+        """Tell whether an array is what was copied, and has not been changed."""
+        copy = self.array
+        return (
+            self.original() is array
+            and (array.dtype, array.shape) == (copy.dtype, copy.shape)
+            and (array.strides, array.flags.writeable) == (copy.strides, copy.flags.writeable)
+            and _have_same_bytes(array, copy)
+        )
+
+
+def _have_same_bytes(one, other):
+    """Tell whether two arrays without gaps, of one shape and order, are the same."""
+    flat = [each.ravel("K").view("u1") for each in (one, other)]
+    return all(
+        np.array_equal(flat[0][start : start + _STRETCH], flat[1][start : start + _STRETCH])
+        for start in range(0, one.nbytes, _STRETCH)
+    )
+
+
+# Bytes that are compared at a time.
+_STRETCH = 1 << 20
+
+
 # The kinds of shared memory: how an array that lies there is reduced, given the memory,
 # the class that is to arrive and the list of handles or None.
 _kinds = {_core.Block: _refer}  # type: Dict[type, Callable[[Any, Any, type, Any], Any]]
@@ -304,8 +380,14 @@ def _move(array, plain, handles=None):
             return _kinds[type(memory)](twin, memory, np.ndarray, handles)
     if array.nbytes < plain.threshold or array.dtype.hasobject:
         return _copy(array)
-    moved = _copy_to_move(array)
-    rebuild, parts = _refer(moved, block_of(moved), np.ndarray, handles, private=True)
+    if plain.crowd is not None and array.nbytes >= HUGE and array.flags.forc:
+        copy = plain.crowd.copy_of(array)
+        return _rebuild_alone, _refer(copy, block_of(copy), np.ndarray, handles, True)[1]
+    block = plain.given.get(id(array))
+    if block is None:
+        array = _copy_to_move(array)
+        block = block_of(array)
+    rebuild, parts = _refer(array, block, np.ndarray, handles, private=True)
     return _rebuild_own if plain.copied else rebuild, parts
 
 
@@ -541,7 +623,7 @@ class _Sharing:
     """What `share_arrays` has set; unpickling it in a new process sets it there."""
 
     def __init__(self, threshold, replaced):
-        self.plain = Plain(threshold, False, {})
+        self.plain = MOVED._replace(threshold=threshold)
         self.replaced = replaced
 
     def __call__(self, array):

@@ -894,6 +894,26 @@ impl Block {
         &self.arena
     }
 
+    /// Copies `length` bytes from `offset` on, as the arena's memory has them, to the
+    /// place `at` of another block: whatever this process has written to pages of its
+    /// own.
+    ///
+    /// # Errors
+    /// As for any operation of the arena; `Detached` if the memory is not to be had.
+    ///
+    /// # Panics
+    /// If either block is shorter than that.
+    pub fn copy_original(&self, offset: u64, length: u64, to: &Block, at: u64) -> Result<()> {
+        assert!(offset <= self.size && length <= self.size - offset);
+        assert!(at <= to.size && length <= to.size - at);
+        let inner = &self.arena.0;
+        let place = inner.core.locate(inner.member()?, self.which)?;
+        let first = to.bytes.as_ptr().wrapping_add(at as usize);
+        // SAFETY: within the other block, which this process holds and its caller fills.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(first, length as usize) };
+        inner.shared.read_memory(place.address, offset, bytes)
+    }
+
     /// Makes its whole pages this process's own, also against children that it
     /// forks; until that is ended, before the block is dropped. None if it has no
     /// whole pages.

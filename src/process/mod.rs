@@ -8,7 +8,7 @@
 //! | `family`     | the arenas of this process, and its forks                   |
 //! | `counts`     | how many references the process has to each block           |
 //! | `spares`     | small blocks that it keeps for its next allocation          |
-//! | `own`        | blocks that are private also against forked children        |
+//! | `own`        | memory that is private also against forked children         |
 //! | `sweep`      | arenas that nobody has any more                             |
 //! | `attached`   | [`Arena`] and [`Block`]: what a user of the crate has       |
 //!
@@ -40,6 +40,6 @@ mod sweep;
 pub use attached::{fork_number, random_number, unregistered, Arena, Block, Settings};
 pub use caller::{tell, Caller, Told};
 pub use family::{find, retire_all, watch_forks};
-pub use own::Own;
+pub use own::{lend, place, remove, room_at, Own};
 pub use shared::{exists, LOCK_SUFFIX};
 pub use sweep::sweep;

@@ -10,8 +10,13 @@
 //!
 //! It goes for blocks whose bytes lie in whole pages of their own; the rest of
 //! their first and last page may be others'.
+//!
+//! Memory that is *placed* is such, too: allocated for whatever a program does with
+//! it, known by its address alone, and lent as a block to be sent, if no fork has
+//! seen it.
 
-use super::attached::Inner;
+use super::attached::{Arena, Block, Inner};
+use super::caller::tell;
 use crate::arena::format::PAGE;
 use crate::error::Result;
 use std::collections::BTreeMap;
@@ -28,6 +33,8 @@ struct Pages {
     offset: u64,
     /// Whether a fork has made them private copies.
     copied: bool,
+    /// Whether somebody else may have them: they were there at a fork, or detached.
+    forked: bool,
     /// How many say that they are the process's own.
     users: usize,
 }
@@ -52,9 +59,16 @@ impl Pages {
     }
 }
 
-type Table = BTreeMap<usize, Pages>;
+/// All of them, by their addresses.
+struct Table {
+    pages: BTreeMap<usize, Pages>,
+    placed: BTreeMap<usize, (Own, Block)>,
+}
 
-static TABLE: Mutex<Table> = Mutex::new(BTreeMap::new());
+static TABLE: Mutex<Table> = Mutex::new(Table {
+    pages: BTreeMap::new(),
+    placed: BTreeMap::new(),
+});
 
 /// The table, held from before a fork until after it.
 static HELD: AtomicPtr<MutexGuard<'static, Table>> = AtomicPtr::new(std::ptr::null_mut());
@@ -66,6 +80,9 @@ fn lock() -> MutexGuard<'static, Table> {
 /// So many pieces of memory are made private copies at most: each is two mappings
 /// more, and the system limits their number (65,530 unless it was set higher).
 const MOST_COPIES: usize = 1 << 14;
+
+/// So many pieces are placed at most: they come first when copies are made.
+const MOST_PLACED: usize = MOST_COPIES / 4;
 
 /// A block's being its process's own, until [`Own::end`].
 #[must_use]
@@ -94,21 +111,48 @@ impl Own {
             length: end - start,
             offset: offset + (start - first) as u64,
             copied: false,
+            forked: false,
             users: 0,
         };
-        lock().entry(start).or_insert_with(pages).users += 1;
+        lock().pages.entry(start).or_insert_with(pages).users += 1;
         Some(Own(start))
+    }
+
+    /// Whether the memory may become another process's: no child has seen it.
+    pub fn is_unforked(&self) -> bool {
+        lock().pages.get(&self.0).is_some_and(|pages| !pages.forked)
+    }
+
+    /// Makes them private copies now, so that nobody sees what is written to them; false
+    /// if they have users already, who may have written.
+    ///
+    /// # Errors
+    /// The system's, if it has no room for another mapping.
+    pub fn detach(&self) -> Result<bool> {
+        let mut table = lock();
+        let pages = table.pages.get_mut(&self.0);
+        let Some(pages) = pages.filter(|pages| pages.users == 1 && !pages.copied) else {
+            return Ok(false);
+        };
+        if let Err(error) = pages.map(true) {
+            // Some kernels have unmapped them by then.
+            pages.map(false)?;
+            return Err(error);
+        }
+        // They are not what the arena has, from the first write on.
+        pages.forked = true;
+        Ok(true)
     }
 
     /// Ends it; false if the block must not be given back, because the arena's
     /// pages could not be mapped again.
     pub fn end(self) -> bool {
         let mut table = lock();
-        let last = table.get_mut(&self.0).is_some_and(|pages| {
+        let last = table.pages.get_mut(&self.0).is_some_and(|pages| {
             pages.users -= 1;
             pages.users == 0
         });
-        let pages = last.then(|| table.remove(&self.0)).flatten();
+        let pages = last.then(|| table.pages.remove(&self.0)).flatten();
         // Its arena is let go of when the table is.
         drop(table);
         match pages {
@@ -118,17 +162,79 @@ impl Own {
     }
 }
 
+/// Places `bytes` bytes in whole pages of a block of the arena; None if there is no
+/// room, or too much is placed.
+///
+/// Like all that is done with placed memory it tells nobody that it waits.
+pub fn place(arena: &Arena, bytes: u64) -> Option<NonNull<u8>> {
+    let _told = tell(None);
+    if lock().placed.len() >= MOST_PLACED {
+        return None;
+    }
+    // So much is there up to the first whole page, and behind the last.
+    let block = arena.allocate(bytes.checked_add(2 * PAGE)?).ok()?;
+    let own = block.own().ok()??;
+    let start = own.0;
+    lock().placed.insert(start, (own, block));
+    NonNull::new(start as *mut u8)
+}
+
+/// How many bytes there are at the address; None if nothing is placed there.
+pub fn room_at(address: usize) -> Option<usize> {
+    // Most that is asked for lies elsewhere.
+    if !address.is_multiple_of(PAGE as usize) {
+        return None;
+    }
+    let table = lock();
+    table.placed.get(&address)?;
+    table.pages.get(&address).map(|pages| pages.length)
+}
+
+/// Gives back what was placed at the address; false if nothing was.
+pub fn remove(address: usize) -> bool {
+    let _told = tell(None);
+    if !address.is_multiple_of(PAGE as usize) {
+        return false;
+    }
+    // (Both are let go of when the table is.)
+    let Some((own, block)) = lock().placed.remove(&address) else {
+        return false;
+    };
+    if !own.end() {
+        // It cannot be given back while this process lives.
+        std::mem::forget(block);
+    }
+    true
+}
+
+/// The block of what is placed at the address, to be sent; None if a fork has seen
+/// it, or nothing is there.
+pub fn lend(address: usize) -> Option<Block> {
+    let table = lock();
+    let (_, block) = table.placed.get(&address)?;
+    let pages = table.pages.get(&address)?;
+    (!pages.forked).then(|| block.clone())
+}
+
 /// Before a fork: makes all of them private copies, and holds the table.
 ///
 /// What is beyond [`MOST_COPIES`], or cannot be, stays shared.
 pub(super) fn before_fork() {
     let mut table = lock();
-    let copied = table.values().filter(|pages| pages.copied).count();
-    let room = MOST_COPIES.saturating_sub(copied);
-    for pages in table.values_mut().filter(|pages| !pages.copied).take(room) {
-        if pages.map(true).is_err() {
-            // Some kernels have unmapped them by then.
-            let _ = pages.map(false);
+    let Table { pages, placed } = &mut *table;
+    let copied = pages.values().filter(|pages| pages.copied).count();
+    let mut room = MOST_COPIES.saturating_sub(copied);
+    for is_placed in [true, false] {
+        for (start, pages) in pages.iter_mut() {
+            pages.forked = true;
+            if pages.copied || placed.contains_key(start) != is_placed || room == 0 {
+                continue;
+            }
+            room -= 1;
+            if pages.map(true).is_err() {
+                // Some kernels have unmapped them by then.
+                let _ = pages.map(false);
+            }
         }
     }
     HELD.store(Box::into_raw(Box::new(table)), Ordering::Relaxed);

@@ -282,6 +282,25 @@ impl Shared {
         unsafe { map::again(base, length, self.memory()?, offset, copied) }
     }
 
+    /// Reads from `offset` bytes behind a place on, whatever is mapped there.
+    pub(super) fn read_memory(
+        &self,
+        address: Address,
+        offset: u64,
+        bytes: &mut [u8],
+    ) -> Result<()> {
+        let memory = self.memory()?;
+        let start = self.offset_of(address) + offset;
+        let mut done = 0;
+        while done < bytes.len() {
+            match shm::read(memory, start + done as u64, &mut bytes[done..])? {
+                0 => return Err(Error::Detached),
+                more => done += more,
+            }
+        }
+        Ok(())
+    }
+
     /// Where a place is in the memory object.
     pub(super) fn offset_of(&self, address: Address) -> u64 {
         start_of(address.segment()) + address.offset()

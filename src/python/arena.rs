@@ -395,7 +395,7 @@ impl Arena {
 
 /// The arena in which this process allocates, made if there is none.
 #[inline]
-fn find_default(py: Python<'_>) -> PyResult<process::Arena> {
+pub(super) fn find_default(py: Python<'_>) -> PyResult<process::Arena> {
     match default_arena().filter(|arena| !arena.is_unlinked()) {
         Some(arena) => Ok(arena),
         None => choose_default(py),

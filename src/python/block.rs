@@ -86,6 +86,15 @@ impl Block {
         }
     }
 
+    /// Another reference to what is this process's own, to be sent; None if a child
+    /// may have it, too.
+    pub fn lend(&self) -> Option<process::Block> {
+        let own = self.own.take()?;
+        let lends = own.is_unforked();
+        self.own.set(Some(own));
+        lends.then(|| process::Block::clone(&self.inner))
+    }
+
     /// Where its memory begins.
     #[inline]
     pub fn first_byte(&self) -> *mut u8 {
@@ -145,6 +154,67 @@ impl Block {
         }
         self.private.set(private || self.private.get());
         Ok(())
+    }
+
+    /// Make the block this process's own by copies of its pages, made where it writes.
+    ///
+    /// Others that have the block do not see what is written, and nobody may write to
+    /// the memory that they share.
+    ///
+    /// Returns
+    /// -------
+    /// bool
+    ///     False if another object of this process has made it its own, and may have
+    ///     written to it: there is ``copy_original``.
+    ///
+    /// Raises
+    /// ------
+    /// OSError
+    ///     The process has too many mappings.
+    #[pyo3(text_signature = "($self)")]
+    fn detach(&self, py: Python<'_>) -> PyResult<bool> {
+        self.set_private(py, true)?;
+        let own = self.own.take();
+        let detached = section::work(py, || own.as_ref().map_or(Ok(false), process::Own::detach));
+        self.own.set(own);
+        detached
+    }
+
+    /// Copy bytes as the memory that is shared has them, whatever this process has
+    /// written to pages of its own.
+    ///
+    /// Parameters
+    /// ----------
+    /// offset, length : int
+    ///     Which bytes.
+    /// to : Block
+    ///     Where they are copied to.
+    /// at : int
+    ///     To which place of it, in bytes.
+    ///
+    /// Raises
+    /// ------
+    /// ValueError
+    ///     One of the two blocks is shorter.
+    #[pyo3(text_signature = "($self, offset, length, to, at)")]
+    fn copy_original(
+        &self,
+        py: Python<'_>,
+        offset: u64,
+        length: u64,
+        to: &Block,
+        at: u64,
+    ) -> PyResult<()> {
+        let fits = |start: u64, room| start.checked_add(length).is_some_and(|end| end <= room);
+        if !fits(offset, self.inner.size()) || !fits(at, to.inner.size()) {
+            return Err(PyValueError::new_err(format!(
+                "{length} bytes from {offset} of {} do not fit at {at} of {}",
+                self.inner.size(),
+                to.inner.size()
+            )));
+        }
+        let (from, to) = (&*self.inner, &*to.inner);
+        section::work_long(py, || from.copy_original(offset, length, to, at))
     }
 
     /// Answer for a handle that nobody has received yet: it is cancelled when

@@ -8,6 +8,7 @@
 //! | `packet`     | packets through pipes                                        |
 //! | `numpy`      | arrays on blocks                                             |
 //! | `block`      | `Block`                                                      |
+//! | `placing`    | what numpy allocates in the arena, and its way to a receiver |
 //! | `arena`      | `Arena`, and which arena a process uses                      |
 //! | `sending`    | a handle while it is being pickled                           |
 //! | `single`     | one copy of the extension in a process                       |
@@ -30,6 +31,8 @@ mod arena;
 mod block;
 #[cfg(target_os = "linux")]
 mod numpy;
+#[cfg(target_os = "linux")]
+mod placing;
 #[cfg(target_os = "linux")]
 mod sending;
 #[cfg(target_os = "linux")]
@@ -58,6 +61,7 @@ fn add_arena_to(module: &PyModule) -> PyResult<()> {
     module.add_class::<block::Block>()?;
     module.add_class::<sending::Sending>()?;
     module.add_function(wrap_pyfunction!(array_maker, module)?)?;
+    placing::add_to(module)?;
     arena::add_to(module)
 }
 

@@ -26,10 +26,13 @@ const VIEW: usize = 137;
 const TO_DTYPE: usize = 174;
 const API_VERSION: usize = 211;
 const SET_BASE: usize = 282;
+const SET_HANDLER: usize = 304;
+const GET_HANDLER: usize = 305;
 
 // Flags of arrays.
 const C_ORDER: c_int = 1;
 const F_ORDER: c_int = 2;
+const OWNS_DATA: c_int = 4;
 const ALIGNED: c_int = 0x100;
 const WRITEABLE: c_int = 0x400;
 
@@ -89,6 +92,8 @@ type View = unsafe extern "C" fn(
 ) -> *mut ffi::PyObject;
 type SetBase = unsafe extern "C" fn(*mut ffi::PyObject, *mut ffi::PyObject) -> c_int;
 type ToDtype = unsafe extern "C" fn(*mut ffi::PyObject, *mut *mut ffi::PyObject) -> c_int;
+type SetHandler = unsafe extern "C" fn(*mut ffi::PyObject) -> *mut ffi::PyObject;
+type GetHandler = unsafe extern "C" fn() -> *mut ffi::PyObject;
 type Version = unsafe extern "C" fn() -> c_uint;
 
 /// numpy's functions in C.
@@ -101,6 +106,8 @@ struct Table {
     set_base: SetBase,
     to_dtype: ToDtype,
     view: View,
+    /// From numpy 1.22 on.
+    handlers: Option<(GetHandler, SetHandler)>,
 }
 
 // SAFETY: pointers to what lives as long as the interpreter.
@@ -162,6 +169,12 @@ fn find(py: Python<'_>) -> PyResult<Numpy> {
     let abi = unsafe { abi() };
     // SAFETY: as above.
     let api = unsafe { api() };
+    let handlers = (api >= 0xf).then(|| {
+        // SAFETY: versions from this on have the two entries.
+        let get = unsafe { std::ptr::read(entry(GET_HANDLER).cast()) };
+        // SAFETY: as above.
+        (get, unsafe { std::ptr::read(entry(SET_HANDLER).cast()) })
+    });
     let abi = match (abi, api) {
         // 1.16 and later.
         (0x0100_0009, 0xd..) => 1,
@@ -182,6 +195,7 @@ fn find(py: Python<'_>) -> PyResult<Numpy> {
         to_dtype: unsafe { std::ptr::read(entry(TO_DTYPE).cast()) },
         // SAFETY: as above.
         view: unsafe { std::ptr::read(entry(VIEW).cast()) },
+        handlers,
     }))
 }
 
@@ -298,6 +312,90 @@ struct Array {
     base: *mut ffi::PyObject,
     dtype: *mut ffi::PyObject,
     flags: c_int,
+}
+
+/// Has numpy allocate in this thread through a handler (NEP 49), which is made of the
+/// one in force; false if this numpy has none.
+pub fn set_handler(
+    py: Python<'_>,
+    make: impl FnOnce(&PyAny) -> PyResult<PyObject>,
+) -> PyResult<bool> {
+    let Numpy::InC(Table {
+        handlers: Some((get, set)),
+        ..
+    }) = numpy(py)?
+    else {
+        return Ok(false);
+    };
+    // SAFETY: numpy's function, which takes nothing.
+    let current = unsafe { get() };
+    // SAFETY: a new reference, or null with an exception set.
+    let current: &PyAny = unsafe { py.from_owned_ptr_or_err(current)? };
+    let handler = make(current)?;
+    // SAFETY: a capsule as numpy wants it, of which it takes a reference of its own.
+    let before = unsafe { set(handler.as_ptr()) };
+    // SAFETY: a new reference, or null with an exception set.
+    let _before: &PyAny = unsafe { py.from_owned_ptr_or_err(before)? };
+    Ok(true)
+}
+
+/// What can be said of memory by those that refer to it.
+pub struct Owner<'py> {
+    /// An array that has allocated it, or the block that an array lies on.
+    pub object: &'py PyAny,
+    /// Where the array's items begin that has allocated it.
+    pub data: Option<usize>,
+}
+
+/// The array's size in bytes, and the owner of its memory; None for what is no array
+/// of numpy's own class, has items with references, or lies in memory of something
+/// else.
+pub fn owner<'py>(py: Python<'py>, object: &'py PyAny) -> PyResult<Option<(usize, Owner<'py>)>> {
+    let Numpy::InC(table) = numpy(py)? else {
+        return Ok(None);
+    };
+    let as_array = |object: &'py PyAny| {
+        let class = object.get_type_ptr();
+        // SAFETY: an instance of numpy's array class, which begins so in every
+        // version.
+        (class == table.array).then(|| unsafe { &*(object.as_ptr() as *const Array) })
+    };
+    let Some(array) = as_array(object) else {
+        return Ok(None);
+    };
+    // SAFETY: an array has a dtype for as long as it lives.
+    let dtype = unsafe { py.from_borrowed_ptr::<PyAny>(array.dtype) };
+    let (size, has_objects) = table.facts(&dtype.into());
+    if has_objects {
+        return Ok(None);
+    }
+    let lengths = match array.dimensions as usize {
+        0 => &[],
+        // SAFETY: so many numbers are there, as long as the array.
+        count => unsafe { std::slice::from_raw_parts(array.shape, count) },
+    };
+    let bytes = lengths
+        .iter()
+        .fold(size, |bytes, length| bytes.saturating_mul(*length as usize));
+    let mut owner = Owner {
+        object,
+        data: Some(array.data as usize),
+    };
+    let mut flags = array.flags;
+    if !array.base.is_null() {
+        // SAFETY: a live object while the array is, which the caller holds.
+        owner.object = unsafe { py.from_borrowed_ptr::<PyAny>(array.base) };
+        match as_array(owner.object) {
+            Some(base) if base.base.is_null() => {
+                owner.data = Some(base.data as usize);
+                flags = base.flags;
+            }
+            Some(_) => return Ok(None),
+            None => owner.data = None,
+        }
+    }
+    let is_whole = owner.data.is_none() || flags & OWNS_DATA != 0;
+    Ok(is_whole.then_some((bytes, owner)))
 }
 
 /// An array whose items lie one behind the other, to be read.
