@@ -15,7 +15,7 @@ use crate::arena::handle::{Handle, Name};
 use crate::arena::{BlockRef, Core, Extent, Member, Offspring, Parting, Stats};
 use crate::error::{Error, Result};
 use crate::sys::fork::ForkMark;
-use crate::sys::{self, proc};
+use crate::sys::{self, proc, shm};
 use std::cell::{Cell, RefCell};
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
@@ -53,6 +53,20 @@ impl Default for Settings {
             block_shift: 12,
             ticket_shift: 10,
             tree: 0,
+        }
+    }
+}
+
+impl Settings {
+    /// For this system: free memory may keep the pages of a sixteenth of what there is
+    /// for shared memory, and 256 MiB in any case. Pages that are given back cost ten
+    /// times a copy to have again.
+    pub fn of_system() -> Self {
+        let settings = Settings::default();
+        let share = shm::capacity().map_or(0, |bytes| bytes / 16);
+        Settings {
+            budget: settings.budget.max(share),
+            ..settings
         }
     }
 }

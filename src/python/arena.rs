@@ -258,7 +258,7 @@ fn create(py: Python<'_>, size: Option<u64>, name: Option<Name>) -> PyResult<pro
         // Nobody would give it back.
         stay(py);
     }
-    let mut settings = Settings::default();
+    let mut settings = Settings::of_system();
     if let Some(size) = size {
         settings.size =
             process::Arena::control_size(size, &settings).map_err(|error| exception(py, error))?;
