@@ -119,7 +119,7 @@ def test_a_full_arena_changes_nothing(monkeypatch):
     def full(*arguments):
         raise snp.ArenaFullError("full")
 
-    monkeypatch.setattr(messages._core, "empty", full)
+    monkeypatch.setattr(messages._core, "lay_down", full)
     with pytest.raises(snp.ArenaFullError):
         q.put(["x" * 10000, snp.ndarray(2, "u1", bytearray(2))])
     monkeypatch.undo()

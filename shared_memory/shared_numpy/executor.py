@@ -76,14 +76,15 @@ class _Task:
     """A call, and its future."""
 
     __slots__ = (
-        "number", "future", "call", "handles", "copies", "is_sent", "is_cancelled", "deaths"
+        "number", "future", "call", "handles", "copies", "is_begun", "is_sent", "is_cancelled",
+        "deaths",
     )  # fmt: skip
 
     def __init__(self, number, future, call):
         self.number = number
         self.future = future
         self.call = call
-        self.is_cancelled = False
+        self.is_begun = self.is_cancelled = False
         # What is to be cancelled should its worker die.
         self.handles = []  # type: List[bytes]
         # What it has of the crowd's, see `transfer.Crowd`.
@@ -102,7 +103,8 @@ class _Task:
 
     def begin(self):
         """Have the future run, if it does not yet: it cannot be cancelled any more."""
-        if not self.future.running():
+        if not self.is_begun:
+            self.is_begun = True
             self.future.set_running_or_notify_cancel()
 
     def succeed(self, value):
@@ -369,7 +371,7 @@ class _Pool:
     def withdraw(self, task):
         """Take a call back that is to be cancelled; False if it is being done, or over."""
         with self.lock:
-            if task.is_cancelled or task.future.running() or task.future.done():
+            if task.is_cancelled or task.is_begun:
                 return False
             for worker in self.workers.values():
                 if worker.tasks.get(task.number) is not task:

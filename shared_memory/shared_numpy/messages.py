@@ -8,16 +8,13 @@ of a message, they end with it, unless they were received.
 ::
 
     packet   pickle, 0                    or   handle, 1
-    block    "snpMSG01", length u64, pickle
 """
 
 import pickle
-import struct
 
 from . import _core, transfer
 from ._pipe import PACKET
 from .errors import StaleHandleError
-from .transfer import block_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,38 +23,12 @@ if TYPE_CHECKING:
 __all__ = ["Ref", "get", "put"]
 
 _INLINE, _BLOCK = b"\0", b"\1"
-_HEAD = struct.Struct("=8sQ")
-_MAGIC = b"snpMSG01"
 # Before the handle in a token, so that no handle of an array is taken for one.
 _TOKEN = b"snpREF"
 
 
 class Cancelled(StaleHandleError):
     """The message of a packet was cancelled."""
-
-
-def _lay_down(stream, handles):
-    """Return a block with a pickle, which answers for the handles in that.
-
-    But for those of arrays in another arena: each ends as if it had been sent alone.
-    """
-    memory = _core.empty(_HEAD.size + len(stream), "u1")
-    block = block_of(memory)
-    _HEAD.pack_into(memory, 0, _MAGIC, len(stream))
-    # (A copy by numpy would let other threads run, which can take milliseconds.)
-    memoryview(memory)[_HEAD.size :] = stream
-    for handle in handles:
-        block.keep(handle)
-    return block
-
-
-def _take_up(block):
-    """Return what was laid down in a block."""
-    memory = memoryview(block.array(block.nbytes, "u1"))
-    magic, length = _HEAD.unpack_from(memory)
-    if magic != _MAGIC or length > block.nbytes - _HEAD.size:
-        raise ValueError("{!r} holds no message".format(block))
-    return pickle.loads(memory[_HEAD.size : _HEAD.size + length])
 
 
 def pack(
@@ -85,7 +56,7 @@ def pack(
     stream = dumps(thing, handles)
     if not handles and len(head) + len(stream) < PACKET:
         return head + stream + _INLINE
-    return head + _lay_down(stream, handles).sending(handles).handle + _BLOCK
+    return head + _core.lay_down(stream, handles) + _BLOCK
 
 
 def unpack(packet: bytes) -> "Any":
@@ -99,10 +70,10 @@ def unpack(packet: bytes) -> "Any":
     if packet[-1:] == _INLINE:
         return pickle.loads(packet)
     try:
-        block = _core.take(packet[:-1])
+        stream, _keeper = _core.take_up(packet[:-1])
     except StaleHandleError:
         raise Cancelled("the message was cancelled") from None
-    return _take_up(block)
+    return pickle.loads(stream)
 
 
 def discard(packet: bytes) -> None:
@@ -214,8 +185,7 @@ def put(obj: "Any") -> Ref:
     """
     handles = []  # type: List[bytes]
     try:
-        block = _lay_down(transfer.dumps(obj, handles), handles)
-        return Ref(_TOKEN + block.sending(handles, True).handle)
+        return Ref(_TOKEN + _core.lay_down(transfer.dumps(obj, handles), handles, True))
     except BaseException:
         transfer.cancel(handles)
         raise
@@ -248,7 +218,7 @@ def get(ref: Ref) -> "Any":
     if type(ref) is not Ref:
         raise TypeError("get takes what put has returned, not {!r}".format(ref))
     try:
-        block = _core.take(ref._handle)
+        stream, _keeper = _core.take_up(ref._handle)
     except StaleHandleError:
         raise StaleHandleError("{!r} was got or cancelled before".format(ref)) from None
-    return _take_up(block)
+    return pickle.loads(stream)

@@ -189,7 +189,7 @@ fn unregister(py: Python<'_>, names: &[Name]) {
 }
 
 /// Drops a reference to an arena, which may be the process's last.
-fn leave(py: Python<'_>, arena: Option<process::Arena>) {
+pub(super) fn leave(py: Python<'_>, arena: Option<process::Arena>) {
     super::section::end(py, || drop(arena));
     announce(py);
 }
@@ -330,7 +330,7 @@ fn inherited(py: Python<'_>) -> PyResult<Option<process::Arena>> {
 }
 
 /// The arena of a handle, which this process may meet for the first time.
-fn arena_of(py: Python<'_>, handle: &Handle) -> PyResult<process::Arena> {
+pub(super) fn arena_of(py: Python<'_>, handle: &Handle) -> PyResult<process::Arena> {
     if let Some(default) = default_arena().filter(|arena| arena.uuid() == handle.uuid) {
         return Ok(default);
     }

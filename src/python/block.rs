@@ -185,8 +185,10 @@ impl Block {
     ///
     /// Parameters
     /// ----------
-    /// offset, length : int
-    ///     Which bytes.
+    /// offset : int
+    ///     The first of them.
+    /// length : int
+    ///     How many.
     /// to : Block
     ///     Where they are copied to.
     /// at : int

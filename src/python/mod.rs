@@ -8,6 +8,7 @@
 //! | `packet`     | packets through pipes                                        |
 //! | `numpy`      | arrays on blocks                                             |
 //! | `block`      | `Block`                                                      |
+//! | `message`    | pickles in blocks                                            |
 //! | `placing`    | what numpy allocates in the arena, and its way to a receiver |
 //! | `arena`      | `Arena`, and which arena a process uses                      |
 //! | `sending`    | a handle while it is being pickled                           |
@@ -29,6 +30,8 @@ mod section;
 mod arena;
 #[cfg(target_os = "linux")]
 mod block;
+#[cfg(target_os = "linux")]
+mod message;
 #[cfg(target_os = "linux")]
 mod numpy;
 #[cfg(target_os = "linux")]
@@ -62,6 +65,7 @@ fn add_arena_to(module: &PyModule) -> PyResult<()> {
     module.add_class::<sending::Sending>()?;
     module.add_function(wrap_pyfunction!(array_maker, module)?)?;
     placing::add_to(module)?;
+    message::add_to(module)?;
     arena::add_to(module)
 }
 
