@@ -370,6 +370,9 @@ def _rebuild_masked(cls, data, mask, attributes):
 def _move(array, plain, handles=None):
     """Reduce a plain array: by reference if it is a view of a shared one, moved if it
     is large, else by value."""
+    small = None if plain.known else _core.split(array, plain.threshold)
+    if small is not None:
+        return _core.join, small
     memory = memory_of(array)
     if memory is not None:
         return _kinds[type(memory)](array, memory, np.ndarray, handles)

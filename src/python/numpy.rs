@@ -12,7 +12,7 @@ use super::section;
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::once_cell::GILOnceCell;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyLong, PyString, PyTuple, PyType};
+use pyo3::types::{PyBytes, PyDict, PyLong, PyString, PyTuple, PyType};
 use pyo3::{ffi, AsPyPointer};
 use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::ptr::null_mut;
@@ -21,6 +21,7 @@ use std::ptr::null_mut;
 const ABI_VERSION: usize = 0;
 const ARRAY_TYPE: usize = 2;
 const DTYPE_TYPE: usize = 3;
+const DTYPE_FROM_NUMBER: usize = 45;
 const NEW_FROM_DTYPE: usize = 94;
 const VIEW: usize = 137;
 const TO_DTYPE: usize = 174;
@@ -75,6 +76,7 @@ struct DtypeRest2 {
 /// Items hold references to objects.
 const HAS_OBJECTS: u64 = 1;
 
+type DtypeFromNumber = unsafe extern "C" fn(c_int) -> *mut ffi::PyObject;
 type NewFromDtype = unsafe extern "C" fn(
     *mut ffi::PyTypeObject,
     *mut ffi::PyObject,
@@ -102,6 +104,7 @@ struct Table {
     abi: u32,
     array: *mut ffi::PyTypeObject,
     dtype: *mut ffi::PyTypeObject,
+    dtype_from_number: DtypeFromNumber,
     new_from_dtype: NewFromDtype,
     set_base: SetBase,
     to_dtype: ToDtype,
@@ -187,6 +190,8 @@ fn find(py: Python<'_>) -> PyResult<Numpy> {
         array: unsafe { std::ptr::read(entry(ARRAY_TYPE).cast()) },
         // SAFETY: as above.
         dtype: unsafe { std::ptr::read(entry(DTYPE_TYPE).cast()) },
+        // SAFETY: as above.
+        dtype_from_number: unsafe { std::ptr::read(entry(DTYPE_FROM_NUMBER).cast()) },
         // SAFETY: as above.
         new_from_dtype: unsafe { std::ptr::read(entry(NEW_FROM_DTYPE).cast()) },
         // SAFETY: as above.
@@ -277,6 +282,30 @@ impl Table {
         }
     }
 
+    /// The `str` of a dtype if that says all about it: the one that numpy has for a
+    /// kind of numbers.
+    fn name_of(&self, py: Python<'_>, dtype: &PyAny) -> PyResult<Option<PyObject>> {
+        static KNOWN: [GILOnceCell<(PyObject, PyObject)>; 24] = [const { GILOnceCell::new() }; 24];
+        // SAFETY: an instance of numpy's dtype, which begins so in every version.
+        let number = unsafe { (*(dtype.as_ptr() as *const Dtype)).number };
+        if !is_simple(number) {
+            return Ok(None);
+        }
+        let cell = &KNOWN[number as usize];
+        let (known, name) = match cell.get(py) {
+            Some(known) => known,
+            None => {
+                // SAFETY: the number of a dtype that numpy has.
+                let own = unsafe { (self.dtype_from_number)(number) };
+                // SAFETY: a new reference, or null with an exception set.
+                let own = unsafe { PyObject::from_owned_ptr_or_err(py, own)? };
+                let name = own.getattr(py, "str")?;
+                cell.get_or_init(py, || (own, name))
+            }
+        };
+        Ok((known.as_ptr() == dtype.as_ptr()).then(|| name.clone_ref(py)))
+    }
+
     /// The size of items, and whether they hold references.
     #[inline]
     fn facts(&self, dtype: &PyObject) -> (usize, bool) {
@@ -312,6 +341,172 @@ struct Array {
     base: *mut ffi::PyObject,
     dtype: *mut ffi::PyObject,
     flags: c_int,
+}
+
+pub fn add_to(module: &PyModule) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(split, module)?)?;
+    module.add_function(wrap_pyfunction!(join, module)?)
+}
+
+/// Numbers of the dtypes that their `str` says all about: bool, integers, floats and
+/// complex numbers; and float16.
+fn is_simple(number: c_int) -> bool {
+    matches!(number, 0..=16 | 23)
+}
+
+/// The items of a small plain array as they lie, and what the array is made of again.
+type Small<'py> = (&'py PyBytes, PyObject, &'py PyTuple, bool, bool);
+
+/// Take a small plain array apart.
+///
+/// Parameters
+/// ----------
+/// array : numpy.ndarray
+///     Of numpy's own class, with memory of its own.
+/// below : int
+///     Only arrays of fewer bytes.
+///
+/// Returns
+/// -------
+/// tuple or None
+///     What ``join`` takes. None for any other array, and for items that are not
+///     numbers or have gaps between them.
+#[pyfunction]
+#[pyo3(text_signature = "(array, below)")]
+fn split<'py>(py: Python<'py>, array: &PyAny, below: usize) -> PyResult<Option<Small<'py>>> {
+    let Numpy::InC(table) = numpy(py)? else {
+        return Ok(None);
+    };
+    if array.get_type_ptr() != table.array {
+        return Ok(None);
+    }
+    // SAFETY: an instance of numpy's array class, which begins so in every version.
+    let fields = unsafe { &*(array.as_ptr() as *const Array) };
+    let order = fields.flags & (C_ORDER | F_ORDER);
+    if !fields.base.is_null() || order == 0 {
+        return Ok(None);
+    }
+    // SAFETY: a live object while the array is.
+    let dtype: &PyAny = unsafe { py.from_borrowed_ptr(fields.dtype) };
+    let Some(name) = table.name_of(py, dtype)? else {
+        return Ok(None);
+    };
+    let lengths = lengths_of(fields);
+    let (size, _) = table.facts(&dtype.into());
+    let bytes = lengths
+        .iter()
+        .fold(size, |bytes, length| bytes.saturating_mul(*length as usize));
+    if bytes >= below {
+        return Ok(None);
+    }
+    let copied = PyBytes::new_with(py, bytes, |to| {
+        // SAFETY: so many items lie there, without gaps; memory of our own, just as long.
+        // Others may write meanwhile: as in numpy's own copy.
+        unsafe { crate::sys::copy::copy(fields.data, to.as_mut_ptr(), bytes) };
+        Ok(())
+    })?;
+    Ok(Some((
+        copied,
+        name,
+        PyTuple::new(py, lengths),
+        order == F_ORDER,
+        fields.flags & WRITEABLE != 0,
+    )))
+}
+
+/// Make an array of what ``split`` returned.
+///
+/// Parameters
+/// ----------
+/// data : bytes
+///     Its items as they lie, one behind the other.
+/// dtype : str
+///     What they are.
+/// shape : tuple of int
+///     Lengths of the dimensions.
+/// fortran : bool
+///     Whether the first index varies fastest.
+/// writeable : bool
+///     Whether it can be written to.
+///
+/// Returns
+/// -------
+/// numpy.ndarray
+///
+/// Raises
+/// ------
+/// ValueError
+///     There are more or fewer bytes.
+#[pyfunction]
+#[pyo3(text_signature = "(data, dtype, shape, fortran, writeable)")]
+fn join(
+    py: Python<'_>,
+    data: &PyBytes,
+    dtype: &PyAny,
+    shape: &PyAny,
+    fortran: bool,
+    writeable: bool,
+) -> PyResult<PyObject> {
+    let Numpy::InC(table) = numpy(py)? else {
+        let numpy = py.import("numpy")?;
+        let order = if fortran { "F" } else { "C" };
+        let args = (shape, dtype, data, 0, py.None(), order);
+        let array = numpy
+            .getattr("ndarray")?
+            .call1(args)?
+            .call_method1("copy", (order,))?;
+        array.getattr("flags")?.setattr("writeable", writeable)?;
+        return Ok(array.into());
+    };
+    let items = Items::new(py, Some(dtype))?;
+    let shape = Shape::new(shape)?;
+    let bytes = data.as_bytes();
+    if shape.bytes(&items)? != bytes.len() as u64 {
+        return Err(PyValueError::new_err(format!(
+            "an array of shape {:?} with items of {} bytes is not made of {} bytes",
+            shape.as_slice(),
+            items.size,
+            bytes.len()
+        )));
+    }
+    let layout = Layout::whole(items, shape, fortran);
+    table.check_dimensions(py, &layout)?;
+    // SAFETY: an array type, a dtype whose reference is given away, and a shape of as
+    // many numbers as dimensions; numpy allocates the memory.
+    let array = unsafe {
+        (table.new_from_dtype)(
+            table.array,
+            layout.items.dtype.into_ptr(),
+            layout.shape.dimensions as c_int,
+            layout.shape.as_slice().as_ptr(),
+            std::ptr::null(),
+            null_mut(),
+            if fortran { F_ORDER } else { 0 },
+            null_mut(),
+        )
+    };
+    if array.is_null() {
+        return Err(PyErr::fetch(py));
+    }
+    // SAFETY: a new reference.
+    let object = unsafe { PyObject::from_owned_ptr(py, array) };
+    // SAFETY: an array that nobody else has, which begins so in every version.
+    let fields = unsafe { &mut *(array as *mut Array) };
+    // SAFETY: it has just as many bytes, as was seen, without gaps.
+    unsafe { crate::sys::copy::copy(bytes.as_ptr(), fields.data, bytes.len()) };
+    if !writeable {
+        fields.flags &= !WRITEABLE;
+    }
+    Ok(object)
+}
+
+/// The lengths of an array's dimensions.
+fn lengths_of(array: &Array) -> &[isize] {
+    match array.dimensions as usize {
+        0 => &[],
+        // SAFETY: so many numbers are there, as long as the array.
+        count => unsafe { std::slice::from_raw_parts(array.shape, count) },
+    }
 }
 
 /// Has numpy allocate in this thread through a handler (NEP 49), which is made of the
@@ -369,12 +564,7 @@ pub fn owner<'py>(py: Python<'py>, object: &'py PyAny) -> PyResult<Option<(usize
     if has_objects {
         return Ok(None);
     }
-    let lengths = match array.dimensions as usize {
-        0 => &[],
-        // SAFETY: so many numbers are there, as long as the array.
-        count => unsafe { std::slice::from_raw_parts(array.shape, count) },
-    };
-    let bytes = lengths
+    let bytes = lengths_of(array)
         .iter()
         .fold(size, |bytes, length| bytes.saturating_mul(*length as usize));
     let mut owner = Owner {
@@ -426,12 +616,7 @@ impl<'py> Contiguous<'py> {
                 let dtype = unsafe { py.from_borrowed_ptr::<PyAny>(array.dtype) };
                 let items = Items::new(py, Some(dtype))?;
                 let mut shape = Shape::empty();
-                let lengths = match array.dimensions as usize {
-                    0 => &[],
-                    // SAFETY: so many numbers are there, as long as the array.
-                    count => unsafe { std::slice::from_raw_parts(array.shape, count) },
-                };
-                for length in lengths {
+                for length in lengths_of(array) {
                     shape.push("shape", *length)?;
                 }
                 let contiguous = Contiguous {
