@@ -831,6 +831,30 @@ def test_huge_arrays_and_forks_and_kills(huge, tmp_path):
             np.testing.assert_array_equal(result, like + 1)
 
 
+def test_failures_keep_no_copy_of_a_huge_array(huge):
+    array = np.ones(1 << 18)
+    with pool(1) as ex:
+        ex.submit(same, 1).result()
+        before = counts()
+        failed = ex.submit(same, (array, threading.Lock()))
+        works = ex.submit(same, array[:2])
+        with pytest.raises(Exception, match="lock"):
+            failed.result()
+        assert ex.submit(np.sum, array).result() == 1 << 18 and works.result().all()
+        # (The failed future is kept, and its exception with it.)
+        eventually(lambda: counts() == before)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_worker_that_is_started_late_holds_no_copy_of_a_huge_array(huge, method, tmp_path):
+    array = np.ones(1 << 18)
+    with pool(1, method, retries=1) as ex:
+        ex.submit(same, 1).result()
+        before = counts()
+        assert ex.submit(die_at_first, str(tmp_path / "x"), 1, array).result() == 1 << 18
+        eventually(lambda: counts() == before)
+
+
 def test_copies_of_huge_arrays_go_with_the_last_call(huge):
     array = np.ones(1 << 18)
     with pool(2) as ex:

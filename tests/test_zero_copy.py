@@ -18,7 +18,7 @@ import weakref
 
 import numpy as np
 import pytest
-from conftest import counts
+from conftest import counts, run_python
 from test_reserve import in_tmpfs
 
 import shared_numpy as snp
@@ -205,6 +205,17 @@ def below_the_threshold(start):
     return note(np.arange(start, start + 100))
 
 
+def repeated(start):
+    array = np.arange(start, start + SIZE)
+    return note(np.lib.stride_tricks.as_strided(array, (2, SIZE), (0, 8)))[0]
+
+
+def beside_objects(start):
+    array = np.zeros(SIZE, [("a", object), ("b", "i8")])
+    array["b"] = np.arange(start, start + SIZE)
+    return note(array["b"])
+
+
 def after_a_fork(start):
     array = np.arange(start, start + SIZE)
     process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(0,))
@@ -251,7 +262,7 @@ def test_what_nobody_else_has_is_not_copied(function, method):
     [
         into_global, container_of_global, view_of_global, twice, two_views, small_part,
         by_weak_reference, by_memoryview, cached, by_traceback, by_generator, in_thread,
-        below_the_threshold, after_a_fork,
+        below_the_threshold, repeated, beside_objects, after_a_fork,
     ],
 )  # fmt: skip
 def test_what_somebody_may_have_is_copied(function):
@@ -429,6 +440,52 @@ given = _core.given_away([np.zeros(100000)])
 assert len(given) == {}
 """
     in_tmpfs(32 << 20, code.format(PLACES, int(PLACES), int(PLACES)))
+
+
+@placing
+def test_private_however_many_were_received_before():
+    code = """
+import os
+import numpy as np
+from shared_numpy import _core
+def child(work):
+    pid = os.fork()
+    if pid == 0:
+        work()
+        os._exit(0)
+    os.waitpid(pid, 0)
+arena = _core.Arena.default()
+received = [arena.alloc(3 * 4096) for _ in range(1 << 14)]
+for block in received:
+    block.private = True
+child(list)
+assert _core.place_arrays(0)
+array = np.zeros(100000)
+assert _core.given_away([np.zeros(100000)])
+def write():
+    array[:] = 7
+child(write)
+assert not array.any()
+"""
+    run_python(code)
+
+
+def keep_much(count):
+    kept["much"] = [np.ones(1 << 17) for _ in range(count)]
+    return kept["much"][0]
+
+
+def test_what_a_worker_keeps_leaves_room_for_what_is_sent():
+    code = """
+import sys
+sys.path.insert(0, {!r})
+import numpy as np
+from test_zero_copy import keep_much, pool
+with pool() as ex:
+    assert ex.submit(keep_much, 100).result().all()
+    assert ex.submit(np.sum, np.ones(1 << 17)).result() == 1 << 17
+"""
+    in_tmpfs(64 << 20, code.format(os.path.dirname(os.path.abspath(__file__))))
 
 
 def test_misuse():

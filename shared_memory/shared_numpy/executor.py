@@ -202,7 +202,12 @@ class _Pool:
         """Let go of the pipes in a child of multiprocessing, perhaps one of the workers."""
         self.lock = threading.RLock()
         me = multiprocessing.current_process()
+        self.settings.plain.crowd.used()
+        for task in list(self.pending):
+            task.copies = []
         for worker in self.workers.values():
+            for task in worker.tasks.values():
+                task.copies = []
             worker.requests.close_writer()
             if worker.process is not me:
                 worker.requests.close_reader()
@@ -299,20 +304,28 @@ class _Pool:
                     task.begin()
                 worker.tasks[task.number] = task
             handles = []  # type: List[bytes]
-            try:
-                packet = _workers.pack_call(
-                    task.number, task.call, handles, self.settings.plain
-                )
-            except BaseException as error:
-                transfer.cancel(handles)
-                if isinstance(error, ArenaFullError) and self.give_back(worker, task):
-                    # There is room again when a call has come to its end.
-                    return
-                self.fail(worker, task, error)
-            else:
-                task.copies = self.settings.plain.crowd.used()
+            packet, error = self.pack(task, handles)
+            if error is None:
                 if not self.send(worker, task, packet, handles):
                     return
+            elif isinstance(error, ArenaFullError) and self.give_back(worker, task):
+                # There is room again when a call has come to its end.
+                return
+            else:
+                self.fail(worker, task, error)
+
+    def pack(self, task, handles):
+        """Return a call's packet, or None and why there can be none."""
+        plain = self.settings.plain
+        try:
+            packet = _workers.pack_call(task.number, task.call, handles, plain)
+        except BaseException as error:
+            transfer.cancel(handles)
+            plain.crowd.used()
+            # (Who keeps the error shall not keep this frame's.)
+            return None, error.with_traceback(error.__traceback__.tb_next)
+        task.copies = plain.crowd.used()
+        return packet, None
 
     def free_worker(self):
         """Return the worker that has least to do; None if all have enough, or nothing is
@@ -725,8 +738,9 @@ class ProcessPoolExecutor(Executor):
         Have the workers allocate large plain arrays in shared memory from the beginning,
         so that those which a function returns need no copy. One that is still referred to
         after the call, or was there when the worker forked a process, is copied as ever;
-        so is what other threads of the worker make, and all where numpy is older
-        than 1.22.
+        so is what other threads of the worker make, what would leave less than a quarter
+        of /dev/shm free, and all where numpy is older than 1.22. Such memory is taken when
+        it is allocated: ``numpy.empty`` and ``zeros`` of much that is never used cost it.
 
     Raises
     ------

@@ -230,8 +230,12 @@ def _rebuild_own(*parts):
 def _rebuild_alone(cls, handle, shape, dtype, strides, offset, private, extras):
     """Make the array that `_refer` took apart, of memory that others have, too."""
     block = _core.take(handle)
-    if not block.detach():
-        # This process has it already, and may have written to it.
+    try:
+        is_alone = block.detach()
+    except OSError:
+        is_alone = False  # This process has too many mappings.
+    if not is_alone:
+        # Or it has the block already, and may have written to it.
         size = block.nbytes - offset
         original, block = block, block.arena.alloc(size + _PAGE)
         offset, start = -block.address % _PAGE, offset

@@ -1,5 +1,6 @@
 //! Statistics: what there is, and what has happened.
 
+use super::blocks::BlockRef;
 use super::core::{Core, Locked, Member};
 use super::format::*;
 use crate::error::Result;
@@ -108,6 +109,22 @@ impl Locked<'_> {
 }
 
 impl Core {
+    /// The blocks that somebody holds or a ticket refers to.
+    pub fn live_blocks(&self, me: Member) -> Result<Vec<BlockRef>> {
+        let locked = self.lock(me)?;
+        let mut found = Vec::new();
+        for block in locked.all_blocks() {
+            let block = block?;
+            if block.state() == LIVE {
+                found.push(BlockRef {
+                    id: BlockId(block.id),
+                    generation: block.generation(),
+                });
+            }
+        }
+        Ok(found)
+    }
+
     /// The arena in numbers.
     pub fn stats(&self, me: Member) -> Result<Stats> {
         let now = self.platform().now();

@@ -12,7 +12,7 @@ use super::shared::Shared;
 use super::spares::{Spare, Spares};
 use crate::arena::format::{BlockId, Expected, Geometry, Header, SlotId, ENDING, PAGE, POISONED};
 use crate::arena::handle::{Handle, Name};
-use crate::arena::{BlockRef, Core, Extent, Member, Offspring, Parting, Stats};
+use crate::arena::{BlockRef, Core, Extent, Member, Offspring, Parting, Stats, TicketRef};
 use crate::error::{Error, Result};
 use crate::sys::fork::ForkMark;
 use crate::sys::{self, proc, shm};
@@ -747,20 +747,48 @@ impl Arena {
     #[inline(always)]
     fn receive_or_take(&self, handle: &Handle, once: bool) -> Result<Block> {
         self.check_handle(handle)?;
+        self.hold(handle.block, handle.ticket, once)
+    }
+
+    #[inline(always)]
+    fn hold(&self, which: BlockRef, ticket: Option<TicketRef>, once: bool) -> Result<Block> {
         let me = self.0.member()?;
-        if self.0.counts.is_spare(handle.block.id) {
-            // It was never sent: the handle was forged.
+        if self.0.counts.is_spare(which.id) {
+            // It was never sent: nobody can know of it.
             return Err(Error::Stale);
         }
-        let place = self
-            .0
-            .core
-            .receive_and(me, handle.block, handle.ticket, once, || {
-                // Under the lock, so that no thread can let go of the block between
-                // the bit and the count.
-                self.0.counts.of(handle.block.id).receive();
-            })?;
-        Ok(self.block(handle.block, place))
+        let core = &self.0.core;
+        let place = core.receive_and(me, which, ticket, once, || {
+            // Under the lock, so that no thread can let go of the block between
+            // the bit and the count.
+            self.0.counts.of(which.id).receive();
+        })?;
+        Ok(self.block(which, place))
+    }
+
+    /// Whether a quarter of what there is for shared memory stays free beside so many
+    /// bytes.
+    pub(super) fn has_plenty(&self, bytes: u64) -> bool {
+        let (Ok(all), Ok(free)) = (shm::capacity(), shm::available()) else {
+            return false;
+        };
+        let free = free.saturating_add(self.0.core.header().index.warm.get());
+        all == 0 || free.checked_sub(bytes).is_some_and(|left| left >= all / 4)
+    }
+
+    /// A block that some process holds, or that is in flight.
+    ///
+    /// # Errors
+    /// `Stale` if it has been freed, `BadHandle` if it never was.
+    pub fn find(&self, which: BlockRef) -> Result<Block> {
+        self.hold(which, None, false)
+    }
+
+    /// The blocks that some process holds, or that are in flight.
+    pub fn blocks(&self) -> Result<Vec<BlockRef>> {
+        let me = self.0.member()?;
+        self.0.give_spares_back();
+        self.0.core.live_blocks(me)
     }
 
     /// Ends the ticket of a handle that nobody will receive; false if it has

@@ -57,6 +57,15 @@ impl Pages {
         self.copied = copied;
         Ok(())
     }
+
+    /// Makes them private copies; as they were if that cannot be.
+    fn copy(&mut self) -> Result<()> {
+        self.map(true).inspect_err(|_| {
+            // Some kernels have unmapped them by then. If that lasts, they are mapped
+            // again before the block is given back.
+            self.copied = self.map(false).is_err();
+        })
+    }
 }
 
 /// All of them, by their addresses.
@@ -81,7 +90,7 @@ fn lock() -> MutexGuard<'static, Table> {
 /// more, and the system limits their number (65,530 unless it was set higher).
 const MOST_COPIES: usize = 1 << 14;
 
-/// So many pieces are placed at most: they come first when copies are made.
+/// So many pieces are placed at most, beside those: all of them are made copies.
 const MOST_PLACED: usize = MOST_COPIES / 4;
 
 /// A block's being its process's own, until [`Own::end`].
@@ -134,14 +143,9 @@ impl Own {
         let Some(pages) = pages.filter(|pages| pages.users == 1 && !pages.copied) else {
             return Ok(false);
         };
-        if let Err(error) = pages.map(true) {
-            // Some kernels have unmapped them by then.
-            pages.map(false)?;
-            return Err(error);
-        }
         // They are not what the arena has, from the first write on.
         pages.forked = true;
-        Ok(true)
+        pages.copy().map(|()| true)
     }
 
     /// Ends it; false if the block must not be given back, because the arena's
@@ -152,27 +156,29 @@ impl Own {
             pages.users -= 1;
             pages.users == 0
         });
-        let pages = last.then(|| table.pages.remove(&self.0)).flatten();
+        let mut pages = last.then(|| table.pages.remove(&self.0)).flatten();
+        let ended = match &mut pages {
+            Some(pages) if pages.copied => pages.map(false).is_ok(),
+            _ => true,
+        };
         // Its arena is let go of when the table is.
         drop(table);
-        match pages {
-            Some(mut pages) if pages.copied => pages.map(false).is_ok(),
-            _ => true,
-        }
+        ended
     }
 }
 
 /// Places `bytes` bytes in whole pages of a block of the arena; None if there is no
-/// room, or too much is placed.
+/// room but for what is sent, or too much is placed.
 ///
 /// Like all that is done with placed memory it tells nobody that it waits.
 pub fn place(arena: &Arena, bytes: u64) -> Option<NonNull<u8>> {
     let _told = tell(None);
-    if lock().placed.len() >= MOST_PLACED {
+    // So much is there up to the first whole page, and behind the last.
+    let bytes = bytes.checked_add(2 * PAGE)?;
+    if lock().placed.len() >= MOST_PLACED || !arena.has_plenty(bytes) {
         return None;
     }
-    // So much is there up to the first whole page, and behind the last.
-    let block = arena.allocate(bytes.checked_add(2 * PAGE)?).ok()?;
+    let block = arena.allocate(bytes).ok()?;
     let own = block.own().ok()??;
     let start = own.0;
     lock().placed.insert(start, (own, block));
@@ -222,20 +228,17 @@ pub fn lend(address: usize) -> Option<Block> {
 pub(super) fn before_fork() {
     let mut table = lock();
     let Table { pages, placed } = &mut *table;
-    let copied = pages.values().filter(|pages| pages.copied).count();
+    let is_placed = |start: &usize| placed.contains_key(start);
+    let others = pages.iter().filter(|(start, _)| !is_placed(start));
+    let copied = others.filter(|(_, pages)| pages.copied).count();
     let mut room = MOST_COPIES.saturating_sub(copied);
-    for is_placed in [true, false] {
-        for (start, pages) in pages.iter_mut() {
-            pages.forked = true;
-            if pages.copied || placed.contains_key(start) != is_placed || room == 0 {
-                continue;
-            }
-            room -= 1;
-            if pages.map(true).is_err() {
-                // Some kernels have unmapped them by then.
-                let _ = pages.map(false);
-            }
+    for (start, pages) in pages.iter_mut() {
+        pages.forked = true;
+        if pages.copied || (room == 0 && !is_placed(start)) {
+            continue;
         }
+        room -= usize::from(!is_placed(start));
+        let _ = pages.copy();
     }
     HELD.store(Box::into_raw(Box::new(table)), Ordering::Relaxed);
 }

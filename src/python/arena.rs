@@ -4,8 +4,10 @@ use super::block::Block;
 use super::error::{exception, natural, os_error};
 use super::numpy::{self, Contiguous, Items, Layout, Shape};
 use super::section::{end_long, release, stay, surviving, without_interpreter, work, work_long};
+use crate::arena::format::BlockId;
 use crate::arena::format::PAGE;
 use crate::arena::handle::{Handle, Name};
+use crate::arena::BlockRef;
 use crate::error::{Error, Result};
 use crate::process::{self, Settings};
 use pyo3::exceptions::{PyOSError, PyValueError};
@@ -792,6 +794,54 @@ impl Arena {
         self.operate_long(py, |arena| arena.reap())
     }
 
+    /// Return the block of a name, while some process has it or it is in flight.
+    ///
+    /// Parameters
+    /// ----------
+    /// name : str
+    ///     What a block has as its ``name``.
+    ///
+    /// Returns
+    /// -------
+    /// Block
+    ///
+    /// Raises
+    /// ------
+    /// StaleHandleError
+    ///     The block has been freed.
+    /// ForeignHandleError
+    ///     It is of another arena.
+    /// ValueError
+    ///     No block has such a name.
+    #[pyo3(text_signature = "($self, name)")]
+    fn find(&self, py: Python<'_>, name: &str) -> PyResult<Block> {
+        let arena = self.open()?;
+        let Some((home, which)) = parse_name(name) else {
+            return Err(PyValueError::new_err(format!(
+                "{name:?} is no block's name"
+            )));
+        };
+        if home != arena.name().as_str() {
+            let why = "the block is of another arena";
+            return Err(exception(py, Error::Foreign { why }));
+        }
+        work(py, || arena.find(which)).map(Block::new)
+    }
+
+    /// Tell which blocks there are.
+    ///
+    /// Returns
+    /// -------
+    /// list of str
+    ///     The names of those that some process has, or that are in flight.
+    #[pyo3(text_signature = "($self)")]
+    fn blocks(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+        let home = self.open()?.name();
+        let found = self.operate_long(py, |arena| arena.blocks())?;
+        let name = |which| block_name(home, which);
+        Ok(found.into_iter().map(name).collect())
+    }
+
     /// Look at every number in the arena's tables.
     ///
     /// Returns
@@ -889,6 +939,22 @@ impl Arena {
             None => "<Arena, closed>".to_owned(),
         }
     }
+}
+
+/// What names a life of a block among all arenas of the machine.
+pub fn block_name(arena: Name, which: BlockRef) -> String {
+    format!("{}/{}.{}", arena.as_str(), which.id.0, which.generation)
+}
+
+/// The arena's name and the block, of what `block_name` made.
+fn parse_name(name: &str) -> Option<(&str, BlockRef)> {
+    let (home, number) = name.rsplit_once('/')?;
+    let (id, generation) = number.split_once('.')?;
+    let which = BlockRef {
+        id: BlockId(id.parse().ok()?),
+        generation: generation.parse().ok()?,
+    };
+    Some((home, which))
 }
 
 /// A handle as Python has it.

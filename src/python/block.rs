@@ -4,7 +4,7 @@ use super::error::natural;
 use super::numpy::{self, Items, Layout, Shape};
 use super::sending::Sending;
 use super::{
-    arena::{decode, Arena},
+    arena::{block_name, decode, Arena},
     section,
 };
 use crate::process;
@@ -132,9 +132,7 @@ impl Block {
     /// Names this life of the block among all arenas of the machine.
     #[getter]
     fn name(&self) -> String {
-        let which = self.inner.which();
-        let arena = self.inner.arena().name();
-        format!("{}/{}.{}", arena.as_str(), which.id.0, which.generation)
+        block_name(self.inner.arena().name(), self.inner.which())
     }
 
     #[getter]

@@ -306,6 +306,13 @@ impl Table {
         Ok((known.as_ptr() == dtype.as_ptr()).then(|| name.clone_ref(py)))
     }
 
+    /// Whether an array's items hold references.
+    fn has_objects(&self, py: Python<'_>, array: &Array) -> bool {
+        // SAFETY: an array has a dtype for as long as it lives.
+        let dtype = unsafe { py.from_borrowed_ptr::<PyAny>(array.dtype) };
+        self.facts(&dtype.into()).1
+    }
+
     /// The size of items, and whether they hold references.
     #[inline]
     fn facts(&self, dtype: &PyObject) -> (usize, bool) {
@@ -509,11 +516,20 @@ fn lengths_of(array: &Array) -> &[isize] {
     }
 }
 
+/// The strides of an array's dimensions.
+fn strides_of(array: &Array) -> &[isize] {
+    match array.dimensions as usize {
+        0 => &[],
+        // SAFETY: so many numbers are there, as long as the array.
+        count => unsafe { std::slice::from_raw_parts(array.strides, count) },
+    }
+}
+
 /// Has numpy allocate in this thread through a handler (NEP 49), which is made of the
-/// one in force; false if this numpy has none.
+/// one in force; false if this numpy has none, or one that is not known.
 pub fn set_handler(
     py: Python<'_>,
-    make: impl FnOnce(&PyAny) -> PyResult<PyObject>,
+    make: impl FnOnce(&PyAny) -> PyResult<Option<PyObject>>,
 ) -> PyResult<bool> {
     let Numpy::InC(Table {
         handlers: Some((get, set)),
@@ -526,7 +542,9 @@ pub fn set_handler(
     let current = unsafe { get() };
     // SAFETY: a new reference, or null with an exception set.
     let current: &PyAny = unsafe { py.from_owned_ptr_or_err(current)? };
-    let handler = make(current)?;
+    let Some(handler) = make(current)? else {
+        return Ok(false);
+    };
     // SAFETY: a capsule as numpy wants it, of which it takes a reference of its own.
     let before = unsafe { set(handler.as_ptr()) };
     // SAFETY: a new reference, or null with an exception set.
@@ -560,8 +578,8 @@ pub fn owner<'py>(py: Python<'py>, object: &'py PyAny) -> PyResult<Option<(usize
     };
     // SAFETY: an array has a dtype for as long as it lives.
     let dtype = unsafe { py.from_borrowed_ptr::<PyAny>(array.dtype) };
-    let (size, has_objects) = table.facts(&dtype.into());
-    if has_objects {
+    let (size, _) = table.facts(&dtype.into());
+    if table.has_objects(py, array) {
         return Ok(None);
     }
     let bytes = lengths_of(array)
@@ -571,12 +589,20 @@ pub fn owner<'py>(py: Python<'py>, object: &'py PyAny) -> PyResult<Option<(usize
         object,
         data: Some(array.data as usize),
     };
+    let repeats = |(length, stride): (&isize, &isize)| *stride == 0 && *length > 1;
+    if lengths_of(array).iter().zip(strides_of(array)).any(repeats) {
+        return Ok(None);
+    }
     let mut flags = array.flags;
     if !array.base.is_null() {
+        if flags & OWNS_DATA != 0 {
+            // A copy that is to be written back.
+            return Ok(None);
+        }
         // SAFETY: a live object while the array is, which the caller holds.
         owner.object = unsafe { py.from_borrowed_ptr::<PyAny>(array.base) };
         match as_array(owner.object) {
-            Some(base) if base.base.is_null() => {
+            Some(base) if base.base.is_null() && !table.has_objects(py, base) => {
                 owner.data = Some(base.data as usize);
                 flags = base.flags;
             }

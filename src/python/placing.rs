@@ -11,7 +11,6 @@ use super::arena::find_default;
 use super::block::Block;
 use super::numpy;
 use crate::process;
-use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use pyo3::{ffi, AsPyPointer};
@@ -143,13 +142,14 @@ unsafe extern "C" fn free(_: *mut c_void, bytes: *mut c_void, size: usize) {
 /// ----------
 /// threshold : int
 ///     Arrays of at least so many bytes (and of 64 KiB), in whole pages of their own
-///     that are private also against children that are forked. Where there is no room
-///     for one, or there are thousands, it is ordinary memory.
+///     that are private also against children that are forked. Where a quarter of
+///     /dev/shm would not stay free, or there are thousands, it is ordinary memory.
 ///
 /// Returns
 /// -------
 /// bool
-///     False if this numpy knows no such thing: it is older than 1.22.
+///     False if this numpy knows no such thing: it is older than 1.22 (or its handlers
+///     are of a version that is not known).
 #[pyfunction]
 #[pyo3(text_signature = "(threshold)")]
 fn place_arrays(py: Python<'_>, threshold: usize) -> PyResult<bool> {
@@ -164,8 +164,7 @@ fn place_arrays(py: Python<'_>, threshold: usize) -> PyResult<bool> {
         // stays while the capsule does.
         let found = unsafe { &*(found as *const Handler) };
         if found.version != VERSION {
-            let text = format!("numpy's handler has version {}, not 1", found.version);
-            return Err(PyRuntimeError::new_err(text));
+            return Ok(None);
         }
         let mut name = [0; 127];
         name[..12].copy_from_slice(b"shared_numpy");
@@ -193,7 +192,7 @@ fn place_arrays(py: Python<'_>, threshold: usize) -> PyResult<bool> {
         // SAFETY: it is there for the life of the process; numpy only reads it.
         let capsule = unsafe { ffi::PyCapsule_New(pointer, CAPSULE, None) };
         // SAFETY: a new reference, or null with an exception set.
-        unsafe { PyObject::from_owned_ptr_or_err(py, capsule) }
+        unsafe { PyObject::from_owned_ptr_or_err(py, capsule) }.map(Some)
     })
 }
 

@@ -172,6 +172,14 @@ pub fn capacity() -> Result<u64> {
     Ok(system.blocks() as u64 * system.fragment_size() as u64)
 }
 
+/// Returns how many bytes the file system of shared memory objects has left:
+/// `statvfs(3)`.
+#[cfg(target_os = "linux")]
+pub fn available() -> Result<u64> {
+    let system = nix::sys::statvfs::statvfs(FOLDER).map_err(failed("statvfs"))?;
+    Ok(system.blocks_available() as u64 * system.fragment_size() as u64)
+}
+
 /// Says that this system cannot take storage ahead of its use.
 #[cfg(target_vendor = "apple")]
 pub fn allocate(_fd: BorrowedFd<'_>, _offset: i64, _length: i64) -> Result<()> {
