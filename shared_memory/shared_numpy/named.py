@@ -423,6 +423,24 @@ def attach(name: str, readonly: bool = False) -> ndarray:
     return _array(_map(_plain(name), readonly))
 
 
+def take(name: str) -> "np.ndarray[Any, Any]":
+    """Return the array of a name as ordinary memory, and delete the name.
+
+    Raises
+    ------
+    FileNotFoundError, PermissionError, ValueError
+        As in `attach`.
+    """
+    plain = _plain(name)
+    fd, head = _open(plain, os.O_RDWR)
+    try:
+        memory = mmap.mmap(fd, head.size)
+    finally:
+        os.close(fd)
+    os.unlink(_path(plain))
+    return np.ndarray(head.shape, head.dtype, memory, head.data, order=head.order)
+
+
 def delete(name: str) -> None:
     """Remove the name of an array; its memory is freed with the last who has it.
 

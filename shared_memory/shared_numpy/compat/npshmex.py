@@ -1,0 +1,335 @@
+"""What programs that were written for ``npshmex`` import.
+
+::
+
+    from shared_numpy.compat.npshmex import ProcessPoolExecutor
+
+A key is the name of a segment, which stays until it is deleted, whoever ends. What is
+put under one is an array with a name; a wrapper or a masked array is a pickle whose
+arrays have names of their own, made of the key's.
+"""
+
+import io
+import os
+import pickle
+import secrets
+
+import numpy as np
+
+from .. import executor, named, transfer
+from ..arrays import ndarray
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+    from typing import Any, Callable, Dict, List, Optional
+
+__all__ = [
+    "ProcessPoolExecutor",
+    "is_shmable",
+    "is_shmkey",
+    "register_array_wrapper",
+    "shm_clear",
+    "shm_del",
+    "shm_pop",
+    "shm_put",
+    "unshm",
+]
+
+_START = "shm://npshmex"
+_TEMP = "TEMP"
+
+# The classes that hold arrays, and in which attribute.
+_wrappers = {}  # type: Dict[type, str]
+
+
+def register_array_wrapper(cls: type, attrname: str) -> None:
+    """Have objects of a class, which hold an array, go through shared memory.
+
+    Parameters
+    ----------
+    cls : type
+        The class; its subclasses are registered by themselves.
+    attrname : str
+        The attribute with the array.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `shared_numpy.register_array_wrapper`.
+    """
+    transfer.register_array_wrapper(cls, attrname)
+    _wrappers[cls] = attrname
+
+
+def is_shmable(thing: "Any") -> bool:
+    """Tell whether something is an array, or of a class that was registered."""
+    return isinstance(thing, (np.ndarray,) + tuple(_wrappers))
+
+
+def is_shmkey(key: "Any") -> bool:
+    """Tell whether something is a key of `shm_put`."""
+    return isinstance(key, str) and key.startswith(_START)
+
+
+def shm_put(arr: "Any", temp: bool = False) -> str:
+    """Copy an array into shared memory, under a key.
+
+    Parameters
+    ----------
+    arr : numpy.ndarray or registered wrapper
+        It is not changed. Dtype, mask and the order of items are kept.
+    temp : bool
+        The key is deleted when it is first popped (unless with ``keep=True``).
+
+    Returns
+    -------
+    str
+        The key, which any process of this user can pop.
+
+    Raises
+    ------
+    ValueError
+        `arr` is neither.
+    OSError
+        /dev/shm has no room for it.
+    """
+    if not is_shmable(arr):
+        raise ValueError(
+            "{!r} is neither an array nor of a class that was registered by "
+            "register_array_wrapper".format(type(arr))
+        )
+    is_plain = type(arr) in (np.ndarray, ndarray)
+    kind = "wrapper" if not is_plain else "data" if arr.dtype.names is None else "sdata"
+    # Who has made it: see `shm_clear`.
+    key = "{}_{}_{}{}_{}".format(
+        _START, kind, "P%X" % os.getpid(), secrets.token_hex(8).upper(), _TEMP if temp else ""
+    )
+    if is_plain:
+        _create(key, arr)
+        return key
+    parts = []  # type: List[str]
+    try:
+        file = io.BytesIO()
+        _Pickler(file, key, parts).dump(arr)
+        stream = pickle.dumps(len(parts)) + file.getvalue()
+        _create(key, np.frombuffer(stream, "u1"))
+    except BaseException:
+        for part in parts:
+            named.delete(part)
+        raise
+    return key
+
+
+def shm_pop(key: str, keep: "Optional[bool]" = None) -> "Any":
+    """Return what a key stands for.
+
+    Parameters
+    ----------
+    key : str
+        What `shm_put` returned.
+    keep : bool, optional
+        Whether the key stays. By default it does unless it was put with ``temp=True``.
+
+    Returns
+    -------
+    numpy.ndarray or registered wrapper
+        Its array lies in the shared memory: who pops the key again has the same.
+
+    Raises
+    ------
+    FileNotFoundError
+        It was deleted.
+    ValueError
+        It is no key.
+    """
+    _check(key)
+    if keep is None:
+        keep = not key.endswith(_TEMP)
+    attach = _attach if keep else named.take
+    found = attach(key)
+    if "_wrapper_" in key:
+        file = io.BytesIO(found.tobytes())
+        pickle.load(file)  # How many arrays there are.
+        found = _Unpickler(file, attach).load()
+    return found
+
+
+def shm_del(key: str) -> None:
+    """Delete a key; what was popped stays good.
+
+    Raises
+    ------
+    FileNotFoundError
+        It was deleted before.
+    ValueError
+        It is no key.
+    """
+    _check(key)
+    parts = 0
+    if "_wrapper_" in key:
+        parts = pickle.loads(_attach(key).tobytes())
+    named.delete(key)
+    for number in range(parts):
+        try:
+            named.delete(_part(key, number))
+        except FileNotFoundError:
+            pass
+
+
+def unshm(x: "Any", keep: "Optional[bool]" = None) -> "Any":
+    """Return what a key stands for; anything else as it is.
+
+    Parameters
+    ----------
+    x : object
+        A key; or a dict, of which a copy is returned with what its keys (of shared
+        memory) stand for.
+    keep : bool, optional
+        As in `shm_pop`.
+    """
+    if is_shmkey(x):
+        return shm_pop(x, keep)
+    if isinstance(x, dict) and any(map(is_shmkey, x.values())):
+        return type(x)((name, unshm(value, keep)) for name, value in x.items())
+    return x
+
+
+def shm_clear(all: bool = False) -> None:
+    """Delete the keys of this user that programs have left.
+
+    Parameters
+    ----------
+    all : bool
+        Also those whose maker lives, or which some process has mapped.
+    """
+    mapped = "" if all else _all_maps()
+    for each in named.list_arrays():
+        name = each.name
+        if not is_shmkey(name) or (not all and (_maker_lives(name) or name[6:] in mapped)):
+            continue
+        try:
+            named.delete(name)
+        except FileNotFoundError:
+            pass
+
+
+def _check(key):
+    if not is_shmkey(key):
+        raise ValueError("{!r} is no key: those that shm_put returns are".format(key))
+
+
+def _create(name, array):
+    order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
+    made = named.create(name, array.shape, array.dtype, order)
+    made[...] = array
+
+
+def _part(key, number):
+    return "{}.{}".format(key, number)
+
+
+class _Pickler(pickle.Pickler):
+    """Puts arrays under names, made of a key's, as it pickles."""
+
+    def __init__(self, file, key, parts):
+        super().__init__(file, transfer.PROTOCOL)
+        self.key, self.parts = key, parts
+        # What holds arrays is taken apart as in all channels.
+        self.dispatch_table = transfer.reducers([])
+        for cls in (np.matrix, np.recarray):
+            self.dispatch_table[cls] = _reduce_view
+
+    def persistent_id(self, thing):
+        is_array = type(thing) is np.ndarray or isinstance(thing, ndarray)
+        if not is_array or thing.dtype.hasobject:
+            return None
+        name = _part(self.key, len(self.parts))
+        _create(name, thing)
+        self.parts.append(name)
+        return name
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, file, attach):
+        super().__init__(file)
+        self.persistent_load = attach
+
+
+def _reduce_view(array):
+    return _view, (np.asarray(array), type(array))
+
+
+def _view(array, cls):
+    return array.view(cls)
+
+
+def _attach(name):
+    return np.asarray(named.attach(name))
+
+
+def _maker_lives(name):
+    """Tell whether the process that has made a key is there; so if nobody knows."""
+    digits = name.split("_")[2][1:-16] if name.count("_") >= 3 else ""
+    try:
+        return os.path.exists("/proc/{}".format(int(digits, 16)))
+    except ValueError:
+        return True
+
+
+def _all_maps():
+    """Return what processes of this user have mapped, as text."""
+    maps = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open("/proc/{}/maps".format(pid)) as file:
+                maps.append(file.read())
+        except OSError:
+            continue  # It has ended, or is another user's.
+    return "".join(maps)
+
+
+class ProcessPoolExecutor(executor.ProcessPoolExecutor):
+    """`shared_numpy.ProcessPoolExecutor`, whose functions may be given keys.
+
+    It is used as that and as ``concurrent.futures.ProcessPoolExecutor``: arrays in
+    arguments and results, at any depth, go through shared memory.
+    """
+
+    def submit(
+        self,
+        f: "Callable[..., Any]",
+        *args: "Any",
+        shm_input: bool = True,
+        shm_output: bool = True,
+        **kwargs: "Any"
+    ) -> "Future[Any]":
+        """Have a function called in a worker.
+
+        Parameters
+        ----------
+        f : callable
+            The function.
+        *args, **kwargs
+            Its arguments. A key among them is popped in the worker.
+        shm_input, shm_output : bool
+            With both False keys are handed on as they are. (How an array travels does
+            not depend on them: by its size.)
+
+        Returns
+        -------
+        concurrent.futures.Future
+            Which yields what the function returns; of a key, or a dict of keys, what
+            they stand for.
+        """
+        if not (shm_input or shm_output):
+            return super().submit(f, *args, **kwargs)
+        return super().submit(_call, f, args, kwargs)
+
+
+def _call(function: "Callable[..., Any]", args: "Any", kwargs: "Any") -> "Any":
+    args = [shm_pop(each) if is_shmkey(each) else each for each in args]
+    kwargs = {
+        name: shm_pop(each) if is_shmkey(each) else each for name, each in kwargs.items()
+    }
+    return unshm(function(*args, **kwargs))
