@@ -10,7 +10,8 @@ import pytest
 import shared_numpy as snp
 
 MODULES = [
-    "array_manager", "arrays", "context", "executor", "messages", "named", "queues", "transfer"
+    "array_manager", "arrays", "compat.contextshare", "compat.jztools", "context", "executor",
+    "messages", "named", "queues", "transfer",
 ]  # fmt: skip
 
 

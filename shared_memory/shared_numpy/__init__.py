@@ -28,6 +28,7 @@ The map of the package, from the ground up; imports point down only:
 `array_manager`     `ArrayManager`
 `integrations`      what pools of other packages need, a module each
 `backport`          on request, all this in the standard library's places
+`compat`            doors for the users of other projects, a module each
 `demo`              what ``python -m shared_numpy demo`` shows
 ==================  ========================================================
 
