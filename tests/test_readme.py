@@ -1,5 +1,6 @@
-"""The examples of the README run as they stand there."""
+"""The examples of the README and of `docs` run as they stand there."""
 
+import glob
 import os
 import re
 import subprocess
@@ -8,20 +9,31 @@ import sys
 import pytest
 from conftest import ROOT, run_python, run_script
 
-with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as file:
-    EXAMPLES = re.findall(r"```python\n(.*?)```", file.read(), re.DOTALL)
+
+def examples(path):
+    with open(path, encoding="utf-8") as file:
+        return re.findall(r"```python\n(.*?)```", file.read(), re.DOTALL)
+
+
+PAGES = sorted(glob.glob(os.path.join(ROOT, "docs", "*.md"))) + [os.path.join(ROOT, "README.md")]
+EXAMPLES = {
+    "%s-%d" % (os.path.basename(path)[:-3], number): code
+    for path in PAGES
+    for number, code in enumerate(examples(path))
+}
 
 
 def test_there_are_examples():
-    assert len(EXAMPLES) >= 3
+    assert len(EXAMPLES) >= 8 and len(PAGES) >= 6
+    assert all(examples(path) for path in PAGES)
 
 
-@pytest.mark.parametrize("number", range(len(EXAMPLES)))
+@pytest.mark.parametrize("which", list(EXAMPLES))
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_example(number, method, tmp_path):
+def test_example(which, method, tmp_path):
     """A comment behind a ``print`` says what it prints."""
     # Others may run this test on the same machine.
-    code = EXAMPLES[number].replace("readme-weights", "readme-weights-%d" % os.getpid())
+    code = EXAMPLES[which].replace("readme-weights", "readme-weights-%d" % os.getpid())
     code = code.replace('"weights" in', '"weights-%d" in' % os.getpid())
     start = 'if __name__ == "__main__":\n'
     if method == "spawn":
