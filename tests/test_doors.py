@@ -350,7 +350,8 @@ def write(x):
 def keys():
     """The keys that this process has made."""
     mine = "_P%X" % os.getpid()
-    return [each.name for each in snp.list_arrays() if npshmex.is_shmkey(each.name) and mine in each.name]
+    names = [each.name for each in snp.list_arrays()]
+    return [name for name in names if npshmex.is_shmkey(name) and mine in name]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -546,7 +547,8 @@ def test_pyarraypool_identity_is_the_memorys():
 
 def test_pyarraypool_layouts():
     """There: items were not aligned; strided arrays came in C order."""
-    for array in (np.asfortranarray(np.ones((3, 4))), np.array(3.5), np.zeros((0, 2)), np.arange(9)[::2]):
+    fortran = np.asfortranarray(np.ones((3, 4)))
+    for array in (fortran, np.array(3.5), np.zeros((0, 2)), np.arange(9)[::2]):
         proxy = pyarraypool.make_transferable(array)
         assert proxy.flags.aligned and proxy.flags.f_contiguous >= array.flags.f_contiguous
         np.testing.assert_array_equal(proxy, array)
@@ -563,7 +565,8 @@ def test_pyarraypool_objects(method, tmp_path):
     view[:3] = b"abc"
     with pytest.raises(ValueError, match="7 already"):
         pool.add_object(7, 10)
-    with multiprocessing.get_context(method).Pool(1, configure, (str(tmp_path / "pool.seg"),)) as workers:
+    context, path = multiprocessing.get_context(method), str(tmp_path / "pool.seg")
+    with context.Pool(1, configure, (path,)) as workers:
         assert workers.apply(attach, (7,)) == b"\tbc"
         proxy = pyarraypool.make_transferable(np.full(10, 3, "u1"))
         assert workers.apply(attach, (proxy.python_id,)) == b"\t\3\3"
@@ -895,7 +898,8 @@ def test_jztools_ends(capfd):
         x = manager.empty(5)
         x[:] = 4
         pinned = manager.empty(5, scope=None)
-        names = [each for each in os.listdir("/dev/shm") if x.shared_memory.name.split("/")[0] in each]
+        arena = x.shared_memory.name.split("/")[0]
+        names = [each for each in os.listdir("/dev/shm") if arena in each]
         assert names
     assert (x == 4).all() and pinned.size == 5
     assert not [each for each in names if os.path.exists("/dev/shm/" + each)]

@@ -9,7 +9,6 @@ seen without the code under test, by where in the arena's file an address is map
 import functools
 import multiprocessing
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -364,7 +363,7 @@ def in_threads(rounds):
 
     def run(number):
         try:
-            for i in range(rounds):
+            for _ in range(rounds):
                 array = np.full(SIZE + number, number)
                 handed.append(array)
                 other = handed.pop(0)

@@ -7,8 +7,9 @@
                   +---------------+  the worker died, or another one is idle
 
 A call is pickled when a worker has room for it, by the dispatcher's thread, which also
-takes the answers; so no handler of a signal comes between. Each worker has the call that it does and some that wait, as many as it does in some milliseconds;
-what waits there is taken back for a worker that has nothing to do.
+takes the answers; so no handler of a signal comes between. Each worker has the call
+that it does and some that wait, as many as it does in some milliseconds; what waits
+there is taken back for a worker that has nothing to do.
 """
 
 import collections

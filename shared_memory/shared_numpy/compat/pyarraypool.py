@@ -308,8 +308,8 @@ class ShmObjectPool:
             entry = _Entry.read(name)
             state = "gone" if entry is None or entry.find() is None else "alive"
             if entry is not None:
-                number = name[len(self._prefix) :]
-                lines.append("{}: {} bytes in {}, {}".format(number, entry.size, entry.block, state))
+                what = name[len(self._prefix) :], entry.size, entry.block, state
+                lines.append("{}: {} bytes in {}, {}".format(*what))
         return "\n".join(lines)
 
     def _close(self):
