@@ -5,6 +5,7 @@ and leave nothing behind; public names have the originals' signatures; what went
 there (said at each test) does not here.
 """
 
+import collections
 import copy
 import gc
 import inspect
@@ -354,6 +355,13 @@ def keys():
     return [name for name in names if npshmex.is_shmkey(name) and mine in name]
 
 
+def test_npshmex_dicts_of_any_kind():
+    found = collections.defaultdict(list, a=npshmex.shm_put(np.arange(3), temp=True), b=1)
+    taken = npshmex.unshm(found)
+    assert type(taken) is collections.defaultdict and taken["a"].sum() == 3 and taken["b"] == 1
+    assert not keys()
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_npshmex_keys(method):
     with npshmex.ProcessPoolExecutor(1, multiprocessing.get_context(method)) as ex:
@@ -545,6 +553,61 @@ def test_pyarraypool_identity_is_the_memorys():
         del array
 
 
+def found_and_kept(number, replaced):
+    """Find an array by its number and look at it when its owner has made another."""
+    view = pyarraypool.get_reusable_pool().attach_object(number)
+    first = bytes(view[:8])
+    open(replaced + ".found", "w").close()
+    while not os.path.exists(replaced):
+        time.sleep(0.01)
+    return first, bytes(view[:8])
+
+
+def test_pyarraypool_found_memory_is_not_used_again(tmp_path):
+    pyarraypool.configure_global_pool(link_path=tmp_path / "pool.seg")
+    replaced = str(tmp_path / "replaced")
+    context, path = multiprocessing.get_context("fork"), str(tmp_path / "pool.seg")
+    with context.Pool(1, configure, (path,)) as pool:
+        proxy = pyarraypool.make_transferable(np.full(10, 1.0))
+        number = proxy.python_id
+        result = pool.apply_async(found_and_kept, (number, replaced))
+        while not os.path.exists(replaced + ".found"):
+            time.sleep(0.01)
+        del proxy
+        proxy = pyarraypool.make_transferable(np.full(10, 2.0))
+        assert proxy.python_id != number
+        open(replaced, "w").close()
+        assert result.get(20) == (np.ones(1).tobytes(),) * 2
+        del proxy
+        part = pyarraypool.make_transferable(np.arange(100.0))[3:10]
+        whole, number = part.base, part.python_id
+        del part
+        assert pyarraypool.get_reusable_pool().memview_of(number).nbytes == 800
+        del whole
+        gc.collect()
+        assert pyarraypool.get_reusable_pool().memview_of(number) is None
+
+
+ADD = """
+import sys
+from shared_numpy.compat import pyarraypool
+pyarraypool.configure_global_pool(link_path=sys.argv[1])
+pyarraypool.get_reusable_pool().add_object(5, 100)
+from shared_numpy._core import Arena
+print(Arena.default().name)
+"""
+
+
+def test_pyarraypool_what_was_never_transferred_ends_with_the_program(tmp_path):
+    pyarraypool.configure_global_pool(link_path=tmp_path / "pool.seg")
+    arena = run_python(ADD, str(tmp_path / "pool.seg")).strip()
+    assert not os.path.exists("/dev/shm/" + arena)
+    pool = pyarraypool.get_reusable_pool()
+    assert pool.memview_of(5) is None and "5: 100 bytes" in pool.dump()
+    pyarraypool.cleanup_shm()
+    assert pool.dump() == ""
+
+
 def test_pyarraypool_layouts():
     """There: items were not aligned; strided arrays came in C order."""
     fortran = np.asfortranarray(np.ones((3, 4)))
@@ -684,6 +747,23 @@ def test_contextshare():
     assert not [each for each in mine if not each.startswith("snp-")]
 
 
+def first_of_d():
+    return float(D[0])  # noqa: F821 (of the context)
+
+
+def test_contextshare_takes_the_arrays_when_it_is_entered():
+    data = np.zeros(5)
+    sm = contextshare.SharedMemory({"D": data}, 1)
+    sm.register(first_of_d)()
+    for value in (7, 8):
+        data[:] = value
+        with sm:
+            sm.register(first_of_d)()
+            assert set(sm.evaluate()) == {float(value)}
+    with pytest.raises(RuntimeError, match="with statement"):
+        sm.evaluate()
+
+
 def test_contextshare_sets_no_start_method():
     """There: importing it set "forkserver" for the whole program."""
     run_python(
@@ -700,7 +780,8 @@ def test_contextshare_without_cloudpickle(monkeypatch):
         with pytest.raises(pickle.PicklingError, match=r"shared-numpy\[closures\]"):
             sm.evaluate()
     with pytest.raises(TypeError, match="only arrays"):
-        contextshare.SharedMemory({"x": [1]}, 1)
+        with contextshare.SharedMemory({"x": [1]}, 1):
+            pass
 
 
 # jztools.
@@ -891,6 +972,52 @@ def test_jztools_shared_memory_is_passed_in(smm):
     assert segment.name not in smm.list_tracked_segments()
     empty = jztools.xndarray(None, smm, 0, float, 0, None)
     assert not empty.is_shared() and empty.shared_memory is None
+
+
+def look_twice(name, smm, folder):
+    found = jztools.xndarray(name, smm, 3, float, 0, None)
+    first = found.tolist()
+    open(os.path.join(folder, "found"), "w").close()
+    while not os.path.exists(os.path.join(folder, "replaced")):
+        time.sleep(0.01)
+    return first, found.tolist()
+
+
+def test_jztools_found_memory_is_not_used_again(smm, tmp_path):
+    x = smm.from_ndarray(np.ones(3))
+    (name,) = smm.list_tracked_segments()
+    with stdlib_pool() as ex:
+        future = ex.submit(look_twice, name, smm, str(tmp_path))
+        while not (tmp_path / "found").exists():
+            time.sleep(0.01)
+        del x
+        x = smm.from_ndarray(np.full(3, 2.0))
+        assert x.shared_memory.name != name
+        (tmp_path / "replaced").write_text("")
+        assert future.result() == ([1, 1, 1], [1, 1, 1])
+
+
+def test_jztools_managers_connect(smm):
+    other = jztools.XSharedMemoryManager(smm.address)
+    other.connect()
+    x = other.empty(4)
+    assert other.list_tracked_segments() == smm.list_tracked_segments() == [x.shared_memory.name]
+
+
+def test_jztools_a_manager_that_was_killed():
+    with jztools.XSharedMemoryManager() as manager:
+        x = manager.empty(4, scope=None)
+        x[:] = 5
+        manager._process.kill() if hasattr(manager._process, "kill") else os.kill(
+            manager._process.pid, signal.SIGKILL
+        )
+        manager._process.join()
+        for call in (manager.list_tracked_segments, lambda: manager.empty(3, scope=None)):
+            with pytest.raises(multiprocessing.ProcessError, match="server"):
+                call()
+        x.scope = "local"
+        x.release()
+        assert (x == 5).all()
 
 
 def test_jztools_ends(capfd):

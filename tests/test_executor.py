@@ -272,6 +272,17 @@ def test_a_killed_worker_is_named_and_breaks_the_pool(method, tmp_path):
         assert descriptors() == fds
 
 
+def test_the_function_is_named_that_was_given():
+    with pool(1) as ex:
+        future = ex.submit(functools.partial(_call_it, die))
+        with pytest.raises(BrokenProcessPool, match="while it ran die"):
+            future.result()
+
+
+def _call_it(function):
+    return function()
+
+
 def test_retries(tmp_path):
     path = str(tmp_path / "marks")
     with pool(2, retries=2) as ex:

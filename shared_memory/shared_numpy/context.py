@@ -212,7 +212,7 @@ class SharedContext:
         if len(args) < 2:
             raise TypeError("submit() takes a function and its arguments")
         self, function = args[:2]
-        return self._executor.submit(_run, function, args[2:], kwargs)
+        return self._executor.submit(functools.partial(_run, function), args[2:], kwargs)
 
     submit.__text_signature__ = "($self, fn, /, *args, **kwargs)"  # type: ignore
 

@@ -23,6 +23,7 @@ import weakref
 from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
+from functools import partial
 from multiprocessing import util
 
 from . import _core, _workers, messages, transfer
@@ -97,6 +98,9 @@ class _Task:
     @property
     def name(self):
         function = self.call[0]
+        while isinstance(function, partial) and function.args and callable(function.args[0]):
+            # What calls the function that was given.
+            function = function.args[0]
         return getattr(function, "__qualname__", None) or repr(function)
 
     def forget_arguments(self):

@@ -77,13 +77,7 @@ class Segment(mmap.mmap):
     def unlink(self) -> None:
         """Remove the name, if it is still this segment's."""
         self.unlinked = True
-        try:
-            fd, head = _open(self.name, os.O_RDONLY)
-        except (OSError, ValueError):
-            return
-        os.close(fd)
-        if head.uuid == self.head.uuid:
-            os.unlink(_path(self.name))
+        _unlink(self.name, self.head.uuid)
 
     def close(self) -> None:
         """Do nothing: arrays may lie here. The last of them takes it along."""
@@ -265,6 +259,22 @@ def _path(name):
     return os.path.join(_FOLDER, name)
 
 
+def _unlink(name, number):
+    """Remove a name if it still is that of a certain array; tell whether it was."""
+    try:
+        fd, head = _open(name, os.O_RDONLY)
+    except (OSError, ValueError):
+        return False
+    os.close(fd)
+    if head.uuid != number:
+        return False
+    try:
+        os.unlink(_path(name))
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def _error(number, text, name):
     return OSError(number, text, _PREFIX + name)
 
@@ -361,6 +371,11 @@ def create(name: str, shape: "Any", dtype: "Any" = float, order: str = "C") -> n
     7.0
     >>> snp.delete("shm://example-of-create")
     """
+    return create_filled(name, shape, dtype, order, None)
+
+
+def create_filled(name: str, shape: "Any", dtype: "Any", order: str, fill: "Any") -> ndarray:
+    """`create` an array whose items are set before it has its name."""
     plain = _plain(name)
     dtype = sized(dtype)
     if dtype.hasobject:
@@ -385,6 +400,8 @@ def create(name: str, shape: "Any", dtype: "Any" = float, order: str = "C") -> n
         _room.reserve(fd, _PREFIX + plain)
         os.pwrite(fd, head, 0)
         made = _array(_map_descriptor(fd, described, plain, False))
+        if fill is not None:
+            made[...] = fill
         try:
             # (With a folder's descriptor, though it has no say: else the link of /proc
             # itself would be linked.)
@@ -437,7 +454,8 @@ def take(name: str) -> "np.ndarray[Any, Any]":
         memory = mmap.mmap(fd, head.size)
     finally:
         os.close(fd)
-    os.unlink(_path(plain))
+    if not _unlink(plain, head.uuid):
+        raise _error(errno.ENOENT, "another process has deleted the array", plain)
     return np.ndarray(head.shape, head.dtype, memory, head.data, order=head.order)
 
 

@@ -491,7 +491,7 @@ impl Snapshot {
             if pinned && !self.pinned {
                 wrong.push(format!("block {} is pinned, the arena is not", block.id));
             }
-            if block.marks & !(PINNED | PAGES) != 0 || block.marks & PAGES == PAGES {
+            if block.marks & !(PINNED | NAMED | PAGES) != 0 || block.marks & PAGES == PAGES {
                 wrong.push(format!("block {} has marks {:x}", block.id, block.marks));
             }
         }

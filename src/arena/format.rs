@@ -149,6 +149,8 @@ pub const PAGES_RETURNED: u64 = 2;
 pub const PAGES: u64 = 3;
 /// The mark of a block that children without a slot have inherited.
 pub const PINNED: u64 = 4;
+/// The mark of a block whose name was told: others may find it by that.
+pub const NAMED: u64 = 8;
 
 // The condition of the arena.
 /// A contradiction was found; no operation works any more.
@@ -286,7 +288,7 @@ pub struct BlockRow {
     pub address: U64,
     /// How long it is; a multiple of [`ALIGN`].
     pub size: U64,
-    /// What is known of its pages, and [`PINNED`].
+    /// What is known of its pages, [`PINNED`] and [`NAMED`].
     pub marks: U64,
     /// The processes that hold it.
     pub holders: [U64; SLOTS / 64],

@@ -109,13 +109,14 @@ impl Locked<'_> {
 }
 
 impl Core {
-    /// The blocks that somebody holds or a ticket refers to.
-    pub fn live_blocks(&self, me: Member) -> Result<Vec<BlockRef>> {
+    /// The blocks whose names were told, of those that somebody holds or a ticket
+    /// refers to.
+    pub fn named_blocks(&self, me: Member) -> Result<Vec<BlockRef>> {
         let locked = self.lock(me)?;
         let mut found = Vec::new();
         for block in locked.all_blocks() {
             let block = block?;
-            if block.state() == LIVE {
+            if block.state() == LIVE && block.row.marks.get() & NAMED != 0 {
                 found.push(BlockRef {
                     id: BlockId(block.id),
                     generation: block.generation(),

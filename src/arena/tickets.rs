@@ -303,6 +303,34 @@ impl Core {
         Ok(place)
     }
 
+    /// Has others find a block by its name from now on.
+    ///
+    /// # Errors
+    /// `Stale` if it has been freed.
+    pub fn tell_name(&self, me: Member, which: BlockRef) -> Result<()> {
+        let locked = self.lock(me)?;
+        let marks = &locked.live(which)?.row.marks;
+        if marks.get() & NAMED == 0 {
+            marks.commit(marks.get() | NAMED);
+        }
+        Ok(())
+    }
+
+    /// Holds a block whose name was told. `then` runs before the lock is given back.
+    ///
+    /// # Errors
+    /// `Stale` if it has been freed or its name was not told, `BadHandle` if it never
+    /// was.
+    pub fn find_and(&self, me: Member, which: BlockRef, then: impl FnOnce()) -> Result<Extent> {
+        let locked = self.lock(me)?;
+        if locked.live(which)?.row.marks.get() & NAMED == 0 {
+            return Err(Error::Stale);
+        }
+        let place = locked.receive(which, None, false)?;
+        then();
+        Ok(place)
+    }
+
     /// Ends a ticket that nobody will receive; false if it is not open any more.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use super::shared::Shared;
 use super::spares::{Spare, Spares};
 use crate::arena::format::{BlockId, Expected, Geometry, Header, SlotId, ENDING, PAGE, POISONED};
 use crate::arena::handle::{Handle, Name};
-use crate::arena::{BlockRef, Core, Extent, Member, Offspring, Parting, Stats, TicketRef};
+use crate::arena::{BlockRef, Core, Extent, Member, Offspring, Parting, Stats};
 use crate::error::{Error, Result};
 use crate::sys::fork::ForkMark;
 use crate::sys::{self, proc, shm};
@@ -747,23 +747,20 @@ impl Arena {
     #[inline(always)]
     fn receive_or_take(&self, handle: &Handle, once: bool) -> Result<Block> {
         self.check_handle(handle)?;
-        self.hold(handle.block, handle.ticket, once)
-    }
-
-    #[inline(always)]
-    fn hold(&self, which: BlockRef, ticket: Option<TicketRef>, once: bool) -> Result<Block> {
         let me = self.0.member()?;
-        if self.0.counts.is_spare(which.id) {
-            // It was never sent: nobody can know of it.
+        if self.0.counts.is_spare(handle.block.id) {
+            // It was never sent: the handle was forged.
             return Err(Error::Stale);
         }
-        let core = &self.0.core;
-        let place = core.receive_and(me, which, ticket, once, || {
-            // Under the lock, so that no thread can let go of the block between
-            // the bit and the count.
-            self.0.counts.of(which.id).receive();
-        })?;
-        Ok(self.block(which, place))
+        let place = self
+            .0
+            .core
+            .receive_and(me, handle.block, handle.ticket, once, || {
+                // Under the lock, so that no thread can let go of the block between
+                // the bit and the count.
+                self.0.counts.of(handle.block.id).receive();
+            })?;
+        Ok(self.block(handle.block, place))
     }
 
     /// Whether a quarter of what there is for shared memory stays free beside so many
@@ -776,19 +773,21 @@ impl Arena {
         all == 0 || free.checked_sub(bytes).is_some_and(|left| left >= all / 4)
     }
 
-    /// A block that some process holds, or that is in flight.
+    /// A block that some process holds, or that is in flight, and whose name was told.
     ///
     /// # Errors
-    /// `Stale` if it has been freed, `BadHandle` if it never was.
+    /// `Stale` if it has been freed or was not told, `BadHandle` if it never was.
     pub fn find(&self, which: BlockRef) -> Result<Block> {
-        self.hold(which, None, false)
+        let me = self.0.member()?;
+        // (One that was told is never spare.)
+        let count = || self.0.counts.of(which.id).receive();
+        let place = self.0.core.find_and(me, which, count)?;
+        Ok(self.block(which, place))
     }
 
-    /// The blocks that some process holds, or that are in flight.
+    /// The blocks that can be found.
     pub fn blocks(&self) -> Result<Vec<BlockRef>> {
-        let me = self.0.member()?;
-        self.0.give_spares_back();
-        self.0.core.live_blocks(me)
+        self.0.core.named_blocks(self.0.member()?)
     }
 
     /// Ends the ticket of a handle that nobody will receive; false if it has
@@ -929,6 +928,17 @@ impl Block {
     /// Its row, and the life of the row.
     pub fn which(&self) -> BlockRef {
         self.which
+    }
+
+    /// Has others find it by its row and life from now on.
+    ///
+    /// # Errors
+    /// As for any operation of the arena.
+    pub fn tell_name(&self) -> Result<()> {
+        let inner = &self.arena.0;
+        // Not one that is kept for later when it is let go of.
+        inner.counts.of(self.which.id).share();
+        inner.core.tell_name(inner.member()?, self.which)
     }
 
     /// Its arena.

@@ -808,7 +808,7 @@ impl Arena {
     /// Raises
     /// ------
     /// StaleHandleError
-    ///     The block has been freed.
+    ///     The block has been freed, or nobody who has it has asked for its name.
     /// ForeignHandleError
     ///     It is of another arena.
     /// ValueError
@@ -828,12 +828,13 @@ impl Arena {
         work(py, || arena.find(which)).map(Block::new)
     }
 
-    /// Tell which blocks there are.
+    /// Tell which blocks can be found.
     ///
     /// Returns
     /// -------
     /// list of str
-    ///     The names of those that some process has, or that are in flight.
+    ///     The names that were asked for, of blocks that some process has, or that are
+    ///     in flight.
     #[pyo3(text_signature = "($self)")]
     fn blocks(&self, py: Python<'_>) -> PyResult<Vec<String>> {
         let home = self.open()?.name();

@@ -29,7 +29,8 @@ use std::mem::ManuallyDrop;
 /// arena : Arena
 ///     Where it is from.
 /// name : str
-///     What tells it from all other blocks there are and were.
+///     What tells it from all other blocks there are and were. Once it was asked for,
+///     other processes can find the block by it, as long as some process has it.
 /// unlinked : bool
 ///     Whether ``unlink`` was called.
 /// private : bool
@@ -41,6 +42,7 @@ pub struct Block {
     inner: ManuallyDrop<process::Block>,
     unlinked: Cell<bool>,
     private: Cell<bool>,
+    named: Cell<bool>,
     own: Cell<Option<process::Own>>,
 }
 
@@ -67,6 +69,7 @@ impl Block {
             inner: ManuallyDrop::new(block),
             unlinked: Cell::new(false),
             private: Cell::new(false),
+            named: Cell::new(false),
             own: Cell::new(None),
         }
     }
@@ -131,7 +134,12 @@ impl Block {
 
     /// Names this life of the block among all arenas of the machine.
     #[getter]
-    fn name(&self) -> String {
+    fn name(&self, py: Python<'_>) -> String {
+        if !self.named.get() {
+            // Without it (the arena is gone) the name is one all the same.
+            let told = section::end(py, || self.inner.tell_name());
+            self.named.set(told.is_ok());
+        }
         block_name(self.inner.arena().name(), self.inner.which())
     }
 

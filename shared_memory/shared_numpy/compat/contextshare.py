@@ -9,7 +9,7 @@ from ..context import SharedContext
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, List, Mapping
+    from typing import Any, Callable, List, Mapping, Optional
 
 __all__ = ["SharedMemory"]
 
@@ -27,9 +27,9 @@ class SharedMemory:
     Raises
     ------
     TypeError
-        Something in `vars` is no array.
+        Something in `vars` is no array (when the context is entered).
     ValueError
-        A name is no identifier, or `nworkers` is less than 1.
+        A name is no identifier, or `nworkers` is less than 1 (then, too).
 
     See Also
     --------
@@ -48,13 +48,22 @@ class SharedMemory:
     """
 
     def __init__(self, vars: "Mapping[str, Any]", nworkers: int) -> None:
-        self._context = SharedContext(vars, nworkers)
+        self._vars, self._nworkers = vars, nworkers
+        self._context = None  # type: Optional[SharedContext]
+        # Calls that were enqueued before there was a context.
+        self._early = []  # type: List[Any]
 
     def __enter__(self) -> "SharedMemory":
+        self._context = SharedContext(self._vars, self._nworkers)
+        early, self._early = self._early, []
+        for function, args, kwargs in early:
+            self._context.register(function)(*args, **kwargs)
         return self
 
     def __exit__(self, exc_type: "Any", exc_value: "Any", traceback: "Any") -> None:
-        self._context.close()
+        context, self._context = self._context, None
+        if context is not None:
+            context.close()
 
     def register(self, func: "Callable[..., Any]") -> "Callable[..., None]":
         """Have calls of a function enqueued: a decorator, or to be called.
@@ -70,10 +79,12 @@ class SharedMemory:
         callable
             Which takes the function's arguments, enqueues a call and returns at once.
         """
-        submit = self._context.register(func)
 
         def enqueue(*args, **kwargs):
-            submit(*args, **kwargs)
+            if self._context is None:
+                self._early.append((func, args, kwargs))
+            else:
+                self._context.register(func)(*args, **kwargs)
 
         return enqueue
 
@@ -93,5 +104,9 @@ class SharedMemory:
             A function has no name in a module, and cloudpickle is not installed.
         ImportError
             `progress`, and tqdm is not installed.
+        RuntimeError
+            It is called outside the ``with`` statement.
         """
+        if self._context is None:
+            raise RuntimeError("evaluate works within the with statement: the workers end with it")
         return self._context.evaluate(progress)

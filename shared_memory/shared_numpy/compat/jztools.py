@@ -10,6 +10,7 @@ the manager's server holds the array until it is released.
 """
 
 import weakref
+from contextlib import suppress
 from multiprocessing import ProcessError, context, util
 from multiprocessing.managers import State, dispatch
 
@@ -45,11 +46,17 @@ class InvalidAsXndarray(Exception):
 class _Server(SharedMemoryServer):
     """A server that can hold arrays."""
 
-    public = SharedMemoryServer.public + ["pin", "unpin"]
+    public = SharedMemoryServer.public + ["arena", "pin", "unpin"]
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        self._arena = None
         self._pins = {}
+
+    def arena(self, c, name=None):
+        """Set, or return, the name of the manager's arena."""
+        self._arena = name or self._arena
+        return self._arena
 
     def pin(self, c, handle):
         """Hold an array until it is unpinned, or the manager ends."""
@@ -91,6 +98,7 @@ class XSharedMemoryManager(SharedMemoryManager):
         """Start the server's process."""
         super().start(initializer, initargs)
         self._arena = arena = _core.Arena.create()
+        self._ask("arena", arena.name)
         _managers[arena.name] = self
         server, ending = self.shutdown, util.Finalize(self, _end, (arena,))
 
@@ -100,9 +108,16 @@ class XSharedMemoryManager(SharedMemoryManager):
 
         self.shutdown = shutdown  # type: ignore
 
+    def connect(self) -> None:
+        """Use the server of a manager that runs."""
+        super().connect()
+        self._arena = _core.Arena.attach(self._ask("arena"))
+        _managers.setdefault(self._arena.name, self)
+
     def __reduce__(self) -> "Tuple[Any, ...]":
         if self._arena is None:
             return super().__reduce__()
+        self._open()
         # The key travels to a process that is being spawned, and nowhere else; a
         # child has its parent's.
         key = self._authkey if context.get_spawning_popen() is not None else None
@@ -120,8 +135,7 @@ class XSharedMemoryManager(SharedMemoryManager):
         """Return the names of the shared memory there is, each array's and others'."""
         arena = self._open()
         arena.reap()
-        with self._connection() as connection:
-            names = dispatch(connection, None, "list_segments")
+        names = self._ask("list_segments")
         return names + [each for each in arena.blocks() if each not in _released]
 
     _list_tracked_segments = list_tracked_segments
@@ -133,8 +147,11 @@ class XSharedMemoryManager(SharedMemoryManager):
         return self._arena
 
     def _ask(self, what, *args):
-        with self._connection() as connection:
-            return dispatch(connection, None, what, args)
+        try:
+            with self._connection() as connection:
+                return dispatch(connection, None, what, args)
+        except (OSError, EOFError) as error:
+            raise ProcessError("the manager's server does not answer: {}".format(error)) from None
 
 
 def _end(arena):
@@ -300,7 +317,8 @@ class xndarray(ndarray):
                 finally:
                     _core.cancel(handle)
             elif self._scope is None and "_scope" in self.__dict__:
-                self._home.manager._ask("unpin", block.name)
+                with suppress(ProcessError):  # The server is gone, and what it held.
+                    self._home.manager._ask("unpin", block.name)
         self._scope = scope
 
     @property
@@ -325,22 +343,21 @@ class xndarray(ndarray):
         return self._home is not None and self._home.has(self)
 
     def release(self) -> None:
-        """Let go of the memory: it is sent nowhere and found by nobody any more.
+        """Let go of the memory: this process sends the array nowhere any more.
 
-        Here, and wherever else an array on it is, that stays good.
+        The memory is freed with the last array on it, here or elsewhere; until then that
+        stays good.
         """
         segment = self.shared_memory
         if segment is None or self._home is None:
             return
         manager = self._home.manager
         block = transfer.block_of(self)
-        try:
+        with suppress(ProcessError):  # The server is gone, and what it held.
             if block is None:
                 manager._ask("release_segment", segment.name)
             else:
                 manager._ask("unpin", segment.name)
-        except (OSError, EOFError):
-            pass  # The manager has ended.
         if block is not None:
             segment.unlink()
             if segment.name not in _released:
@@ -431,6 +448,7 @@ class xndarray(ndarray):
         _check_scope(scope)
         out = manager._open().empty(shape, dtype, order, cls)
         out._home = _Home(manager)
+        transfer.block_of(out).name  # From now on it is listed, and can be found.
         if scope is None:
             out.scope = None
         else:

@@ -9,10 +9,12 @@ put under one is an array with a name; a wrapper or a masked array is a pickle w
 arrays have names of their own, made of the key's.
 """
 
+import copy
 import io
 import os
 import pickle
 import secrets
+from functools import partial
 
 import numpy as np
 
@@ -191,7 +193,11 @@ def unshm(x: "Any", keep: "Optional[bool]" = None) -> "Any":
     if is_shmkey(x):
         return shm_pop(x, keep)
     if isinstance(x, dict) and any(map(is_shmkey, x.values())):
-        return type(x)((name, unshm(value, keep)) for name, value in x.items())
+        copied = copy.copy(x)
+        for name, value in x.items():
+            if is_shmkey(value):
+                copied[name] = shm_pop(value, keep)
+        return copied
     return x
 
 
@@ -221,8 +227,7 @@ def _check(key):
 
 def _create(name, array):
     order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
-    made = named.create(name, array.shape, array.dtype, order)
-    made[...] = array
+    named.create_filled(name, array.shape, array.dtype, order, array)
 
 
 def _part(key, number):
@@ -324,7 +329,7 @@ class ProcessPoolExecutor(executor.ProcessPoolExecutor):
         """
         if not (shm_input or shm_output):
             return super().submit(f, *args, **kwargs)
-        return super().submit(_call, f, args, kwargs)
+        return super().submit(partial(_call, f), args, kwargs)
 
 
 def _call(function: "Callable[..., Any]", args: "Any", kwargs: "Any") -> "Any":

@@ -11,12 +11,14 @@ where in which arena the object is.
 """
 
 import hashlib
+import operator
 import os
 import struct
 import tempfile
 import weakref
 import zlib
 from contextlib import contextmanager
+from typing import Union
 
 import numpy as np
 
@@ -26,9 +28,9 @@ from ..errors import StaleHandleError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, Iterator, List, Optional, Union
+    from typing import Any, Dict, Iterator, List, Optional
 
-    MemorySizeType = Union[str, int]
+MemorySizeType = Union[str, int]
 
 __all__ = [
     "PoolAlreadyExists",
@@ -68,7 +70,7 @@ class ndarrayproxy(ndarray):
             return 0
         digest = hashlib.blake2b(block.name.encode(), digest_size=8).digest()
         number = int.from_bytes(digest, "big") >> 1
-        if number not in _published:
+        if _published.get(number) != os.getpid():
             _publish(self, block, number)
         return number
 
@@ -78,23 +80,28 @@ class ndarrayproxy(ndarray):
         return transfer.reduce_view(self)
 
 
-# The numbers of arrays that this process has told.
-_published = set()  # type: set
+# The numbers of arrays that were told, and by which process.
+_published = {}  # type: Dict[int, int]
 
 
 def _publish(array, block, number):
     pool = get_reusable_pool()
+    owner = array
+    while type(owner.base) is not _core.Block:
+        owner = owner.base
+    size = owner.nbytes
     try:
-        _Entry.create(pool._name(number), block.name, b"", array.nbytes)
+        _Entry.create(pool._name(number), block.name, b"", size)
     except FileExistsError:
         pass  # Another process has.
-    _published.add(number)
-    weakref.finalize(array, _withdraw, pool, number, os.getpid())
+    _published[number] = os.getpid()
+    # (With the last view of the memory.)
+    weakref.finalize(owner, _withdraw, pool, number, os.getpid())
 
 
 def _withdraw(pool, number, pid):
     if pid == os.getpid():
-        _published.discard(number)
+        _published.pop(number, None)
         _delete(pool._name(number))
 
 
@@ -127,6 +134,12 @@ def make_transferable(arr: "Any", *, transfer_required: bool = True) -> ndarrayp
     return transfer.copy_to_shared(np.asarray(arr), ndarrayproxy)
 
 
+def _arena_of(block):
+    home = block.rpartition("/")[0]
+    arena = _core.Arena.default()
+    return arena if arena.name == home else _core.Arena.attach(home)
+
+
 class _Entry:
     """Where an object is: written to an array with the pool's name and its number."""
 
@@ -134,42 +147,51 @@ class _Entry:
     HEAD = struct.Struct("=HHQ")
 
     def __init__(self, array):
+        self.array = array
         data = array.tobytes()
         name, handle, self.size = self.HEAD.unpack_from(data)
         start = self.HEAD.size
         self.block = data[start : start + name].decode()
         self.handle = data[start + name : start + name + handle]
 
+    def delete(self):
+        """Remove the entry, if it still is this one."""
+        self.array.unlink()
+
     @classmethod
     def create(cls, name, block, handle, size):
-        where = block.encode() + handle
-        array = named.create(name, cls.HEAD.size + len(where), "u1")
-        array[cls.HEAD.size :] = np.frombuffer(where, "u1")
-        # Last: an entry without it is none yet.
-        array[: cls.HEAD.size] = np.frombuffer(
-            cls.HEAD.pack(len(block), len(handle), size), "u1"
-        )
+        data = cls.HEAD.pack(len(block), len(handle), size) + block.encode() + handle
+        named.create_filled(name, len(data), "u1", "C", np.frombuffer(data, "u1"))
 
     @classmethod
     def read(cls, name):
         """Return what was written under a name, or None."""
         try:
-            entry = cls(named.attach(name))
-        except FileNotFoundError:
+            return cls(named.attach(name))
+        except (FileNotFoundError, struct.error, UnicodeDecodeError):
             return None
-        return entry if entry.block else None
 
     def find(self):
         """Return the block, or None if it is gone."""
-        home = self.block.rpartition("/")[0]
         try:
-            arena = _core.Arena.default()
-            if arena.name != home:
-                arena = _core.Arena.attach(home)
+            arena = _arena_of(self.block)
             arena.reap()  # What processes held that were killed.
             return arena.find(self.block)
         except (StaleHandleError, FileNotFoundError):
             return None
+
+    def is_abandoned(self):
+        """Tell whether it waits for a transfer, and no other process is there for it."""
+        try:
+            arena = _arena_of(self.block)
+            arena.reap()
+            others = arena.stats()["processes"] > 1
+        except (StaleHandleError, FileNotFoundError):
+            return False
+        return bool(self.handle) and not others and arena.name != _core.Arena.default().name
+
+
+_TAKEN = "there is an object of the number {} already"
 
 
 class ShmObjectPool:
@@ -197,7 +219,7 @@ class ShmObjectPool:
         self._pid = os.getpid()
 
     def _name(self, number):
-        return self._prefix + str(number)
+        return self._prefix + str(operator.index(number))
 
     def add_object(self, python_id: int, request_size: int) -> memoryview:
         """Allocate memory for an object, which this process is attached to.
@@ -225,15 +247,17 @@ class ShmObjectPool:
         known = _Entry.read(name)
         if known is not None:
             if known.find() is not None:
-                raise ValueError("there is an object of the number {} already".format(python_id))
-            _delete(name)
-        arena = _core.Arena.default()
-        block = arena.alloc(request_size)
-        handle = arena.send(block)
+                raise ValueError(_TAKEN.format(python_id))
+            known.delete()
+        block = _core.Arena.default().alloc(request_size)
+        handles = []  # type: List[bytes]
+        block.sending(handles)
         try:
-            _Entry.create(name, block.name, handle, request_size)
-        except BaseException:
-            _core.cancel(handle)
+            _Entry.create(name, block.name, handles[0], request_size)
+        except BaseException as error:
+            transfer.cancel(handles)
+            if isinstance(error, FileExistsError):
+                raise ValueError(_TAKEN.format(python_id)) from None
             raise
         return self._attach(python_id, block, request_size)
 
@@ -327,8 +351,10 @@ class ShmObjectPool:
     def _forget_if_gone(self, name):
         """Remove what says where an object is that is no more."""
         entry = _Entry.read(name)
-        if entry is not None and entry.find() is None:
+        if entry is None:
             _delete(name)
+        elif entry.find() is None:
+            entry.delete()
 
 
 def _view(block, size):
@@ -456,4 +482,7 @@ def cleanup_shm() -> None:
     """
     pool = ShmObjectPool(path=_link_path)
     for name in pool._names():
+        entry = _Entry.read(name)
+        if entry is not None and entry.is_abandoned():
+            transfer.cancel([entry.handle])
         pool._forget_if_gone(name)
