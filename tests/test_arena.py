@@ -844,3 +844,32 @@ def nothing_of_the_module_left():
 
 def test_the_tracker_s_side():
     assert _tree.registrar(True) == _tree.registrar(False) != 0
+
+
+def test_blocks_are_found_by_names_that_were_asked_for(arena):
+    told, other = arena.alloc(100), arena.alloc(100)
+    name = told.name
+    assert arena.blocks() == [name]
+    found = arena.find(name)
+    assert (found.address, found.nbytes, found.name) == (told.address, told.nbytes, name)
+    # (Rows are given out one after the other.)
+    home, number = name.split("/")
+    row, life = number.split(".")
+    quiet = "%s/%d.%s" % (home, int(row) + 1, life)
+    with pytest.raises(snp.StaleHandleError):
+        arena.find(quiet)
+    assert other.name == quiet and arena.find(quiet).address == other.address
+    del told
+    assert arena.find(name).address == found.address
+    del found
+    # What was told is not kept for the next of its size, under the same name.
+    again = arena.alloc(100)
+    assert again.name != name and sorted(arena.blocks()) == sorted([quiet, again.name])
+    with pytest.raises(snp.StaleHandleError):
+        arena.find(name)
+    for wrong in ("", "x", home + "/1", home + "/x.1", home + "/1.-1", name + "9" * 30):
+        with pytest.raises(ValueError):
+            arena.find(wrong)
+    with pytest.raises(snp.ForeignHandleError):
+        arena.find("elsewhere/0.0")
+    assert arena.check() == []

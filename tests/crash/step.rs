@@ -197,6 +197,31 @@ const OPERATIONS: &[Operation] = &[
         ..SIMPLE
     },
     Operation {
+        name: "tell a name",
+        child: |arena, _| {
+            let block = arena.allocate(640).unwrap();
+            stop();
+            block.tell_name().unwrap();
+            std::mem::forget(block);
+        },
+        sample: 100,
+        ..SIMPLE
+    },
+    Operation {
+        name: "find by name",
+        before: |arena| {
+            let given = one_block(arena);
+            given.blocks[0].tell_name().unwrap();
+            given
+        },
+        child: |arena, given| {
+            stop();
+            std::mem::forget(arena.find(given.blocks[0].which()).unwrap());
+        },
+        sample: 100,
+        ..SIMPLE
+    },
+    Operation {
         name: "cancel",
         before: one_message,
         child: |arena, given| {
