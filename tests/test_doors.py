@@ -24,6 +24,7 @@ import pytest
 from conftest import counts, run_python
 
 import shared_numpy as snp
+from shared_numpy import _core
 from shared_numpy.compat import contextshare, jztools, npshmex, pyarraypool
 from shared_numpy.shared_memory import SharedMemory
 
@@ -413,6 +414,24 @@ def test_npshmex_keeps_mask_byte_order_and_memory_order():
     assert not keys()
 
 
+def are_shared(things):
+    """Tell of arrays in a list in a dict whether they lie in the arena."""
+    return [type(each.base) is _core.Block for each in things["list"]]
+
+
+def test_npshmex_arrays_at_any_depth_go_through_shared_memory():
+    """There: nested lists and dicts that were given were pickled, with all their items."""
+    masked = np.ma.masked_less(np.arange(10000.0), 3)
+    with npshmex.ProcessPoolExecutor(1) as ex:
+        thing = {"list": [np.ones(10000), np.asfortranarray(np.ones((100, 100))).T]}
+        assert ex.submit(are_shared, thing).result() == [True, True]
+        result = ex.submit(same, [[masked], thing]).result()
+        assert (result[0][0].mask == masked.mask).all()
+        assert are_shared(result[1]) == [True, True]
+        big_endian = ex.submit(same, {"x": np.arange(5000, dtype=">i4")}).result()["x"]
+        assert big_endian.dtype == ">i4" and big_endian[4999] == 4999
+
+
 def test_npshmex_changes_nothing_of_the_callers():
     """There: a wrapper's array was replaced by its key, a dict's values were."""
     wrapper, thing = Wrapper(1, np.arange(5)), {"x": np.arange(3), "y": "something"}
@@ -619,6 +638,13 @@ def test_pyarraypool_layouts():
     assert sum(each[0] for each in large) == 20000  # (There: 10,000 slots.)
 
 
+def test_pyarraypool_grows(tmp_path):
+    """There: memory for all arrays was set at the start, 512 MB if nothing was said."""
+    pyarraypool.configure_global_pool(link_path=tmp_path / "x", data_size="1M", slot_count=1)
+    arrays = [pyarraypool.make_transferable(np.full(1 << 20, i)) for i in range(3)]
+    assert [each[-1] for each in arrays] == [0, 1, 2]
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_pyarraypool_objects(method, tmp_path):
     pyarraypool.configure_global_pool(link_path=tmp_path / "pool.seg", autostart=True)
@@ -749,6 +775,34 @@ def test_contextshare():
 
 def first_of_d():
     return float(D[0])  # noqa: F821 (of the context)
+
+
+def block_of(array):
+    while type(array) is not _core.Block:
+        array = array.base
+    return array.name
+
+
+def place_of_d():
+    return block_of(D)  # noqa: F821 (of the context)
+
+
+def test_contextshare_names_are_of_one_shared_array():
+    """There: the names were not set, and each function had a copy in its pickle."""
+    captured = np.ones(1000000)
+
+    def total():
+        return captured.sum(), block_of(captured)
+
+    pytest.importorskip("cloudpickle")
+    with contextshare.SharedMemory({"D": np.ones(1000), "captured": captured}, 2) as sm:
+        for _ in range(4):
+            sm.register(place_of_d)()
+        assert len(set(sm.evaluate())) == 1
+        for _ in range(4):
+            sm.register(total)()
+        ((result, place),) = set(sm.evaluate())
+        assert result == 1000000 and place
 
 
 def test_contextshare_takes_the_arrays_when_it_is_entered():
