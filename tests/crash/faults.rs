@@ -27,6 +27,7 @@ pub const TESTS: &[Test] = &[
     ("five_million_mutated_handles", |_| mutated_handles()),
     ("small_blocks_are_used_again", |_| spares()),
     ("a_spare_block_is_not_a_child_s", |_| spares_and_forks()),
+    ("blocks_are_found_by_names_that_were_told", |_| found()),
     ("a_process_retires", |_| retiring()),
     ("deserted_arenas_are_swept", |_| sweeping()),
     ("an_arena_in_the_making_is_not_swept", |_| {
@@ -571,6 +572,63 @@ fn spares() {
     // room, and before anybody counts.
     drop(test.allocate(100).unwrap());
     assert_eq!(test.stats().unwrap().blocks, 0);
+    assert_empty(&test.arena);
+}
+
+fn found() {
+    let test = TestArena::new(small());
+    let sent = AtomicShared::new();
+    // Another process, which inherits nothing.
+    let mut child = fork(|| {
+        stop();
+        let Handle { block: which, .. } = sent.handle();
+        let found = test.find(which).unwrap();
+        stop();
+        // SAFETY: held by this process.
+        assert_eq!(unsafe { found.bytes().read() }, 1);
+        drop(found);
+        assert_eq!(test.find(which).err(), Some(Error::Stale));
+        0
+    });
+    child.wait_for_stop();
+    let block = test.allocate(640).unwrap();
+    let which = block.which();
+    assert_eq!(test.find(which).err(), Some(Error::Stale));
+    assert_eq!(test.blocks(), Ok(vec![]));
+    block.tell_name().unwrap();
+    block.tell_name().unwrap();
+    assert_eq!(test.blocks(), Ok(vec![which]));
+    // SAFETY: held by this process.
+    unsafe { block.bytes().write(1) };
+    let names_it = Handle {
+        ticket: None,
+        ..test.send(&test.allocate(64).unwrap()).unwrap()
+    };
+    sent.put(
+        &Handle {
+            block: which,
+            ..names_it
+        }
+        .encode(),
+    );
+    child.signal(libc::SIGCONT);
+    child.wait_for_stop();
+    // What somebody has found is not used again, under no name.
+    drop(block);
+    let next = test.allocate(640).unwrap();
+    assert_ne!(next.which(), which);
+    // SAFETY: held by this process.
+    unsafe { next.bytes().write(2) };
+    child.signal(libc::SIGCONT);
+    child.succeed();
+    assert_eq!(test.find(which).err(), Some(Error::Stale));
+    // In its next life the row has not been told of.
+    drop(next);
+    let again: Vec<Block> = (0..8).map(|_| test.allocate(640).unwrap()).collect();
+    assert!(again.iter().any(|block| block.which().id == which.id));
+    assert_eq!(test.blocks(), Ok(vec![]));
+    drop(again);
+    test.cancel_unreceived(0).unwrap();
     assert_empty(&test.arena);
 }
 
