@@ -321,6 +321,7 @@ def bench(pythons):
         check("blocks on " + version, [python, "benchmarks/blocks.py"])
         check("channels on " + version, [python, "benchmarks/channels.py"])
         check("executors on " + version, [python, "benchmarks/executors.py"])
+        check("doors on " + version, [python, "benchmarks/doors.py"])
         check("backport on " + version, [python, "benchmarks/backport.py"])
 
 
