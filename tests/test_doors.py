@@ -43,8 +43,9 @@ def nothing_stays():
 
 
 def stdlib_pool(method="fork", workers=1):
-    """Return the standard library's executor, also where it takes no context."""
-    if sys.version_info >= (3, 7):
+    """Return the standard library's executor; ours where that takes no context, or its
+    workers keep what they have returned."""
+    if sys.version_info >= (3, 8):
         return futures.ProcessPoolExecutor(workers, multiprocessing.get_context(method))
     return snp.ProcessPoolExecutor(workers, multiprocessing.get_context(method))
 

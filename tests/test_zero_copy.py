@@ -270,7 +270,9 @@ def test_what_somebody_may_have_is_copied(function):
         result = ex.submit(function, 5).result()
         array = values(result)[0]
         np.testing.assert_array_equal(array.ravel(), np.arange(5, 5 + array.size))
-        assert place_of(array) != ex.submit(last_noted).result()
+        # (What is no file's may have the same address in both processes.)
+        place = place_of(array)
+        assert place[1] == 0 or place != ex.submit(last_noted).result()
 
 
 def test_what_is_repeated_is_expanded():
