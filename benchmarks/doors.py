@@ -46,6 +46,14 @@ def made_and_dropped(rounds):
     array = np.ones(SHAPE)
     ways = {"np.empty": (lambda: np.empty(SHAPE), MANY)}
     ways["compat.pyarraypool"] = (lambda: pyarraypool.make_transferable(array), MANY)
+    numbered = pyarraypool.ShmObjectPool(path="doors-{}".format(os.getpid()))
+
+    def by_number():
+        numbered.add_object(1, array.nbytes)
+        numbered.set_object_releasable(1)
+        numbered.detach_object(1)
+
+    ways["  with a number"] = (by_number, 100)
     with jztools.XSharedMemoryManager() as manager:
         ways["compat.jztools"] = (lambda: manager.empty(SHAPE), MANY)
         theirs = None
