@@ -16,7 +16,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from conftest import ROOT, counts, run_script
+from conftest import ROOT, counts, run_python, run_script
 
 import shared_numpy as snp
 from shared_numpy import messages, queues
@@ -179,6 +179,21 @@ def mend(q):
     if sys.version_info < (3, 10):
         while q._feeder.lock._is_owned():
             q._feeder.lock.release()
+
+
+def test_a_lock_that_was_kept_does_not_keep_the_program():
+    code = """
+import shared_numpy as snp
+q = snp.Queue()
+for i in range(100):
+    q.put(bytes(3000))
+q._feeder.lock.acquire()  # As the interpreter may have left it.
+import threading
+reader = threading.Timer(0.3, lambda: [q.get() for _ in range(100)])
+reader.daemon = True
+reader.start()
+"""
+    run_python(code, timeout=30)
 
 
 def test_interruptions_of_a_queue_that_is_full(alarm):

@@ -299,6 +299,9 @@ def _finish(feeder):
     feeder = feeder()
     if feeder is None:
         return
+    while feeder.lock._is_owned():
+        # Before 3.10 a signal's exception can end a `with` statement without its end.
+        feeder.lock.release()
     if feeder.is_joined:
         feeder.join()
     else:
