@@ -83,6 +83,18 @@ def counts():
     return stats["blocks"], stats["handles"]
 
 
+def place_of(array):
+    """Return the file and the place in it where an array's items are mapped from."""
+    address = array.__array_interface__["data"][0]
+    with open("/proc/self/maps") as maps:
+        for line in maps:
+            area, _, offset, device, inode = line.split()[:5]
+            first, last = (int(each, 16) for each in area.split("-"))
+            if first <= address < last:
+                return device, int(inode), int(offset, 16) + address - first
+    raise AssertionError("not mapped")
+
+
 class Alarm(BaseException):
     """What `alarm` raises."""
 

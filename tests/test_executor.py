@@ -22,7 +22,7 @@ from concurrent.futures import CancelledError, TimeoutError, as_completed, wait
 
 import numpy as np
 import pytest
-from conftest import counts, run_script
+from conftest import counts, place_of, run_script
 
 import shared_numpy as snp
 from shared_numpy import closures, executor, transfer
@@ -764,21 +764,9 @@ def test_the_window_grows_for_short_calls_only():
 # Huge arrays, which all workers have of one copy.
 
 
-def mapped_from(array):
-    """Return the place in the arena's file that an array's items are mapped from."""
-    address = array.__array_interface__["data"][0]
-    with open("/proc/self/maps") as maps:
-        for line in maps:
-            area, _, offset, device, inode = line.split()[:5]
-            first, last = (int(each, 16) for each in area.split("-"))
-            if first <= address < last:
-                return device, int(inode), int(offset, 16) + address - first
-    raise AssertionError("not mapped")
-
-
 def meet(folder, number, array):
     """Look at the array while another worker does, too, and write to it."""
-    place, seen = mapped_from(array), array.sum()
+    place, seen = place_of(array), array.sum()
     open(os.path.join(folder, str(number)), "w").close()
     eventually(lambda: len(os.listdir(folder)) == 2)
     before = array.sum()

@@ -17,7 +17,7 @@ import weakref
 
 import numpy as np
 import pytest
-from conftest import counts, run_python
+from conftest import counts, place_of, run_python
 from test_reserve import in_tmpfs
 
 import shared_numpy as snp
@@ -44,18 +44,6 @@ def nothing_stays():
 def pool(method="fork", **options):
     context = multiprocessing.get_context(method)
     return ProcessPoolExecutor(1, context, zero_copy_results=True, **options)
-
-
-def place_of(array):
-    """Return the file and the place in it where an array's items are mapped from."""
-    address = array.__array_interface__["data"][0]
-    with open("/proc/self/maps") as maps:
-        for line in maps:
-            area, _, offset, device, inode = line.split()[:5]
-            first, last = (int(each, 16) for each in area.split("-"))
-            if first <= address < last:
-                return device, int(inode), int(offset, 16) + address - first
-    raise AssertionError("not mapped")
 
 
 # What workers do; each notes where the items lie that it returns.

@@ -306,11 +306,16 @@ impl Table {
         Ok((known.as_ptr() == dtype.as_ptr()).then(|| name.clone_ref(py)))
     }
 
-    /// Whether an array's items hold references.
-    fn has_objects(&self, py: Python<'_>, array: &Array) -> bool {
+    /// The bytes that an array's items take, one behind the other, and whether they
+    /// hold references.
+    fn extent(&self, py: Python<'_>, array: &Array) -> (usize, bool) {
         // SAFETY: an array has a dtype for as long as it lives.
         let dtype = unsafe { py.from_borrowed_ptr::<PyAny>(array.dtype) };
-        self.facts(&dtype.into()).1
+        let (size, has_objects) = self.facts(&dtype.into());
+        let bytes = lengths_of(array)
+            .iter()
+            .fold(size, |bytes, length| bytes.saturating_mul(*length as usize));
+        (bytes, has_objects)
     }
 
     /// The size of items, and whether they hold references.
@@ -398,11 +403,7 @@ fn split<'py>(py: Python<'py>, array: &PyAny, below: usize) -> PyResult<Option<S
     let Some(name) = table.name_of(py, dtype)? else {
         return Ok(None);
     };
-    let lengths = lengths_of(fields);
-    let (size, _) = table.facts(&dtype.into());
-    let bytes = lengths
-        .iter()
-        .fold(size, |bytes, length| bytes.saturating_mul(*length as usize));
+    let (bytes, _) = table.extent(py, fields);
     if bytes >= below {
         return Ok(None);
     }
@@ -415,7 +416,7 @@ fn split<'py>(py: Python<'py>, array: &PyAny, below: usize) -> PyResult<Option<S
     Ok(Some((
         copied,
         name,
-        PyTuple::new(py, lengths),
+        PyTuple::new(py, lengths_of(fields)),
         order == F_ORDER,
         fields.flags & WRITEABLE != 0,
     )))
@@ -576,15 +577,10 @@ pub fn owner<'py>(py: Python<'py>, object: &'py PyAny) -> PyResult<Option<(usize
     let Some(array) = as_array(object) else {
         return Ok(None);
     };
-    // SAFETY: an array has a dtype for as long as it lives.
-    let dtype = unsafe { py.from_borrowed_ptr::<PyAny>(array.dtype) };
-    let (size, _) = table.facts(&dtype.into());
-    if table.has_objects(py, array) {
+    let (bytes, has_objects) = table.extent(py, array);
+    if has_objects {
         return Ok(None);
     }
-    let bytes = lengths_of(array)
-        .iter()
-        .fold(size, |bytes, length| bytes.saturating_mul(*length as usize));
     let mut owner = Owner {
         object,
         data: Some(array.data as usize),
@@ -602,7 +598,7 @@ pub fn owner<'py>(py: Python<'py>, object: &'py PyAny) -> PyResult<Option<(usize
         // SAFETY: a live object while the array is, which the caller holds.
         owner.object = unsafe { py.from_borrowed_ptr::<PyAny>(array.base) };
         match as_array(owner.object) {
-            Some(base) if base.base.is_null() && !table.has_objects(py, base) => {
+            Some(base) if base.base.is_null() && !table.extent(py, base).1 => {
                 owner.data = Some(base.data as usize);
                 flags = base.flags;
             }
