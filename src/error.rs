@@ -54,6 +54,10 @@ pub enum Error {
     /// This process has no part in the arena: it left, or was made by a call
     /// that gave it none.
     Detached,
+    /// The ring was closed by this process.
+    Closed,
+    /// The process that has made the ring is gone.
+    Orphaned,
     /// A request that cannot be met whatever the state of things.
     Invalid {
         /// What is wrong with it.
@@ -92,6 +96,8 @@ impl Error {
             Error::Busy { .. } => 16,                              // EBUSY
             Error::Interrupted => 4,                               // EINTR
             Error::Detached => 107,                                // ENOTCONN
+            Error::Closed => 9,                                    // EBADF
+            Error::Orphaned => 32,                                 // EPIPE
         }
     }
 }
@@ -135,6 +141,8 @@ impl fmt::Display for Error {
             ),
             Error::Interrupted => write!(f, "the wait for the arena's lock was interrupted"),
             Error::Detached => write!(f, "this process is not attached to the arena"),
+            Error::Closed => write!(f, "it was closed"),
+            Error::Orphaned => write!(f, "the process that has made it is gone"),
             Error::Invalid { why } => write!(f, "{why}"),
         }
     }

@@ -5,6 +5,7 @@
 //! | module    | knows                     | holds                                      |
 //! |-----------|---------------------------|--------------------------------------------|
 //! | `python`  | all below, pyo3           | the extension `shared_numpy._core`         |
+//! | `ring`    | `process`, `arena`, `sys` | messages and frames between processes      |
 //! | `process` | `arena`, `segment`, `sys` | the arena on the system's shared memory    |
 //! | `arena`   | `error`                   | an allocator that survives any death       |
 //! | `segment` | `sys`                     | policy over single calls: reserving memory |
@@ -21,6 +22,8 @@ pub mod arena;
 pub mod error;
 #[cfg(target_os = "linux")]
 pub mod process;
+#[cfg(target_os = "linux")]
+pub mod ring;
 pub mod segment;
 pub mod sys;
 

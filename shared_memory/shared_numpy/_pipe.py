@@ -131,9 +131,10 @@ class Pipe:
             if received or timeout == 0 or not _wait(self._reader, select.POLLIN, deadline):
                 return
 
-    def poll(self) -> bool:
-        """Tell whether there is a packet."""
-        return _wait(self._reader, select.POLLIN, 0)
+    def poll(self, timeout: "Optional[float]" = 0) -> bool:
+        """Tell whether there is a packet, or will be within so many seconds."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        return _wait(self._reader, select.POLLIN, deadline)
 
     def wait(self, others: "List[Any]", timeout: "Optional[float]" = None) -> "List[Any]":
         """Wait until there is a packet, or one of other descriptors can be read.

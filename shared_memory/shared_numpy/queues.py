@@ -2,57 +2,74 @@
 
 They have the interfaces of `multiprocessing`'s. What differs: ``put`` pickles at once,
 so it raises what is wrong with an object, and an array can be closed, changed or
-dropped right after it; and a message that nobody takes ends with the queue, when the
-last process that has that is gone or has closed it.
+dropped right after it; what was put is in the queue, whatever becomes of who put it; and
+a message that nobody takes ends with the queue, when the last process that has that is gone
+or has closed it.
 
-A queue is a transport of packets (`_pipe`), which needs no lock, and a block of the
-arena that answers for the messages that are in it.
+The messages are in a ring in shared memory (`_core.Ring`), or, where that is not to be had,
+go through a pipe (`_piped`).
 """
 
-import _thread
-import collections
 import multiprocessing
+import os
+import pickle
 import queue
-import threading
-import time
-import weakref
-from contextlib import suppress
-from itertools import starmap
-from multiprocessing import context, synchronize, util
+from multiprocessing import context, util
 
-from . import _core, messages, transfer
-from ._pipe import Pipe
+from . import _core, _piped, transfer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, List, Optional
+    from typing import Any, Iterable, List, Optional, Tuple
 
 __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
 
-# At the end of a process, by the priorities of `multiprocessing`'s finalizers: no more
-# is put; the children have ended, and what waits is sent; nothing is answered for.
-_CLOSING, _SENT, _OVER = 10, -5, -100
+# How many bytes a ring has room for at first, and how many it may grow to if it has no
+# bound; and a simple queue's.
+_FIRST, _LONGEST = 1 << 14, 1 << 34
+_SIMPLE = 1 << 16
+
+# At the end of a process, by the priorities of `multiprocessing`'s finalizers: the children
+# have ended, and rings are let go of.
+_OVER = -100
 
 
-class _Keepers(list):
-    """A block that answers for the messages in a pipe, which end with its last holder; none
-    after the end of the process. Who still sends has it longer than the queue."""
+def uses_rings() -> bool:
+    """Tell whether queues are rings: unless SHARED_NUMPY_RING=0 is set, or processes cannot
+    sleep on shared memory here."""
+    return os.environ.get("SHARED_NUMPY_RING") != "0" and _core.can_sleep()
 
 
-def _let_go(keepers):
-    """Answer for nothing more, at the end of the process."""
-    keepers = keepers()
-    if keepers is not None:
-        keepers.clear()
+class _Ring:
+    """A ring, as an argument of a process; it arrives as one."""
+
+    def __init__(self, ring):
+        self.ring = ring
+
+    def __reduce__(self):
+        return _open_ring, (transfer.send(self.ring.block), self.ring.spin)
+
+
+def _open_ring(handle, spin):
+    ring = _core.Ring.open(_core.receive(handle))
+    ring.spin = spin
+    return _Ring(ring)
 
 
 class SimpleQueue:
-    """A queue without a bound or a thread: ``put`` waits while the system's pipe is full.
+    """A queue of some room: ``put`` waits while there is none.
 
     Parameters
     ----------
     ctx : multiprocessing context, optional
-        Has no influence; for the sake of `multiprocessing.SimpleQueue`'s signature.
+        Has no influence but on a queue that is a pipe; for the sake of
+        `multiprocessing.SimpleQueue`'s signature.
+
+    Attributes
+    ----------
+    spin : bool
+        Whether waiters of this process may look for some microseconds before they sleep: by
+        default they do where the process has two processors, and while waits are short.
 
     Examples
     --------
@@ -64,20 +81,33 @@ class SimpleQueue:
     """
 
     def __init__(self, *, ctx: "Any" = None) -> None:
-        self._pipe = Pipe()  # type: Any
-        self._open(_core.Arena.default().alloc(1))
+        self._open(0, _SIMPLE, _SIMPLE, False, ctx)
 
-    def _open(self, keeper):
-        """Begin to use the queue in a process that did not have it before."""
-        self._keepers = _Keepers([keeper])
-        self._closed = False
+    def _open(self, limit, first, longest, feeds, ctx):
+        if uses_rings():
+            self._channel = _core.Ring(limit, first, longest)  # type: Any
+        else:
+            self._channel = _piped.Channel(limit, ctx or multiprocessing.get_context(), feeds)
         self._begin()
-        util.register_after_fork(self, type(self)._begin)
 
     def _begin(self):
-        """Do what is to be done in each process, forked ones included."""
-        over = weakref.ref(self._keepers)
-        util.Finalize(self._keepers, _let_go, (over,), exitpriority=_OVER)
+        """Begin to use the queue in a process that did not have it before."""
+        self._closed = False
+        self._watch()
+        util.register_after_fork(self, SimpleQueue._watch)
+
+    def _watch(self):
+        # (A pipe sees to its end itself.)
+        if isinstance(self._channel, _core.Ring):
+            util.Finalize(self, self._channel.let_go, exitpriority=_OVER)
+
+    @property
+    def spin(self) -> bool:
+        return bool(self._channel.spin)
+
+    @spin.setter
+    def spin(self, spin: bool) -> None:
+        self._channel.spin = spin
 
     def put(self, obj: "Any") -> None:
         """Put something in; wait until there is room.
@@ -89,19 +119,7 @@ class SimpleQueue:
         ArenaFullError
             There is no room for the message in /dev/shm.
         """
-        self._check_open()
-        handles, sent = [], []  # type: List[bytes], List[int]
-        try:
-            packet = messages.pack(obj, handles)
-            self._pipe.send(packet, None, sent)
-            _entrust(self._keepers, handles, lambda: self._closed)
-        except BaseException as error:
-            if sent:
-                _entrust(self._keepers, handles, lambda: self._closed)
-            else:
-                transfer.cancel(handles)
-            self._explain(error)
-            raise
+        self._put(obj, None)
 
     def get(self) -> "Any":
         """Take the next thing out; wait until there is one.
@@ -116,14 +134,12 @@ class SimpleQueue:
     def empty(self) -> bool:
         """Tell whether there is nothing in it, at this moment."""
         self._check_open()
-        return not self._pipe.poll()
+        return not self._channel.poll(0)
 
     def close(self) -> None:
         """Be done with the queue in this process."""
         self._closed = True
-        self._pipe.close_reader()
-        self._pipe.close_writer()
-        self._keepers.clear()
+        self._channel.close()
 
     def _check_open(self):
         if self._closed:
@@ -131,181 +147,56 @@ class SimpleQueue:
 
     def _explain(self, error):
         """Say that the queue is closed, if that is why something failed."""
-        if isinstance(error, OSError) and self._closed:
+        if self._closed and isinstance(error, OSError):
+            self._channel.close()
             raise ValueError("{!r} was closed meanwhile".format(self)) from None
 
-    def _get(self, timeout):
-        """Take a message out and unpack it; raise `queue.Empty` if there is none."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
+    def _put(self, obj, timeout):
+        """Pickle something and put it in; raise `queue.Full` if there is no room."""
+        if self._closed:
             self._check_open()
-            left = None if deadline is None else max(0, deadline - time.monotonic())
-            received, noted = [], []  # type: List[bytes], List[Any]
-            try:
-                self._pipe.receive(left, received)
-                if not received:
-                    raise queue.Empty
-                self._note(noted)
-                return messages.unpack(received[0])
-            except messages.Cancelled:
-                continue  # Its sender was interrupted, or killed, in the middle of it.
-            except BaseException as error:
-                if received:
-                    messages.discard(received[0])
-                    if not noted:
-                        self._note(noted)
-                self._explain(error)
-                raise
+        handles = []  # type: List[bytes]
+        try:
+            if not self._channel.put(transfer.dumps(obj, handles), handles, timeout):
+                raise queue.Full
+        except BaseException as error:
+            # (None is left of what was put.)
+            transfer.cancel(handles)
+            self._explain(error)
+            raise
 
-    def _note(self, noted):
-        """Give back the place of what was taken out; something in `noted` then."""
+    def _get(self, timeout):
+        """Take a message out and unpickle it; raise `queue.Empty` if there is none."""
+        if self._closed:
+            self._check_open()
+        try:
+            found = self._channel.get(timeout)
+        except BaseException as error:
+            self._explain(error)
+            raise
+        if found is None:
+            raise queue.Empty
+        return _unpickle(found)
 
     def __getstate__(self):
         context.assert_spawning(self)
         self._check_open()
-        return {"_pipe": self._pipe, "keeper": transfer.send(self._keepers[0])}
+        channel = self._channel
+        return {"_channel": _Ring(channel) if isinstance(channel, _core.Ring) else channel}
 
     def __setstate__(self, state):
-        keeper = state.pop("keeper")
-        self.__dict__.update(state)
-        self._open(_core.receive(keeper))
+        channel = state["_channel"]
+        self._channel = channel.ring if isinstance(channel, _Ring) else channel
+        self._begin()
 
 
-def _entrust(keepers, handles, is_closed):
-    """Have a queue's block answer for a message that was sent.
-
-    If the queue was closed meanwhile (asked when there is no block: it is closed before
-    that goes) the message ends. At the end of the process, when there is no block any
-    more either, it stays the sender's.
-    """
-    if handles:
-        kept = [keeper.keep(handles[-1]) for keeper in keepers[:1]]
-        if not kept and is_closed():
-            transfer.cancel(handles)
-
-
-class _Feeder:
-    """What waits for room in the pipe, and a thread that sends it, in order.
-
-    The thread is not a `threading.Thread`, nor woken by a `Condition`: both are left
-    half done where the exception of a signal's handler comes between.
-    """
-
-    def __init__(self, pipe, keepers):
-        self.pipe = pipe
-        self.keepers = keepers
-        self.is_joined = True
-        self.waiting = collections.deque()
-        # It may be closed by a finalizer that runs while this thread has the lock.
-        self.lock = threading.RLock()
-        self.closed = False
-        self.closes_pipe = False
-        # The thread's number, once there is one; what it waits for when it has nothing
-        # to do; what is held until it ends.
-        self.threads = []  # type: List[int]
-        self.woken, self.ended = _held_lock(), _held_lock()
-        util.Finalize(self, _finish, [weakref.ref(self)], exitpriority=_SENT)
-
-    def put(self, packet, handles, sent):
-        """Send a packet, now if there is room, else as soon as there is.
-
-        From then on there is something in `sent`.
-        """
-        with self.lock:
-            if not self.waiting:
-                self.pipe.send(packet, 0, sent)
-            if not sent:
-                if not self.threads:
-                    self.threads.extend(map(_thread.start_new_thread, (self.run,), ((),)))
-                # It goes on when the lock is given back.
-                self.wake()
-                sent.extend(map(self.waiting.append, ((packet, handles),)))
-                return
-        _entrust(self.keepers, handles, lambda: self.closes_pipe)
-
-    def wake(self):
-        """Have the thread look again; the lock is held."""
-        with suppress(RuntimeError):
-            self.woken.release()
-
-    def run(self):
-        """Send what waits until the queue is closed and nothing does."""
-        try:
-            while not self.is_over():
-                self.woken.acquire()
-                self.send_waiting()
-        finally:
-            self.ended.release()
-
-    def is_over(self):
-        """Tell whether all is sent and no more will be; let go of the pipe then."""
-        with self.lock:
-            if not self.closed or self.waiting:
-                return False
-            if self.closes_pipe:
-                self.pipe.close_writer()
-                self.keepers = []
-            return True
-
-    def send_waiting(self):
-        """Send what waits."""
-        while True:
-            with self.lock:
-                if not self.waiting:
-                    return
-                packet, handles = self.waiting[0]
-            try:
-                self.pipe.send(packet)
-            except OSError:
-                self.drop()  # Nobody can receive any more.
-                continue
-            with self.lock:
-                # Or it was dropped meanwhile.
-                if self.waiting and self.waiting[0][0] is packet:
-                    self.waiting.popleft()
-            _entrust(self.keepers, handles, lambda: self.closes_pipe)
-            del packet, handles
-
-    def drop(self):
-        """Cancel all that waits."""
-        with self.lock:
-            waiting, self.waiting = self.waiting, collections.deque()
-        for _, handles in waiting:
-            transfer.cancel(handles)
-
-    def finish(self, closes_pipe=False):
-        """Send nothing more but what waits."""
-        with self.lock:
-            self.closed = True
-            self.closes_pipe = closes_pipe
-            self.wake()
-            if not self.threads:
-                self.is_over()
-
-    def join(self):
-        if self.threads and self.threads[0] != _thread.get_ident():
-            with self.ended:
-                pass
-
-
-def _held_lock():
-    lock = _thread.allocate_lock()
-    lock.acquire()
-    return lock
-
-
-def _finish(feeder):
-    """At the end of the process: send what waits, or drop it."""
-    feeder = feeder()
-    if feeder is None:
-        return
-    while feeder.lock._is_owned():
-        # Before 3.10 a signal's exception can end a `with` statement without its end.
-        feeder.lock.release()
-    if feeder.is_joined:
-        feeder.join()
-    else:
-        feeder.drop()
+def _unpickle(found):
+    """Return what a message was made of: a pickle, or one in a block, which answers for what
+    it speaks of until that is loaded."""
+    if type(found) is bytes:
+        return pickle.loads(found)
+    stream, _keeper = found
+    return pickle.loads(stream)
 
 
 class Queue(SimpleQueue):
@@ -316,7 +207,12 @@ class Queue(SimpleQueue):
     maxsize : int
         How many things it holds before ``put`` waits; no bound if it is 0.
     ctx : multiprocessing context, optional
-        Of which its locks are; by default that of `multiprocessing`.
+        Has no influence but on a queue that is a pipe.
+
+    Attributes
+    ----------
+    spin : bool
+        As of `SimpleQueue`.
 
     Notes
     -----
@@ -325,13 +221,13 @@ class Queue(SimpleQueue):
     shared memory, and becomes the receiver's own; a smaller one is pickled. A shared
     array goes by reference: both sides see what either writes.
 
-    What does not fit into the system's pipe at once waits in the process that put
-    it, and a thread sends it; a process waits at its end until all is sent. What a
-    killed process had not sent is lost, and its memory is freed half a minute later. A
-    process that is killed while it receives takes that message with it.
+    What was put is in the queue when ``put`` returns: no thread sends it, and a process that
+    ends does not wait for that. A process that is killed while it receives takes that message
+    with it, and nothing else; one that is killed while it puts has put it or has not.
 
-    The places of a bounded queue are counted by a semaphore of `multiprocessing`, which
-    knows nothing of deaths: each message that is lost so leaves one place less.
+    Where processes cannot sleep on shared memory, or with SHARED_NUMPY_RING=0 in the
+    environment, the messages go through a pipe. What does not fit into that waits in the
+    process, and a thread sends it; a process waits at its end until all is sent.
 
     Examples
     --------
@@ -344,21 +240,7 @@ class Queue(SimpleQueue):
     """
 
     def __init__(self, maxsize: int = 0, *, ctx: "Any" = None) -> None:
-        ctx = ctx or multiprocessing.get_context()
-        self._maxsize = maxsize if maxsize > 0 else synchronize.SEM_VALUE_MAX
-        self._places = ctx.BoundedSemaphore(self._maxsize)
-        super().__init__()
-
-    def _open(self, keeper):
-        # (At the process's end children may still have something to send.)
-        weakref.finalize(self, self._pipe.close_reader).atexit = False
-        super()._open(keeper)
-
-    def _begin(self):
-        super()._begin()
-        self._feeder = _Feeder(self._pipe, self._keepers)
-        # (Other threads may still receive at the end of the process.)
-        util.Finalize(self, self._feeder.finish, exitpriority=_CLOSING)
+        self._open(max(maxsize, 0), _FIRST, _LONGEST, True, ctx)
 
     def put(
         self, obj: "Any", block: bool = True, timeout: "Optional[float]" = None
@@ -383,36 +265,52 @@ class Queue(SimpleQueue):
         ArenaFullError
             There is no room for the message in /dev/shm.
         """
+        self._put(obj, timeout if block else 0)
+
+    def put_many(
+        self,
+        objs: "Iterable[Any]",
+        block: bool = True,
+        timeout: "Optional[float]" = None,
+    ) -> int:
+        """Put things in, in order, one behind the other: quicker than one by one.
+
+        Parameters
+        ----------
+        objs : iterable
+            What can be pickled; they are all pickled before the first is put.
+        block : bool
+            Wait for places if the queue is full.
+        timeout : float, optional
+            For so many seconds at most, for all of them.
+
+        Returns
+        -------
+        int
+            How many were put: less than all only if there was no place in time.
+
+        Raises
+        ------
+        ValueError
+            The queue is closed.
+        ArenaFullError
+            There is no room for them in /dev/shm.
+        """
         self._check_open()
-        if not block and self.full():
-            raise queue.Full
-        handles = []  # type: List[bytes]
-        placed, counted, sent = [], [], []  # type: List[Any], List[Any], List[Any]
+        packed = []  # type: List[Tuple[bytes, List[bytes]]]
         try:
-            packet = messages.pack(obj, handles)
-            # What a call did is noted before an exception of a signal can come between.
-            placed.extend(map(self._places.acquire, (block,), (timeout,)))
-            if not placed[0]:
-                raise queue.Full
-            self._count(counted)
-            self._feeder.put(packet, handles, sent)
+            for obj in objs:
+                handles = []  # type: List[bytes]
+                packed.append((b"", handles))
+                packed[-1] = transfer.dumps(obj, handles), handles
+            return int(self._channel.put_many(packed, timeout if block else 0))
         except BaseException as error:
-            if sent:
-                _entrust(self._keepers, handles, lambda: self._closed)
-            else:
-                transfer.cancel(handles)
-                if any(placed):
-                    self._note([])
-                if counted:
-                    self._discount()
             self._explain(error)
             raise
-
-    def _count(self, counted):
-        """Count what is about to be sent, and note it in `counted`."""
-
-    def _discount(self):
-        """Take back what `_count` did."""
+        finally:
+            # (None is left of those that were put.)
+            for _, handles in packed:
+                transfer.cancel(handles)
 
     def get(self, block: bool = True, timeout: "Optional[float]" = None) -> "Any":
         """Take the next thing out.
@@ -433,9 +331,43 @@ class Queue(SimpleQueue):
         """
         return self._get(timeout if block else 0)
 
-    def _note(self, noted):
-        with suppress(ValueError):
-            noted.extend(starmap(self._places.release, ((),)))
+    def get_many(
+        self, most: int, block: bool = True, timeout: "Optional[float]" = None
+    ) -> "List[Any]":
+        """Take things out, in order: those that there are, and at least one.
+
+        Parameters
+        ----------
+        most : int
+            How many at most.
+        block : bool
+            Wait for the first one if there is none.
+        timeout : float, optional
+            For so many seconds at most.
+
+        Returns
+        -------
+        list
+            Of `most` things, or fewer.
+
+        Raises
+        ------
+        queue.Empty
+            There was none.
+        ValueError
+            The queue is closed, or `most` is less than 1.
+        """
+        if most < 1:
+            raise ValueError("most must be 1 or more, not {}".format(most))
+        self._check_open()
+        try:
+            found = self._channel.get_many(most, timeout if block else 0)
+        except BaseException as error:
+            self._explain(error)
+            raise
+        if not found:
+            raise queue.Empty
+        return [_unpickle(each) for each in found]
 
     def put_nowait(self, obj: "Any") -> None:
         """The same as ``put(obj, False)``."""
@@ -446,23 +378,15 @@ class Queue(SimpleQueue):
         return self.get(False)
 
     def qsize(self) -> int:
-        """Return about how many things are in it."""
-        return self._maxsize - self._places.get_value()
+        """Return how many things are in it, at this moment."""
+        return len(self._channel)
 
     def full(self) -> bool:
         """Tell whether it is full, at this moment."""
-        return self._places.get_value() == 0
-
-    def close(self) -> None:
-        """Be done with the queue in this process; what waits is still sent."""
-        if not self._closed:
-            self._closed = True
-            self._pipe.close_reader()
-            self._feeder.finish(closes_pipe=True)
-            self._keepers = []
+        return len(self._channel) >= self._channel.limit
 
     def join_thread(self) -> None:
-        """Wait until all that was put is sent; after `close`.
+        """Wait until all that was put is sent, after `close`: it is, but in a pipe.
 
         Raises
         ------
@@ -471,16 +395,13 @@ class Queue(SimpleQueue):
         """
         if not self._closed:
             raise ValueError("{!r} is not closed: close() it first".format(self))
-        self._feeder.join()
+        if isinstance(self._channel, _piped.Channel):
+            self._channel.feeder.join()
 
     def cancel_join_thread(self) -> None:
-        """Drop at the process's end what waits, instead of waiting for it."""
-        self._feeder.is_joined = False
-
-    def __getstate__(self):
-        state = super().__getstate__()
-        state.update(_maxsize=self._maxsize, _places=self._places)
-        return state
+        """Drop at the process's end what waits to be sent through a pipe."""
+        if isinstance(self._channel, _piped.Channel):
+            self._channel.feeder.is_joined = False
 
 
 class JoinableQueue(Queue):
@@ -492,19 +413,6 @@ class JoinableQueue(Queue):
         As for `Queue`.
     """
 
-    def __init__(self, maxsize: int = 0, *, ctx: "Any" = None) -> None:
-        ctx = ctx or multiprocessing.get_context()
-        self._unfinished = ctx.Semaphore(0)
-        self._all_done = ctx.Condition()
-        super().__init__(maxsize, ctx=ctx)
-
-    def _count(self, counted):
-        # Before it is sent: whoever takes it may be done before `put` returns.
-        counted.extend(starmap(self._unfinished.release, ((),)))
-
-    def _discount(self):
-        self.task_done()
-
     def task_done(self) -> None:
         """Say that one of the things that were taken out is done.
 
@@ -513,19 +421,9 @@ class JoinableQueue(Queue):
         ValueError
             It was called more often than there were things.
         """
-        with self._all_done:
-            if not self._unfinished.acquire(False):
-                raise ValueError("task_done() called more often than things were put in")
-            if self._unfinished.get_value() == 0:
-                self._all_done.notify_all()
+        if not self._channel.report_done():
+            raise ValueError("task_done() called more often than things were put in")
 
     def join(self) -> None:
         """Wait until all that was put in is done."""
-        with self._all_done:
-            while self._unfinished.get_value() > 0:
-                self._all_done.wait()
-
-    def __getstate__(self):
-        state = super().__getstate__()
-        state.update(_unfinished=self._unfinished, _all_done=self._all_done)
-        return state
+        self._channel.join()

@@ -307,6 +307,28 @@ impl Core {
         Ok(freed)
     }
 
+    /// Makes `me` the only holder of a block that nobody holds; None if somebody does,
+    /// or a child may.
+    ///
+    /// # Errors
+    /// `Stale` if it has been freed.
+    pub fn claim_unheld(
+        &self,
+        me: Member,
+        which: BlockRef,
+        then: impl FnOnce(),
+    ) -> Result<Option<Extent>> {
+        let locked = self.lock(me)?;
+        let block = locked.live(which)?;
+        if !block.is_unheld() || locked.header.frozen.get() != 0 {
+            return Ok(None);
+        }
+        let place = locked.meet_extent(block)?;
+        locked.hold(block);
+        then();
+        Ok(Some(place))
+    }
+
     /// Where a block is that somebody holds.
     ///
     /// # Errors

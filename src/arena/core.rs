@@ -73,13 +73,16 @@ pub struct Core {
     /// Counts down to the next look for dead processes.
     pub(super) until_reap: AtomicU32,
     /// How many threads of this process are at work outside the lock on what
-    /// is the process's own: counted up under the lock.
+    /// is the process's own, or under another lock: counted up under the lock, or
+    /// while nobody is `leaving`.
     work: AtomicU32,
+    /// How many threads want the process to leave.
+    leaving: AtomicU32,
 }
 
 /// A thread's work outside the lock on a block or segment of its process's.
-/// Begun under the lock; the process does not leave before its end.
-pub(super) struct Work<'a>(&'a AtomicU32);
+/// The process does not leave before its end.
+pub struct Work<'a>(&'a AtomicU32);
 
 impl Drop for Work<'_> {
     fn drop(&mut self) {
@@ -218,6 +221,7 @@ impl Core {
             known: [AtomicU32::new(1), AtomicU32::new(1)],
             until_reap: AtomicU32::new(0),
             work: AtomicU32::new(0),
+            leaving: AtomicU32::new(0),
         };
         core.lengths[0].store(geometry.size, Ordering::Relaxed);
         core.segments.set(0, base);
@@ -312,10 +316,9 @@ impl Core {
     /// then.
     #[inline(always)]
     pub(super) fn lock(&self, me: Member) -> Result<Locked<'_>> {
-        let waiting = Waiting::new(self, me);
-        let locked = match lock::acquire(&self.header().owner, me.owner(), &waiting) {
-            Ok(Taken::Free) => self.locked(me),
-            Ok(Taken::FromDead) => {
+        let locked = match self.lock_word(me, &self.header().owner)? {
+            Taken::Free => self.locked(me),
+            Taken::FromDead => {
                 // The mark comes first: should what follows fail or die, the
                 // next owner sees it.
                 let header = self.header();
@@ -323,8 +326,6 @@ impl Core {
                 header.counters.recovered.add(1);
                 self.locked(me)
             }
-            Err(_) if waiting.interrupted.get() => return Err(Error::Interrupted),
-            Err(owner) => return Err(self.busy(owner)),
         };
         let state = self.header().slots[me.slot.0 as usize].state.get();
         if state != state_word(me.generation, ALIVE) {
@@ -339,14 +340,75 @@ impl Core {
         Ok(locked)
     }
 
+    /// Takes a lock like the arena's own for a member, by its word, which lies in the
+    /// memory of the arena; not while the arena's is held.
+    ///
+    /// # Errors
+    /// `Busy` and `Interrupted`, as for the arena's.
+    #[inline(always)]
+    pub fn lock_word(&self, me: Member, word: &U32) -> Result<Taken> {
+        let waiting = Waiting::new(self, me);
+        lock::acquire(word, me.owner(), &waiting).map_err(|owner| match waiting.interrupted.get() {
+            true => Error::Interrupted,
+            false => self.busy(owner),
+        })
+    }
+
+    /// Gives a lock back that [`lock_word`](Self::lock_word) has taken.
+    #[inline(always)]
+    pub fn unlock_word(&self, me: Member, word: &U32) {
+        lock::release(word, me.owner(), &Waiting::new(self, me));
+    }
+
+    /// Begins work of a member that is not under the arena's lock.
+    ///
+    /// # Errors
+    /// `Detached` if it has left.
+    #[inline(always)]
+    pub fn work(&self, me: Member) -> Result<Work<'_>> {
+        let work = loop {
+            // A full barrier between this and the look, as in `leaving`: one of the
+            // two threads sees the other.
+            self.work.fetch_add(1, Ordering::SeqCst);
+            let work = Work(&self.work);
+            if self.leaving.load(Ordering::SeqCst) == 0 {
+                break work;
+            }
+            drop(work);
+            std::thread::yield_now();
+        };
+        let state = self.header().slots[me.slot.0 as usize].state.read();
+        let [alive, embryo] = [ALIVE, EMBRYO].map(|which| state_word(me.generation, which));
+        match state == alive || state == embryo {
+            true => Ok(work),
+            false => Err(Error::Detached),
+        }
+    }
+
+    /// Keeps other threads from beginning such work, until the result is dropped.
+    pub(super) fn leaving(&self) -> Work<'_> {
+        self.leaving.fetch_add(1, Ordering::SeqCst);
+        Work(&self.leaving)
+    }
+
     /// Whether a thread of this process is at work outside the lock.
     pub(super) fn is_at_work(&self) -> bool {
-        self.work.load(Ordering::Acquire) > 0
+        self.work.load(Ordering::SeqCst) > 0
     }
 
     /// In a forked child: its parent's other threads are not here.
     pub fn forget_threads(&self) {
         self.work.store(0, Ordering::Relaxed);
+        self.leaving.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether a member is gone: its process is over, or has left.
+    pub fn is_gone(&self, member: Member) -> bool {
+        let row = &self.header().slots[member.slot.0 as usize];
+        let state = row.state.read();
+        generation_of(state) != member.generation
+            || state_of(state) == EMPTY
+            || self.is_over(member.slot)
     }
 
     /// The lock that `me` holds already.
@@ -653,7 +715,7 @@ impl<'a> Locked<'a> {
     }
 
     /// Begins work that goes on after the lock is given back.
-    pub fn begin_work(&self) -> Work<'a> {
+    pub(super) fn begin_work(&self) -> Work<'a> {
         self.core.work.fetch_add(1, Ordering::Relaxed);
         Work(&self.core.work)
     }

@@ -62,7 +62,7 @@ mod warm;
 pub mod word;
 
 pub use blocks::{BlockRef, Extent};
-pub use core::{Core, Member};
+pub use core::{Core, Member, Work};
 pub use offspring::Offspring;
 pub use slots::Parting;
 pub use stats::Stats;

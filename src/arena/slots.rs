@@ -402,10 +402,11 @@ impl Core {
     /// `Busy` or `Corrupted`; it is a member still.
     pub fn part(&self, me: Member, keeps: impl Fn(BlockId) -> bool) -> Result<Parting> {
         loop {
+            let _leaving = self.leaving();
             let locked = self.lock(me)?;
             if self.is_at_work() {
                 // Of another thread, which goes on as a member.
-                drop(locked);
+                drop((locked, _leaving));
                 std::thread::yield_now();
                 continue;
             }

@@ -94,6 +94,39 @@ impl<'a> Locked<'a> {
         }
     }
 
+    /// Opens a ticket for which a block answers from the beginning.
+    fn open_kept(&self, which: BlockRef, keeper: BlockRef, now: u64) -> Result<TicketRef> {
+        if keeper == which {
+            return Err(Error::Invalid {
+                why: "a block cannot answer for a handle of itself",
+            });
+        }
+        self.live(keeper)?;
+        // Of its sender until it is entrusted; nobody sees it in between.
+        let ticket = self.open(which, false, now)?;
+        self.entrust(ticket, which, keeper)?;
+        Ok(ticket)
+    }
+
+    /// Ends the tickets that a block answers for, but those that it `keeps`.
+    fn end_kept(&self, keeper: BlockRef, keeps: &dyn Fn(TicketRef) -> bool) -> Result<()> {
+        let id = Keeper::Block(keeper.id).pack();
+        for row in 0..self.header.ticket_rows.get() {
+            let ticket = self.ticket(row)?;
+            let state = ticket.state.get();
+            let which = TicketRef {
+                id: TicketId(row),
+                generation: generation_of(state),
+            };
+            let answers = ticket.keeper.get() == id
+                && ticket.keeper_generation.get() == keeper.generation;
+            if state_of(state) == OPEN && answers && !keeps(which) {
+                self.end(row, ticket)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Whether a ticket was entrusted to a block that is gone.
     pub fn is_orphan(&self, ticket: &TicketRow) -> Result<bool> {
         let entrusted = matches!(Keeper::unpack(ticket.keeper.get()), Ok(Keeper::Block(_)));
@@ -252,7 +285,9 @@ impl Core {
         let now = self.platform().now();
         let sent = self.lock(me)?.open(which, lasting, now);
         match sent {
-            Err(Error::Full { .. }) => self.send_with_more_tickets(me, which, lasting, now),
+            Err(Error::Full { .. }) => {
+                self.send_with_more_tickets(me, &|locked| locked.open(which, lasting, now))
+            }
             sent => sent,
         }
     }
@@ -261,18 +296,47 @@ impl Core {
     fn send_with_more_tickets(
         &self,
         me: Member,
-        which: BlockRef,
-        lasting: bool,
-        now: u64,
+        send: &dyn Fn(&Locked<'_>) -> Result<TicketRef>,
     ) -> Result<TicketRef> {
         self.reap(me)?;
         loop {
-            let sent = self.lock(me)?.open(which, lasting, now);
+            let sent = send(&self.lock(me)?);
             match sent {
                 Err(Error::Full { .. }) => self.add_tickets(me)?,
                 sent => return sent,
             }
         }
+    }
+
+    /// Opens a ticket for a block that somebody holds, for which another block
+    /// answers: see [`Core::entrust`].
+    ///
+    /// # Errors
+    /// As for both.
+    #[inline]
+    pub fn send_kept(&self, me: Member, which: BlockRef, keeper: BlockRef) -> Result<TicketRef> {
+        let now = self.platform().now();
+        let sent = self.lock(me)?.open_kept(which, keeper, now);
+        match sent {
+            Err(Error::Full { .. }) => {
+                self.send_with_more_tickets(me, &|locked| locked.open_kept(which, keeper, now))
+            }
+            sent => sent,
+        }
+    }
+
+    /// Ends the tickets that `keeper` answers for, but those that it `keeps`; that is
+    /// asked under the lock.
+    ///
+    /// # Errors
+    /// As for any operation of the arena.
+    pub fn end_kept(
+        &self,
+        me: Member,
+        keeper: BlockRef,
+        keeps: &dyn Fn(TicketRef) -> bool,
+    ) -> Result<()> {
+        self.lock(me)?.end_kept(keeper, keeps)
     }
 
     /// Makes `me` a holder of a block and returns where it is. An open ticket

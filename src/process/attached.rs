@@ -12,7 +12,7 @@ use super::shared::Shared;
 use super::spares::{Spare, Spares};
 use crate::arena::format::{BlockId, Expected, Geometry, Header, SlotId, ENDING, PAGE, POISONED};
 use crate::arena::handle::{Handle, Name};
-use crate::arena::{BlockRef, Core, Extent, Member, Offspring, Parting, Stats};
+use crate::arena::{BlockRef, Core, Extent, Member, Offspring, Parting, Stats, TicketRef};
 use crate::error::{Error, Result};
 use crate::sys::fork::ForkMark;
 use crate::sys::{self, proc, shm};
@@ -679,6 +679,52 @@ impl Arena {
         })
     }
 
+    /// Opens a ticket for a block, for which another answers from the beginning: it is
+    /// cancelled when that is freed.
+    ///
+    /// # Errors
+    /// As for [`send`](Self::send); `Invalid` if the two are one.
+    pub fn send_kept(&self, block: &Block, keeper: &Block) -> Result<TicketRef> {
+        let same = [block, keeper].map(|each| Arc::ptr_eq(&self.0, &each.arena.0));
+        if same != [true, true] {
+            return Err(Error::Foreign {
+                why: "the block is of another arena",
+            });
+        }
+        let me = self.0.member()?;
+        for each in [block, keeper] {
+            self.0.counts.of(each.which.id).share();
+        }
+        self.0.core.send_kept(me, block.which, keeper.which)
+    }
+
+    /// The block of a ticket that nobody has received; `Stale` later.
+    ///
+    /// # Errors
+    /// As for [`take`](Self::take).
+    pub fn take_sent(&self, which: BlockRef, ticket: TicketRef) -> Result<Block> {
+        self.receive_by(which, Some(ticket), true)
+    }
+
+    /// A block that somebody may hold, or that is in flight.
+    ///
+    /// # Errors
+    /// `Stale` if it has been freed.
+    pub fn hold(&self, which: BlockRef) -> Result<Block> {
+        self.receive_by(which, None, false)
+    }
+
+    /// A block that nobody holds, and that is in flight; None if somebody does.
+    ///
+    /// # Errors
+    /// `Stale` if it has been freed.
+    pub fn hold_unheld(&self, which: BlockRef) -> Result<Option<Block>> {
+        let me = self.0.member()?;
+        let count = || self.0.counts.of(which.id).receive();
+        let place = self.0.core.claim_unheld(me, which, count)?;
+        Ok(place.map(|place| self.block(which, place)))
+    }
+
     /// Has a block answer for a handle that nobody has received yet: it is
     /// cancelled when the block is freed. False if it was received or cancelled,
     /// or is of another arena, or another block answers for it.
@@ -747,20 +793,22 @@ impl Arena {
     #[inline(always)]
     fn receive_or_take(&self, handle: &Handle, once: bool) -> Result<Block> {
         self.check_handle(handle)?;
+        self.receive_by(handle.block, handle.ticket, once)
+    }
+
+    #[inline(always)]
+    fn receive_by(&self, which: BlockRef, ticket: Option<TicketRef>, once: bool) -> Result<Block> {
         let me = self.0.member()?;
-        if self.0.counts.is_spare(handle.block.id) {
+        if self.0.counts.is_spare(which.id) {
             // It was never sent: the handle was forged.
             return Err(Error::Stale);
         }
-        let place = self
-            .0
-            .core
-            .receive_and(me, handle.block, handle.ticket, once, || {
-                // Under the lock, so that no thread can let go of the block between
-                // the bit and the count.
-                self.0.counts.of(handle.block.id).receive();
-            })?;
-        Ok(self.block(handle.block, place))
+        let place = self.0.core.receive_and(me, which, ticket, once, || {
+            // Under the lock, so that no thread can let go of the block between
+            // the bit and the count.
+            self.0.counts.of(which.id).receive();
+        })?;
+        Ok(self.block(which, place))
     }
 
     /// Whether a quarter of what there is for shared memory stays free beside so many

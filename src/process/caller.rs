@@ -20,6 +20,28 @@ pub struct Caller {
 
 thread_local! {
     static CALLER: Cell<Option<&'static Caller>> = const { Cell::new(None) };
+    /// How many things this thread holds that others wait for.
+    static HOLDS: Cell<u32> = const { Cell::new(0) };
+}
+
+/// While it is there this thread holds something that others wait for, and does not
+/// give up.
+pub struct Holding(());
+
+impl Holding {
+    /// Begins to hold something.
+    #[inline(always)]
+    pub fn begin() -> Self {
+        HOLDS.with(|holds| holds.set(holds.get() + 1));
+        Holding(())
+    }
+}
+
+impl Drop for Holding {
+    #[inline(always)]
+    fn drop(&mut self) {
+        HOLDS.with(|holds| holds.set(holds.get() - 1));
+    }
 }
 
 /// Puts back, when it is dropped, who was told before.
@@ -43,13 +65,14 @@ fn caller() -> Option<&'static Caller> {
 }
 
 /// Tells this thread's caller that it may have to wait.
-pub(super) fn waits() {
+pub fn waits() {
     if let Some(caller) = caller() {
         (caller.waits)()
     }
 }
 
-/// Whether this thread's caller gives up waiting.
-pub(super) fn gives_up() -> bool {
-    caller().is_some_and(|caller| (caller.gives_up)())
+/// Whether this thread's caller gives up waiting; not while it holds something.
+pub fn gives_up() -> bool {
+    let free = HOLDS.with(Cell::get) == 0;
+    free && caller().is_some_and(|caller| (caller.gives_up)())
 }

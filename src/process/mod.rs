@@ -38,7 +38,7 @@ mod spares;
 mod sweep;
 
 pub use attached::{fork_number, random_number, unregistered, Arena, Block, Settings};
-pub use caller::{tell, Caller, Told};
+pub use caller::{gives_up, tell, waits, Caller, Holding, Told};
 pub use family::{find, retire_all, watch_forks};
 pub use own::{lend, place, remove, room_at, Own};
 pub use shared::{exists, LOCK_SUFFIX};

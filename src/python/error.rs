@@ -7,7 +7,7 @@ use super::section::surviving;
 use crate::error::Error;
 #[cfg(target_os = "linux")]
 use crate::sys::proc;
-use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::exceptions::{PyEOFError, PyOSError, PyValueError};
 use pyo3::prelude::*;
 
 /// Makes the exception for `error`.
@@ -18,7 +18,10 @@ pub fn exception(py: Python<'_>, error: Error) -> PyErr {
 
 fn make_exception(py: Python<'_>, error: Error) -> PyErr {
     let made = match error {
-        Error::Os { .. } | Error::Interrupted => return os_error(py, error, None),
+        Error::Os { .. } | Error::Interrupted | Error::Closed => {
+            return os_error(py, error, None)
+        }
+        Error::Orphaned => return PyEOFError::new_err(error.to_string()),
         Error::BadHandle { .. } | Error::Detached | Error::Invalid { .. } => {
             return PyValueError::new_err(error.to_string())
         }

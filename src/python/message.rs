@@ -11,7 +11,6 @@ use super::arena::{announce, arena_of, decode, encoded, find_default, leave, wat
 use super::block::Block;
 use super::numpy::{self, Items, Layout, Shape};
 use super::section::{end, without_interpreter, work};
-use crate::error::Result;
 use crate::process;
 use crate::sys::copy::copy;
 use pyo3::exceptions::PyValueError;
@@ -67,20 +66,9 @@ fn lay_down<'py>(
     lasting: bool,
 ) -> PyResult<&'py PyBytes> {
     watch_end(py)?;
-    let mut entrusted = Vec::with_capacity(handles.len());
-    for handle in handles {
-        entrusted.push(decode(py, handle.downcast()?)?);
-    }
     let arena = find_default(py)?;
-    let pickle = stream.as_bytes();
-    let block = work(py, || arena.allocate((HEAD + pickle.len()) as u64))?;
-    fill(py, &block, pickle);
-    let sent = end(py, || -> Result<_> {
-        for handle in &entrusted {
-            arena.entrust(handle, &block)?;
-        }
-        arena.send_as(&block, lasting)
-    });
+    let block = laid_down(py, &arena, stream.as_bytes(), handles)?;
+    let sent = end(py, || arena.send_as(&block, lasting));
     let handle = sent.map_err(|error| super::error::exception(py, error))?;
     let bytes = encoded(py, &handle);
     if let Err(error) = handles.append(bytes) {
@@ -91,6 +79,32 @@ fn lay_down<'py>(
     end(py, || drop(block));
     announce(py);
     Ok(bytes)
+}
+
+/// Lays a pickle down in a new block of an arena, which answers for the handles in it.
+pub(super) fn laid_down(
+    py: Python<'_>,
+    arena: &process::Arena,
+    pickle: &[u8],
+    handles: &PyList,
+) -> PyResult<process::Block> {
+    let mut entrusted = Vec::with_capacity(handles.len());
+    for handle in handles {
+        entrusted.push(decode(py, handle.downcast()?)?);
+    }
+    let block = work(py, || arena.allocate((HEAD + pickle.len()) as u64))?;
+    fill(py, &block, pickle);
+    let kept = end(py, || {
+        let mut each = entrusted.iter();
+        each.try_for_each(|handle| arena.entrust(handle, &block).map(|_| ()))
+    });
+    match kept {
+        Ok(()) => Ok(block),
+        Err(error) => {
+            end(py, || drop(block));
+            Err(super::error::exception(py, error))
+        }
+    }
 }
 
 /// Writes a message into a block.
@@ -139,7 +153,11 @@ fn take_up(py: Python<'_>, handle: &PyBytes) -> PyResult<(PyObject, Py<Block>)> 
     let arena = arena_of(py, &handle)?;
     let taken = work(py, || arena.take(&handle));
     leave(py, Some(arena));
-    let block = taken?;
+    taken_up(py, taken?)
+}
+
+/// The pickle that was laid down in a block.
+pub(super) fn taken_up(py: Python<'_>, block: process::Block) -> PyResult<(PyObject, Py<Block>)> {
     let Some(length) = length_in(&block) else {
         let which = block.which();
         end(py, || drop(block));
@@ -159,14 +177,24 @@ fn take_up(py: Python<'_>, handle: &PyBytes) -> PyResult<(PyObject, Py<Block>)> 
         let pickle = numpy::array(py, block.clone(), layout, None)?;
         return Ok((pickle, block));
     }
+    let pickle = start_of(py, &block, length)?;
+    Ok((pickle.into(), Py::new(py, Block::new(block))?))
+}
+
+/// How the pickle that was laid down in a block begins.
+pub(super) fn start_of<'py>(
+    py: Python<'py>,
+    block: &process::Block,
+    count: usize,
+) -> PyResult<&'py PyBytes> {
+    let count = count.min(length_in(block).unwrap_or(0));
     let first = block.bytes().as_ptr().wrapping_add(HEAD);
-    let pickle = PyBytes::new_with(py, length, |bytes| {
+    PyBytes::new_with(py, count, |bytes| {
         // SAFETY: within the block, as was seen; memory of our own, just as long. A sender
         // that writes on meanwhile spoils the message and nothing else.
-        unsafe { copy(first, bytes.as_mut_ptr(), length) };
+        unsafe { copy(first, bytes.as_mut_ptr(), count) };
         Ok(())
-    })?;
-    Ok((pickle.into(), Py::new(py, Block::new(block))?))
+    })
 }
 
 /// How long the pickle is; None if there is none.

@@ -9,6 +9,7 @@
 //! | `numpy`      | arrays on blocks                                             |
 //! | `block`      | `Block`                                                      |
 //! | `message`    | pickles in blocks                                            |
+//! | `ring`       | messages from any process to any other                       |
 //! | `placing`    | what numpy allocates in the arena, and its way to a receiver |
 //! | `arena`      | `Arena`, and which arena a process uses                      |
 //! | `sending`    | a handle while it is being pickled                           |
@@ -36,6 +37,8 @@ mod message;
 mod numpy;
 #[cfg(target_os = "linux")]
 mod placing;
+#[cfg(target_os = "linux")]
+mod ring;
 #[cfg(target_os = "linux")]
 mod sending;
 #[cfg(target_os = "linux")]
@@ -67,6 +70,7 @@ fn add_arena_to(module: &PyModule) -> PyResult<()> {
     numpy::add_to(module)?;
     placing::add_to(module)?;
     message::add_to(module)?;
+    ring::add_to(module)?;
     arena::add_to(module)
 }
 

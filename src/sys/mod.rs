@@ -24,6 +24,9 @@ use nix::errno::Errno;
 /// The call was interrupted by a signal handler.
 pub const EINTR: i32 = libc::EINTR;
 
+/// Something is not as it was expected, or not there yet.
+pub const EAGAIN: i32 = libc::EAGAIN;
+
 /// There is no room on the file system.
 pub const ENOSPC: i32 = libc::ENOSPC;
 /// There is no such file.

@@ -51,6 +51,21 @@ pub fn now() -> u64 {
     time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
 }
 
+/// How many processors this thread may run on: `sched_getaffinity(2)`.
+#[cfg(target_os = "linux")]
+pub fn processors() -> usize {
+    // SAFETY: a set of bits, for which zero is a value.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the call writes the set that is lent to it.
+    let result = unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut set) };
+    match result {
+        // SAFETY: reads the set.
+        0 => (unsafe { libc::CPU_COUNT(&set) }) as usize,
+        // The machine has more than such a set holds.
+        _ => usize::MAX,
+    }
+}
+
 /// The inode of the namespace in which this process has its number: `stat(2)`
 /// of `/proc/self/ns/pid`.
 ///

@@ -10,9 +10,12 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("segment", &["error", "sys"]),
     ("arena", &["error"]),
     ("process", &["error", "sys", "segment", "arena"]),
+    ("ring", &["error", "sys", "arena", "process"]),
     (
         "python",
-        &["error", "sys", "segment", "arena", "process", "pyo3"],
+        &[
+            "error", "sys", "segment", "arena", "process", "ring", "pyo3",
+        ],
     ),
 ];
 

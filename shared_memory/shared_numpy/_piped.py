@@ -1,0 +1,386 @@
+"""Messages through a pipe: what a `_core.Ring` does, where processes cannot sleep on shared
+memory (see `_core.can_sleep`), or a ring is not wanted.
+
+What is pickled small and speaks of no shared memory is its own packet. Anything else
+lies in a block of the arena, and the packet is the block's handle. A block of the
+channel's answers for the messages that are in it. What does not fit into the pipe at
+once waits in the process that put it, and a thread sends it.
+
+::
+
+    packet   pickle, 0                    or   handle, 1
+"""
+
+import _thread
+import collections
+import os
+import threading
+import time
+import weakref
+from contextlib import suppress
+from itertools import starmap
+from multiprocessing import context, synchronize, util
+
+from . import _core, transfer
+from ._pipe import PACKET, Pipe
+from .errors import StaleHandleError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, List, Optional, Tuple
+
+_INLINE, _BLOCK = b"\0", b"\1"
+
+# For so long a process waits before it looks whether the one that has made the pipe is
+# still there, in seconds.
+_LOOK = 0.5
+
+# At the end of a process, by the priorities of `multiprocessing`'s finalizers: no more
+# is put; the children have ended, and what waits is sent; nothing is answered for.
+_CLOSING, _SENT, _OVER = 10, -5, -100
+
+
+class _Keepers(list):
+    """A block that answers for the messages in a pipe, which end with its last holder; none
+    after the end of the process. Who still sends has it longer than the channel."""
+
+
+def _let_go(keepers):
+    """Answer for nothing more, at the end of the process."""
+    keepers = keepers()
+    if keepers is not None:
+        keepers.clear()
+
+
+class Channel:
+    """Messages from any of its processes to any other, in order.
+
+    It has the methods of `_core.Ring`, which tells what they do.
+
+    Parameters
+    ----------
+    limit : int
+        How many messages it holds at most; 0 for any number.
+    ctx : multiprocessing context
+        Of which its locks are.
+    feeds : bool
+        What the pipe has no room for waits in the process; else ``put`` does.
+    """
+
+    spin = False
+
+    def __init__(self, limit: int, ctx: "Any", feeds: bool) -> None:
+        self.limit = limit or synchronize.SEM_VALUE_MAX
+        self._pipe = Pipe()  # type: Any
+        self._maker = os.getpid()
+        self._feeds = feeds
+        self._places = ctx.BoundedSemaphore(self.limit)
+        self._unfinished = ctx.Semaphore(0)
+        self._all_done = ctx.Condition()
+        self._open(_core.Arena.default().alloc(1))
+
+    def _open(self, keeper):
+        """Begin to use it in a process that did not have it before."""
+        self._keepers = _Keepers([keeper])
+        self._closed = False
+        # (At the process's end children may still have something to send.)
+        weakref.finalize(self, self._pipe.close_reader).atexit = False
+        self._begin()
+        util.register_after_fork(self, Channel._begin)
+
+    def _begin(self):
+        """Do what is to be done in each process, forked ones included."""
+        over = weakref.ref(self._keepers)
+        util.Finalize(self._keepers, _let_go, (over,), exitpriority=_OVER)
+        self.feeder = _Feeder(self._pipe, self._keepers)
+        # (Other threads may still receive at the end of the process.)
+        util.Finalize(self, self.feeder.finish, exitpriority=_CLOSING)
+
+    def put(
+        self, stream: bytes, handles: "List[bytes]", timeout: "Optional[float]" = None
+    ) -> bool:
+        parts = []  # type: List[bytes]
+        placed, counted, sent = [], [], []  # type: List[Any], List[Any], List[Any]
+        try:
+            packet = stream + _INLINE
+            if handles or len(packet) > PACKET:
+                parts.extend(handles)
+                packet = _core.lay_down(stream, parts) + _BLOCK
+            # What a call did is noted before an exception of a signal can come between.
+            placed.extend(map(self._places.acquire, (timeout != 0,), (timeout,)))
+            if placed[0]:
+                counted.extend(starmap(self._unfinished.release, ((),)))
+                self._send(packet, parts, timeout, sent)
+        except BaseException:
+            self._settle(handles, parts, placed, counted, sent)
+            raise
+        self._settle(handles, parts, placed, counted, sent)
+        return bool(sent)
+
+    def _send(self, packet, parts, timeout, sent):
+        if self._feeds:
+            self.feeder.put(packet, parts, sent)
+        else:
+            self._pipe.send(packet, timeout, sent)
+            if sent:
+                _entrust(self._keepers, parts, lambda: self._closed)
+
+    def _settle(self, handles, parts, placed, counted, sent):
+        """Let go of the handles of what was sent, or take back what was done for it."""
+        if sent:
+            _entrust(self._keepers, parts, lambda: self._closed)
+            del handles[:]
+            return
+        # (The message ends, and what it answers for.)
+        transfer.cancel(parts)
+        if any(placed):
+            self._note([])
+        if counted:
+            self.report_done()
+
+    def put_many(
+        self,
+        messages: "List[Tuple[bytes, List[bytes]]]",
+        timeout: "Optional[float]" = None,
+    ) -> int:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for number, (stream, handles) in enumerate(messages):
+            left = None if deadline is None else max(0, deadline - time.monotonic())
+            if not self.put(stream, handles, left):
+                return number
+        return len(messages)
+
+    def get(self, timeout: "Optional[float]" = None, watched: bool = False) -> "Any":
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = None if deadline is None else max(0, deadline - time.monotonic())
+            received, noted = [], []  # type: List[bytes], List[Any]
+            try:
+                self._pipe.receive(self._slice(left) if watched else left, received)
+                if not received:
+                    if watched and left != 0 and not _lives(self._maker):
+                        raise EOFError("the process that has made it is gone")
+                    if left is None or left > _LOOK:
+                        continue
+                    return None
+                self._note(noted)
+                packet = received[0]
+                if packet[-1:] == _INLINE:
+                    return packet[:-1]
+                return _core.take_up(packet[:-1])
+            except StaleHandleError:
+                continue  # Its sender was interrupted, or killed, in the middle of it.
+            except BaseException:
+                if received:
+                    if received[0][-1:] == _BLOCK:
+                        _core.cancel(received[0][:-1])
+                    if not noted:
+                        self._note(noted)
+                raise
+
+    @staticmethod
+    def _slice(left):
+        return _LOOK if left is None else min(left, _LOOK)
+
+    def get_many(self, most: int, timeout: "Optional[float]" = None) -> "List[Any]":
+        found = []  # type: List[Any]
+        while len(found) < most:
+            each = self.get(0 if found else timeout)
+            if each is None:
+                break
+            found.append(each)
+        return found
+
+    def _note(self, noted):
+        """Give back the place of what was taken out; something in `noted` then."""
+        with suppress(ValueError):
+            noted.extend(starmap(self._places.release, ((),)))
+
+    def poll(self, timeout: "Optional[float]" = None) -> bool:
+        return bool(self._pipe.poll(timeout))
+
+    def __len__(self) -> int:
+        return int(self.limit - self._places.get_value())
+
+    def report_done(self) -> bool:
+        with self._all_done:
+            if not self._unfinished.acquire(False):
+                return False
+            if self._unfinished.get_value() == 0:
+                self._all_done.notify_all()
+            return True
+
+    def join(self, timeout: "Optional[float]" = None) -> bool:
+        with self._all_done:
+            return bool(
+                self._all_done.wait_for(lambda: self._unfinished.get_value() == 0, timeout)
+            )
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._pipe.close_reader()
+            self.feeder.finish(closes_pipe=True)
+            self._keepers = []
+
+    def __getstate__(self):
+        context.assert_spawning(self)
+        state = {
+            name: getattr(self, name)
+            for name in ("limit", "_pipe", "_maker", "_feeds", "_places", "_unfinished", "_all_done")
+        }
+        state["keeper"] = transfer.send(self._keepers[0])
+        return state
+
+    def __setstate__(self, state):
+        keeper = state.pop("keeper")
+        self.__dict__.update(state)
+        self._open(_core.receive(keeper))
+
+
+def _lives(pid):
+    """Tell whether there is a process of this number."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _entrust(keepers, handles, is_closed):
+    """Have a queue's block answer for a message that was sent.
+
+    If the queue was closed meanwhile (asked when there is no block: it is closed before
+    that goes) the message ends. At the end of the process, when there is no block any
+    more either, it stays the sender's.
+    """
+    if handles:
+        kept = [keeper.keep(handles[-1]) for keeper in keepers[:1]]
+        if not kept and is_closed():
+            transfer.cancel(handles)
+
+
+class _Feeder:
+    """What waits for room in the pipe, and a thread that sends it, in order.
+
+    The thread is not a `threading.Thread`, nor woken by a `Condition`: both are left
+    half done where the exception of a signal's handler comes between.
+    """
+
+    def __init__(self, pipe, keepers):
+        self.pipe = pipe
+        self.keepers = keepers
+        self.is_joined = True
+        self.waiting = collections.deque()
+        # It may be closed by a finalizer that runs while this thread has the lock.
+        self.lock = threading.RLock()
+        self.closed = False
+        self.closes_pipe = False
+        # The thread's number, once there is one; what it waits for when it has nothing
+        # to do; what is held until it ends.
+        self.threads = []  # type: List[int]
+        self.woken, self.ended = _held_lock(), _held_lock()
+        util.Finalize(self, _finish, [weakref.ref(self)], exitpriority=_SENT)
+
+    def put(self, packet, handles, sent):
+        """Send a packet, now if there is room, else as soon as there is.
+
+        From then on there is something in `sent`.
+        """
+        with self.lock:
+            if not self.waiting:
+                self.pipe.send(packet, 0, sent)
+            if not sent:
+                if not self.threads:
+                    self.threads.extend(map(_thread.start_new_thread, (self.run,), ((),)))
+                # It goes on when the lock is given back.
+                self.wake()
+                sent.extend(map(self.waiting.append, ((packet, handles),)))
+                return
+        _entrust(self.keepers, handles, lambda: self.closes_pipe)
+
+    def wake(self):
+        """Have the thread look again; the lock is held."""
+        with suppress(RuntimeError):
+            self.woken.release()
+
+    def run(self):
+        """Send what waits until the queue is closed and nothing does."""
+        try:
+            while not self.is_over():
+                self.woken.acquire()
+                self.send_waiting()
+        finally:
+            self.ended.release()
+
+    def is_over(self):
+        """Tell whether all is sent and no more will be; let go of the pipe then."""
+        with self.lock:
+            if not self.closed or self.waiting:
+                return False
+            if self.closes_pipe:
+                self.pipe.close_writer()
+                self.keepers = []
+            return True
+
+    def send_waiting(self):
+        """Send what waits."""
+        while True:
+            with self.lock:
+                if not self.waiting:
+                    return
+                packet, handles = self.waiting[0]
+            try:
+                self.pipe.send(packet)
+            except OSError:
+                self.drop()  # Nobody can receive any more.
+                continue
+            with self.lock:
+                # Or it was dropped meanwhile.
+                if self.waiting and self.waiting[0][0] is packet:
+                    self.waiting.popleft()
+            _entrust(self.keepers, handles, lambda: self.closes_pipe)
+            del packet, handles
+
+    def drop(self):
+        """Cancel all that waits."""
+        with self.lock:
+            waiting, self.waiting = self.waiting, collections.deque()
+        for _, handles in waiting:
+            transfer.cancel(handles)
+
+    def finish(self, closes_pipe=False):
+        """Send nothing more but what waits."""
+        with self.lock:
+            self.closed = True
+            self.closes_pipe = closes_pipe
+            self.wake()
+            if not self.threads:
+                self.is_over()
+
+    def join(self):
+        if self.threads and self.threads[0] != _thread.get_ident():
+            with self.ended:
+                pass
+
+
+def _held_lock():
+    lock = _thread.allocate_lock()
+    lock.acquire()
+    return lock
+
+
+def _finish(feeder):
+    """At the end of the process: send what waits, or drop it."""
+    feeder = feeder()
+    if feeder is None:
+        return
+    while feeder.lock._is_owned():
+        # Before 3.10 a signal's exception can end a `with` statement without its end.
+        feeder.lock.release()
+    if feeder.is_joined:
+        feeder.join()
+    else:
+        feeder.drop()

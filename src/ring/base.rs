@@ -1,0 +1,391 @@
+//! What all rings have: a block with a head, a lock, events, and waiting for them.
+//!
+//! ```text
+//! byte  what
+//! 0     magic      u64   which kind of ring; last of all
+//! 8     maker      u64   generation << 8 | slot of the process that made it
+//! 64    owner      u32   the lock: see `arena::lock`
+//! 68    condition  u32   lock: UNSETTLED until recovered, POISONED for ever
+//! 128   events     3 x 64
+//! 320   what the kind has more
+//! ```
+
+use super::event::{self, Event};
+use super::spin::Spin;
+use crate::arena::format::{POISONED, UNSETTLED};
+use crate::arena::lock::Taken;
+use crate::arena::word::{U32, U64};
+use crate::arena::{Member, Work};
+use crate::error::{Error, Result};
+use crate::process::{gives_up, waits, Arena, Block, Holding};
+use crate::sys::futex;
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// A sleep lasts so long at most: then a waiter looks whether he has missed something, by
+/// somebody's death, and for signals.
+const SLEEP: Duration = Duration::from_millis(50);
+
+/// How many events a ring has.
+pub const EVENTS: usize = 3;
+
+/// What every ring begins with.
+#[repr(C, align(64))]
+pub struct Head {
+    magic: U64,
+    maker: U64,
+    lock: Lock,
+    events: [Event<U32>; EVENTS],
+}
+
+#[repr(C, align(64))]
+struct Lock {
+    owner: U32,
+    condition: U32,
+}
+
+impl event::Word for U32 {
+    #[inline(always)]
+    fn load(&self) -> u32 {
+        self.read()
+    }
+
+    #[inline(always)]
+    fn store(&self, value: u32) {
+        self.commit(value)
+    }
+}
+
+/// For how long somebody waits, and for what else he looks.
+pub struct Patience {
+    deadline: Option<Instant>,
+    /// The end of the process that has made the ring ends the wait.
+    pub leaves_with_maker: bool,
+    /// Whether he has slept meanwhile.
+    slept: bool,
+}
+
+impl Patience {
+    /// Waits for so long; for ever if it is None.
+    pub fn new(timeout: Option<Duration>) -> Self {
+        Patience {
+            // What is too far in the future is never.
+            deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
+            leaves_with_maker: false,
+            slept: false,
+        }
+    }
+
+    /// Does not wait.
+    pub fn none() -> Self {
+        Self::new(Some(Duration::ZERO))
+    }
+
+    /// Whether he has slept since this was asked.
+    fn has_slept(&mut self) -> bool {
+        std::mem::take(&mut self.slept)
+    }
+
+    fn left(&self) -> Duration {
+        match self.deadline {
+            Some(deadline) => deadline.saturating_duration_since(Instant::now()),
+            None => Duration::MAX,
+        }
+    }
+}
+
+/// A ring's block, as one process has it open.
+pub struct Base {
+    block: Block,
+    closed: AtomicBool,
+    spins: [Spin; EVENTS],
+}
+
+/// A kind of rings: what lies in their blocks.
+///
+/// # Safety
+/// It is `repr(C)`, begins with a [`Head`], and is made of words of shared memory only.
+pub unsafe trait Layout: Sync {
+    /// The number that stands for it.
+    const MAGIC: u64;
+}
+
+impl Base {
+    /// Makes a ring in a new block, whose layout is zero but for what `fill` writes.
+    pub fn create<L: Layout>(
+        arena: &Arena,
+        fill: impl FnOnce(&Base, &L) -> Result<()>,
+    ) -> Result<Base> {
+        let size = size_of::<L>();
+        let block = arena.allocate(size as u64)?;
+        // SAFETY: the block is new, nobody else's, and as long.
+        unsafe { block.bytes().as_ptr().write_bytes(0, size) };
+        let me = arena.member()?;
+        let base = Base::over(block);
+        base.head().maker.set(pack(me));
+        fill(&base, base.layout())?;
+        base.head().magic.commit(L::MAGIC);
+        Ok(base)
+    }
+
+    /// Opens a ring.
+    ///
+    /// # Errors
+    /// `BadHandle` if the block is none of this kind.
+    pub fn open<L: Layout>(block: Block) -> Result<Base> {
+        let base = Base::over(block);
+        let fits = base.block.size() >= size_of::<L>() as u64;
+        match fits && base.head().magic.read() == L::MAGIC {
+            true => Ok(base),
+            false => Err(Error::BadHandle {
+                why: "its block holds no such ring",
+            }),
+        }
+    }
+
+    fn over(block: Block) -> Base {
+        Base {
+            block,
+            closed: AtomicBool::new(false),
+            spins: Default::default(),
+        }
+    }
+
+    /// The ring's block, with which all that it answers for ends.
+    pub fn block(&self) -> &Block {
+        &self.block
+    }
+
+    /// What lies in it.
+    #[inline(always)]
+    pub fn layout<L: Layout>(&self) -> &L {
+        // SAFETY: the block is as long (`create`, `open`), aligned to 64, and this
+        // process's as long as `self`; a layout is made of atomics, for which all bytes
+        // are values.
+        unsafe { self.block.bytes().cast().as_ref() }
+    }
+
+    #[inline(always)]
+    fn head(&self) -> &Head {
+        // SAFETY: as in `layout`, which begins with it.
+        unsafe { self.block.bytes().cast().as_ref() }
+    }
+
+    /// An event.
+    #[inline(always)]
+    pub fn event(&self, which: usize) -> &Event<U32> {
+        &self.head().events[which]
+    }
+
+    /// Lets the waits of this process end, and none begin.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        for event in &self.head().events {
+            // Those of other processes look and sleep again.
+            let _ = futex::wake(event.count.as_atomic(), i32::MAX);
+        }
+    }
+
+    /// Whether it was closed here.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    /// Lets waiters of this process spin, or not.
+    pub fn spin(&self, enabled: bool) {
+        for spin in &self.spins {
+            spin.enable(enabled);
+        }
+    }
+
+    /// Whether they may.
+    pub fn spins(&self) -> bool {
+        self.spins[0].is_enabled()
+    }
+
+    /// Whether the process that has made the ring is gone.
+    pub fn is_orphaned(&self) -> bool {
+        let maker = self.head().maker.get();
+        let maker = Member {
+            slot: crate::arena::format::SlotId(maker as u8),
+            generation: maker >> 8,
+        };
+        self.block.arena().core().is_gone(maker)
+    }
+
+    /// Takes the ring's lock. After a death under it, or a failure of that, `recover` puts
+    /// right what was left half done.
+    ///
+    /// # Errors
+    /// `Busy` or `Interrupted`, as for the arena's lock, what `recover` reports, or
+    /// `Corrupted`.
+    #[inline(always)]
+    pub fn lock(&self, recover: impl FnOnce(&Held<'_>) -> Result<()>) -> Result<Held<'_>> {
+        let core = self.block.arena().core();
+        let me = self.block.arena().member()?;
+        let work = core.work(me)?;
+        let Lock { owner, condition } = &self.head().lock;
+        let taken = core.lock_word(me, owner)?;
+        let held = Held {
+            base: self,
+            me,
+            wakes: Cell::new([0; EVENTS]),
+            _holding: Holding::begin(),
+            _work: work,
+        };
+        if taken == Taken::FromDead {
+            // The mark comes first: should what follows fail or die, the next owner
+            // sees it.
+            condition.commit(condition.get() | UNSETTLED);
+        }
+        if condition.get() != 0 {
+            held.settle(recover)?;
+        }
+        Ok(held)
+    }
+
+    /// Waits until an event is not any more at the count that was `seen` under the lock.
+    /// False if it was too late.
+    ///
+    /// # Errors
+    /// `Closed`, `Orphaned`, `Interrupted`, and those of [`lock`](Self::lock).
+    #[cold]
+    pub fn wait(
+        &self,
+        which: usize,
+        seen: u32,
+        patience: &mut Patience,
+        recover: impl Fn(&Held<'_>) -> Result<()>,
+    ) -> Result<bool> {
+        let event = self.event(which);
+        let changed = || event::Word::load(&event.count) != seen || self.is_closed();
+        if patience.left().is_zero() {
+            return Ok(false);
+        }
+        // Signals first: who never sleeps would never see them.
+        if gives_up() {
+            return Err(Error::Interrupted);
+        }
+        waits();
+        let start = Instant::now();
+        let spin = &self.spins[which];
+        if !spin.until(start, changed) {
+            while !changed() {
+                {
+                    let _held = self.lock(&recover)?;
+                    if event::Word::load(&event.count) != seen {
+                        break;
+                    }
+                    event.mark();
+                }
+                patience.slept = true;
+                // Woken, interrupted, too late: who waits looks again.
+                let _ = futex::wait(event.count.as_atomic(), seen, patience.left().min(SLEEP));
+                if changed() {
+                    break;
+                }
+                if gives_up() {
+                    return Err(Error::Interrupted);
+                }
+                if patience.leaves_with_maker && self.is_orphaned() {
+                    return Err(Error::Orphaned);
+                }
+                if patience.left().is_zero() {
+                    spin.learn(start.elapsed());
+                    return Ok(false);
+                }
+            }
+        }
+        spin.learn(start.elapsed());
+        if self.is_closed() {
+            // Should it have been woken for something, that is for another one.
+            let _ = futex::wake(event.count.as_atomic(), 1);
+            return Err(Error::Closed);
+        }
+        Ok(true)
+    }
+}
+
+fn pack(me: Member) -> u64 {
+    me.generation << 8 | me.slot.0 as u64
+}
+
+/// A ring while this thread has its lock. Wake-ups are made when that is given back.
+pub struct Held<'a> {
+    base: &'a Base,
+    /// This process's part in the arena.
+    pub me: Member,
+    wakes: Cell<[i32; EVENTS]>,
+    _holding: Holding,
+    _work: Work<'a>,
+}
+
+impl Held<'_> {
+    fn settle(&self, recover: impl FnOnce(&Held<'_>) -> Result<()>) -> Result<()> {
+        let condition = &self.base.head().lock.condition;
+        if condition.get() & POISONED != 0 {
+            return Err(Error::Corrupted {
+                why: "a contradiction was found in a ring before",
+            });
+        }
+        recover(self)?;
+        // What the dead has done may not have been told.
+        for which in 0..EVENTS {
+            self.base.event(which).happen();
+            self.wake(which, i32::MAX);
+        }
+        condition.commit(0);
+        Ok(())
+    }
+
+    /// Poisons the ring.
+    #[cold]
+    pub fn corrupted(&self, why: &'static str) -> Error {
+        let condition = &self.base.head().lock.condition;
+        condition.commit(condition.get() | POISONED);
+        Error::Corrupted { why }
+    }
+
+    fn wake(&self, which: usize, count: i32) {
+        let mut wakes = self.wakes.get();
+        wakes[which] = wakes[which].saturating_add(count);
+        self.wakes.set(wakes);
+    }
+
+    /// Lets an event happen, for so many waiters.
+    #[inline(always)]
+    pub fn happen(&self, which: usize, count: usize) {
+        if count > 0 && self.base.event(which).happen() {
+            self.wake(which, count.min(i32::MAX as usize) as i32);
+        }
+    }
+
+    /// Hands on the wake-up of who has got what he waited for; `again`: there is
+    /// something for another one.
+    #[inline(always)]
+    pub fn hand_on(&self, which: usize, patience: &mut Patience, again: bool) {
+        if patience.has_slept() && self.base.event(which).hand_on(again) {
+            self.wake(which, 1);
+        }
+    }
+}
+
+impl Drop for Held<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        let Lock { owner, condition } = &self.base.head().lock;
+        if std::thread::panicking() {
+            condition.commit(condition.get() | UNSETTLED);
+        }
+        self.base.block.arena().core().unlock_word(self.me, owner);
+        let wakes = self.wakes.get();
+        if wakes != [0; EVENTS] {
+            for (event, count) in self.base.head().events.iter().zip(wakes) {
+                if count > 0 {
+                    let _ = futex::wake(event.count.as_atomic(), count);
+                }
+            }
+        }
+    }
+}
