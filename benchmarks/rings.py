@@ -506,7 +506,8 @@ def main():
     rounds = options.rounds or (3 if options.quick else 5)
     seconds, total = (0.05, 2000) if options.quick else (0.2, 20000)
     versions = "CPython {}.{}.{}".format(*sys.version_info[:3]), snp.__version__, np.__version__
-    print("{}, shared_numpy {}, numpy {}, {} CPUs".format(*versions, os.cpu_count()))
+    print("{}, shared_numpy {}, numpy {}".format(*versions))
+    print("{} CPUs, load {:.1f}".format(os.cpu_count(), os.getloadavg()[0]))
     factories = peers()
     parts = {
         "echo": lambda: echoes(factories, rounds, seconds, "all CPUs"),

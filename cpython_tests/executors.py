@@ -9,6 +9,7 @@ under test in place of the standard library's; nothing of them is copied.
 
 import importlib.abc
 import importlib.util
+import itertools
 import multiprocessing.util
 import os
 import re
@@ -103,13 +104,11 @@ def cases(path):
 def main():
     import run
 
-    options = run.options_of(
-        __doc__,
-        source_of,
-        lambda parser: parser.add_argument(
-            "--without", default="", help="but not these, separated by commas"
-        ),
-    )
+    def add(parser):
+        parser.add_argument("--without", default="", help="but not these, separated by commas")
+        parser.add_argument("--share", default="1/1", help="of these only every Nth: 1/N to N/N")
+
+    options = run.options_of(__doc__, source_of, add)
     os.environ[VARIABLE] = "{}:{}".format(options.target, options.source)
     # Children import `sitecustomize`, which calls `install`.
     folders = [os.path.join(HERE, "site"), HERE]
@@ -118,9 +117,13 @@ def main():
     # They would end the resource tracker after each module, and all that it looks after.
     multiprocessing.util._cleanup_tests = lambda: None
     without = options.without.split(",")
+    share, shares = map(int, options.share.split("/"))
+    numbers = itertools.count(1)
 
     def is_wanted(test):
-        return options.only in test.id() and test._testMethodName not in without
+        if options.only not in test.id() or test._testMethodName in without:
+            return False
+        return next(numbers) % shares == share % shares
 
     return run.run_cases(cases(options.source), is_wanted, options.json)
 

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import executors
 import interpreters
@@ -15,6 +16,9 @@ import pytest
 
 MINOR = sys.version_info[1]
 SECONDS = 600
+# How many processes have a share of the tests each, at once: most of what they do is to
+# sleep. (With more, those that start many workers would be late for their own timeouts.)
+SHARES = 2
 
 # Each is left out, in all its classes, for the reason given.
 _ITS_OWN = "a call or a result that cannot be unpickled fails alone, and the pool goes on"
@@ -59,27 +63,37 @@ def test_executors(tmp_path):
     if executors.source_of(sys.executable) is None:
         # Its program imports the tests from the interpreter itself.
         without.add("test_interpreter_shutdown")
-    report = tmp_path / "report.json"
-    command = [sys.executable, executors.__file__, path, "--json", str(report)]
-    command += ["--without", ",".join(sorted(without))]
+    command = [sys.executable, executors.__file__, path, "--without", ",".join(sorted(without))]
     # In full on some versions, and in a complete run on all.
     complete = os.environ.get("SHARED_NUMPY_TEST_FACTOR", "1") != "1"
     full = complete or MINOR in (8, interpreters.NEWEST)
     if not full:
         command += ["--only", "Spawn"]
-    with open(str(tmp_path / "output"), "w+") as output:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
-        )
+    processes = []
+    for share in range(1, SHARES + 1):
+        its = ["--share", "%d/%d" % (share, SHARES), "--json", str(tmp_path / ("%d.json" % share))]
+        with open(str(tmp_path / ("%d.txt" % share)), "w") as output:
+            processes.append(
+                subprocess.Popen(
+                    command + its, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+                )
+            )
+    end = time.monotonic() + SECONDS
+    for process in processes:
         try:
-            process.wait(timeout=SECONDS)
+            process.wait(timeout=max(end - time.monotonic(), 0))
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        output.seek(0)
-        text = output.read()
-    assert os.path.exists(str(report)), text
-    outcomes = json.loads(report.read_text())
+    texts = [(tmp_path / ("%d.txt" % share)).read_text() for share in range(1, SHARES + 1)]
+    text = "\n".join(texts)
+    outcomes = {}
+    for share in range(1, SHARES + 1):
+        report = tmp_path / ("%d.json" % share)
+        assert report.exists(), text
+        its = json.loads(report.read_text())
+        assert its and not set(its) & set(outcomes)
+        outcomes.update(its)
     failed = {name: row for name, row in outcomes.items() if row[0] == "failed"}
     assert not failed, text
     least = 90 if full else 30

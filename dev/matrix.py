@@ -7,13 +7,15 @@
     python3 dev/matrix.py bench [3.6 3.13 ...]
 
 `test` runs the suites in full on the oldest, on 3.8 and on the newest of the
-interpreters and without the slow tests on the others; `test-full` in full on
-all. `kill-full` kills processes of the core after every instruction of every
-operation, and at 25,000 random moments. In CI (the variable CI is set) 3.6 and 3.7 must be there.
+interpreters; on the others without the slow tests, and those marked `in_turn` under one
+start method each. `test-full` runs them in full on all. `kill-full` kills processes of
+the core after every instruction of every operation, and at 25,000 random moments. In CI
+(the variable CI is set) 3.6 and 3.7 must be there.
 """
 
 import collections
 import concurrent.futures
+import contextlib
 import glob
 import os
 import re
@@ -30,6 +32,7 @@ from environments import ROOT
 
 DIST = os.path.join(ROOT, "dist")
 REPORTS = os.path.join(ROOT, "build", "reports")
+BESIDE = os.path.join(ROOT, "build", "beside.txt")
 SOURCES = ["shared_memory", "tests", "cpython_tests", "dev", "benchmarks", "examples"]
 TEST_PACKAGES = ["numpy>=1.17", "pytest", "hypothesis"]
 # What there are integrations for, or extras.
@@ -70,6 +73,32 @@ def check(title, command, **options):
         sys.exit("FAILED: " + title)
 
 
+@contextlib.contextmanager
+def checked_beside(title, command, **options):
+    """Run a command beside what the block does; what it prints is seen at its end.
+
+    Both must succeed. The command is waited for in any case: its children are groups of
+    their own, which would stay if it were killed.
+    """
+    say("%s: started, the output comes below" % title)
+    os.makedirs(os.path.dirname(BESIDE), exist_ok=True)
+    start = time.monotonic()
+    with open(BESIDE, "w") as file:
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=file, **options
+        )
+    try:
+        yield
+    finally:
+        code = process.wait()
+    with open(BESIDE, errors="replace") as file:
+        text = file.read()
+    say("%s, %.0f s" % (title, time.monotonic() - start))
+    print("$ {}\n{}".format(" ".join(command), text), flush=True)
+    if code:
+        sys.exit("FAILED: " + title)
+
+
 def path_without_python():
     """Return a PATH on which cargo and the linker are, and no interpreter."""
     folder = os.path.join(ROOT, "build", "nopython")
@@ -82,12 +111,16 @@ def path_without_python():
     return folder
 
 
-def check_rust():
+def check_sources():
     check("format", ["cargo", "fmt", "--check"])
     clippy = ["cargo", "clippy", "--locked", "--all-targets"]
     check("clippy, extension", clippy + ["--", "-D", "warnings"])
     check("clippy, core", clippy + ["--no-default-features", "--", "-D", "warnings"])
-    check(
+
+
+def core_checked_beside():
+    """Test the core beside what the block does: most of it is one process at a time."""
+    return checked_beside(
         "core, with no interpreter on PATH",
         ["cargo", "test", "--locked", "--no-default-features"],
         env=dict(os.environ, PATH=path_without_python()),
@@ -270,14 +303,15 @@ def test(pythons, missing, complete):
     """Run everything; return the number of failed tests."""
     start = time.monotonic()
     oldest, latest = list(pythons)[0], list(pythons)[-1]
-    check_rust()
-    check_memory()
-    wheel = build_wheel()
-    sdist = build_sdist()
-    if complete:
-        check_source_installs(pythons, [ROOT, sdist], pythons)
-    else:
-        check_source_installs(pythons, [sdist], sorted({oldest, latest}))
+    check_sources()
+    with core_checked_beside():
+        check_memory()
+        wheel = build_wheel()
+        sdist = build_sdist()
+        if complete:
+            check_source_installs(pythons, [ROOT, sdist], pythons)
+        else:
+            check_source_installs(pythons, [sdist], sorted({oldest, latest}))
     shutil.rmtree(REPORTS, ignore_errors=True)
     os.makedirs(REPORTS)
     check(
@@ -285,25 +319,30 @@ def test(pythons, missing, complete):
         [pythons[oldest], "-m", "compileall", "-q", "-f"] + SOURCES,
     )
 
+    def is_full(version):
+        return complete or version in (oldest, "3.8", latest)
+
     def run_all(version):
         with INSTALLING:
             python = environments.make("test-" + version, pythons[version], TEST_PACKAGES)
             environments.install(python, wheel)
-        full = complete or version in (oldest, "3.8", latest)
+        full = is_full(version)
         return collections.OrderedDict(
             (suite, run_suite(python, version, suite, full, complete)) for suite in SUITES
         )
 
-    # Two at a time: most of what they do is to wait for each other's processes.
+    # Two at a time: most of what they do is to wait for each other's processes. Those
+    # that take longest come first, so that none of them runs alone at the end.
+    order = sorted(pythons, key=lambda version: not is_full(version))
     with concurrent.futures.ThreadPoolExecutor(2) as lanes:
-        found = {version: lanes.submit(run_all, version) for version in pythons}
+        found = {version: lanes.submit(run_all, version) for version in order}
         try:
-            results = collections.OrderedDict((v, found[v].result()) for v in pythons)
+            results = {version: found[version].result() for version in order}
         except Failed as error:
             for future in found.values():
                 future.cancel()
             sys.exit("FAILED: {}".format(error))
-    failed = table(results, missing)
+    failed = table(collections.OrderedDict((v, results[v]) for v in pythons), missing)
     print("%.0f minutes" % ((time.monotonic() - start) / 60))
     return failed
 

@@ -65,6 +65,7 @@ def run(program, method, *arguments, **options):
     return output
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
     "program",

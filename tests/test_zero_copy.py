@@ -221,6 +221,7 @@ def values(thing):
     return [thing]
 
 
+@pytest.mark.in_turn
 @placing
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(

@@ -16,10 +16,12 @@ The map of the package, from the ground up; imports point down only:
                     3.8's ``multiprocessing.shared_memory``
 `managers`          `SharedMemoryManager`
 `_pipe`             packets between processes
+`_piped`            messages through them, where there can be no ring
 `transfer`          how arrays travel: by reference, moved, by value
 `arrays`            numpy arrays in shared memory
 `messages`          anything with arrays in it, for one receiver; `put`, `get`
 `queues`            `Queue`, `SimpleQueue`, `JoinableQueue`
+`frames`            `RingBuffer`: arrays filled and looked at where they lie
 `named`             arrays that other programs find by name
 `closures`          functions that have no name, on their way to a worker
 `_workers`          worker processes, and what they are told
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
         demo,
         errors,
         executor,
+        frames,
         managers,
         messages,
         named,
@@ -83,6 +86,7 @@ if TYPE_CHECKING:
         StaleHandleError,
     )
     from .executor import ProcessPoolExecutor
+    from .frames import RingBuffer
     from .managers import SharedMemoryManager
     from .messages import Ref, get, put
     from .named import attach, create, delete, list_arrays
@@ -119,6 +123,7 @@ _NAMES = {
         "StaleHandleError",
     ],
     "executor": ["ProcessPoolExecutor"],
+    "frames": ["RingBuffer"],
     "managers": ["SharedMemoryManager"],
     "messages": ["Ref", "get", "put"],
     "named": ["attach", "create", "delete", "list_arrays"],

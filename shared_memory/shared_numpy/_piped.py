@@ -8,7 +8,7 @@ once waits in the process that put it, and a thread sends it.
 
 ::
 
-    packet   pickle, 0                    or   handle, 1
+    packet   stream, 0        or   handle, last 8 bytes of the stream, 1
 """
 
 import _thread
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from typing import Any, List, Optional, Tuple
 
 _INLINE, _BLOCK = b"\0", b"\1"
+_TAIL = 8
 
 # For so long a process waits before it looks whether the one that has made the pipe is
 # still there, in seconds.
@@ -105,7 +106,7 @@ class Channel:
             packet = stream + _INLINE
             if handles or len(packet) > PACKET:
                 parts.extend(handles)
-                packet = _core.lay_down(stream, parts) + _BLOCK
+                packet = _core.lay_down(stream, parts) + stream[-_TAIL:] + _BLOCK
             # What a call did is noted before an exception of a signal can come between.
             placed.extend(map(self._places.acquire, (timeout != 0,), (timeout,)))
             if placed[0]:
@@ -167,13 +168,12 @@ class Channel:
                 packet = received[0]
                 if packet[-1:] == _INLINE:
                     return packet[:-1]
-                return _core.take_up(packet[:-1])
+                return _core.take_up(_handles(packet)[0])
             except StaleHandleError:
                 continue  # Its sender was interrupted, or killed, in the middle of it.
             except BaseException:
                 if received:
-                    if received[0][-1:] == _BLOCK:
-                        _core.cancel(received[0][:-1])
+                    transfer.cancel(_handles(received[0]))
                     if not noted:
                         self._note(noted)
                 raise
@@ -190,6 +190,25 @@ class Channel:
                 break
             found.append(each)
         return found
+
+    def get_unopened(self, most: int) -> "List[_Unopened]":
+        found = []  # type: List[_Unopened]
+        while len(found) < most:
+            received = []  # type: List[bytes]
+            self._pipe.receive(0, received)
+            if not received:
+                break
+            self._note([])
+            found.append(_Unopened(received[0]))
+        return found
+
+    def put_unopened(self, message: "_Unopened") -> bool:
+        sent = []  # type: List[Any]
+        if self._places.acquire(False):
+            self._send(message.packet, _handles(message.packet), 0, sent)
+            if not sent:
+                self._places.release()
+        return bool(sent)
 
     def _note(self, noted):
         """Give back the place of what was taken out; something in `noted` then."""
@@ -216,6 +235,9 @@ class Channel:
                 self._all_done.wait_for(lambda: self._unfinished.get_value() == 0, timeout)
             )
 
+    def let_go(self) -> None:
+        self.close()
+
     def close(self) -> None:
         if not self._closed:
             self._closed = True
@@ -236,6 +258,22 @@ class Channel:
         keeper = state.pop("keeper")
         self.__dict__.update(state)
         self._open(_core.receive(keeper))
+
+
+class _Unopened:
+    """A message that was taken out unopened."""
+
+    def __init__(self, packet):
+        self.packet = packet
+
+    def end(self, count):
+        """Return the last bytes of the stream, 8 at most."""
+        return self.packet[:-1][-count:]
+
+
+def _handles(packet):
+    """Return the handle of the block in which a message lies, if it does, in a list."""
+    return [packet[: -_TAIL - 1]] if packet[-1:] == _BLOCK else []
 
 
 def _lives(pid):

@@ -1,15 +1,14 @@
 """Worker processes, and what they and their dispatcher say to each other.
 
-A worker has a pipe of its own, from which it takes one call at a time; all answer
-through one. A call that no worker has taken can be taken back by the dispatcher, which
-reads from the same end. So there is no lock to be held, and it is known which call a
-worker had when it was killed.
+A worker has a channel of its own, from which it takes one call at a time; all answer
+through one. A call that no worker has taken can be taken back by the dispatcher, so it is
+known which call a worker had when it was killed.
 
 ::
 
-    request   number u64, message     a call: (function, args, kwargs)
-              nothing else            no more calls: end
-    reply     number u64, worker u32, kind u8, seconds f32, message
+    request   pickle of (function, args, kwargs), number u64
+              nothing else                          no more calls: end
+    reply     pickle, number u64, worker u32, kind u8, seconds f32
 """
 
 import pickle
@@ -23,8 +22,7 @@ from concurrent.futures import _base
 from concurrent.futures.process import _RemoteTraceback  # type: ignore
 from functools import partial
 
-from . import _core, closures, messages, transfer
-from ._pipe import Pipe
+from . import _channels, _core, closures, transfer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,10 +40,16 @@ STOP = b"\0"
 READY, UNFIT, RESULT, ERROR, LEAVING, WAKE = range(6)
 
 
-def pack_call(number: int, call: "Any", handles: "List[bytes]", plain: transfer.Plain) -> bytes:
-    """Make a request of a call; see `messages.pack`."""
-    dumps = partial(closures.dumps, plain=plain)
-    return messages.pack(call, handles, REQUEST.pack(number), dumps)
+def pack_call(
+    number: int, call: "Any", handles: "List[bytes]", plain: transfer.Plain
+) -> bytes:
+    """Make the stream of a request; see `transfer.dumps`."""
+    return closures.dumps(call, handles, plain) + REQUEST.pack(number)
+
+
+def head_of(stream: "Any", head: struct.Struct) -> "Tuple[Any, ...]":
+    """Return what follows the pickle in a stream of bytes."""
+    return head.unpack_from(stream, len(stream) - head.size)
 
 
 def pack_error(error: BaseException) -> "Tuple[str, bytes]":
@@ -87,20 +91,6 @@ def unpack_error(packed: "Tuple[str, bytes]") -> BaseException:
     return error
 
 
-class Keeper:
-    """A block, as an argument of a process; it arrives as one."""
-
-    def __init__(self, block: "Block") -> None:
-        self.block = block
-
-    def __reduce__(self) -> "Tuple[Any, ...]":
-        return _receive, (transfer.send(self.block),)
-
-
-def _receive(handle):
-    return Keeper(_core.receive(handle))
-
-
 class _Interrupts:
     """Ctrl-C: raised in a call, ignored between two."""
 
@@ -121,9 +111,8 @@ class _Interrupts:
 
 def work(
     number: int,
-    requests: Pipe,
-    replies: Pipe,
-    keeper: Keeper,
+    requests: _channels.Sent,
+    replies: _channels.Sent,
     plain: transfer.Plain,
     gives: bool,
     limit: "Optional[int]",
@@ -136,10 +125,8 @@ def work(
     ----------
     number : int
         Which worker it is.
-    requests, replies : Pipe
-        Where calls come from and answers go to.
-    keeper : Keeper
-        Answers for what is in the replies.
+    requests, replies : Sent
+        The channels that calls come from and answers go to.
     plain : Plain
         How plain arrays in results go.
     gives : bool
@@ -149,11 +136,8 @@ def work(
     initializer : callable or None
         What to call first, with `initargs`.
     """
-    # So that either side sees that the other is gone.
-    requests.close_writer()
-    replies.close_reader()
     interrupts = _Interrupts()
-    answer = partial(_answer, number, replies, keeper.block)
+    answer = partial(_answer, number, replies.channel)
     gives = gives and _core.place_arrays(plain.threshold)
     if initializer is not None:
         interrupts.calling = True
@@ -169,28 +153,29 @@ def work(
     answer(0, READY, 0.0, None)
     done = 0
     while limit is None or done < limit:
-        packets = []  # type: List[bytes]
+        found = []  # type: List[Any]
         try:
-            requests.receive(None, packets)
+            found.append(requests.channel.get(None, True))
         except EOFError:
             return
-        if packets[0] == STOP:
+        if found[0] == STOP:
             return
-        if not _serve(packets.pop(), interrupts, answer, plain, gives):
-            return
+        _serve(found, interrupts, answer, plain, gives)
         done += 1
     answer(0, LEAVING, 0.0, None)
 
 
-def _serve(packet, interrupts, answer, plain, gives):
-    """Do one call; False if nobody waits for the answer any more."""
-    (task,) = REQUEST.unpack_from(packet)
+def _serve(found, interrupts, answer, plain, gives):
+    """Do one call, which is taken out of a list."""
+    stream, keeper = _channels.unpack(found.pop())
+    (task,) = head_of(stream, REQUEST)
     start = time.perf_counter()
     results, error = [], None  # type: List[Any], Optional[BaseException]
     try:
         try:
             interrupts.calling = True
-            function, args, kwargs = messages.unpack(packet[REQUEST.size :])
+            function, args, kwargs = pickle.loads(stream)
+            stream = keeper = None
             # Nothing else here shall refer to it.
             results.append(function(*args, **kwargs))
         finally:
@@ -198,7 +183,7 @@ def _serve(packet, interrupts, answer, plain, gives):
     except BaseException as raised:
         error = raised
     # Whoever looks for leaks looks when he has the answer: nothing of the call is left.
-    function = args = kwargs = None
+    function = args = kwargs = stream = keeper = None
     seconds = time.perf_counter() - start
     if error is None:
         try:
@@ -219,17 +204,11 @@ def _serve(packet, interrupts, answer, plain, gives):
         error.__traceback__ = None
 
 
-def _answer(number, replies, keeper, task, kind, seconds, thing, dumps=closures.dumps):
-    handles, sent = [], []  # type: List[bytes], List[int]
-    head = REPLY.pack(task, number, kind, seconds)
+def _answer(number, replies, task, kind, seconds, thing, dumps=closures.dumps):
+    handles = []  # type: List[bytes]
     try:
-        packet = messages.pack(thing, handles, head, dumps)
-        replies.send(packet, None, sent)
-    except BrokenPipeError:
-        return False
+        stream = dumps(thing, handles) + REPLY.pack(task, number, kind, seconds)
+        replies.put(stream, handles)
     finally:
-        if not sent:
-            transfer.cancel(handles)
-    if handles:
-        keeper.keep(handles[-1])
-    return True
+        # (None is left of what was put.)
+        transfer.cancel(handles)

@@ -16,7 +16,10 @@ import collections
 import itertools
 import multiprocessing
 import os
+import pickle
+import select
 import signal
+import sys
 import threading
 import time
 import weakref
@@ -26,8 +29,7 @@ from contextlib import suppress
 from functools import partial
 from multiprocessing import util
 
-from . import _core, _workers, messages, transfer
-from ._pipe import Pipe
+from . import _channels, _core, _workers, transfer
 from .errors import ArenaFullError
 
 TYPE_CHECKING = False
@@ -40,9 +42,12 @@ __all__ = ["BrokenProcessPool", "ProcessPoolExecutor"]
 # have some.
 _LEAST, _MOST, _AHEAD = 2, 32, 0.002
 
-# After so many seconds workers are looked for whose death nothing has told: what they
-# have started can keep their sentinels.
-_PATIENCE = 1.0
+# After so many seconds the sentinels of workers are looked at; and they themselves, whose
+# death nothing may have told: what they have started can keep their sentinels.
+_LOOK, _PATIENCE = 0.05, 1.0
+
+# The bytes that a ring of calls or answers has room for at first, and may grow to.
+_FIRST, _LONGEST = 1 << 14, 1 << 34
 
 # How many answers are taken at a time.
 _MANY = 64
@@ -78,8 +83,7 @@ class _Task:
     """A call, and its future."""
 
     __slots__ = (
-        "number", "future", "call", "handles", "copies", "is_begun", "is_sent", "is_cancelled",
-        "deaths",
+        "number", "future", "call", "copies", "is_begun", "is_sent", "is_cancelled", "deaths",
     )  # fmt: skip
 
     def __init__(self, number, future, call):
@@ -87,8 +91,6 @@ class _Task:
         self.future = future
         self.call = call
         self.is_begun = self.is_cancelled = False
-        # What is to be cancelled should its worker die.
-        self.handles = []  # type: List[bytes]
         # What it has of the crowd's, see `transfer.Crowd`.
         self.copies = []  # type: List[Any]
         self.is_sent = False
@@ -133,26 +135,16 @@ class _Worker:
         # Why its initializer failed.
         self.unfit = None  # type: Optional[BaseException]
 
-    def put(self, packet):
-        """Send it a packet; False if there is no room."""
-        sent = []  # type: List[int]
-        self.requests.send(packet, 0, sent)
-        return bool(sent)
-
-    def take_back(self):
-        """Yield the number and packet of each call that it has not taken yet."""
-        while True:
-            packets = []  # type: List[bytes]
-            self.requests.receive(0, packets)
-            if not packets:
-                return
-            packet = packets.pop()
-            if packet != _workers.STOP:
-                yield _workers.REQUEST.unpack_from(packet)[0], packet
-
-    def close(self):
-        self.requests.close_reader()
-        self.requests.close_writer()
+    def take_back(self, most=sys.maxsize):
+        """Return the numbers and messages of the first calls that it has not taken yet."""
+        unread = self.requests.get_unopened(min(most, len(self.tasks) + 1))
+        size = _workers.REQUEST.size
+        ends = [(message.end(size), message) for message in unread]
+        return [
+            (_workers.REQUEST.unpack(end)[0], message)
+            for end, message in ends
+            if end != _workers.STOP
+        ]
 
 
 class _Settings:
@@ -184,15 +176,15 @@ class _Pool:
         self.pending = collections.deque()  # type: Any
         self.workers = {}  # type: Dict[int, _Worker]
         self.numbers = itertools.count(1)
-        self.replies = Pipe()
-        # Answers for the replies that nobody takes.
-        self.keeper = _core.Arena.default().alloc(1)
+        # Who spins takes a processor, which the workers are to have.
+        self.spins = len(os.sched_getaffinity(0)) > settings.workers + 1
+        self.replies = self.channel()
         # How long a call takes, in seconds.
         self.mean = None  # type: Optional[float]
         # How many workers have died since there was an answer.
         self.deaths = 0
-        # When all workers were looked at.
-        self.looked = 0.0
+        # When somebody has looked for dead workers, by their sentinels, and well.
+        self.looked = self.looked_well = 0.0
         self.broken = None  # type: Optional[str]
         self.is_ending = False
         self.is_over = False
@@ -203,8 +195,13 @@ class _Pool:
         self.thread = None  # type: Optional[threading.Thread]
         util.register_after_fork(self, _Pool.forget)
 
+    def channel(self):
+        channel = _channels.channel(0, _FIRST, _LONGEST, self.settings.context)
+        channel.spin = self.spins
+        return channel
+
     def forget(self):
-        """Let go of the pipes in a child of multiprocessing, perhaps one of the workers."""
+        """Let go of the channels in a child of multiprocessing, perhaps one of the workers."""
         self.lock = threading.RLock()
         me = multiprocessing.current_process()
         self.settings.plain.crowd.used()
@@ -213,12 +210,10 @@ class _Pool:
         for worker in self.workers.values():
             for task in worker.tasks.values():
                 task.copies = []
-            worker.requests.close_writer()
             if worker.process is not me:
-                worker.requests.close_reader()
-        self.replies.close_reader()
+                worker.requests.let_go()
         if all(worker.process is not me for worker in self.workers.values()):
-            self.replies.close_writer()
+            self.replies.let_go()
 
     # Calls.
 
@@ -273,11 +268,11 @@ class _Pool:
 
     def start_worker(self):
         settings = self.settings
-        number, requests = next(self.numbers), Pipe()
+        number, requests = next(self.numbers), self.channel()
         process = settings.context.Process(
             target=_workers.work,
             args=(
-                number, requests, self.replies, _workers.Keeper(self.keeper), settings.results,
+                number, _channels.Sent(requests), _channels.Sent(self.replies), settings.results,
                 settings.gives, settings.limit, settings.initializer, settings.initargs,
             ),
         )  # fmt: skip
@@ -289,7 +284,7 @@ class _Pool:
         try:
             process.start()
         except BaseException:
-            self.workers.pop(number).close()
+            self.workers.pop(number).requests.let_go()
             raise
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -309,28 +304,29 @@ class _Pool:
                     task.begin()
                 worker.tasks[task.number] = task
             handles = []  # type: List[bytes]
-            packet, error = self.pack(task, handles)
+            stream, error = self.pack(task, handles)
             if error is None:
-                if not self.send(worker, task, packet, handles):
-                    return
-            elif isinstance(error, ArenaFullError) and self.give_back(worker, task):
+                error = self.send(worker, task, stream, handles)
+                if error is None:
+                    continue
+            if isinstance(error, ArenaFullError) and self.give_back(worker, task):
                 # There is room again when a call has come to its end.
                 return
             else:
                 self.fail(worker, task, error)
 
     def pack(self, task, handles):
-        """Return a call's packet, or None and why there can be none."""
+        """Return a call as a stream of bytes, or None and why there can be none."""
         plain = self.settings.plain
         try:
-            packet = _workers.pack_call(task.number, task.call, handles, plain)
+            stream = _workers.pack_call(task.number, task.call, handles, plain)
         except BaseException as error:
             transfer.cancel(handles)
             plain.crowd.used()
             # (Who keeps the error shall not keep this frame's.)
             return None, error.with_traceback(error.__traceback__.tb_next)
         task.copies = plain.crowd.used()
-        return packet, None
+        return stream, None
 
     def free_worker(self):
         """Return the worker that has least to do; None if all have enough, or nothing is
@@ -349,24 +345,22 @@ class _Pool:
                     break
         return best
 
-    def send(self, worker, task, packet, handles):
-        """Send a call to its worker; False if there is no room after all."""
+    def send(self, worker, task, stream, handles):
+        """Send a call to its worker; return why it cannot be."""
         with self.lock:
-            if worker.tasks.get(task.number) is not task:
-                # The worker has died meanwhile, or the call was cancelled.
+            try:
+                # Unless the worker has died meanwhile, or the call was cancelled.
+                if worker.tasks.get(task.number) is task:
+                    worker.requests.put(stream, handles, 0)
+                    task.is_sent = True
+                    if not self.settings.retries:
+                        task.forget_arguments()
+            except ArenaFullError as error:
+                return error
+            finally:
+                # (None is left of what was put.)
                 transfer.cancel(handles)
-            elif worker.put(packet):
-                task.is_sent = True
-                task.handles = handles
-                if not self.settings.retries:
-                    task.forget_arguments()
-            else:
-                transfer.cancel(handles)
-                del worker.tasks[task.number]
-                self.pending.appendleft(task)
-                self.is_full = any(map(_has_calls, self.workers.values()))
-                return False
-        return True
+        return None
 
     def give_back(self, worker, task):
         """Have a call pending again if others are being done; else return False."""
@@ -395,15 +389,14 @@ class _Pool:
                 if worker.tasks.get(task.number) is not task:
                     continue
                 if task.is_sent:
-                    unread = list(worker.take_back())
-                    for number, packet in unread:
+                    unread = worker.take_back()
+                    for number, message in unread:
                         if number != task.number:
                             # (It had room for all of them.)
-                            worker.put(packet)
+                            worker.requests.put_unopened(message)
                     if not any(number == task.number for number, _ in unread):
                         task.begin()
                         return False
-                    transfer.cancel(task.handles)
                 del worker.tasks[task.number]
             task.is_cancelled = True
             return True
@@ -420,15 +413,11 @@ class _Pool:
                 share = len(victim.tasks) // 2
                 if thief.left is not None:
                     share = min(share, thief.left)
-                for number, packet in itertools.islice(victim.take_back(), share):
+                for number, message in victim.take_back(share) if share > 0 else ():
                     task = victim.tasks.pop(number)
                     if not thief.tasks:
                         task.begin()
-                    if not thief.put(packet):
-                        transfer.cancel(task.handles)
-                        task.is_sent = False
-                        self.pending.appendleft(task)
-                        break
+                    thief.requests.put_unopened(message)
                     thief.tasks[number] = task
 
     # Answers.
@@ -446,16 +435,12 @@ class _Pool:
     def serve(self):
         """Take answers and send calls until there is nothing more to do."""
         while not self.is_done():
-            with self.lock:
-                sentinels = {w.process.sentinel: n for n, w in self.workers.items()}
             self.is_waiting = True
             with self.lock:
                 idle = self.free_worker() is None
-            ready = self.replies.wait(list(sentinels), _PATIENCE if idle else 0)
+            self.replies.poll(_LOOK if idle else 0)
             self.is_waiting = False
-            dead = [sentinels[each] for each in ready]
-            if not ready and time.monotonic() - self.looked > _PATIENCE:
-                dead = self.find_dead()
+            dead = self.find_dead()
             self.answer()
             for number in dead:
                 self.bury(number)
@@ -463,10 +448,21 @@ class _Pool:
             self.balance()
 
     def find_dead(self):
-        """Return the numbers of workers that have ended, whatever their sentinels say."""
-        self.looked = time.monotonic()
+        """Return the numbers of workers that have ended, if nobody has looked for a while."""
+        now = time.monotonic()
+        if now - self.looked < _LOOK:
+            return []
+        self.looked = now
         with self.lock:
-            return [n for n, worker in self.workers.items() if not worker.process.is_alive()]
+            workers = list(self.workers.items())
+        if now - self.looked_well > _PATIENCE:
+            self.looked_well = now
+            return [n for n, worker in workers if not worker.process.is_alive()]
+        sentinels = {worker.process.sentinel: n for n, worker in workers}
+        poll = select.poll()
+        for sentinel in sentinels:
+            poll.register(sentinel, select.POLLIN)
+        return [sentinels[sentinel] for sentinel, _ in poll.poll(0)]
 
     def is_done(self):
         with self.lock:
@@ -477,27 +473,29 @@ class _Pool:
 
     def wake(self):
         """Have the dispatcher look again."""
-        # (Without the lock: a finalizer may call it anywhere. The pipe is there as long as
-        # the pool is, and if there is no room in it the dispatcher is awake.)
+        # (Without the lock: a finalizer may call it anywhere. If there is no room the dispatcher
+        # is awake.)
         if not self.is_over and os.getpid() == self.pid:
-            self.replies.send(_workers.REPLY.pack(0, 0, _workers.WAKE, 0.0), 0)
+            with suppress(OSError):
+                self.replies.put(_workers.REPLY.pack(0, 0, _workers.WAKE, 0.0), [], 0)
 
     def answer(self):
         """Take all the answers that there are."""
-        packets = []  # type: List[bytes]
-        self.replies.receive(0, packets, _MANY)
-        while packets:
-            for packet in packets:
-                self.take(packet)
-            del packets[:]
-            self.replies.receive(0, packets, _MANY)
+        while True:
+            found = self.replies.get_many(_MANY, 0)
+            if not found:
+                return
+            found.reverse()
+            while found:
+                self.take(found)
 
-    def take(self, packet):
-        number, worker, kind, seconds = _workers.REPLY.unpack_from(packet)
-        body = packet[_workers.REPLY.size :]
+    def take(self, found):
+        """Take the last one of some answers."""
+        stream, keeper = _channels.unpack(found.pop())
+        number, worker, kind, seconds = _workers.head_of(stream, _workers.REPLY)
         if kind == _workers.UNFIT:
             # It still says why to others, and ends.
-            self.workers[worker].unfit = _workers.unpack_error(messages.unpack(body))
+            self.workers[worker].unfit = _workers.unpack_error(pickle.loads(stream))
         if kind not in (_workers.RESULT, _workers.ERROR):
             return
         with self.lock:
@@ -516,10 +514,11 @@ class _Pool:
             # Of late, so that it follows.
             self.mean = seconds if self.mean is None else 0.8 * self.mean + 0.2 * seconds
         if not task:
-            messages.discard(body)
             return
         try:
-            value = messages.unpack(body)
+            value = pickle.loads(stream)
+            # Whoever looks for leaks looks when he has the answer.
+            stream = keeper = None
         except BaseException as error:
             task.fail(error)
             return
@@ -542,9 +541,7 @@ class _Pool:
             worker.tasks.clear()
             self.is_full = False
             code = _exit_code(worker.process)
-            worker.close()
-            for task in tasks:
-                transfer.cancel(task.handles)
+            worker.requests.close()
             done = [task for task in tasks if task.is_sent and task.number not in untouched]
             well = code in (0, None) and worker.left == 0 and not done and worker.unfit is None
             if not well:
@@ -587,7 +584,6 @@ class _Pool:
             for task in tasks:
                 task.begin()
         for task in tasks:
-            transfer.cancel(task.handles)
             error = BrokenProcessPool(text)
             error.__cause__ = cause
             task.fail(error)
@@ -627,16 +623,14 @@ class _Pool:
         with self.lock:
             workers, self.workers = list(self.workers.values()), {}
         for worker in workers:
-            if self.broken is None:
-                worker.put(_workers.STOP)
-            else:
+            if self.broken is not None or not _tell_to_stop(worker):
                 _send_signal(worker.process, signal.SIGTERM)
         for worker in workers:
             worker.process.join(None if self.broken is None else _GRACE)
             if worker.process.is_alive():
                 _send_signal(worker.process, signal.SIGKILL)
                 worker.process.join()
-            worker.close()
+            worker.requests.close()
 
     def end(self):
         """End the workers, and let go of everything."""
@@ -645,15 +639,18 @@ class _Pool:
                 return
             self.is_over = True
         self.end_workers()
-        packets = []  # type: List[bytes]
-        while self.replies.poll():
-            self.replies.receive(0, packets)
-        for packet in packets:
-            messages.discard(packet[_workers.REPLY.size :])
-        self.keeper = None
+        self.replies.close()
         self.settings.initargs = ()
         # What the workers still held at their end.
         _core.Arena.default().reap()
+
+
+def _tell_to_stop(worker):
+    """Have a worker end when it has done its calls; False if there is no room to say so."""
+    try:
+        return worker.requests.put(_workers.STOP, [], 0)
+    except ArenaFullError:
+        return False
 
 
 def _has_calls(worker):

@@ -1,19 +1,13 @@
 """Messages: anything that can be pickled, on its way to one receiver.
 
-What is pickled small and speaks of no shared memory is its own packet. Anything
-else lies in a block of the arena, and the packet is the block's handle. The block
-answers for the handles of the arrays that the message speaks of: whatever becomes
-of a message, they end with it, unless they were received.
-
-::
-
-    packet   pickle, 0                    or   handle, 1
+A message lies in a block of the arena, and what travels is the block's handle. The block
+answers for the handles of the arrays that the message speaks of: whatever becomes of a
+message, they end with it, unless they were received.
 """
 
 import pickle
 
 from . import _core, transfer
-from ._pipe import PACKET
 from .errors import StaleHandleError
 
 TYPE_CHECKING = False
@@ -22,64 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Ref", "get", "put"]
 
-_INLINE, _BLOCK = b"\0", b"\1"
 # Before the handle in a token, so that no handle of an array is taken for one.
 _TOKEN = b"snpREF"
-
-
-class Cancelled(StaleHandleError):
-    """The message of a packet was cancelled."""
-
-
-def pack(
-    thing: "Any", handles: "List[bytes]", head: bytes = b"", dumps: "Any" = transfer.dumps
-) -> bytes:
-    """Make a packet of anything.
-
-    Parameters
-    ----------
-    thing : object
-        What can be pickled.
-    handles : list of bytes
-        What is to be cancelled if nobody will unpack it, or should this fail, is
-        appended to it; if anything, the last is the handle of all of it.
-    head : bytes
-        What the packet begins with; to be taken off before `unpack`.
-    dumps : callable
-        Pickles `thing`, as `transfer.dumps`.
-
-    Returns
-    -------
-    bytes
-        At most `PACKET` of them, for one `unpack`.
-    """
-    stream = dumps(thing, handles)
-    if not handles and len(head) + len(stream) < PACKET:
-        return head + stream + _INLINE
-    return head + _core.lay_down(stream, handles) + _BLOCK
-
-
-def unpack(packet: bytes) -> "Any":
-    """Return what a packet was made of.
-
-    Raises
-    ------
-    Cancelled
-        Nobody has the message any more.
-    """
-    if packet[-1:] == _INLINE:
-        return pickle.loads(packet)
-    try:
-        stream, _keeper = _core.take_up(packet[:-1])
-    except StaleHandleError:
-        raise Cancelled("the message was cancelled") from None
-    return pickle.loads(stream)
-
-
-def discard(packet: bytes) -> None:
-    """Free what a packet stands for that nobody will unpack, if that is left."""
-    if packet[-1:] == _BLOCK:
-        _core.cancel(packet[:-1])
 
 
 class Ref:

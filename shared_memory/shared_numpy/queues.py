@@ -6,17 +6,16 @@ dropped right after it; what was put is in the queue, whatever becomes of who pu
 a message that nobody takes ends with the queue, when the last process that has that is gone
 or has closed it.
 
-The messages are in a ring in shared memory (`_core.Ring`), or, where that is not to be had,
-go through a pipe (`_piped`).
+The messages are in a ring in shared memory, or, where that is not to be had, go through a
+pipe: see `_channels`.
 """
 
-import multiprocessing
-import os
 import pickle
 import queue
 from multiprocessing import context, util
 
 from . import _core, _piped, transfer
+from ._channels import Sent, channel, unpack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,28 +31,6 @@ _SIMPLE = 1 << 16
 # At the end of a process, by the priorities of `multiprocessing`'s finalizers: the children
 # have ended, and rings are let go of.
 _OVER = -100
-
-
-def uses_rings() -> bool:
-    """Tell whether queues are rings: unless SHARED_NUMPY_RING=0 is set, or processes cannot
-    sleep on shared memory here."""
-    return os.environ.get("SHARED_NUMPY_RING") != "0" and _core.can_sleep()
-
-
-class _Ring:
-    """A ring, as an argument of a process; it arrives as one."""
-
-    def __init__(self, ring):
-        self.ring = ring
-
-    def __reduce__(self):
-        return _open_ring, (transfer.send(self.ring.block), self.ring.spin)
-
-
-def _open_ring(handle, spin):
-    ring = _core.Ring.open(_core.receive(handle))
-    ring.spin = spin
-    return _Ring(ring)
 
 
 class SimpleQueue:
@@ -84,10 +61,7 @@ class SimpleQueue:
         self._open(0, _SIMPLE, _SIMPLE, False, ctx)
 
     def _open(self, limit, first, longest, feeds, ctx):
-        if uses_rings():
-            self._channel = _core.Ring(limit, first, longest)  # type: Any
-        else:
-            self._channel = _piped.Channel(limit, ctx or multiprocessing.get_context(), feeds)
+        self._channel = channel(limit, first, longest, ctx, feeds)
         self._begin()
 
     def _begin(self):
@@ -181,21 +155,16 @@ class SimpleQueue:
     def __getstate__(self):
         context.assert_spawning(self)
         self._check_open()
-        channel = self._channel
-        return {"_channel": _Ring(channel) if isinstance(channel, _core.Ring) else channel}
+        return {"channel": Sent(self._channel)}
 
     def __setstate__(self, state):
-        channel = state["_channel"]
-        self._channel = channel.ring if isinstance(channel, _Ring) else channel
+        self._channel = state["channel"].channel
         self._begin()
 
 
 def _unpickle(found):
-    """Return what a message was made of: a pickle, or one in a block, which answers for what
-    it speaks of until that is loaded."""
-    if type(found) is bytes:
-        return pickle.loads(found)
-    stream, _keeper = found
+    """Return what a message was made of."""
+    stream, _keeper = unpack(found)
     return pickle.loads(stream)
 
 

@@ -307,8 +307,8 @@ impl Core {
         Ok(freed)
     }
 
-    /// Makes `me` the only holder of a block that nobody holds; None if somebody does,
-    /// or a child may.
+    /// Makes `me` the only holder of a block that nobody holds, and for which one ticket is
+    /// open; None if somebody does, or a child may, or there are more.
     ///
     /// # Errors
     /// `Stale` if it has been freed.
@@ -320,7 +320,8 @@ impl Core {
     ) -> Result<Option<Extent>> {
         let locked = self.lock(me)?;
         let block = locked.live(which)?;
-        if !block.is_unheld() || locked.header.frozen.get() != 0 {
+        let waits = block.cache.tickets.get() > 1;
+        if waits || !block.is_unheld() || locked.header.frozen.get() != 0 {
             return Ok(None);
         }
         let place = locked.meet_extent(block)?;

@@ -118,8 +118,8 @@ impl<'a> Locked<'a> {
                 id: TicketId(row),
                 generation: generation_of(state),
             };
-            let answers = ticket.keeper.get() == id
-                && ticket.keeper_generation.get() == keeper.generation;
+            let answers =
+                ticket.keeper.get() == id && ticket.keeper_generation.get() == keeper.generation;
             if state_of(state) == OPEN && answers && !keeps(which) {
                 self.end(row, ticket)?;
             }

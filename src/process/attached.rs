@@ -714,7 +714,8 @@ impl Arena {
         self.receive_by(which, None, false)
     }
 
-    /// A block that nobody holds, and that is in flight; None if somebody does.
+    /// A block that nobody holds, and that one ticket keeps; None if somebody does, or
+    /// more tickets are open for it.
     ///
     /// # Errors
     /// `Stale` if it has been freed.

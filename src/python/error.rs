@@ -18,9 +18,7 @@ pub fn exception(py: Python<'_>, error: Error) -> PyErr {
 
 fn make_exception(py: Python<'_>, error: Error) -> PyErr {
     let made = match error {
-        Error::Os { .. } | Error::Interrupted | Error::Closed => {
-            return os_error(py, error, None)
-        }
+        Error::Os { .. } | Error::Interrupted | Error::Closed => return os_error(py, error, None),
         Error::Orphaned => return PyEOFError::new_err(error.to_string()),
         Error::BadHandle { .. } | Error::Detached | Error::Invalid { .. } => {
             return PyValueError::new_err(error.to_string())

@@ -10,6 +10,7 @@
 //! | `block`      | `Block`                                                      |
 //! | `message`    | pickles in blocks                                            |
 //! | `ring`       | messages from any process to any other                       |
+//! | `frames`     | frames that are filled and looked at in place                |
 //! | `placing`    | what numpy allocates in the arena, and its way to a receiver |
 //! | `arena`      | `Arena`, and which arena a process uses                      |
 //! | `sending`    | a handle while it is being pickled                           |
@@ -31,6 +32,8 @@ mod section;
 mod arena;
 #[cfg(target_os = "linux")]
 mod block;
+#[cfg(target_os = "linux")]
+mod frames;
 #[cfg(target_os = "linux")]
 mod message;
 #[cfg(target_os = "linux")]
@@ -71,6 +74,7 @@ fn add_arena_to(module: &PyModule) -> PyResult<()> {
     placing::add_to(module)?;
     message::add_to(module)?;
     ring::add_to(module)?;
+    frames::add_to(module)?;
     arena::add_to(module)
 }
 

@@ -1,8 +1,8 @@
 //! Rings as Python has them.
 
 use super::arena::{announce, find_default, is_forsaken, watch_end};
-use super::error::exception;
 use super::block::Block;
+use super::error::exception;
 use super::message::{laid_down, start_of, taken_up};
 use super::section::{end, stay, work};
 use crate::error::Error;
@@ -45,7 +45,9 @@ pub(super) fn patience(timeout: Option<f64>) -> PyResult<Patience> {
         return Ok(Patience::new(None));
     };
     if seconds.is_nan() {
-        return Err(PyValueError::new_err("a timeout is a number of seconds, not nan"));
+        return Err(PyValueError::new_err(
+            "a timeout is a number of seconds, not nan",
+        ));
     }
     match seconds > 0.0 {
         true => Ok(Patience::new(Duration::try_from_secs_f64(seconds).ok())),

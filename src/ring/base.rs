@@ -112,13 +112,15 @@ pub unsafe trait Layout: Sync {
 }
 
 impl Base {
-    /// Makes a ring in a new block, whose layout is zero but for what `fill` writes.
+    /// Makes a ring in a new block, with so many `more` bytes behind its layout, which is
+    /// zero but for what `fill` writes.
     pub fn create<L: Layout>(
         arena: &Arena,
+        more: u64,
         fill: impl FnOnce(&Base, &L) -> Result<()>,
     ) -> Result<Base> {
         let size = size_of::<L>();
-        let block = arena.allocate(size as u64)?;
+        let block = arena.allocate((size as u64).saturating_add(more))?;
         // SAFETY: the block is new, nobody else's, and as long.
         unsafe { block.bytes().as_ptr().write_bytes(0, size) };
         let me = arena.member()?;

@@ -8,14 +8,15 @@
 //!         current  u32   which of the two bodies is in use
 //!         done     u32   how many messages were reported as done
 //!         bodies   2 x 64
-//! body    a block of its own, for which the ring's answers:
+//!         the first body
+//! body    there, or a block of its own, for which the ring's answers:
 //!         length u32, kind u32, payload, to a multiple of 16 bytes; and so on, around
 //! ```
 //!
 //! A body says where the next message is taken from and where one is put, each by one word
 //! that holds the place and how many there were before: so a message is put, or taken, by one
 //! store. If it does not fit, a longer body takes the place of the one before, by one store,
-//! with all that is in it; when that is empty a short one does.
+//! with all that is in it; when that is empty the first one does.
 //!
 //! A block that is put belongs to a ticket from then on, for which the ring's block answers.
 //! It is opened before the message is put, and used up before it is taken: who dies in between
@@ -23,11 +24,11 @@
 //! him, and the others find a message without a ticket, which they skip.
 
 use super::base::{Base, Head, Held, Layout, Patience};
-use crate::arena::format::{BlockId, TicketId};
+use crate::arena::format::{BlockId, TicketId, NIL};
 use crate::arena::word::{U32, U64};
 use crate::arena::{BlockRef, TicketRef};
 use crate::error::{Error, Exhausted, Result};
-use crate::process::{Arena, Block, Holding};
+use crate::process::{Arena, Block};
 use crate::sys::copy::copy;
 use std::ptr::NonNull;
 
@@ -69,6 +70,7 @@ unsafe impl Layout for Rows {
 #[repr(C, align(64))]
 struct Body {
     block: U32,
+    /// NIL for the one that lies in the ring's own block.
     ticket: U32,
     block_generation: U64,
     ticket_generation: U64,
@@ -149,6 +151,12 @@ pub struct Settings {
 /// The bytes of a reference to a block.
 const REFERENCE: usize = 24;
 
+/// The ticket of the body that needs none.
+const INSIDE: TicketRef = TicketRef {
+    id: TicketId(NIL),
+    generation: 0,
+};
+
 /// A block and a ticket for it, as they lie in a body.
 fn reference(block: BlockRef, ticket: TicketRef) -> [u8; REFERENCE] {
     let mut bytes = [0; REFERENCE];
@@ -224,16 +232,14 @@ impl Messages {
                 why: "a ring's body has a power of two of bytes, 4 KiB at least and 32 GiB at most",
             });
         }
-        let base = Base::create(arena, |base, rows: &Rows| {
+        let base = Base::create(arena, first, |base, rows: &Rows| {
             rows.limit.set(match settings.limit {
                 0 => u64::MAX,
                 limit => limit,
             });
             rows.first.set(first);
             rows.longest.set(longest);
-            let block = arena.allocate(first)?;
-            let ticket = arena.send_kept(&block, base.block())?;
-            rows.bodies[0].set(block.which(), ticket, first);
+            rows.bodies[0].set(base.block().which(), INSIDE, first);
             Ok(())
         })?;
         Ok(Messages::over(base))
@@ -244,7 +250,21 @@ impl Messages {
     /// # Errors
     /// `BadHandle` if none does.
     pub fn open(block: Block) -> Result<Messages> {
-        Ok(Messages::over(Base::open::<Rows>(block)?))
+        let size = block.size();
+        let messages = Messages::over(Base::open::<Rows>(block)?);
+        match size - size_of::<Rows>() as u64 >= messages.rows().first.get() {
+            true => Ok(messages),
+            false => Err(Error::BadHandle {
+                why: "its block is too short for its ring",
+            }),
+        }
+    }
+
+    /// Where the body in the ring's own block is.
+    fn inside(&self) -> NonNull<u8> {
+        let block = self.base.block().bytes();
+        // SAFETY: the block is longer than its layout (`create`, `open`).
+        unsafe { block.add(size_of::<Rows>()) }
     }
 
     fn over(base: Base) -> Messages {
@@ -281,7 +301,7 @@ impl Messages {
     #[cold]
     fn recover(&self, held: &Held<'_>) -> Result<()> {
         let open = self.body(held)?;
-        let mut found = vec![open.row.ticket()];
+        let mut found = vec![open.row.ticket()]; // Or INSIDE, which is no ticket's.
         let mut place = open.front;
         while place != open.back {
             let (length, kind, next) = open.look(place)?;
@@ -296,7 +316,9 @@ impl Messages {
             at.is_ok_and(|at| found[at] == ticket)
         };
         let arena = self.base.block().arena();
-        arena.core().end_kept(held.me, self.base.block().which(), &keeps)
+        arena
+            .core()
+            .end_kept(held.me, self.base.block().which(), &keeps)
     }
 
     /// The body in use.
@@ -306,14 +328,11 @@ impl Messages {
         let Some(row) = rows.bodies.get(rows.current.get() as usize) else {
             return Err(held.corrupted("which body a ring has"));
         };
-        let which = row.which();
         let size = row.size.get();
-        let known = &self.known;
-        let same = known.generation.get() == which.generation + 1
-            && known.block.get() == which.id.0;
-        let bytes = match same.then(|| NonNull::new(known.bytes.get() as *mut u8)) {
-            Some(Some(bytes)) => bytes,
-            _ => self.find(held, which, size)?,
+        let bytes = match row.ticket.get() {
+            NIL if size == rows.first.get() => self.inside(),
+            NIL => return Err(held.corrupted("the length of a ring's body")),
+            _ => self.find(held, row.which(), size)?,
         };
         let (front, back) = (Place::of(&row.front), Place::of(&row.back));
         let used = back.unit.wrapping_sub(front.unit) as u64 * UNIT;
@@ -330,9 +349,20 @@ impl Messages {
         }
     }
 
-    /// Finds a body that this process has not met.
-    #[cold]
+    /// Finds a body that is a block of its own.
     fn find(&self, held: &Held<'_>, which: BlockRef, size: u64) -> Result<NonNull<u8>> {
+        let known = &self.known;
+        let same =
+            known.generation.get() == which.generation + 1 && known.block.get() == which.id.0;
+        match same.then(|| NonNull::new(known.bytes.get() as *mut u8)) {
+            Some(Some(bytes)) => Ok(bytes),
+            _ => self.meet(held, which, size),
+        }
+    }
+
+    /// Finds one that this process has not met.
+    #[cold]
+    fn meet(&self, held: &Held<'_>, which: BlockRef, size: u64) -> Result<NonNull<u8>> {
         let core = self.base.block().arena().core();
         let place = core.locate(held.me, which)?;
         if place.size < size {
@@ -380,7 +410,7 @@ impl Messages {
                 (self.seen(ROOM), self.missing(&held, &items[0])?)
             };
             match missing {
-                Some(size) => self.change_body(size, false)?,
+                Some(size) => self.grow(size)?,
                 None if !self.wait(ROOM, seen, patience)? => return Ok(0),
                 None => {}
             }
@@ -444,36 +474,71 @@ impl Messages {
         }
     }
 
-    /// Takes another body into use: a longer one, or a shorter one if this is empty.
+    /// Takes a longer body into use.
     #[cold]
-    fn change_body(&self, size: u64, shorter: bool) -> Result<()> {
+    fn grow(&self, size: u64) -> Result<()> {
         let arena = self.base.block().arena();
         // Outside the lock: its memory may have to be reserved.
         let block = arena.allocate(size)?;
         let held = self.lock()?;
         let open = self.body(&held)?;
-        let wanted = match shorter {
-            true => open.size > size && open.used() == 0,
-            false => open.size < size && open.used() <= size,
-        };
-        if !wanted {
+        if open.size >= size {
             return Ok(()); // Another one has.
         }
-        let rows = self.rows();
-        let current = rows.current.get();
-        let next = &rows.bodies[1 - current as usize];
         let ticket = arena.send_kept(&block, self.base.block())?;
-        next.set(block.which(), ticket, size);
-        open.copy_to(block.bytes());
-        let used = (open.used() / UNIT) as u32;
-        next.front.set(Place { unit: 0, ..open.front }.pack());
-        next.back.set(Place { unit: used, ..open.back }.pack());
-        let (which, old) = (open.row.which(), open.row.ticket());
-        rows.current.commit(1 - current);
-        // (Should this fail, the body before is kept for longer.)
-        let _ = arena.core().cancel(held.me, old, which);
-        held.happen(ROOM, usize::MAX);
+        self.change_body(&held, &open, block.bytes(), |next| {
+            next.set(block.which(), ticket, size);
+        });
         Ok(())
+    }
+
+    /// Takes the first body into use again, if the one in use is long and empty.
+    fn shrink_if_empty(&self, held: &Held<'_>, open: &Open<'_>) {
+        let first = self.rows().first.get();
+        if open.used() == 0 && open.size >= LONG && open.size > first {
+            self.change_body(held, open, self.inside(), |next| {
+                next.set(self.base.block().which(), INSIDE, first);
+            });
+        }
+    }
+
+    /// Takes another body into use, which has room for all that is in the one before and is
+    /// `described` in its row.
+    #[cold]
+    fn change_body(
+        &self,
+        held: &Held<'_>,
+        open: &Open<'_>,
+        bytes: NonNull<u8>,
+        describe: impl FnOnce(&Body),
+    ) {
+        let rows = self.rows();
+        let current = rows.current.get() & 1;
+        let next = &rows.bodies[1 - current as usize];
+        describe(next);
+        open.copy_to(bytes);
+        let used = (open.used() / UNIT) as u32;
+        next.front.set(
+            Place {
+                unit: 0,
+                ..open.front
+            }
+            .pack(),
+        );
+        next.back.set(
+            Place {
+                unit: used,
+                ..open.back
+            }
+            .pack(),
+        );
+        rows.current.commit(1 - current);
+        if open.row.ticket.get() != NIL {
+            // (Should this fail, the body before is kept for longer.)
+            let core = self.base.block().arena().core();
+            let _ = core.cancel(held.me, open.row.ticket(), open.row.which());
+        }
+        held.happen(ROOM, usize::MAX);
     }
 
     /// Takes messages, in order; none if there was none in time.
@@ -490,16 +555,9 @@ impl Messages {
                 let mut open = self.body(&held)?;
                 let (taken, gone) = self.take_some(&mut open, most)?;
                 held.happen(ROOM, taken.len() + gone);
-                let shrinks = open.used() == 0 && open.size >= LONG.max(self.rows().first.get() * 2);
                 if !taken.is_empty() {
                     held.hand_on(READY, patience, open.used() > 0);
-                    drop(held);
-                    if shrinks {
-                        // Its memory is for others; what fails here is tried again later. A
-                        // signal must not end it: the messages would be lost.
-                        let _holding = Holding::begin();
-                        let _ = self.change_body(self.rows().first.get(), true);
-                    }
+                    self.shrink_if_empty(&held, &open);
                     return Ok(taken);
                 }
                 self.seen(READY)
@@ -676,7 +734,13 @@ impl Open<'_> {
         // SAFETY: as in `read`, the other way.
         unsafe { copy(from, to, first) };
         // SAFETY: as in `read`, the other way.
-        unsafe { copy(from.wrapping_add(first), self.bytes.as_ptr(), length - first) };
+        unsafe {
+            copy(
+                from.wrapping_add(first),
+                self.bytes.as_ptr(),
+                length - first,
+            )
+        };
     }
 
     /// The length and kind of the message at a place before the back, and the next place.
@@ -685,9 +749,8 @@ impl Open<'_> {
         // (Never around the end: a unit is longer.)
         let mut prefix = [0; PREFIX];
         self.read(place, 0, prefix.as_mut_ptr(), PREFIX);
-        let [length, kind] = [0, 4].map(|at| {
-            u32::from_ne_bytes(prefix[at..at + 4].try_into().expect("four bytes"))
-        });
+        let [length, kind] =
+            [0, 4].map(|at| u32::from_ne_bytes(prefix[at..at + 4].try_into().expect("four bytes")));
         let units = units_of(length as usize);
         let left = self.back.unit.wrapping_sub(place.unit) as u64;
         match units <= left && kind <= BLOCK && place.number != self.back.number {

@@ -11,10 +11,12 @@
 //! | `base`     | the block, its lock, waiting                                     |
 //! | `event`    | what is waited for, and the wake-ups for it                      |
 //! | `spin`     | looking again and again before sleeping                          |
+//! | `frames`   | pieces of memory of one length, filled and looked at in place     |
 //! | `messages` | bytes and blocks, from any of its processes to any other, in order |
 
 mod base;
 pub mod event;
+pub mod frames;
 pub mod messages;
 mod spin;
 

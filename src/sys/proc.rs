@@ -51,6 +51,17 @@ pub fn now() -> u64 {
     time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
 }
 
+/// The time of the system's monotonic clock in ns: `clock_gettime(2)`, CLOCK_MONOTONIC.
+#[cfg(target_os = "linux")]
+pub fn monotonic() -> u64 {
+    let mut time = MaybeUninit::<libc::timespec>::uninit();
+    // SAFETY: the call writes the struct that is lent to it.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, time.as_mut_ptr()) };
+    // SAFETY: written by the call, which cannot fail for this clock.
+    let time = unsafe { time.assume_init() };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
 /// How many processors this thread may run on: `sched_getaffinity(2)`.
 #[cfg(target_os = "linux")]
 pub fn processors() -> usize {

@@ -1,0 +1,361 @@
+"""Streams of frames: arrays of one shape that are filled and looked at where they lie.
+
+A `RingBuffer` has a number of frames, each in a block of the arena. A writer fills one and
+shows it to the readers; a reader looks at it without a copy, while others do, too. Who
+fills a frame or looks at one holds its block: so nobody writes to what somebody sees, and
+what a killed process held is free again.
+"""
+
+import operator
+import queue
+import sys
+from multiprocessing import context, util
+
+import numpy as np
+
+from . import _core, arrays, transfer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Optional, Tuple
+
+__all__ = ["RingBuffer"]
+
+# At the end of a process, by the priorities of `multiprocessing`'s finalizers.
+_OVER = -100
+
+# How many references to a frame there are when a ``with`` block ends and the program has
+# kept none: its own name for it, the block's, and the call's that counts them.
+_ALONE = 3
+
+
+class _Frame:
+    """A frame, while a ``with`` block fills it or looks at it."""
+
+    _block = _frame = None  # type: Any
+
+    def __init__(self, ring, timeout):
+        self._ring = ring
+        self._timeout = timeout
+
+    def __enter__(self):
+        if self._frame is not None:
+            raise RuntimeError("a frame is filled or looked at by one with block")
+        self._begin()
+        frame = self._frame = self._ring._on(self._block)
+        return frame
+
+    def _end(self):
+        """Let go of the frame, unless the program has kept it, or a view of it: then it is
+        let go of when these are gone."""
+        frame, self._frame, self._block = self._frame, None, None
+        if sys.getrefcount(frame) <= _ALONE and not _has_views(frame):
+            # Whoever still has the name finds an array of nothing.
+            empty = (1, (0,) * max(frame.ndim, 1), frame.dtype, False, b"")
+            np.ndarray.__setstate__(frame, empty)
+        del frame
+        self._ring._let_go()
+
+
+def _has_views(frame):
+    """Tell whether there are views of an array that lies in a block."""
+    inner = frame.base
+    # The name here, the frame's own, the call's: no view has it.
+    if sys.getrefcount(inner) > 3:
+        return True
+    block = inner if type(inner) is _core.Block else inner.base
+    del inner
+    # The same of the block.
+    return sys.getrefcount(block) > 3
+
+
+class _Writing(_Frame):
+    """A frame that is filled, and shown to the readers when the ``with`` block ends well.
+
+    Attributes
+    ----------
+    sequence : int
+        The frame's number, when it was written.
+    """
+
+    sequence = None  # type: Optional[int]
+    _index = -1
+
+    def _begin(self):
+        found = self._ring._call("blank", self._timeout)
+        if found is None:
+            raise queue.Full
+        self._block, self._index = found
+
+    def __exit__(self, kind, error, trace):
+        frame = self._frame
+        try:
+            if kind is None:
+                frame.flags.writeable = False
+                self.sequence = self._ring._call("write", self._block, self._index)
+        finally:
+            del frame
+            self._end()
+
+
+class _Reading(_Frame):
+    """A frame that is looked at.
+
+    Attributes
+    ----------
+    sequence : int
+        Its number; they are counted from 0, in the order in which they were written.
+    time : float
+        When it was written, in seconds of `time.monotonic`.
+    skipped : int
+        How many frames this process has missed since the one before.
+    """
+
+    sequence = time = skipped = None  # type: Any
+
+    def __init__(self, ring, timeout, which):
+        super().__init__(ring, timeout)
+        self._which = which
+
+    def _begin(self):
+        found = self._ring._call(self._which, self._timeout)
+        if found is None:
+            raise queue.Empty
+        self._block, self.sequence, nanoseconds, self.skipped = found
+        self.time = nanoseconds * 1e-9
+
+    def __enter__(self):
+        frame = super().__enter__()
+        frame.flags.writeable = False
+        frame.sequence, frame.time, frame.skipped = self.sequence, self.time, self.skipped
+        return frame
+
+    def __exit__(self, kind, error, trace):
+        self._end()
+
+
+class RingBuffer:
+    """A ring of frames in shared memory, for any number of writers and readers.
+
+    Parameters
+    ----------
+    shape : int or tuple of int
+        The shape of a frame.
+    dtype : dtype_like
+        What its items are; none that hold references to objects.
+    slots : int
+        How many frames there are; 1 to 256. Each reader can look at one, and each writer fill
+        one, while others wait to be read.
+    overwrite : bool
+        Writers take the oldest frame that nobody looks at, whether all have read it or not.
+        By default they wait for the readers.
+
+    Attributes
+    ----------
+    shape, dtype, slots, overwrite
+        As it was made with.
+    spin : bool
+        Whether waiters of this process may look for some microseconds before they sleep: by
+        default they do where the process has two processors, and while waits are short.
+
+    Raises
+    ------
+    TypeError, ValueError
+        There are no such frames.
+    ArenaFullError
+        /dev/shm has no room for them.
+
+    Notes
+    -----
+    It can be an argument of a ``Process``. Each process that reads sees all frames, from the
+    first one on that not all readers have read when it begins to read; a child that is
+    forked begins where its parent is. There are 64 readers at most. A reader is forgotten when
+    its process ends or has closed the ring.
+
+    Who keeps a frame, or a view of it, beyond the ``with`` block still looks at it: its slot is
+    not used until that is gone. Otherwise the array has no items any more when the block
+    is over.
+
+    A process that is killed while it fills a frame has not written it; one that is killed while
+    it looks at a frame does not any more.
+
+    Examples
+    --------
+    >>> import shared_numpy as snp
+    >>> ring = snp.RingBuffer((480, 640), "u1", slots=4)
+    >>> with ring.write() as frame:
+    ...     frame[:] = 7
+    >>> with ring.read(timeout=1) as frame:
+    ...     int(frame[0, 0]), frame.sequence, frame.skipped
+    (7, 0, 0)
+    """
+
+    def __init__(
+        self, shape: "Any", dtype: "Any" = float, slots: int = 4, overwrite: bool = False
+    ) -> None:
+        probe = np.empty(0, dtype)
+        if probe.dtype.hasobject:
+            raise TypeError(
+                "frames of {} hold references to objects of one process".format(probe.dtype)
+            )
+        lengths = (shape,) if hasattr(shape, "__index__") else tuple(shape)
+        self.shape = tuple(operator.index(length) for length in lengths)  # type: Tuple[int, ...]
+        if any(length < 0 for length in self.shape):
+            raise ValueError("a frame has no shape {}".format(self.shape))
+        # (A dtype of sub-arrays has a shape of its own.)
+        self.shape += probe.shape[1:]
+        self.dtype = probe.dtype
+        self.slots = operator.index(slots)
+        self.overwrite = bool(overwrite)
+        if not 1 <= self.slots <= 256:
+            raise ValueError("slots must be 1 to 256, not {}".format(slots))
+        size = self.dtype.itemsize
+        for length in self.shape:
+            size *= length
+        self._frames = _core.Frames(self.slots, size, self.overwrite)
+        self._begin()
+
+    def _begin(self):
+        """Begin to use the ring in a process that did not have it before."""
+        self._closed = False
+        self._watch()
+        util.register_after_fork(self, RingBuffer._watch)
+
+    def _watch(self):
+        util.Finalize(self, self._frames.close, exitpriority=_OVER)
+
+    @property
+    def spin(self) -> bool:
+        return bool(self._frames.spin)
+
+    @spin.setter
+    def spin(self, spin: bool) -> None:
+        self._frames.spin = spin
+
+    @property
+    def written(self) -> int:
+        """How many frames were written so far: the next one's number."""
+        self._check_open()
+        return int(self._frames.written)
+
+    def write(self, timeout: "Optional[float]" = None) -> "_Writing":
+        """Fill a frame: ``with ring.write() as frame: frame[:] = ...``
+
+        Parameters
+        ----------
+        timeout : float, optional
+            How many seconds to wait for a frame that can be filled.
+
+        Returns
+        -------
+        context manager
+            Its block has the frame, whose items are what they were before. It is shown to the
+            readers at the end; if the block raises something it is not. The manager's
+            ``sequence`` is the number that it got.
+
+        Raises
+        ------
+        queue.Full
+            There was none, when the block begins: all are looked at, or waited for.
+        ValueError
+            The ring is closed.
+        """
+        self._check_open()
+        return _Writing(self, timeout)
+
+    def read(self, timeout: "Optional[float]" = None) -> "_Reading":
+        """Look at the next frame that this process has not read.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            How many seconds to wait for one.
+
+        Returns
+        -------
+        context manager
+            Its block has the frame, which cannot be written to. The frame and the manager
+            have ``sequence``, its number, counted from 0; ``time``, when it was written, by
+            `time.monotonic`; and ``skipped``, how many this process has missed before it.
+
+        Raises
+        ------
+        queue.Empty
+            There was none, when the block begins.
+        ValueError
+            The ring is closed.
+        ArenaFullError
+            There are 64 readers.
+        """
+        self._check_open()
+        return _Reading(self, timeout, "read")
+
+    def latest(self, timeout: "Optional[float]" = None) -> "_Reading":
+        """Look at the newest frame, read or not; those before it are skipped.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            How many seconds to wait if none was written yet.
+
+        Returns
+        -------
+        context manager
+            As of `read`.
+
+        Raises
+        ------
+        queue.Empty, ValueError, ArenaFullError
+            As of `read`.
+        """
+        self._check_open()
+        return _Reading(self, timeout, "latest")
+
+    def close(self) -> None:
+        """Be done with the ring in this process; frames that are kept stay as they are."""
+        self._closed = True
+        self._frames.close()
+
+    def _on(self, block):
+        """Return the array on a frame's block."""
+        return block.array(self.shape, self.dtype, cls=arrays.ndarray)
+
+    def _call(self, name, *arguments):
+        try:
+            return getattr(self._frames, name)(*arguments)
+        except OSError as error:
+            self._explain(error)
+            raise
+
+    def _explain(self, error):
+        """Say that the ring is closed, if that is why something failed."""
+        if self._closed:
+            self._frames.close()
+            raise ValueError("{!r} was closed meanwhile".format(self)) from None
+
+    def _let_go(self):
+        """Tell writers that a frame is free, perhaps."""
+        if not self._closed:
+            self._call("let_go")
+
+    def _check_open(self):
+        if self._closed:
+            raise ValueError("{!r} is closed".format(self))
+
+    def __getstate__(self):
+        context.assert_spawning(self)
+        self._check_open()
+        state = {name: getattr(self, name) for name in ("shape", "dtype", "slots", "overwrite")}
+        state["block"], state["spin"] = transfer.send(self._frames.block), self.spin
+        return state
+
+    def __setstate__(self, state):
+        self._frames = _core.Frames.open(_core.receive(state.pop("block")))
+        self._frames.spin = state.pop("spin")
+        self.__dict__.update(state)
+        self._begin()
+
+    def __repr__(self) -> str:
+        return "<RingBuffer of {} frames of shape {}, {}{}>".format(
+            self.slots, self.shape, self.dtype, ", overwriting" if self.overwrite else ""
+        )

@@ -1,0 +1,261 @@
+//! Rings of frames as Python has them.
+
+use super::arena::{announce, find_default, is_forsaken, watch_end};
+use super::block::Block;
+use super::error::exception;
+use super::ring::patience;
+use super::section::{end, stay, work};
+use crate::error::Error;
+use crate::ring::frames::{self, View};
+use pyo3::prelude::*;
+
+/// Adds the class of this file to the extension module.
+pub fn add_to(module: &PyModule) -> PyResult<()> {
+    module.add_class::<Frames>()
+}
+
+/// What ``read`` returns: a frame's block and number, when it was written (in ns of the
+/// monotonic clock), and how many the reader has missed.
+type Seen = (Block, u64, u64, u64);
+
+/// Pieces of memory of one length, which writers fill and readers look at in place.
+///
+/// Parameters
+/// ----------
+/// slots : int
+///     How many; 1 to 256.
+/// nbytes : int
+///     The length of each.
+/// overwrites : bool
+///     Frames may be filled anew that some reader has not read.
+///
+/// Attributes
+/// ----------
+/// block : Block
+///     By which other processes open it, and with which all of it ends.
+/// written : int
+///     How many frames were written so far.
+/// spin : bool
+///     Whether waiters of this process may look for some microseconds before they sleep.
+///
+/// Raises
+/// ------
+/// ArenaFullError
+///     There is no room for it.
+/// ValueError
+///     There is no ring of so many frames.
+#[pyclass(name = "Frames", module = "shared_numpy._core")]
+pub struct Frames {
+    inner: Option<frames::Frames>,
+}
+
+impl Drop for Frames {
+    fn drop(&mut self) {
+        // SAFETY: objects are dropped with the interpreter held.
+        let py = unsafe { Python::assume_gil_acquired() };
+        self.end(py);
+    }
+}
+
+impl Frames {
+    fn end(&mut self, py: Python<'_>) {
+        let inner = self.inner.take();
+        end(py, || {
+            if let Some(inner) = &inner {
+                // A reader that cannot say that it leaves is found to be gone.
+                let _ = inner.leave();
+            }
+            drop(inner);
+        });
+        announce(py);
+    }
+
+    fn inner(&self, py: Python<'_>) -> PyResult<&frames::Frames> {
+        match &self.inner {
+            Some(inner) => Ok(inner),
+            // At the end of the process, by the thread that ends it.
+            None if is_forsaken(py) => stay(py),
+            None => Err(exception(py, Error::Closed)),
+        }
+    }
+}
+
+fn seen(view: Option<View>) -> Option<Seen> {
+    view.map(|view| (Block::new(view.block), view.number, view.time, view.skipped))
+}
+
+#[pymethods]
+impl Frames {
+    #[new]
+    fn new(py: Python<'_>, slots: usize, nbytes: u64, overwrites: bool) -> PyResult<Self> {
+        watch_end(py)?;
+        let arena = find_default(py)?;
+        let made = work(py, || {
+            frames::Frames::create(&arena, slots, nbytes, overwrites)
+        })?;
+        Ok(Frames { inner: Some(made) })
+    }
+
+    /// Open the ring that lies in a block.
+    ///
+    /// Parameters
+    /// ----------
+    /// block : Block
+    ///     The ``block`` of another one, that was sent.
+    ///
+    /// Raises
+    /// ------
+    /// ValueError
+    ///     No ring of frames lies there.
+    #[staticmethod]
+    #[pyo3(text_signature = "(block)")]
+    fn open(py: Python<'_>, block: &Block) -> PyResult<Self> {
+        let block = block.inner().clone();
+        let opened = work(py, || frames::Frames::open(block))?;
+        Ok(Frames {
+            inner: Some(opened),
+        })
+    }
+
+    #[getter]
+    fn block(&self, py: Python<'_>) -> PyResult<Block> {
+        Ok(Block::new(self.inner(py)?.base().block().clone()))
+    }
+
+    #[getter]
+    fn written(&self, py: Python<'_>) -> PyResult<u64> {
+        let inner = self.inner(py)?;
+        work(py, || inner.written())
+    }
+
+    #[getter]
+    fn spin(&self, py: Python<'_>) -> PyResult<bool> {
+        Ok(self.inner(py)?.base().spins())
+    }
+
+    #[setter]
+    fn set_spin(&self, py: Python<'_>, spin: bool) -> PyResult<()> {
+        self.inner(py)?.base().spin(spin);
+        Ok(())
+    }
+
+    /// Take a frame to fill it.
+    ///
+    /// Parameters
+    /// ----------
+    /// timeout : float, optional
+    ///     How many seconds to wait for one that can be filled.
+    ///
+    /// Returns
+    /// -------
+    /// tuple or None
+    ///     Its block and which of the frames it is, for ``write``; if that is not called
+    ///     the frame is free again when the block is dropped. None if there was none.
+    ///
+    /// Raises
+    /// ------
+    /// OSError
+    ///     The ring was closed (EBADF).
+    #[args(timeout = "None")]
+    #[pyo3(text_signature = "($self, timeout=None)")]
+    fn blank(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<(Block, usize)>> {
+        let mut patience = patience(timeout)?;
+        let inner = self.inner(py)?;
+        let blank = work(py, || inner.blank(&mut patience))?;
+        Ok(blank.map(|blank| (Block::new(blank.block), blank.index)))
+    }
+
+    /// Show a frame that was filled to the readers.
+    ///
+    /// Parameters
+    /// ----------
+    /// block : Block
+    /// index : int
+    ///     What ``blank`` returned.
+    ///
+    /// Returns
+    /// -------
+    /// int
+    ///     Its number.
+    ///
+    /// Raises
+    /// ------
+    /// ValueError
+    ///     It was written before.
+    /// OSError
+    ///     The ring was closed (EBADF).
+    #[pyo3(text_signature = "($self, block, index)")]
+    fn write(&self, py: Python<'_>, block: &Block, index: usize) -> PyResult<u64> {
+        let (inner, block) = (self.inner(py)?, block.inner());
+        work(py, || inner.write(block, index))
+    }
+
+    /// Tell waiting writers that a frame is not looked at any more, or not filled.
+    #[pyo3(text_signature = "($self)")]
+    fn let_go(&self, py: Python<'_>) -> PyResult<()> {
+        let inner = self.inner(py)?;
+        work(py, || inner.let_go())
+    }
+
+    /// Look at the next frame that this process has not read.
+    ///
+    /// Parameters
+    /// ----------
+    /// timeout : float, optional
+    ///     How many seconds to wait for one.
+    ///
+    /// Returns
+    /// -------
+    /// tuple or None
+    ///     Its block, which keeps it as it is; its number; when it was written, in ns of the
+    ///     monotonic clock; how many this process has missed. None if there was none.
+    ///
+    /// Raises
+    /// ------
+    /// ArenaFullError
+    ///     There are 64 readers.
+    /// OSError
+    ///     The ring was closed (EBADF).
+    #[args(timeout = "None")]
+    #[pyo3(text_signature = "($self, timeout=None)")]
+    fn read(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<Seen>> {
+        let mut patience = patience(timeout)?;
+        let inner = self.inner(py)?;
+        work(py, || inner.read(&mut patience)).map(seen)
+    }
+
+    /// Look at the newest frame, whether it was read or not; those before it are skipped.
+    ///
+    /// Parameters
+    /// ----------
+    /// timeout : float, optional
+    ///     How many seconds to wait if none was written yet.
+    ///
+    /// Returns
+    /// -------
+    /// tuple or None
+    ///     As by ``read``.
+    ///
+    /// Raises
+    /// ------
+    /// ArenaFullError, OSError
+    ///     As by ``read``.
+    #[args(timeout = "None")]
+    #[pyo3(text_signature = "($self, timeout=None)")]
+    fn latest(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<Seen>> {
+        let mut patience = patience(timeout)?;
+        let inner = self.inner(py)?;
+        work(py, || inner.latest(&mut patience)).map(seen)
+    }
+
+    /// Be done with the ring in this process; who waits here is told.
+    #[pyo3(text_signature = "($self)")]
+    fn close(slf: &PyCell<Self>, py: Python<'_>) {
+        if let Some(inner) = &slf.borrow().inner {
+            inner.base().close();
+        }
+        if let Ok(mut this) = slf.try_borrow_mut() {
+            this.end(py);
+        }
+    }
+}

@@ -1,0 +1,441 @@
+//! A ring of frames: pieces of memory of one length that are filled and looked at in place.
+//!
+//! ```text
+//! block   head (see `base`), then
+//!         slots      u32   how many frames there are
+//!         overwrites u32   1: frames that nobody has read may be filled anew
+//!         next       u64   how many frames were written
+//!         consumed   u64   those below this number were read by all readers
+//!         readers    64 x 64
+//!         frames     256 x 64
+//! ```
+//!
+//! Each frame is a block of its own, for which the ring's answers. Who fills a frame or looks
+//! at one holds its block, like any other: so it is the arena that knows who does, and that
+//! forgets the dead. A frame can be filled anew when nobody holds its block, and none of its
+//! handles is in flight; and, unless the ring overwrites, when all readers have read it. A
+//! frame is there from one store of its number on, which comes after its bytes, to another,
+//! before somebody fills it anew: so nobody ever sees half of one.
+//!
+//! A reader is a process. The rows of readers that are gone are used again.
+
+use super::base::{Base, Head, Held, Layout, Patience};
+use super::event;
+use crate::arena::format::{BlockId, SlotId};
+use crate::arena::word::{U32, U64};
+use crate::arena::{BlockRef, Member};
+use crate::error::{Error, Exhausted, Result};
+use crate::process::{Arena, Block};
+use crate::sys::proc;
+
+/// Somebody has written a frame.
+const READY: usize = 0;
+/// A frame may be free to be filled.
+const ROOM: usize = 1;
+
+/// The most frames that a ring has.
+pub const SLOTS: usize = 256;
+/// The most readers that it has at a time.
+pub const READERS: usize = 64;
+
+/// How often a writer who finds no room looks for dead ones, in ms.
+const LOOK: u64 = 50;
+
+#[repr(C)]
+struct Rows {
+    head: Head,
+    slots: U32,
+    overwrites: U32,
+    next: U64,
+    consumed: U64,
+    readers: [Reader; READERS],
+    frames: [Frame; SLOTS],
+}
+
+// SAFETY: as is seen.
+unsafe impl Layout for Rows {
+    const MAGIC: u64 = u64::from_le_bytes(*b"snpFRAM1");
+}
+
+/// A process that reads. All of it is written under the ring's lock.
+#[repr(C, align(64))]
+struct Reader {
+    /// Generation and slot of the process; 0 for none. (No generation is 0.)
+    member: U64,
+    /// The number of the frame that it reads next.
+    position: U64,
+}
+
+/// A frame. Its number is written under the ring's lock, the rest before that is there.
+#[repr(C, align(64))]
+struct Frame {
+    /// One more than the number of the frame that is in it; 0 if none is.
+    filled: U64,
+    /// When it was written, in ns of the monotonic clock.
+    time: U64,
+    block: U32,
+    generation: U64,
+}
+
+impl Frame {
+    fn which(&self) -> BlockRef {
+        BlockRef {
+            id: BlockId(self.block.get()),
+            generation: self.generation.get(),
+        }
+    }
+}
+
+/// A frame that this process looks at.
+pub struct View {
+    /// Its bytes, which nobody changes while this is held.
+    pub block: Block,
+    /// Its number; they are counted from 0.
+    pub number: u64,
+    /// When it was written, in ns of the monotonic clock.
+    pub time: u64,
+    /// How many frames the reader has missed since the last one.
+    pub skipped: u64,
+}
+
+/// A frame that this process fills; nobody else sees it until it is [written](Frames::write).
+pub struct Blank {
+    /// Its bytes.
+    pub block: Block,
+    /// Which of the ring's frames it is.
+    pub index: usize,
+}
+
+/// A ring of frames that this process has open.
+pub struct Frames {
+    base: Base,
+    /// When this process has looked for dead ones, in ms.
+    looked: U64,
+    /// Which row of readers was its own or its parent's; one more than its number.
+    row: U32,
+}
+
+fn pack(me: Member) -> u64 {
+    me.generation << 8 | me.slot.0 as u64
+}
+
+fn unpack(member: u64) -> Member {
+    Member {
+        slot: SlotId(member as u8),
+        generation: member >> 8,
+    }
+}
+
+impl Frames {
+    /// Makes a ring of so many frames of so many bytes in an arena.
+    ///
+    /// # Errors
+    /// `Full` if there is no memory for it; `Invalid` for a number of frames that cannot be.
+    pub fn create(arena: &Arena, slots: usize, bytes: u64, overwrites: bool) -> Result<Frames> {
+        if !(1..=SLOTS).contains(&slots) {
+            return Err(Error::Invalid {
+                why: "a ring has 1 to 256 frames",
+            });
+        }
+        let base = Base::create(arena, 0, |base, rows: &Rows| {
+            for frame in &rows.frames[..slots] {
+                let block = arena.allocate(bytes)?;
+                arena.send_kept(&block, base.block())?;
+                frame.block.set(block.which().id.0);
+                frame.generation.set(block.which().generation);
+            }
+            rows.slots.set(slots as u32);
+            rows.overwrites.set(overwrites as u32);
+            Ok(())
+        })?;
+        Ok(Frames::over(base))
+    }
+
+    /// Opens the ring that lies in a block.
+    ///
+    /// # Errors
+    /// `BadHandle` if none does.
+    pub fn open(block: Block) -> Result<Frames> {
+        Ok(Frames::over(Base::open::<Rows>(block)?))
+    }
+
+    fn over(base: Base) -> Frames {
+        Frames {
+            base,
+            looked: U64::default(),
+            row: U32::default(),
+        }
+    }
+
+    /// What it has in common with other rings.
+    pub fn base(&self) -> &Base {
+        &self.base
+    }
+
+    fn rows(&self) -> &Rows {
+        self.base.layout()
+    }
+
+    fn frames(&self) -> &[Frame] {
+        let slots = self.rows().slots.get() as usize;
+        &self.rows().frames[..slots.min(SLOTS)]
+    }
+
+    fn lock(&self) -> Result<Held<'_>> {
+        self.base.lock(|_| self.recover())
+    }
+
+    fn wait(&self, which: usize, seen: u32, patience: &mut Patience) -> Result<bool> {
+        self.base.wait(which, seen, patience, |_| self.recover())
+    }
+
+    fn seen(&self, which: usize) -> u32 {
+        event::Word::load(&self.base.event(which).count)
+    }
+
+    /// Counts a frame that was written by one who died before he had counted it.
+    fn recover(&self) -> Result<()> {
+        let last = self.frames().iter().map(|frame| frame.filled.get()).max();
+        let next = &self.rows().next;
+        next.commit(next.get().max(last.unwrap_or(0)));
+        Ok(())
+    }
+
+    fn check_open(&self) -> Result<()> {
+        match self.base.is_closed() {
+            true => Err(Error::Closed),
+            false => Ok(()),
+        }
+    }
+
+    /// A frame to be filled; None if there was none in time.
+    ///
+    /// It is one that holds nothing; or else the oldest one that nobody looks at, if the ring
+    /// overwrites or all readers have read it.
+    ///
+    /// # Errors
+    /// Those of waiting.
+    pub fn blank(&self, patience: &mut Patience) -> Result<Option<Blank>> {
+        loop {
+            self.check_open()?;
+            let seen = {
+                let held = self.lock()?;
+                if let Some(blank) = self.find_blank()? {
+                    held.hand_on(ROOM, patience, true);
+                    return Ok(Some(blank));
+                }
+                self.seen(ROOM)
+            };
+            if self.forgets_the_dead()? {
+                continue;
+            }
+            if !self.wait(ROOM, seen, patience)? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// A frame that can be filled, under the lock.
+    fn find_blank(&self) -> Result<Option<Blank>> {
+        let rows = self.rows();
+        let arena = self.base.block().arena();
+        let end = match rows.overwrites.get() {
+            0 => rows.consumed.get(),
+            _ => u64::MAX - 1,
+        };
+        // From the oldest on; what holds nothing first.
+        let mut from = 0;
+        while let Some(filled) = self.next_filled(from) {
+            if filled > end {
+                break;
+            }
+            let all = self.frames().iter().enumerate();
+            for (index, frame) in all.filter(|(_, frame)| frame.filled.get() == filled) {
+                if let Some(block) = arena.hold_unheld(frame.which())? {
+                    frame.filled.commit(0);
+                    return Ok(Some(Blank { block, index }));
+                }
+            }
+            from = filled + 1;
+        }
+        Ok(None)
+    }
+
+    /// The least `filled` of a frame that is not less than this.
+    fn next_filled(&self, from: u64) -> Option<u64> {
+        let all = self.frames().iter().map(|frame| frame.filled.get());
+        all.filter(|filled| *filled >= from).min()
+    }
+
+    /// Drops what dead processes hold, and their rows, if that was not done a moment ago;
+    /// whether it was done.
+    fn forgets_the_dead(&self) -> Result<bool> {
+        let now = proc::now();
+        if now.saturating_sub(self.looked.get()) < LOOK {
+            return Ok(false);
+        }
+        self.looked.set(now);
+        self.base.block().arena().reap()?;
+        let _held = self.lock()?;
+        let core = self.base.block().arena().core();
+        for reader in &self.rows().readers {
+            let member = reader.member.get();
+            if member != 0 && core.is_gone(unpack(member)) {
+                reader.member.commit(0);
+            }
+        }
+        self.consume();
+        Ok(true)
+    }
+
+    /// Shows a frame, that was [blank](Self::blank), to the readers; its number.
+    ///
+    /// # Errors
+    /// `Invalid` if it is none, and those of taking the lock: the frame is free to be filled
+    /// anew then.
+    pub fn write(&self, block: &Block, index: usize) -> Result<u64> {
+        self.check_open()?;
+        let held = self.lock()?;
+        let rows = self.rows();
+        let number = rows.next.get();
+        let frame = self.frames().get(index);
+        let blank = |frame: &&Frame| frame.which() == block.which() && frame.filled.get() == 0;
+        let frame = frame.filter(blank).ok_or(Error::Invalid {
+            why: "the frame was written before, or is of another ring",
+        })?;
+        frame.time.set(proc::monotonic());
+        frame.filled.commit(number + 1);
+        rows.next.commit(number + 1);
+        held.happen(READY, usize::MAX);
+        Ok(number)
+    }
+
+    /// Says that somebody does not look at a frame any more, or does not fill it.
+    pub fn let_go(&self) -> Result<()> {
+        let held = self.lock()?;
+        held.happen(ROOM, 1);
+        Ok(())
+    }
+
+    /// The next frame that this process has not read; None if there was none in time.
+    ///
+    /// # Errors
+    /// Those of waiting; `Full` if there are too many readers.
+    pub fn read(&self, patience: &mut Patience) -> Result<Option<View>> {
+        self.view(patience, |position| self.next_filled(position + 1))
+    }
+
+    /// The newest frame there is, whether it was read or not; None if there was none in
+    /// time. Those before it will not be read by this process.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read).
+    pub fn latest(&self, patience: &mut Patience) -> Result<Option<View>> {
+        let newest = || self.frames().iter().map(|frame| frame.filled.get()).max();
+        self.view(patience, |_| newest().filter(|filled| *filled > 0))
+    }
+
+    fn view(
+        &self,
+        patience: &mut Patience,
+        choose: impl Fn(u64) -> Option<u64>,
+    ) -> Result<Option<View>> {
+        loop {
+            self.check_open()?;
+            let seen = {
+                let held = self.lock()?;
+                let reader = self.reader(&held)?;
+                let position = reader.position.get();
+                if let Some(filled) = choose(position) {
+                    let mut all = self.frames().iter();
+                    let frame = all.find(|frame| frame.filled.get() == filled);
+                    let frame = frame.ok_or_else(|| held.corrupted("a frame of a ring"))?;
+                    let block = self.base.block().arena().hold(frame.which())?;
+                    let number = filled - 1;
+                    reader.position.commit(position.max(filled));
+                    if self.consume() {
+                        held.happen(ROOM, 1);
+                    }
+                    return Ok(Some(View {
+                        block,
+                        number,
+                        time: frame.time.get(),
+                        skipped: number.saturating_sub(position),
+                    }));
+                }
+                self.seen(READY)
+            };
+            if !self.wait(READY, seen, patience)? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// This process's row among the readers, under the lock. A new one begins with the first
+    /// frame that not all have read; a forked one where its parent is.
+    fn reader(&self, held: &Held<'_>) -> Result<&Reader> {
+        let rows = self.rows();
+        let me = pack(held.me);
+        let known = rows.readers.get(self.row.get().wrapping_sub(1) as usize);
+        if let Some(reader) = known.filter(|reader| reader.member.get() == me) {
+            return Ok(reader);
+        }
+        let core = self.base.block().arena().core();
+        let is_free = |reader: &&Reader| {
+            let member = reader.member.get();
+            member == 0 || core.is_gone(unpack(member))
+        };
+        let mut all = rows.readers.iter();
+        let index = all.position(|reader| reader.member.get() == 0);
+        let index = index.or_else(|| rows.readers.iter().position(|reader| is_free(&reader)));
+        let Some(index) = index else {
+            return Err(Error::Full {
+                what: Exhausted::Slots,
+                asked: READERS as u64,
+                left: 0,
+            });
+        };
+        let parent = known.filter(|reader| reader.member.get() != 0);
+        let position = parent.map_or(rows.consumed.get(), |parent| parent.position.get());
+        let reader = &rows.readers[index];
+        reader.member.commit(0);
+        reader.position.set(position);
+        reader.member.commit(me);
+        self.row.set(index as u32 + 1);
+        Ok(reader)
+    }
+
+    /// Notes which frames all readers have read; whether they are more than before.
+    fn consume(&self) -> bool {
+        let rows = self.rows();
+        let readers = rows.readers.iter();
+        let readers = readers.filter(|reader| reader.member.get() != 0);
+        let least = readers.map(|reader| reader.position.get()).min();
+        let consumed = rows.consumed.get();
+        let more = least.is_some_and(|least| least > consumed);
+        if more {
+            rows.consumed.commit(least.unwrap_or(consumed));
+        }
+        more
+    }
+
+    /// Ends this process's part as a reader: no frame is kept for it any more.
+    pub fn leave(&self) -> Result<()> {
+        let held = self.lock()?;
+        let index = self.row.get().wrapping_sub(1) as usize;
+        if let Some(reader) = self.rows().readers.get(index) {
+            if reader.member.get() == pack(held.me) {
+                reader.member.commit(0);
+                self.consume();
+                held.happen(ROOM, 1);
+            }
+        }
+        Ok(())
+    }
+
+    /// How many frames were written so far.
+    pub fn written(&self) -> Result<u64> {
+        let _held = self.lock()?;
+        Ok(self.rows().next.get())
+    }
+}
