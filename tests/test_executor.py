@@ -149,6 +149,7 @@ def test_what_is_shared_and_what_is_private(method):
 
 def test_results_stay_in_shared_memory_until_the_last_view_is_gone():
     with pool(1) as ex:
+        ex.submit(same, 1).result()
         before = counts()
         result = ex.submit(add_one, np.zeros(10**5)).result()
         assert counts() == (before[0] + 1, 0)
@@ -161,6 +162,7 @@ def test_results_stay_in_shared_memory_until_the_last_view_is_gone():
 
 def test_results_can_be_copied():
     with pool(1, copy_results=True) as ex:
+        ex.submit(same, 1).result()
         before = counts()
         result = ex.submit(same, {"a": np.ones((400, 100)), "b": [np.arange(10)]}).result()
         assert counts() == before

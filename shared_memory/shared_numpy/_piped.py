@@ -14,6 +14,7 @@ once waits in the process that put it, and a thread sends it.
 import _thread
 import collections
 import os
+import queue
 import threading
 import time
 import weakref
@@ -112,11 +113,15 @@ class Channel:
             if placed[0]:
                 counted.extend(starmap(self._unfinished.release, ((),)))
                 self._send(packet, parts, timeout, sent)
-        except BaseException:
+            if not sent:
+                raise queue.Full
+            del handles[:]
+        except BaseException as error:
             self._settle(handles, parts, placed, counted, sent)
+            if type(error) is queue.Full:
+                return False
             raise
-        self._settle(handles, parts, placed, counted, sent)
-        return bool(sent)
+        return True
 
     def _send(self, packet, parts, timeout, sent):
         if self._feeds:

@@ -177,18 +177,19 @@ pub(super) fn taken_up(py: Python<'_>, block: process::Block) -> PyResult<(PyObj
         let pickle = numpy::array(py, block.clone(), layout, None)?;
         return Ok((pickle, block));
     }
-    let pickle = start_of(py, &block, length)?;
+    let pickle = end_of(py, &block, length)?;
     Ok((pickle.into(), Py::new(py, Block::new(block))?))
 }
 
-/// How the pickle that was laid down in a block begins.
-pub(super) fn start_of<'py>(
+/// The last bytes of the pickle that was laid down in a block.
+pub(super) fn end_of<'py>(
     py: Python<'py>,
     block: &process::Block,
     count: usize,
 ) -> PyResult<&'py PyBytes> {
-    let count = count.min(length_in(block).unwrap_or(0));
-    let first = block.bytes().as_ptr().wrapping_add(HEAD);
+    let length = length_in(block).unwrap_or(0);
+    let count = count.min(length);
+    let first = block.bytes().as_ptr().wrapping_add(HEAD + length - count);
     PyBytes::new_with(py, count, |bytes| {
         // SAFETY: within the block, as was seen; memory of our own, just as long. A sender
         // that writes on meanwhile spoils the message and nothing else.

@@ -3,7 +3,7 @@
 use super::arena::{announce, find_default, is_forsaken, watch_end};
 use super::block::Block;
 use super::error::exception;
-use super::message::{laid_down, start_of, taken_up};
+use super::message::{end_of, laid_down, taken_up};
 use super::section::{end, stay, work};
 use crate::error::Error;
 use crate::process;
@@ -522,7 +522,7 @@ impl Message {
 
 #[pymethods]
 impl Message {
-    /// Return how the pickle begins.
+    /// Return the end of the stream.
     ///
     /// Parameters
     /// ----------
@@ -538,10 +538,13 @@ impl Message {
     /// ValueError
     ///     It was put into another ring.
     #[pyo3(text_signature = "($self, count)")]
-    fn start<'py>(&self, py: Python<'py>, count: usize) -> PyResult<&'py PyBytes> {
+    fn end<'py>(&self, py: Python<'py>, count: usize) -> PyResult<&'py PyBytes> {
         match self.taken()? {
-            Taken::Bytes(bytes) => Ok(PyBytes::new(py, &bytes[..count.min(bytes.len())])),
-            Taken::Block(block) => start_of(py, block, count),
+            Taken::Bytes(bytes) => {
+                let first = bytes.len().saturating_sub(count);
+                Ok(PyBytes::new(py, &bytes[first..]))
+            }
+            Taken::Block(block) => end_of(py, block, count),
         }
     }
 }
