@@ -44,7 +44,7 @@ def pack_call(
     number: int, call: "Any", handles: "List[bytes]", plain: transfer.Plain
 ) -> bytes:
     """Make the stream of a request; see `transfer.dumps`."""
-    return closures.dumps(call, handles, plain) + REQUEST.pack(number)
+    return closures.dumps(call, handles, plain, REQUEST.pack(number))
 
 
 def head_of(stream: "Any", head: struct.Struct) -> "Tuple[Any, ...]":
@@ -207,8 +207,8 @@ def _serve(found, interrupts, answer, plain, gives):
 def _answer(number, replies, task, kind, seconds, thing, dumps=closures.dumps):
     handles = []  # type: List[bytes]
     try:
-        stream = dumps(thing, handles) + REPLY.pack(task, number, kind, seconds)
-        replies.put(stream, handles)
+        end = REPLY.pack(task, number, kind, seconds)
+        replies.put(dumps(thing, handles, end=end), handles)
     finally:
         # (None is left of what was put.)
         transfer.cancel(handles)

@@ -26,7 +26,12 @@ _HINT = (
 _NAMELESS = ("<", "ocal object", "not the same object")
 
 
-def dumps(thing: "Any", handles: "List[bytes]", plain: "transfer.Plain" = transfer.MOVED) -> bytes:
+def dumps(
+    thing: "Any",
+    handles: "List[bytes]",
+    plain: "transfer.Plain" = transfer.MOVED,
+    end: bytes = b"",
+) -> bytes:
     """Pickle anything, arrays through shared memory, functions without a name by value.
 
     Parameters
@@ -38,6 +43,8 @@ def dumps(thing: "Any", handles: "List[bytes]", plain: "transfer.Plain" = transf
         also should this fail half-way.
     plain : transfer.Plain
         How plain arrays go.
+    end : bytes
+        What is to follow the pickle.
 
     Returns
     -------
@@ -51,7 +58,7 @@ def dumps(thing: "Any", handles: "List[bytes]", plain: "transfer.Plain" = transf
     """
     if _IS_PROGRAM or _cloudpickle() is None:
         try:
-            return transfer.dumps(thing, handles, plain)
+            return transfer.dumps(thing, handles, plain, end)
         except (pickle.PicklingError, AttributeError) as error:
             if not any(each in str(error) for each in _NAMELESS):
                 raise
@@ -62,6 +69,7 @@ def dumps(thing: "Any", handles: "List[bytes]", plain: "transfer.Plain" = transf
     file = io.BytesIO()
     pickler = _Pickler(file, handles, plain)
     pickler.dump(thing)
+    file.write(end)
     return file.getvalue()
 
 

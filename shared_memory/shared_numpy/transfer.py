@@ -727,7 +727,9 @@ def reducers(handles: "List[bytes]", plain: Plain = MOVED) -> "Dict[type, Any]":
     return _Reducers(handles, plain)
 
 
-def dumps(thing: "Any", handles: "List[bytes]", plain: Plain = MOVED) -> bytes:
+def dumps(
+    thing: "Any", handles: "List[bytes]", plain: Plain = MOVED, end: bytes = b""
+) -> bytes:
     """Pickle anything, arrays through shared memory.
 
     Parameters
@@ -739,17 +741,67 @@ def dumps(thing: "Any", handles: "List[bytes]", plain: Plain = MOVED) -> bytes:
         it, also should this fail half-way.
     plain : Plain
         How plain arrays go.
+    end : bytes
+        What is to follow the pickle.
 
     Returns
     -------
     bytes
-        For `pickle.loads`.
+        For `pickle.loads`, which stops at the end of the pickle.
     """
-    file = io.BytesIO()
-    pickler = pickle.Pickler(file, PROTOCOL)
-    pickler.dispatch_table = _Reducers(handles, plain)
-    pickler.dump(thing)
-    return file.getvalue()
+    if type(thing) in _ATOMS:
+        return pickle.dumps(thing, PROTOCOL) + end
+    # One that fails is not used again: it still has what it has pickled.
+    dumper = _idle.pop() if _idle else _Dumper()
+    stream = dumper.dump(thing, handles, plain, end)
+    _idle.append(dumper)
+    return stream
+
+
+# What nothing is to be looked for in.
+_ATOMS = frozenset([bool, bytes, float, int, str, type(None)])
+
+
+class _Dumper:
+    """A pickler that is used again and again.
+
+    Most messages have small arrays, of which `_core.join` makes copies. To write which function
+    that is takes longer than all the rest, so the pickler knows it beforehand, as the first
+    thing in its memo. A stream begins by putting it there, or None, if it is not used.
+    """
+
+    # (In the oldest protocol, which has the function's name and nothing around it.)
+    JOIN = b"c%s\njoin\n\x940" % _core.__name__.encode()
+    # As long: None is put there, and taken away some times more.
+    NONE = (b"N\x940" if len(JOIN) % 2 else b"Nq\x000") + b"N0" * (len(JOIN) // 2)
+    NONE = NONE[: len(JOIN)]
+
+    def __init__(self):
+        self.file = io.BytesIO()
+        self.pickler = pickle.Pickler(self.file, PROTOCOL)
+        self.memo = {id(_core.join): (0, _core.join)}
+
+    def dump(self, thing, handles, plain, end):
+        file, pickler = self.file, self.pickler
+        reducers = pickler.dispatch_table = _Reducers(handles, plain)
+        pickler.memo = self.memo
+        file.write(self.JOIN)
+        pickler.dump(thing)
+        # Nothing is kept.
+        pickler.clear_memo()
+        pickler.dispatch_table = _NONE
+        file.write(end)
+        if np.ndarray not in reducers:
+            file.seek(0)
+            file.write(self.NONE)
+        stream = file.getvalue()
+        file.seek(0)
+        file.truncate()
+        return stream
+
+
+_NONE = {}  # type: Dict[type, Any]
+_idle = []  # type: List[_Dumper]
 
 
 def cancel(handles: "List[bytes]") -> None:

@@ -44,7 +44,7 @@ const UNIT: u64 = 16;
 /// The bytes before a payload.
 const PREFIX: usize = 8;
 /// A body this long is given up when it is empty, for the first one's length.
-const LONG: u64 = 1 << 20;
+const LONG: u64 = 8 << 20;
 
 // Kinds of payloads.
 const BYTES: u32 = 0;
