@@ -168,8 +168,8 @@ class RingBuffer:
     Notes
     -----
     It can be an argument of a ``Process``. Each process that reads sees all frames, from the
-    first one on that not all readers have read when it begins to read; a child that is
-    forked begins where its parent is. There are 64 readers at most. A reader is forgotten when
+    oldest one on that is there when it begins to read; a child that is forked begins where
+    its parent is. There are 64 readers at most. A reader is forgotten when
     its process ends or has closed the ring.
 
     Who keeps a frame, or a view of it, beyond the ``with`` block still looks at it: its slot is
@@ -212,7 +212,8 @@ class RingBuffer:
         size = self.dtype.itemsize
         for length in self.shape:
             size *= length
-        self._frames = _core.Frames(self.slots, size, self.overwrite)
+        # (What is too long for a number is too long for any memory.)
+        self._frames = _core.Frames(self.slots, min(size, 1 << 62), self.overwrite)
         self._begin()
 
     def _begin(self):

@@ -62,6 +62,8 @@ pub struct Patience {
     deadline: Option<Instant>,
     /// The end of the process that has made the ring ends the wait.
     pub leaves_with_maker: bool,
+    /// Something may come about without the event, and is looked for after each sleep.
+    pub(super) looks: bool,
     /// Whether he has slept meanwhile.
     slept: bool,
 }
@@ -73,6 +75,7 @@ impl Patience {
             // What is too far in the future is never.
             deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
             leaves_with_maker: false,
+            looks: false,
             slept: false,
         }
     }
@@ -247,8 +250,8 @@ impl Base {
         Ok(held)
     }
 
-    /// Waits until an event is not any more at the count that was `seen` under the lock.
-    /// False if it was too late.
+    /// Waits until an event is not any more at the count that was `seen` under the lock, or
+    /// it is to be looked for something else. False if it was too late.
     ///
     /// # Errors
     /// `Closed`, `Orphaned`, `Interrupted`, and those of [`lock`](Self::lock).
@@ -295,7 +298,10 @@ impl Base {
                 }
                 if patience.left().is_zero() {
                     spin.learn(start.elapsed());
-                    return Ok(false);
+                    return Ok(patience.looks);
+                }
+                if patience.looks {
+                    break;
                 }
             }
         }

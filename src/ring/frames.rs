@@ -5,7 +5,8 @@
 //!         slots      u32   how many frames there are
 //!         overwrites u32   1: frames that nobody has read may be filled anew
 //!         next       u64   how many frames were written
-//!         consumed   u64   those below this number were read by all readers
+//!         consumed   u64   those below this number were read by all readers; falls when
+//!                          one comes for which there still are some
 //!         readers    64 x 64
 //!         frames     256 x 64
 //! ```
@@ -113,6 +114,8 @@ pub struct Frames {
     looked: U64,
     /// Which row of readers was its own or its parent's; one more than its number.
     row: U32,
+    /// What was read here, or by its parent before it was forked; one more than the number.
+    read: U64,
 }
 
 fn pack(me: Member) -> u64 {
@@ -164,6 +167,7 @@ impl Frames {
             base,
             looked: U64::default(),
             row: U32::default(),
+            read: U64::default(),
         }
     }
 
@@ -216,6 +220,8 @@ impl Frames {
     /// # Errors
     /// Those of waiting.
     pub fn blank(&self, patience: &mut Patience) -> Result<Option<Blank>> {
+        // Views end, and processes die, without a word.
+        patience.looks = true;
         loop {
             self.check_open()?;
             let seen = {
@@ -332,7 +338,10 @@ impl Frames {
     /// As for [`read`](Self::read).
     pub fn latest(&self, patience: &mut Patience) -> Result<Option<View>> {
         let newest = || self.frames().iter().map(|frame| frame.filled.get()).max();
-        self.view(patience, |_| newest().filter(|filled| *filled > 0))
+        // Not one that is older than what was seen.
+        self.view(patience, |position| {
+            newest().filter(|filled| *filled >= position.max(1))
+        })
     }
 
     fn view(
@@ -353,6 +362,7 @@ impl Frames {
                     let block = self.base.block().arena().hold(frame.which())?;
                     let number = filled - 1;
                     reader.position.commit(position.max(filled));
+                    self.read.set(position.max(filled) + 1);
                     if self.consume() {
                         held.happen(ROOM, 1);
                     }
@@ -371,8 +381,8 @@ impl Frames {
         }
     }
 
-    /// This process's row among the readers, under the lock. A new one begins with the first
-    /// frame that not all have read; a forked one where its parent is.
+    /// This process's row among the readers, under the lock. A new one begins with the oldest
+    /// frame there is; a forked one where its parent was.
     fn reader(&self, held: &Held<'_>) -> Result<&Reader> {
         let rows = self.rows();
         let me = pack(held.me);
@@ -395,11 +405,16 @@ impl Frames {
                 left: 0,
             });
         };
-        let parent = known.filter(|reader| reader.member.get() != 0);
-        let position = parent.map_or(rows.consumed.get(), |parent| parent.position.get());
+        let oldest = || {
+            self.next_filled(1)
+                .map_or(rows.next.get(), |filled| filled - 1)
+        };
+        let position = self.read.get().checked_sub(1).unwrap_or_else(oldest);
         let reader = &rows.readers[index];
         reader.member.commit(0);
         reader.position.set(position);
+        // What is there still is kept for it, too.
+        rows.consumed.commit(rows.consumed.get().min(position));
         reader.member.commit(me);
         self.row.set(index as u32 + 1);
         Ok(reader)

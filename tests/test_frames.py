@@ -1,0 +1,556 @@
+"""`RingBuffer`: a frame that is seen is whole and stays so, whoever dies.
+
+What holds: each reader sees the frames in the order in which they were written, and those
+that it does not see are counted; a frame that somebody looks at or fills is filled by nobody
+else, for as long as there is a view of it in any process; without `overwrite` none is lost;
+a killed writer has not written, and a killed reader keeps nobody waiting.
+"""
+
+import gc
+import os
+import pickle
+import queue
+import threading
+import time
+
+import numpy as np
+import pytest
+from conftest import counts, run_script
+
+import shared_numpy as snp
+from shared_numpy import _core
+
+METHODS = ["fork", "spawn", "forkserver"]
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays():
+    before = counts()  # What a failed test keeps, others need not answer for.
+    yield
+    assert counts() == before
+
+
+def fill(ring, *values, **options):
+    """Write a frame of each value; return their numbers."""
+    numbers = []
+    for value in values:
+        writing = ring.write(options.get("timeout", 1))
+        with writing as frame:
+            frame[...] = value
+        numbers.append(writing.sequence)
+    return numbers
+
+
+def seen(ring, count):
+    """Read so many frames; return (value, sequence, skipped) of each."""
+    found = []
+    for _ in range(count):
+        with ring.read(1) as frame:
+            assert (frame == frame.flat[0]).all()
+            found.append((frame.flat[0].item(), frame.sequence, frame.skipped))
+    return found
+
+
+def test_frames_are_seen_in_order():
+    ring = snp.RingBuffer((3, 4), "i4", slots=3)
+    assert fill(ring, 10, 11) == [0, 1] and ring.written == 2
+    assert seen(ring, 2) == [(10, 0, 0), (11, 1, 0)]
+    for i in range(10):
+        assert fill(ring, i) == [i + 2]
+        assert seen(ring, 1) == [(i, i + 2, 0)]
+    with pytest.raises(queue.Empty):
+        with ring.read(0.01):
+            pass
+    assert repr(ring) == "<RingBuffer of 3 frames of shape (3, 4), int32>"
+
+
+def test_writers_wait_for_readers():
+    ring = snp.RingBuffer(2, slots=2)
+    fill(ring, 0, 1)
+    with pytest.raises(queue.Full):
+        fill(ring, 2, timeout=0.01)
+    assert seen(ring, 1) == [(0, 0, 0)]
+    fill(ring, 2)
+    with pytest.raises(queue.Full):
+        fill(ring, 3, timeout=0)
+    assert seen(ring, 2) == [(1, 1, 0), (2, 2, 0)]
+
+
+def test_overwriting_takes_the_oldest_and_counts_what_was_missed():
+    ring = snp.RingBuffer((), "i8", slots=3, overwrite=True)
+    fill(ring, *range(10))
+    assert seen(ring, 3) == [(7, 7, 0), (8, 8, 0), (9, 9, 0)]
+    fill(ring, *range(10, 14))
+    with ring.latest() as frame:
+        assert (frame[()], frame.sequence, frame.skipped) == (13, 13, 3)
+    with ring.latest() as frame:
+        assert (frame[()], frame.skipped) == (13, 0)
+    with pytest.raises(queue.Empty):
+        with ring.read(0):
+            pass
+
+
+def test_what_is_looked_at_is_not_overwritten():
+    ring = snp.RingBuffer(4, "i8", slots=3, overwrite=True)
+    fill(ring, 0, 1)
+    with ring.read() as frame:
+        fill(ring, *range(2, 20))
+        assert (frame == 0).all()
+        with ring.latest() as newest:
+            assert (newest == 19).all()
+            with ring.write() as blank:
+                with pytest.raises(queue.Full):
+                    fill(ring, 20, timeout=0.01)
+                blank[:] = 21
+        assert (frame == 0).all()
+    assert seen(ring, 1) == [(21, 20, 0)]
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda frame: frame[1:],
+        lambda frame: frame,
+        lambda frame: [frame],
+        np.asarray,
+        memoryview,
+        lambda frame: np.asarray(frame)[::2].T,
+        lambda frame: frame.view(np.ndarray),
+        lambda frame: np.frombuffer(frame, "i8"),
+        lambda frame: np.lib.stride_tricks.as_strided(frame, (2,), (16,)),
+        lambda frame: snp.put(frame),
+        lambda frame: iter(frame),
+        lambda frame: frame.reshape(2, 2).flat,
+    ],
+)
+def test_views_keep_a_frame(view):
+    ring = snp.RingBuffer(4, "i8", slots=2, overwrite=True)
+    fill(ring, 5, 6)
+    with ring.read() as frame:
+        kept = view(frame)
+    del frame
+    fill(ring, *range(20))
+    if isinstance(kept, snp.Ref):
+        kept = snp.get(kept)
+    for each in kept if isinstance(kept, list) else [kept]:
+        assert set(np.array(list(each)).ravel().tolist()) == {5}
+    del kept, each
+    gc.collect()
+    fill(ring, 1, 2)
+    with ring.read() as one:
+        with ring.read() as other:
+            with pytest.raises(queue.Full):
+                fill(ring, 3, timeout=0)
+            assert (one[0], other[0]) == (1, 2)
+
+
+def test_a_frame_is_gone_when_its_block_is_over():
+    ring = snp.RingBuffer((2, 2), "i8", slots=1, overwrite=True)
+    for i in range(5):
+        with ring.write(0) as frame:
+            frame[:] = i
+        assert frame.size == 0
+        with ring.read(0) as frame:
+            assert (frame == i).all()
+            with pytest.raises(ValueError, match="read-only"):
+                frame[0, 0] = 1
+        assert frame.size == 0
+
+
+def test_an_exception_drops_the_frame():
+    ring = snp.RingBuffer(3, slots=1)
+    for _ in range(3):
+        with pytest.raises(KeyError):
+            with ring.write(0) as frame:
+                frame[:] = 1
+                raise KeyError
+        del frame
+        gc.collect()
+    assert ring.written == 0
+    fill(ring, 7)
+    with pytest.raises(KeyError):
+        with ring.read() as frame:
+            raise KeyError
+    del frame
+    with pytest.raises(queue.Empty):  # It was read all the same.
+        with ring.read(0):
+            pass
+
+
+@pytest.mark.parametrize(
+    "shape, dtype",
+    [
+        ((), "f8"),
+        (5, [("a", "i4"), ("b", "f8", (2,))]),
+        ((0, 3), "u1"),
+        ((2, 3), ">f4"),
+        (4, "M8[s]"),
+        (3, "S5"),
+        ((2,), ("i2", (3,))),
+    ],
+)
+def test_any_shape_and_dtype(shape, dtype):
+    ring = snp.RingBuffer(shape, dtype, slots=2)
+    like = np.zeros(shape, dtype)
+    if like.size:
+        like.view("u1" if like.ndim else like.dtype).flat[0:1] = 1
+    with ring.write() as frame:
+        assert type(frame) is snp.ndarray and frame.is_shared()
+        assert (frame.shape, frame.dtype) == (like.shape, like.dtype)
+        frame[...] = like
+    with ring.read() as frame:
+        assert (frame.shape, frame.dtype) == (like.shape, like.dtype)
+        assert frame.tobytes() == like.tobytes() and frame.flags.writeable is False
+    assert (ring.shape, ring.dtype) == (like.shape, like.dtype)
+
+
+@pytest.mark.parametrize(
+    "arguments, error",
+    [
+        ((3, object), TypeError),
+        ((3, [("a", "O")]), TypeError),
+        ((-1,), ValueError),
+        ((3, "f8", 0), ValueError),
+        ((3, "f8", 257), ValueError),
+        (("x",), TypeError),
+        ((3, "nothing"), TypeError),
+        ((2**62,), snp.ArenaFullError),
+        (((2**40, 2**40),), (OverflowError, ValueError, snp.ArenaFullError)),
+    ],
+)
+def test_what_cannot_be(arguments, error):
+    with pytest.raises(error):
+        snp.RingBuffer(*arguments)
+
+
+def test_what_is_closed():
+    ring = snp.RingBuffer(3)
+    fill(ring, 1)
+    with ring.read() as frame:
+        ring.close()
+        ring.close()
+        assert (frame == 1).all()
+    for call in (ring.read, ring.latest, ring.write, lambda: ring.written):
+        with pytest.raises(ValueError, match="closed"):
+            call()
+    other = snp.RingBuffer(3)
+    with pytest.raises(ValueError, match="closed"):
+        with other.write() as frame:
+            other.close()
+    with pytest.raises(RuntimeError, match="inheritance"):
+        pickle.dumps(snp.RingBuffer(1))
+
+
+def test_closing_while_others_wait():
+    for wait in ("read", "write"):
+        ring = snp.RingBuffer(3, slots=1)
+        if wait == "write":
+            fill(ring, 1)
+        errors = []
+
+        def use():
+            try:
+                with getattr(ring, wait)():
+                    errors.append("it has a frame")
+            except ValueError as error:
+                errors.append(str(error))
+
+        thread = threading.Thread(target=use)
+        thread.start()
+        time.sleep(0.02)
+        start = time.monotonic()
+        ring.close()
+        thread.join()
+        assert "closed" in errors[0] and time.monotonic() - start < 5
+    del ring
+
+
+def test_waits_end():
+    ring = snp.RingBuffer(3, slots=1)
+    threading.Timer(0.1, fill, (ring, 1)).start()
+    assert seen(ring, 1)[0][0] == 1
+    fill(ring, 2)
+    timer = threading.Timer(0.1, seen, (ring, 1))
+    timer.start()
+    fill(ring, 3, timeout=20)
+    timer.join()
+    # What is let go of by a view's end wakes a writer, too, a moment later.
+    with ring.read() as frame:
+        kept = [frame[:]]
+    del frame
+    timer = threading.Timer(0.1, kept.clear)
+    timer.start()
+    fill(ring, 4, timeout=20)
+    timer.join()
+
+
+def test_one_block_for_each_frame():
+    ring = snp.RingBuffer(3)
+    writing = ring.write()
+    with writing:
+        with pytest.raises(RuntimeError, match="one"):
+            writing.__enter__()
+    ring.spin = False
+    assert ring.spin is False
+
+
+def test_interruptions(alarm):
+    """Nothing is lost but what was being read or written, and no frame is held."""
+    ring = snp.RingBuffer(200, "i8", slots=3)
+    rng = np.random.RandomState(3)
+    read, written = [], []
+
+    def write():
+        writing = ring.write(0)
+        try:
+            with writing as frame:
+                frame[:] = len(written)
+        except queue.Full:
+            pass
+        finally:
+            if writing.sequence is not None:
+                written.append(writing.sequence)
+
+    def look():
+        try:
+            with ring.read(0) as frame:
+                read.append((frame.sequence, frame.skipped))
+        except queue.Empty:
+            pass
+
+    for _ in range(400):
+        for call in (write, look):
+            alarm(rng.randint(1, 200) * 1e-6, call)
+    gc.collect()
+    numbers = [number for number, _ in read]
+    assert numbers == sorted(set(numbers)) and not any(skipped for _, skipped in read)
+    while True:
+        try:
+            with ring.read(0):
+                pass
+        except queue.Empty:
+            break
+    fill(ring, 1, 2, 3)
+
+
+# Processes.
+
+START = "import gc, os, queue, signal, sys, time\nimport multiprocessing\nimport numpy as np\n"
+START += "import shared_numpy as snp\nfrom shared_numpy._core import Arena\n"
+END = """
+    del ring
+    gc.collect()
+    arena = Arena.default()
+    deadline = time.monotonic() + 20
+    while True:
+        arena.reap()
+        stats = arena.stats()
+        if (stats["blocks"], stats["handles"]) == (0, 0):
+            break
+        assert time.monotonic() < deadline, stats
+        time.sleep(0.01)
+    assert arena.check() == []
+"""
+
+
+def program(folder, method, code, timeout=60):
+    """Run a program; it must end well and quietly."""
+    process = run_script(folder, START + code + END, method, timeout=timeout)
+    assert (process.returncode, process.stderr) == (0, ""), process.stderr
+
+
+STREAM = """
+def write(ring, count):
+    for i in range(count):
+        with ring.write() as frame:
+            frame[:] = i
+
+def read(ring, count, results):
+    last = -1
+    while last < count - 1:
+        with ring.read(timeout=30) as frame:
+            first = frame.flat[0]
+            assert (frame == first).all(), "torn"
+            assert frame.sequence > last
+            assert last < 0 or frame.skipped == frame.sequence - last - 1
+            assert abs(time.monotonic() - frame.time) < 60
+            last = frame.sequence
+            results.put((int(first), int(frame.sequence), frame.skipped))
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method(sys.argv[1])
+    for overwrite in (False, True):
+        ring = snp.RingBuffer((50, 100), "i8", slots=4, overwrite=overwrite)
+        results = [snp.Queue(), snp.Queue()]
+        readers = [
+            multiprocessing.Process(target=read, args=(ring, 300, each), daemon=True)
+            for each in results
+        ]
+        for process in readers:
+            process.start()
+        writer = multiprocessing.Process(
+            target=write, args=(ring, 299 + overwrite), daemon=True
+        )
+        if not overwrite:
+            # (So that both begin with the first one.)
+            with ring.write() as frame:
+                frame[:] = 0
+            firsts = [each.get(timeout=30) for each in results]
+            assert firsts == [(0, 0, 0), (0, 0, 0)], firsts
+        writer.start()
+        for process in readers + [writer]:
+            process.join(30)
+            assert process.exitcode == 0
+        for each in results:
+            seen = each.get_many(1000)
+            assert seen[-1][1] == 299 and [n for _, n, _ in seen] == sorted({n for _, n, _ in seen})
+            if not overwrite:
+                assert len(seen) == 299 and all(value == n - 1 for value, n, _ in seen)
+            else:
+                # (From where it began on.)
+                assert sum(skipped + 1 for _, _, skipped in seen[1:]) == 299 - seen[0][1]
+        del ring, results, readers, writer, each, process
+        ring = None
+"""
+
+
+@pytest.mark.in_turn
+@pytest.mark.parametrize("method", METHODS)
+def test_streams(tmp_path, method):
+    program(tmp_path, method, STREAM)
+
+
+STORM = """
+def write(ring, who):
+    i = 0
+    while True:
+        with ring.write() as frame:
+            frame[:] = 0  # Torn, if anybody sees it.
+            frame[:] = [who, i, who * 1000003 + i] * (frame.size // 3)
+        i += 1
+
+def read(ring, newest):
+    last = -1
+    while True:
+        with (ring.latest() if newest else ring.read()) as frame:
+            who, i, check = frame[:3].tolist()
+            assert check == who * 1000003 + i, "torn"
+            assert (frame.reshape(-1, 3) == [who, i, check]).all(), "torn"
+            assert frame.sequence >= last + (not newest)
+            last = frame.sequence
+            frame = frame[:10]  # A view that goes late.
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method("fork")
+    rng = np.random.RandomState(int(sys.argv[1]))
+    for overwrite in (False, True):
+        ring = snp.RingBuffer(3000, "i8", slots=3, overwrite=overwrite)
+        kinds = [(write, 1), (write, 2), (read, False), (read, False), (read, True)]
+        def start(which):
+            target, argument = kinds[which]
+            process = multiprocessing.Process(target=target, args=(ring, argument), daemon=True)
+            process.start()
+            return process
+        workers = [start(which) for which in range(len(kinds))]
+        for _ in range(int(sys.argv[2])):
+            time.sleep(rng.random_sample() * 0.02)
+            which = rng.randint(len(kinds))
+            assert workers[which].exitcode is None
+            if rng.randint(4) == 0:
+                os.kill(workers[which].pid, signal.SIGSTOP)
+                time.sleep(rng.random_sample() * 0.03)
+                os.kill(workers[which].pid, signal.SIGCONT)
+                continue
+            os.kill(workers[which].pid, signal.SIGKILL)
+            workers[which].join()
+            workers[which] = start(which)
+        # It still goes on.
+        before, end = ring.written, time.monotonic() + 20
+        while ring.written < before + 10:
+            assert time.monotonic() < end
+        for process in workers:
+            assert process.exitcode is None
+            process.kill() if hasattr(process, "kill") else os.kill(process.pid, signal.SIGKILL)
+            process.join()
+        with ring.write(timeout=20) as frame:
+            frame[:] = 1
+        del frame, workers, process
+        ring = None
+"""
+
+
+def test_kills_under_load(tmp_path):
+    seed = int(os.environ.get("SNP_SEED", "5"))
+    process = run_script(tmp_path, START + STORM + END, str(seed), "60", timeout=100)
+    assert (process.returncode, process.stderr) == (0, ""), process.stderr
+
+
+FORK = """
+if __name__ == "__main__":
+    ring = snp.RingBuffer(2, "i8", slots=4)
+    for i in range(2):
+        with ring.write() as frame:
+            frame[:] = i
+    with ring.read() as frame:
+        assert frame[0] == 0
+        pid = os.fork()
+        if pid == 0:
+            # The child looks at it, too, and goes on where its parent is.
+            time.sleep(0.2)
+            assert (frame == 0).all()
+            with ring.read(timeout=10) as other:
+                assert other[0] == 1 and other.skipped == 0
+            os._exit(0)
+    del frame
+    with ring.read() as frame:
+        assert frame[0] == 1
+    del frame
+    for i in range(2, 4):
+        with ring.write(timeout=0) as frame:
+            frame[:] = i
+    _, status = os.waitpid(pid, 0)
+    assert status == 0
+    # The child is forgotten.
+    for i in range(2, 20):
+        with ring.read(timeout=0) as frame:
+            assert frame[0] == i
+        with ring.write(timeout=20) as frame:
+            frame[:] = i + 2
+    del frame
+"""
+
+
+def test_a_fork_while_a_frame_is_looked_at(tmp_path):
+    program(tmp_path, "fork", FORK)
+
+
+def test_a_ring_of_frames_is_no_ring_of_messages():
+    ring = snp.RingBuffer(3)
+    with pytest.raises(ValueError, match="no such ring"):
+        _core.Ring.open(ring._frames.block)
+    q = snp.Queue()
+    with pytest.raises(ValueError, match="no such ring"):
+        _core.Frames.open(q._channel.block)
+    with pytest.raises(ValueError, match="written before"):
+        block, index = ring._frames.blank(0)
+        ring._frames.write(block, index)
+        ring._frames.write(block, index)
+    del block
+
+
+def test_many_readers():
+    """Rows of readers that are gone are used again."""
+    ring = snp.RingBuffer(1, slots=2, overwrite=True)
+    pids = []
+    for _ in range(70):
+        pid = os.fork()
+        if pid == 0:
+            with ring.latest(10):
+                os._exit(0)
+        pids.append(pid)
+        if len(pids) == 10:
+            fill(ring, 1, timeout=20)
+            for each in pids:
+                assert os.waitpid(each, 0)[1] == 0
+            pids = []
+    fill(ring, 1, 1, timeout=20)
