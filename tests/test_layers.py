@@ -22,6 +22,7 @@ LAYERS = [
     {"_tree", "shared_memory"},
     {"transfer", "managers", "_pipe"},
     {"arrays", "messages", "closures", "_piped"},
+    {"_channels"},
     {"queues", "frames", "named", "_workers"},
     {"executor", "array_manager"},
     {"context", "integrations"},

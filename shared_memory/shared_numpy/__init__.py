@@ -17,6 +17,7 @@ The map of the package, from the ground up; imports point down only:
 `managers`          `SharedMemoryManager`
 `_pipe`             packets between processes
 `_piped`            messages through them, where there can be no ring
+`_channels`         messages between processes: a ring, or that
 `transfer`          how arrays travel: by reference, moved, by value
 `arrays`            numpy arrays in shared memory
 `messages`          anything with arrays in it, for one receiver; `put`, `get`

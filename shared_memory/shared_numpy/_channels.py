@@ -35,7 +35,7 @@ def channel(limit: int, first: int, longest: int, ctx: "Any" = None, feeds: bool
         What a pipe has no room for waits in the process; else ``put`` does.
     """
     if uses_rings():
-        return _core.Ring(limit, first, longest)
+        return _core.Ring.create(limit, first, longest)
     return _piped.Channel(limit, ctx or multiprocessing.get_context(), feeds)
 
 

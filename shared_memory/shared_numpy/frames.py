@@ -213,7 +213,7 @@ class RingBuffer:
         for length in self.shape:
             size *= length
         # (What is too long for a number is too long for any memory.)
-        self._frames = _core.Frames(self.slots, min(size, 1 << 62), self.overwrite)
+        self._frames = _core.Frames.create(self.slots, min(size, 1 << 62), self.overwrite)
         self._begin()
 
     def _begin(self):

@@ -20,15 +20,6 @@ type Seen = (Block, u64, u64, u64);
 
 /// Pieces of memory of one length, which writers fill and readers look at in place.
 ///
-/// Parameters
-/// ----------
-/// slots : int
-///     How many; 1 to 256.
-/// nbytes : int
-///     The length of each.
-/// overwrites : bool
-///     Frames may be filled anew that some reader has not read.
-///
 /// Attributes
 /// ----------
 /// block : Block
@@ -37,13 +28,6 @@ type Seen = (Block, u64, u64, u64);
 ///     How many frames were written so far.
 /// spin : bool
 ///     Whether waiters of this process may look for some microseconds before they sleep.
-///
-/// Raises
-/// ------
-/// ArenaFullError
-///     There is no room for it.
-/// ValueError
-///     There is no ring of so many frames.
 #[pyclass(name = "Frames", module = "shared_numpy._core")]
 pub struct Frames {
     inner: Option<frames::Frames>,
@@ -86,8 +70,30 @@ fn seen(view: Option<View>) -> Option<Seen> {
 
 #[pymethods]
 impl Frames {
-    #[new]
-    fn new(py: Python<'_>, slots: usize, nbytes: u64, overwrites: bool) -> PyResult<Self> {
+    /// Make a ring in the default arena.
+    ///
+    /// Parameters
+    /// ----------
+    /// slots : int
+    ///     How many; 1 to 256.
+    /// nbytes : int
+    ///     The length of each.
+    /// overwrites : bool
+    ///     Frames may be filled anew that some reader has not read.
+    ///
+    /// Returns
+    /// -------
+    /// Frames
+    ///
+    /// Raises
+    /// ------
+    /// ArenaFullError
+    ///     There is no room for it.
+    /// ValueError
+    ///     There is no ring of so many frames.
+    #[staticmethod]
+    #[pyo3(text_signature = "(slots, nbytes, overwrites)")]
+    fn create(py: Python<'_>, slots: usize, nbytes: u64, overwrites: bool) -> PyResult<Self> {
         watch_end(py)?;
         let arena = find_default(py)?;
         let made = work(py, || {

@@ -60,15 +60,6 @@ pub(super) fn patience(timeout: Option<f64>) -> PyResult<Patience> {
 /// A message is a pickle and the handles that are in it. It is put and taken whole: a
 /// process that is killed loses none but those that it has taken, and leaves no half of one.
 ///
-/// Parameters
-/// ----------
-/// limit : int
-///     How many messages it holds at most; 0 for any number.
-/// first : int
-///     How many bytes it has room for at first; a power of two, 4096 at least.
-/// longest : int
-///     For how many it may grow to have room.
-///
 /// Attributes
 /// ----------
 /// block : Block
@@ -77,13 +68,6 @@ pub(super) fn patience(timeout: Option<f64>) -> PyResult<Patience> {
 /// spin : bool
 ///     Whether waiters of this process may look for some microseconds before they sleep. They
 ///     do only where the process has two processors, and while waits are short.
-///
-/// Raises
-/// ------
-/// ArenaFullError
-///     There is no room for it.
-/// ValueError
-///     There is no ring of such lengths.
 #[pyclass(name = "Ring", module = "shared_numpy._core")]
 pub struct Ring {
     inner: Option<Messages>,
@@ -161,9 +145,31 @@ impl Ring {
 
 #[pymethods]
 impl Ring {
-    #[new]
+    /// Make a ring in the default arena.
+    ///
+    /// Parameters
+    /// ----------
+    /// limit : int
+    ///     How many messages it holds at most; 0 for any number.
+    /// first : int
+    ///     How many bytes it has room for at first; a power of two, 4096 at least.
+    /// longest : int
+    ///     For how many it may grow to have room.
+    ///
+    /// Returns
+    /// -------
+    /// Ring
+    ///
+    /// Raises
+    /// ------
+    /// ArenaFullError
+    ///     There is no room for it.
+    /// ValueError
+    ///     There is no ring of such lengths.
+    #[staticmethod]
     #[args(limit = "0", first = "65536", longest = "65536")]
-    fn new(py: Python<'_>, limit: u64, first: u64, longest: u64) -> PyResult<Self> {
+    #[pyo3(text_signature = "(limit=0, first=65536, longest=65536)")]
+    fn create(py: Python<'_>, limit: u64, first: u64, longest: u64) -> PyResult<Self> {
         watch_end(py)?;
         let arena = find_default(py)?;
         let settings = Settings {

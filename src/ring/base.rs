@@ -266,10 +266,12 @@ impl Base {
         let event = self.event(which);
         let changed = || event::Word::load(&event.count) != seen || self.is_closed();
         if patience.left().is_zero() {
+            self.go_without(which, seen, patience, recover)?;
             return Ok(false);
         }
         // Signals first: who never sleeps would never see them.
         if gives_up() {
+            self.go_without(which, seen, patience, recover)?;
             return Err(Error::Interrupted);
         }
         waits();
@@ -312,6 +314,24 @@ impl Base {
             return Err(Error::Closed);
         }
         Ok(true)
+    }
+
+    /// Leaves the wake-ups of others as they were, for one who goes without what he has waited
+    /// for: if he was woken, it may have been with the mark that was theirs, too.
+    fn go_without(
+        &self,
+        which: usize,
+        seen: u32,
+        patience: &mut Patience,
+        recover: impl FnOnce(&Held<'_>) -> Result<()>,
+    ) -> Result<()> {
+        if patience.slept {
+            let held = self.lock(recover)?;
+            // If it has happened again since he looked, that is for another one.
+            let again = event::Word::load(&self.event(which).count) != seen;
+            held.hand_on(which, patience, again);
+        }
+        Ok(())
     }
 }
 

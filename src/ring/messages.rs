@@ -190,6 +190,8 @@ fn units_of(length: usize) -> u64 {
 /// A ring of messages that this process has open.
 pub struct Messages {
     base: Base,
+    /// The length of the body in the ring's own block, as it was when that was opened.
+    first: u64,
     known: Known,
 }
 
@@ -201,6 +203,8 @@ struct Known {
     generation: U64,
     block: U32,
     bytes: U64,
+    /// How long it is; more is not believed later.
+    size: U64,
 }
 
 // SAFETY: what is shared are words, changed under the ring's lock; bytes of bodies are
@@ -242,7 +246,7 @@ impl Messages {
             rows.bodies[0].set(base.block().which(), INSIDE, first);
             Ok(())
         })?;
-        Ok(Messages::over(base))
+        Ok(Messages::over(base, first))
     }
 
     /// Opens the ring that lies in a block.
@@ -251,9 +255,10 @@ impl Messages {
     /// `BadHandle` if none does.
     pub fn open(block: Block) -> Result<Messages> {
         let size = block.size();
-        let messages = Messages::over(Base::open::<Rows>(block)?);
-        match size - size_of::<Rows>() as u64 >= messages.rows().first.get() {
-            true => Ok(messages),
+        let base = Base::open::<Rows>(block)?;
+        let first = base.layout::<Rows>().first.get();
+        match size - size_of::<Rows>() as u64 >= first {
+            true => Ok(Messages::over(base, first)),
             false => Err(Error::BadHandle {
                 why: "its block is too short for its ring",
             }),
@@ -267,9 +272,10 @@ impl Messages {
         unsafe { block.add(size_of::<Rows>()) }
     }
 
-    fn over(base: Base) -> Messages {
+    fn over(base: Base, first: u64) -> Messages {
         Messages {
             base,
+            first,
             known: Known::default(),
         }
     }
@@ -330,7 +336,7 @@ impl Messages {
         };
         let size = row.size.get();
         let bytes = match row.ticket.get() {
-            NIL if size == rows.first.get() => self.inside(),
+            NIL if size == self.first => self.inside(),
             NIL => return Err(held.corrupted("the length of a ring's body")),
             _ => self.find(held, row.which(), size)?,
         };
@@ -352,8 +358,9 @@ impl Messages {
     /// Finds a body that is a block of its own.
     fn find(&self, held: &Held<'_>, which: BlockRef, size: u64) -> Result<NonNull<u8>> {
         let known = &self.known;
-        let same =
-            known.generation.get() == which.generation + 1 && known.block.get() == which.id.0;
+        let same = known.generation.get() == which.generation + 1
+            && known.block.get() == which.id.0
+            && known.size.get() == size;
         match same.then(|| NonNull::new(known.bytes.get() as *mut u8)) {
             Some(Some(bytes)) => Ok(bytes),
             _ => self.meet(held, which, size),
@@ -373,6 +380,7 @@ impl Messages {
         known.generation.commit(0);
         known.block.set(which.id.0);
         known.bytes.set(bytes.as_ptr() as u64);
+        known.size.set(size);
         known.generation.commit(which.generation + 1);
         Ok(bytes)
     }
@@ -494,7 +502,7 @@ impl Messages {
 
     /// Takes the first body into use again, if the one in use is long and empty.
     fn shrink_if_empty(&self, held: &Held<'_>, open: &Open<'_>) {
-        let first = self.rows().first.get();
+        let first = self.first;
         if open.used() == 0 && open.size >= LONG && open.size > first {
             self.change_body(held, open, self.inside(), |next| {
                 next.set(self.base.block().which(), INSIDE, first);

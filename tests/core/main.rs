@@ -7,3 +7,4 @@ mod fuzz;
 mod layers;
 mod lock;
 mod model;
+mod ring;

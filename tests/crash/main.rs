@@ -10,6 +10,7 @@
 //! at its end. What is random prints its seed and takes it from SNP_SEED.
 
 mod faults;
+mod ring;
 mod step;
 mod storm;
 mod tools;
@@ -35,7 +36,7 @@ fn main() {
     let full = arguments.iter().any(|argument| argument == "--full");
     let wanted: Vec<&String> = arguments.iter().filter(|a| !a.starts_with('-')).collect();
     let mut count = 0;
-    for (name, test) in [faults::TESTS, step::TESTS, storm::TESTS].concat() {
+    for (name, test) in [faults::TESTS, step::TESTS, storm::TESTS, &ring::tests()].concat() {
         if !wanted.is_empty() && !wanted.iter().any(|part| name.contains(*part)) {
             continue;
         }

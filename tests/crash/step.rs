@@ -511,10 +511,15 @@ fn fill_slots_with_the_dead(arena: &Arena) {
 
 /// A child that is about to begin its operation.
 fn start(arena: &Arena, given: &Given, work: fn(&Arena, &Given)) -> Child {
+    traced(|| work(arena, given))
+}
+
+/// A child that has come to the first `stop()` of its work, and can be stepped from there.
+pub fn traced(work: impl FnOnce()) -> Child {
     let mut child = fork(|| {
         // SAFETY: makes this process's parent its tracer.
         unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) };
-        work(arena, given);
+        work();
         stop();
         // SAFETY: ends the child with all that it has.
         unsafe { libc::_exit(0) };
@@ -594,7 +599,7 @@ fn run_to(arena: &Arena, child: &mut Child, moment: Moment) -> bool {
 }
 
 /// Lets a child do `k` instructions; true if its operation ended before.
-fn step(child: &mut Child, k: u64) -> bool {
+pub fn step(child: &mut Child, k: u64) -> bool {
     for _ in 0..k {
         // SAFETY: a child that this process traces and that has stopped.
         let stepped = unsafe { libc::ptrace(libc::PTRACE_SINGLESTEP, child.pid, 0, 0) };
@@ -612,9 +617,9 @@ fn step(child: &mut Child, k: u64) -> bool {
 }
 
 /// Everything in the arena, by name, in words that can be compared.
-type Picture = BTreeMap<String, String>;
+pub type Picture = BTreeMap<String, String>;
 
-fn picture(snapshot: &Snapshot) -> Picture {
+pub fn picture(snapshot: &Snapshot) -> Picture {
     let mut picture = Picture::new();
     for block in snapshot.live() {
         let holders: Vec<u8> = block.holders.iter().map(|slot| slot.0).collect();
@@ -740,12 +745,12 @@ fn trial(operation: &Operation, k: Moment, stages: &mut Vec<Picture>) -> (bool, 
     (ended, held)
 }
 
-fn fill(block: &Block, value: u8) {
+pub fn fill(block: &Block, value: u8) {
     // SAFETY: the block is ours, and this long.
     unsafe { block.bytes().write_bytes(value, block.size() as usize) };
 }
 
-fn is_filled(block: &Block, value: u8) -> bool {
+pub fn is_filled(block: &Block, value: u8) -> bool {
     // SAFETY: the block is ours, and this long; nobody writes to it.
     let bytes =
         unsafe { std::slice::from_raw_parts(block.bytes().as_ptr(), block.size() as usize) };
@@ -773,7 +778,7 @@ fn length(operation: &Operation) -> u64 {
 }
 
 /// Whether this process may trace its children.
-fn can_trace() -> bool {
+pub fn can_trace() -> bool {
     let mut child = fork(|| {
         // SAFETY: makes this process's parent its tracer.
         let traced = unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) };

@@ -45,24 +45,6 @@ struct Board {
     stale: AtomicU32,
 }
 
-fn board() -> &'static Board {
-    let length = std::mem::size_of::<Board>();
-    // SAFETY: a new mapping touches no other.
-    let place = unsafe {
-        libc::mmap(
-            std::ptr::null_mut(),
-            length,
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_SHARED | libc::MAP_ANONYMOUS,
-            -1,
-            0,
-        )
-    };
-    assert_ne!(place, libc::MAP_FAILED);
-    // SAFETY: zeros of that length, and never unmapped.
-    unsafe { &*place.cast::<Board>() }
-}
-
 /// A pipe that never waits.
 struct Pipe([i32; 2]);
 
@@ -292,7 +274,7 @@ struct Deaths {
     with_the_lock: u64,
 }
 
-fn kill_group(child: Child) {
+pub fn kill_group(child: Child) {
     // The worker may not have made its group yet.
     // SAFETY: the group and the process are this test's own.
     unsafe { libc::kill(-child.pid, libc::SIGKILL) };
@@ -306,7 +288,7 @@ fn kill_group(child: Child) {
 }
 
 /// Waits for grandchildren whose parents died; each must have ended well.
-fn wait_for_orphans(all: bool) {
+pub fn wait_for_orphans(all: bool) {
     loop {
         let mut status = 0;
         let flags = if all { 0 } else { libc::WNOHANG };
@@ -419,7 +401,7 @@ fn storm(full: bool) {
         .map(|text| text.parse().unwrap());
     let wanted = wanted.unwrap_or(if full { 25_000 } else { 1500 });
     let mut random = Random(seed("storm"));
-    let board = board();
+    let board: &'static Board = common();
     let mut deaths = Deaths::default();
     let mut segments = 0;
     while deaths.all < wanted {

@@ -208,6 +208,27 @@ pub fn assert_empty(arena: &Arena) {
     assert_eq!(snapshot.slots.iter().filter(|slot| slot.0 != 0).count(), 1);
 }
 
+/// Zeroed memory that this process and the children that it will have share.
+///
+/// It must be of atomics only.
+pub fn common<T: Sync>() -> &'static T {
+    let length = std::mem::size_of::<T>();
+    // SAFETY: a new mapping touches no other.
+    let place = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            length,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+            -1,
+            0,
+        )
+    };
+    assert_ne!(place, libc::MAP_FAILED);
+    // SAFETY: zeros of that length, which atomics may be, and never unmapped.
+    unsafe { &*place.cast::<T>() }
+}
+
 /// Numbers that look random: xorshift.
 pub struct Random(pub u64);
 
