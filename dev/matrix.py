@@ -354,11 +354,12 @@ def bench(pythons):
         peers = ["shared-memory38"] if version in ("3.6", "3.7") else []
         python = environments.make("bench-" + version, executable, ["numpy>=1.17"] + peers)
         environments.install(python, wheel)
-        for peer in ("SharedArray", "iceoryx2"):
+        for peer in ("SharedArray", "iceoryx2", "faster-fifo"):
             # Where there is none for this version the benchmark says so.
             subprocess.call([python, "-m", "pip", "install", "-q", peer], stderr=subprocess.DEVNULL)
         check("blocks on " + version, [python, "benchmarks/blocks.py"])
         check("channels on " + version, [python, "benchmarks/channels.py"])
+        check("rings on " + version, [python, "benchmarks/rings.py"])
         check("executors on " + version, [python, "benchmarks/executors.py"])
         check("doors on " + version, [python, "benchmarks/doors.py"])
         check("backport on " + version, [python, "benchmarks/backport.py"])

@@ -207,6 +207,17 @@ class Channel:
             found.append(_Unopened(received[0]))
         return found
 
+    def withdraw(self, behind: int, end: bytes) -> "Optional[_Unopened]":
+        found = None
+        for message in self.get_unopened(self.limit):
+            if found is None and message.end(len(end)) == end:
+                found = message
+            else:
+                self.put_unopened(message)
+        if found is not None:
+            transfer.cancel(_handles(found.packet))
+        return found
+
     def put_unopened(self, message: "_Unopened") -> bool:
         sent = []  # type: List[Any]
         if self._places.acquire(False):

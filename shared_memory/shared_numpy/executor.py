@@ -135,6 +135,17 @@ class _Worker:
         # Why its initializer failed.
         self.unfit = None  # type: Optional[BaseException]
 
+    def give_back(self, task):
+        """Drop a call that it has not taken yet; False if it has."""
+        # What is in its channel are the last of those that were sent, in their order.
+        sent = [number for number, each in self.tasks.items() if each.is_sent]
+        behind = len(sent) - 1 - sent.index(task.number)
+        try:
+            found = self.requests.withdraw(behind, _workers.REQUEST.pack(task.number))
+        except ArenaFullError:
+            return False
+        return found is not None
+
     def take_back(self, most=sys.maxsize):
         """Return the numbers and messages of the first calls that it has not taken yet."""
         unread = self.requests.get_unopened(min(most, len(self.tasks) + 1))
@@ -388,15 +399,9 @@ class _Pool:
             for worker in self.workers.values():
                 if worker.tasks.get(task.number) is not task:
                     continue
-                if task.is_sent:
-                    unread = worker.take_back()
-                    for number, message in unread:
-                        if number != task.number:
-                            # (It had room for all of them.)
-                            worker.requests.put_unopened(message)
-                    if not any(number == task.number for number, _ in unread):
-                        task.begin()
-                        return False
+                if task.is_sent and not worker.give_back(task):
+                    task.begin()
+                    return False
                 del worker.tasks[task.number]
             task.is_cancelled = True
             return True
@@ -413,12 +418,34 @@ class _Pool:
                 share = len(victim.tasks) // 2
                 if thief.left is not None:
                     share = min(share, thief.left)
-                for number, message in victim.take_back(share) if share > 0 else ():
-                    task = victim.tasks.pop(number)
-                    if not thief.tasks:
-                        task.begin()
-                    thief.requests.put_unopened(message)
-                    thief.tasks[number] = task
+                while share > 0 and self.move_call(victim, thief):
+                    share -= 1
+
+    def move_call(self, victim, thief):
+        """Give the first call that a worker has not taken to another one; False if there is
+        none, or no room."""
+        for number, message in victim.take_back(1):
+            task = victim.tasks.pop(number)
+            try:
+                thief.requests.put_unopened(message)
+            except ArenaFullError as error:
+                return self.keep_call(victim, task, message, error)
+            if not thief.tasks:
+                task.begin()
+            thief.tasks[number] = task
+            return True
+        return False
+
+    def keep_call(self, worker, task, message, error):
+        """Give a call back to its worker, as the last one."""
+        try:
+            worker.requests.put_unopened(message)
+            worker.tasks[task.number] = task
+        except ArenaFullError:
+            # Nobody has what it was called with any more.
+            task.begin()
+            task.fail(error)
+        return False
 
     # Answers.
 

@@ -126,6 +126,8 @@ class _Reading(_Frame):
 
     def __enter__(self):
         frame = super().__enter__()
+        # What it is a view of first: nobody can undo it then.
+        frame.base.flags.writeable = False
         frame.flags.writeable = False
         frame.sequence, frame.time, frame.skipped = self.sequence, self.time, self.skipped
         return frame
@@ -177,7 +179,8 @@ class RingBuffer:
     is over.
 
     A process that is killed while it fills a frame has not written it; one that is killed while
-    it looks at a frame does not any more.
+    it looks at a frame does not any more. Views of a frame that was filled, which a writer or a
+    child that it has forked in its ``with`` block keeps, can still be written to: do not.
 
     Examples
     --------
@@ -331,7 +334,6 @@ class RingBuffer:
     def _explain(self, error):
         """Say that the ring is closed, if that is why something failed."""
         if self._closed:
-            self._frames.close()
             raise ValueError("{!r} was closed meanwhile".format(self)) from None
 
     def _let_go(self):

@@ -71,6 +71,8 @@ class SimpleQueue:
         util.register_after_fork(self, SimpleQueue._watch)
 
     def _watch(self):
+        # What was taken and not unpickled, see `get_many`; a child has none of that.
+        self._rest = []  # type: List[Any]
         # (A pipe sees to its end itself.)
         if isinstance(self._channel, _core.Ring):
             util.Finalize(self, self._channel.let_go, exitpriority=_OVER)
@@ -108,11 +110,12 @@ class SimpleQueue:
     def empty(self) -> bool:
         """Tell whether there is nothing in it, at this moment."""
         self._check_open()
-        return not self._channel.poll(0)
+        return not self._rest and not self._channel.poll(0)
 
     def close(self) -> None:
         """Be done with the queue in this process."""
         self._closed = True
+        del self._rest[:]
         self._channel.close()
 
     def _check_open(self):
@@ -122,7 +125,6 @@ class SimpleQueue:
     def _explain(self, error):
         """Say that the queue is closed, if that is why something failed."""
         if self._closed and isinstance(error, OSError):
-            self._channel.close()
             raise ValueError("{!r} was closed meanwhile".format(self)) from None
 
     def _put(self, obj, timeout):
@@ -144,13 +146,14 @@ class SimpleQueue:
         if self._closed:
             self._check_open()
         try:
-            found = self._channel.get(timeout)
+            found = self._rest.pop(0) if self._rest else self._channel.get(timeout)
         except BaseException as error:
             self._explain(error)
             raise
         if found is None:
             raise queue.Empty
-        return _unpickle(found)
+        stream, _keeper = unpack(found)
+        return pickle.loads(stream)
 
     def __getstate__(self):
         context.assert_spawning(self)
@@ -160,12 +163,6 @@ class SimpleQueue:
     def __setstate__(self, state):
         self._channel = state["channel"].channel
         self._begin()
-
-
-def _unpickle(found):
-    """Return what a message was made of."""
-    stream, _keeper = unpack(found)
-    return pickle.loads(stream)
 
 
 class Queue(SimpleQueue):
@@ -261,9 +258,9 @@ class Queue(SimpleQueue):
         Raises
         ------
         ValueError
-            The queue is closed.
+            The queue is closed, perhaps since the first ones are in.
         ArenaFullError
-            There is no room for them in /dev/shm.
+            There is no room in /dev/shm for all of them; the first ones may be in.
         """
         self._check_open()
         packed = []  # type: List[Tuple[bytes, List[bytes]]]
@@ -329,14 +326,27 @@ class Queue(SimpleQueue):
         if most < 1:
             raise ValueError("most must be 1 or more, not {}".format(most))
         self._check_open()
-        try:
-            found = self._channel.get_many(most, timeout if block else 0)
-        except BaseException as error:
-            self._explain(error)
-            raise
-        if not found:
+        if not self._rest:
+            try:
+                self._rest.extend(self._channel.get_many(most, timeout if block else 0))
+            except BaseException as error:
+                self._explain(error)
+                raise
+        # One that cannot be unpickled is lost alone, and raises when it is the first.
+        things = []  # type: List[Any]
+        while self._rest and len(things) < most:
+            stream, keeper = unpack(self._rest[0])
+            try:
+                things.append(pickle.loads(stream))
+            except Exception:
+                if not things:
+                    del self._rest[0]
+                    raise
+                break
+            del self._rest[0]
+        if not things:
             raise queue.Empty
-        return [_unpickle(each) for each in found]
+        return things
 
     def put_nowait(self, obj: "Any") -> None:
         """The same as ``put(obj, False)``."""
@@ -348,10 +358,12 @@ class Queue(SimpleQueue):
 
     def qsize(self) -> int:
         """Return how many things are in it, at this moment."""
-        return len(self._channel)
+        self._check_open()
+        return len(self._channel) + len(self._rest)
 
     def full(self) -> bool:
         """Tell whether it is full, at this moment."""
+        self._check_open()
         return len(self._channel) >= self._channel.limit
 
     def join_thread(self) -> None:
@@ -390,9 +402,15 @@ class JoinableQueue(Queue):
         ValueError
             It was called more often than there were things.
         """
+        self._check_open()
         if not self._channel.report_done():
             raise ValueError("task_done() called more often than things were put in")
 
     def join(self) -> None:
         """Wait until all that was put in is done."""
-        self._channel.join()
+        self._check_open()
+        try:
+            self._channel.join()
+        except BaseException as error:
+            self._explain(error)
+            raise

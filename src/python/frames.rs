@@ -5,6 +5,7 @@ use super::block::Block;
 use super::error::exception;
 use super::ring::patience;
 use super::section::{end, stay, work};
+use super::shared::{Shared, Using};
 use crate::error::Error;
 use crate::ring::frames::{self, View};
 use pyo3::prelude::*;
@@ -30,7 +31,7 @@ type Seen = (Block, u64, u64, u64);
 ///     Whether waiters of this process may look for some microseconds before they sleep.
 #[pyclass(name = "Frames", module = "shared_numpy._core")]
 pub struct Frames {
-    inner: Option<frames::Frames>,
+    inner: Shared<frames::Frames>,
 }
 
 impl Drop for Frames {
@@ -42,20 +43,23 @@ impl Drop for Frames {
 }
 
 impl Frames {
-    fn end(&mut self, py: Python<'_>) {
-        let inner = self.inner.take();
-        end(py, || {
-            if let Some(inner) = &inner {
-                // A reader that cannot say that it leaves is found to be gone.
-                let _ = inner.leave();
-            }
-            drop(inner);
-        });
+    fn over(inner: frames::Frames) -> Self {
+        Frames {
+            inner: Shared::new(inner),
+        }
+    }
+
+    fn end(&self, py: Python<'_>) {
+        if let Some(inner) = self.inner.using(py) {
+            // A reader that cannot say that it leaves is found to be gone.
+            let _ = end(py, || inner.leave());
+        }
+        self.inner.let_go(py);
         announce(py);
     }
 
-    fn inner(&self, py: Python<'_>) -> PyResult<&frames::Frames> {
-        match &self.inner {
+    fn inner<'py>(&self, py: Python<'py>) -> PyResult<Using<'py, frames::Frames>> {
+        match self.inner.using(py) {
             Some(inner) => Ok(inner),
             // At the end of the process, by the thread that ends it.
             None if is_forsaken(py) => stay(py),
@@ -99,7 +103,7 @@ impl Frames {
         let made = work(py, || {
             frames::Frames::create(&arena, slots, nbytes, overwrites)
         })?;
-        Ok(Frames { inner: Some(made) })
+        Ok(Frames::over(made))
     }
 
     /// Open the ring that lies in a block.
@@ -118,9 +122,7 @@ impl Frames {
     fn open(py: Python<'_>, block: &Block) -> PyResult<Self> {
         let block = block.inner().clone();
         let opened = work(py, || frames::Frames::open(block))?;
-        Ok(Frames {
-            inner: Some(opened),
-        })
+        Ok(Frames::over(opened))
     }
 
     #[getter]
@@ -256,12 +258,10 @@ impl Frames {
 
     /// Be done with the ring in this process; who waits here is told.
     #[pyo3(text_signature = "($self)")]
-    fn close(slf: &PyCell<Self>, py: Python<'_>) {
-        if let Some(inner) = &slf.borrow().inner {
+    fn close(&self, py: Python<'_>) {
+        if let Some(inner) = self.inner.using(py) {
             inner.base().close();
         }
-        if let Ok(mut this) = slf.try_borrow_mut() {
-            this.end(py);
-        }
+        self.end(py);
     }
 }

@@ -198,6 +198,19 @@ pub(super) fn end_of<'py>(
     })
 }
 
+/// Whether the pickle that was laid down in a block has this end.
+pub(super) fn ends_with(block: &process::Block, end: &[u8]) -> bool {
+    let length = length_in(block).unwrap_or(0);
+    let Some(start) = length.checked_sub(end.len()) else {
+        return false;
+    };
+    let mut found = vec![0; end.len()];
+    let first = block.bytes().as_ptr().wrapping_add(HEAD + start);
+    // SAFETY: within the block, as was seen; memory of our own, just as long.
+    unsafe { copy(first, found.as_mut_ptr(), found.len()) };
+    found == end
+}
+
 /// How long the pickle is; None if there is none.
 fn length_in(block: &process::Block) -> Option<usize> {
     let mut head = [0; HEAD];

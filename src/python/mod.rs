@@ -13,6 +13,7 @@
 //! | `frames`     | frames that are filled and looked at in place                |
 //! | `placing`    | what numpy allocates in the arena, and its way to a receiver |
 //! | `arena`      | `Arena`, and which arena a process uses                      |
+//! | `shared`     | what several threads use, and one lets go of                 |
 //! | `sending`    | a handle while it is being pickled                           |
 //! | `single`     | one copy of the extension in a process                       |
 //!
@@ -44,6 +45,8 @@ mod placing;
 mod ring;
 #[cfg(target_os = "linux")]
 mod sending;
+#[cfg(target_os = "linux")]
+mod shared;
 #[cfg(target_os = "linux")]
 mod single;
 

@@ -3,8 +3,10 @@
 use super::arena::{announce, find_default, is_forsaken, watch_end};
 use super::block::Block;
 use super::error::exception;
-use super::message::{end_of, laid_down, taken_up};
+use super::message::{end_of, ends_with, laid_down, taken_up};
 use super::section::{end, stay, work};
+use super::shared::{Shared, Using};
+use crate::arena::BlockRef;
 use crate::error::Error;
 use crate::process;
 use crate::ring::messages::{Item, Messages, Settings, Taken};
@@ -13,6 +15,7 @@ use crate::sys::{futex, EAGAIN};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
+use std::cell::RefCell;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
@@ -70,15 +73,18 @@ pub(super) fn patience(timeout: Option<f64>) -> PyResult<Patience> {
 ///     do only where the process has two processors, and while waits are short.
 #[pyclass(name = "Ring", module = "shared_numpy._core")]
 pub struct Ring {
-    inner: Option<Messages>,
+    inner: Shared<Messages>,
+    /// What was let go of at the end of the process, which threads may go on to use.
+    left: RefCell<Option<(process::Arena, BlockRef)>>,
 }
 
 impl Drop for Ring {
     fn drop(&mut self) {
         // SAFETY: objects are dropped with the interpreter held.
         let py = unsafe { Python::assume_gil_acquired() };
-        let inner = self.inner.take();
-        end(py, || drop(inner));
+        self.inner.let_go(py);
+        let left = self.left.take();
+        end(py, || drop(left));
         announce(py);
     }
 }
@@ -99,13 +105,26 @@ impl Packed<'_> {
 }
 
 impl Ring {
-    fn inner(&self, py: Python<'_>) -> PyResult<&Messages> {
-        match &self.inner {
+    fn inner<'py>(&self, py: Python<'py>) -> PyResult<Using<'py, Messages>> {
+        match self.inner.using(py) {
             Some(inner) => Ok(inner),
-            // At the end of the process, by the thread that ends it.
-            None if is_forsaken(py) => stay(py),
-            None => Err(exception(py, Error::Closed)),
+            None => self.open_again(py),
         }
+    }
+
+    /// Opens what was let go of at the end of the process, if somebody has it still.
+    #[cold]
+    fn open_again<'py>(&self, py: Python<'py>) -> PyResult<Using<'py, Messages>> {
+        let left = self.left.borrow().clone();
+        if is_forsaken(py) {
+            // At the end of the process, by the thread that ends it.
+            stay(py);
+        }
+        let closed = || exception(py, Error::Closed);
+        let (arena, which) = left.ok_or_else(closed)?;
+        let opened = work(py, || arena.hold(which).and_then(Messages::open));
+        self.inner.replace(opened.map_err(|_| closed())?);
+        self.inner.using(py).ok_or_else(closed)
     }
 
     fn pack<'py>(
@@ -117,8 +136,8 @@ impl Ring {
         if handles.is_empty() && stream.as_bytes().len() <= INLINE {
             return Ok(Packed::Bytes(stream));
         }
-        let arena = self.inner(py)?.base().block().arena();
-        let block = laid_down(py, arena, stream.as_bytes(), handles)?;
+        let inner = self.inner(py)?;
+        let block = laid_down(py, inner.base().block().arena(), stream.as_bytes(), handles)?;
         Ok(Packed::Block(block))
     }
 
@@ -253,10 +272,8 @@ impl Ring {
     ) -> PyResult<bool> {
         let mut patience = patience(timeout)?;
         let packed = self.pack(py, stream, handles)?;
-        let inner = self.inner(py)?;
-        let put = work(py, || inner.put(&[packed.item()], &mut patience));
-        self.finish(py, vec![(packed, handles)], &put)?;
-        Ok(put? == 1)
+        let count = self.put_packed(py, vec![(packed, handles)], &mut patience)?;
+        Ok(count == 1)
     }
 
     /// Put messages in, in order, with as few steps as there can be.
@@ -276,7 +293,7 @@ impl Ring {
     /// Raises
     /// ------
     /// ArenaFullError, OSError
-    ///     As for ``put``; none was put.
+    ///     As for ``put``; those that are in have no handles any more.
     #[args(timeout = "None")]
     #[pyo3(text_signature = "($self, messages, timeout=None)")]
     fn put_many(
@@ -291,21 +308,12 @@ impl Ring {
             match self.pack(py, stream, handles) {
                 Ok(each) => packed.push((each, handles)),
                 Err(error) => {
-                    self.finish(py, packed, &Ok(0))?;
+                    finish(py, packed, 0)?;
                     return Err(error);
                 }
             }
         }
-        let items: Vec<Item<'_>> = packed.iter().map(|(each, _)| each.item()).collect();
-        let mut count = 0;
-        let inner = self.inner(py)?;
-        let put = work(py, || {
-            count = inner.put(&items, &mut patience)?;
-            Ok(count)
-        });
-        drop(items);
-        self.finish(py, packed, &Ok(count))?;
-        put
+        self.put_packed(py, packed, &mut patience)
     }
 
     /// Take a message out.
@@ -369,6 +377,35 @@ impl Ring {
             found.append(self.unpack(py, taken)?)?;
         }
         Ok(found)
+    }
+
+    /// Take a message out from among the others, unopened.
+    ///
+    /// Parameters
+    /// ----------
+    /// behind : int
+    ///     How many there are behind it.
+    /// end : bytes
+    ///     With which its stream ends.
+    ///
+    /// Returns
+    /// -------
+    /// Message or None
+    ///     None if it is not there any more.
+    ///
+    /// Raises
+    /// ------
+    /// ArenaFullError
+    ///     There is no room for the others without it.
+    #[pyo3(text_signature = "($self, behind, end)")]
+    fn withdraw(&self, py: Python<'_>, behind: usize, end: &[u8]) -> PyResult<Option<Message>> {
+        let inner = self.inner(py)?;
+        let ends = |taken: &Taken| match taken {
+            Taken::Bytes(bytes) => bytes.ends_with(end),
+            Taken::Block(block) => ends_with(block, end),
+        };
+        let taken = work(py, || inner.withdraw(behind, ends))?;
+        Ok(taken.map(|taken| Message { taken: Some(taken) }))
     }
 
     /// Wait until there is a message; another process may take it all the same.
@@ -482,24 +519,30 @@ impl Ring {
 
     /// Put and take nothing more in this process; who waits here is told.
     ///
-    /// The ring is let go of, and ends with the last process that has it. While a thread
-    /// is about to be told it is not: then this may be called once more.
+    /// The ring ends with the last process that has it.
     #[pyo3(text_signature = "($self)")]
-    fn close(slf: &PyCell<Self>, py: Python<'_>) {
-        if let Some(inner) = &slf.borrow().inner {
+    fn close(&self, py: Python<'_>) {
+        if let Some(inner) = self.inner.using(py) {
             inner.base().close();
         }
-        Self::let_go(slf, py);
+        let left = self.left.take();
+        end(py, || drop(left));
+        self.inner.let_go(py);
+        announce(py);
     }
 
-    /// Let go of the ring, unless a thread uses it: it cannot be used any more.
+    /// Let go of the ring at the end of the process; threads that go on may use it still, if
+    /// another process has it.
     #[pyo3(text_signature = "($self)")]
-    fn let_go(slf: &PyCell<Self>, py: Python<'_>) {
-        if let Ok(mut this) = slf.try_borrow_mut() {
-            let inner = this.inner.take();
-            end(py, || drop(inner));
-            announce(py);
+    fn let_go(&self, py: Python<'_>) {
+        if let Some(inner) = self.inner.using(py) {
+            let block = inner.base().block();
+            let left = Some((block.arena().clone(), block.which()));
+            let before = self.left.replace(left);
+            end(py, || drop(before));
         }
+        self.inner.let_go(py);
+        announce(py);
     }
 }
 
@@ -557,28 +600,46 @@ impl Message {
 
 impl Ring {
     fn over(inner: Messages) -> PyResult<Self> {
-        Ok(Ring { inner: Some(inner) })
+        Ok(Ring {
+            inner: Shared::new(inner),
+            left: RefCell::new(None),
+        })
     }
 
-    /// Lets go of messages of which the first ones were put: their handles are not the
-    /// sender's any more.
-    fn finish(
+    /// Puts messages; those that are in have no handles any more, also should this fail.
+    fn put_packed(
         &self,
         py: Python<'_>,
-        messages: Vec<(Packed<'_>, &PyList)>,
-        put: &PyResult<usize>,
-    ) -> PyResult<()> {
-        let count = *put.as_ref().unwrap_or(&0);
-        let mut emptied = Ok(());
-        for (number, (packed, handles)) in messages.into_iter().enumerate() {
-            if number < count && !handles.is_empty() {
-                emptied = handles.call_method0("clear").map(|_| ());
+        packed: Vec<(Packed<'_>, &PyList)>,
+        patience: &mut Patience,
+    ) -> PyResult<usize> {
+        let mut count = 0;
+        let put = self.inner(py).and_then(|inner| match &packed[..] {
+            [(only, _)] => work(py, || {
+                inner.put_counted(&[only.item()], patience, &mut count)
+            }),
+            all => {
+                let items: Vec<Item<'_>> = all.iter().map(|(each, _)| each.item()).collect();
+                work(py, || inner.put_counted(&items, patience, &mut count))
             }
-            if let Packed::Block(block) = packed {
-                end(py, || drop(block));
-            }
-        }
-        announce(py);
-        emptied
+        });
+        finish(py, packed, count)?;
+        put.map(|()| count)
     }
+}
+
+/// Lets go of messages of which the first ones were put: their handles are not the sender's any
+/// more.
+fn finish(py: Python<'_>, messages: Vec<(Packed<'_>, &PyList)>, count: usize) -> PyResult<()> {
+    let mut emptied = Ok(());
+    for (number, (packed, handles)) in messages.into_iter().enumerate() {
+        if number < count && !handles.is_empty() {
+            emptied = handles.call_method0("clear").map(|_| ());
+        }
+        if let Packed::Block(block) = packed {
+            end(py, || drop(block));
+        }
+    }
+    announce(py);
+    emptied
 }

@@ -227,11 +227,25 @@ impl Base {
     /// `Corrupted`.
     #[inline(always)]
     pub fn lock(&self, recover: impl FnOnce(&Held<'_>) -> Result<()>) -> Result<Held<'_>> {
-        let core = self.block.arena().core();
-        let me = self.block.arena().member()?;
-        let work = core.work(me)?;
+        let arena = self.block.arena();
+        let core = arena.core();
         let Lock { owner, condition } = &self.head().lock;
-        let taken = core.lock_word(me, owner)?;
+        let (me, taken, work) = loop {
+            let me = arena.member()?;
+            let taken = core.lock_word(me, owner)?;
+            // While this thread waited a signal's handler may have forked, and this be the
+            // child; or the process may have left.
+            match core.work(me) {
+                Ok(work) if arena.member() == Ok(me) => break (me, taken, work),
+                other => {
+                    if taken == Taken::FromDead {
+                        condition.commit(condition.get() | UNSETTLED);
+                    }
+                    core.unlock_word(me, owner);
+                    other?;
+                }
+            }
+        };
         let held = Held {
             base: self,
             me,

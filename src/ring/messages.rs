@@ -341,8 +341,10 @@ impl Messages {
             _ => self.find(held, row.which(), size)?,
         };
         let (front, back) = (Place::of(&row.front), Place::of(&row.back));
-        let used = back.unit.wrapping_sub(front.unit) as u64 * UNIT;
-        match used <= size && size.is_power_of_two() {
+        let units = back.unit.wrapping_sub(front.unit) as u64;
+        let count = back.number.wrapping_sub(front.number) as u64;
+        let right = units * UNIT <= size && count <= units && (count == 0) == (units == 0);
+        match right && size.is_power_of_two() {
             true => Ok(Open {
                 held,
                 row,
@@ -393,15 +395,27 @@ impl Messages {
     /// that is returned.
     pub fn put(&self, items: &[Item<'_>], patience: &mut Patience) -> Result<usize> {
         let mut done = 0;
-        while done < items.len() {
-            match self.put_some(&items[done..], patience) {
-                Ok(0) => break,
-                Ok(count) => done += count,
-                Err(_) if done > 0 => break,
-                Err(error) => return Err(error),
+        match self.put_counted(items, patience, &mut done) {
+            Err(error) if done == 0 => Err(error),
+            _ => Ok(done),
+        }
+    }
+
+    /// [`put`](Self::put), which counts those that are in, also should it fail then.
+    #[inline(always)]
+    pub fn put_counted(
+        &self,
+        items: &[Item<'_>],
+        patience: &mut Patience,
+        done: &mut usize,
+    ) -> Result<()> {
+        while *done < items.len() {
+            match self.put_some(&items[*done..], patience)? {
+                0 => break,
+                count => *done += count,
             }
         }
-        Ok(done)
+        Ok(())
     }
 
     fn put_some(&self, items: &[Item<'_>], patience: &mut Patience) -> Result<usize> {
@@ -494,8 +508,9 @@ impl Messages {
             return Ok(()); // Another one has.
         }
         let ticket = arena.send_kept(&block, self.base.block())?;
-        self.change_body(&held, &open, block.bytes(), |next| {
+        self.change_body(&held, &open, |next| {
             next.set(block.which(), ticket, size);
+            open.copy_to(block.bytes())
         });
         Ok(())
     }
@@ -504,42 +519,28 @@ impl Messages {
     fn shrink_if_empty(&self, held: &Held<'_>, open: &Open<'_>) {
         let first = self.first;
         if open.used() == 0 && open.size >= LONG && open.size > first {
-            self.change_body(held, open, self.inside(), |next| {
+            self.change_body(held, open, |next| {
                 next.set(self.base.block().which(), INSIDE, first);
+                open.copy_to(self.inside())
             });
         }
     }
 
-    /// Takes another body into use, which has room for all that is in the one before and is
-    /// `described` in its row.
+    /// Takes another body into use, after `fill` has described it in its row and copied there
+    /// what is to be in it; `fill` returns the places of the first message and behind the last.
     #[cold]
     fn change_body(
         &self,
         held: &Held<'_>,
         open: &Open<'_>,
-        bytes: NonNull<u8>,
-        describe: impl FnOnce(&Body),
+        fill: impl FnOnce(&Body) -> (Place, Place),
     ) {
         let rows = self.rows();
         let current = rows.current.get() & 1;
         let next = &rows.bodies[1 - current as usize];
-        describe(next);
-        open.copy_to(bytes);
-        let used = (open.used() / UNIT) as u32;
-        next.front.set(
-            Place {
-                unit: 0,
-                ..open.front
-            }
-            .pack(),
-        );
-        next.back.set(
-            Place {
-                unit: used,
-                ..open.back
-            }
-            .pack(),
-        );
+        let (front, back) = fill(next);
+        next.front.set(front.pack());
+        next.back.set(back.pack());
         rows.current.commit(1 - current);
         if open.row.ticket.get() != NIL {
             // (Should this fail, the body before is kept for longer.)
@@ -580,31 +581,94 @@ impl Messages {
     /// him.
     #[inline(always)]
     fn take_some(&self, open: &mut Open<'_>, most: usize) -> Result<(Vec<Taken>, usize)> {
-        let mut taken = Vec::with_capacity(most.min(open.count() as usize));
+        let mut taken = Vec::with_capacity(most.min(open.count() as usize).min(64));
         let mut gone = 0;
         while taken.len() < most && open.front != open.back {
             let (length, kind, next) = open.look(open.front)?;
             match kind {
-                BYTES => {
-                    let mut bytes = Vec::with_capacity(length);
-                    open.read(open.front, PREFIX, bytes.as_mut_ptr(), length);
-                    // SAFETY: so many were read, and there is room for them.
-                    unsafe { bytes.set_len(length) };
-                    taken.push(Taken::Bytes(bytes));
-                }
+                BYTES => taken.push(Taken::Bytes(open.bytes_at(open.front, length))),
                 _ => {
                     let (block, ticket) = open.reference(open.front, length)?;
                     match self.base.block().arena().take_sent(block, ticket) {
                         Ok(block) => taken.push(Taken::Block(block)),
                         Err(Error::Stale) => gone += 1,
                         Err(_) if !taken.is_empty() => break,
-                        Err(error) => return Err(error),
+                        Err(error) => {
+                            open.held.happen(ROOM, gone);
+                            return Err(error);
+                        }
                     }
                 }
             }
             open.take(next);
         }
         Ok((taken, gone))
+    }
+
+    /// Takes the message out behind which there are so many others, if `right` says of it
+    /// that it is the one; None if it is not, or there are not so many.
+    ///
+    /// # Errors
+    /// `Full` if there is no memory for a body without it, and those of taking the lock.
+    pub fn withdraw(&self, behind: usize, right: impl Fn(&Taken) -> bool) -> Result<Option<Taken>> {
+        let arena = self.base.block().arena();
+        loop {
+            let size = {
+                let held = self.lock()?;
+                let size = self.body(&held)?.size;
+                size
+            };
+            let block = arena.allocate(size)?;
+            let held = self.lock()?;
+            let open = self.body(&held)?;
+            if open.size != size {
+                continue; // It has another body meanwhile.
+            }
+            let count = open.count() as usize;
+            let Some(before) = count.checked_sub(behind + 1) else {
+                return Ok(None);
+            };
+            let mut place = open.front;
+            for _ in 0..before {
+                place = open.look(place)?.2;
+            }
+            let (length, kind, next) = open.look(place)?;
+            let taken = match kind {
+                BYTES => Taken::Bytes(open.bytes_at(place, length)),
+                _ => {
+                    let (which, ticket) = open.reference(place, length)?;
+                    // (Put in again by a ticket of its own, if it is not the one.)
+                    let taken = Taken::Block(arena.hold(which)?);
+                    if !right(&taken) {
+                        return Ok(None);
+                    }
+                    drop(taken);
+                    Taken::Block(arena.take_sent(which, ticket)?)
+                }
+            };
+            if matches!(taken, Taken::Bytes(_)) && !right(&taken) {
+                return Ok(None);
+            }
+            let ticket = arena.send_kept(&block, self.base.block())?;
+            let units = next.unit.wrapping_sub(place.unit);
+            self.change_body(&held, &open, |row| {
+                row.set(block.which(), ticket, size);
+                let first = place.unit.wrapping_sub(open.front.unit) as usize * UNIT as usize;
+                let to = block.bytes().as_ptr();
+                open.read(open.front, 0, to, first);
+                let rest = open.used() as usize - first - units as usize * UNIT as usize;
+                open.read(next, 0, to.wrapping_add(first), rest);
+                let (front, back) = (open.front, open.back);
+                (
+                    Place { unit: 0, ..front },
+                    Place {
+                        number: back.number.wrapping_sub(1),
+                        unit: back.unit.wrapping_sub(front.unit) - units,
+                    },
+                )
+            });
+            return Ok(Some(taken));
+        }
     }
 
     /// How many messages are in it.
@@ -795,8 +859,21 @@ impl Open<'_> {
         self.row.front.commit(next.pack());
     }
 
-    /// Copies all messages to another body, from its beginning on.
-    fn copy_to(&self, to: NonNull<u8>) {
+    /// Copies all messages to another body, from its beginning on; their places there.
+    fn copy_to(&self, to: NonNull<u8>) -> (Place, Place) {
         self.read(self.front, 0, to.as_ptr(), self.used() as usize);
+        let used = (self.used() / UNIT) as u32;
+        let (front, back) = (self.front, self.back);
+        (Place { unit: 0, ..front }, Place { unit: used, ..back })
+    }
+
+    /// The bytes of a message.
+    #[inline(always)]
+    fn bytes_at(&self, place: Place, length: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(length);
+        self.read(place, PREFIX, bytes.as_mut_ptr(), length);
+        // SAFETY: so many were read, and there is room for them.
+        unsafe { bytes.set_len(length) };
+        bytes
     }
 }

@@ -382,7 +382,7 @@ fn bodies_of_others() {
         ..small()
     });
     let settings = Settings {
-        longest: 1 << 20,
+        longest: 8 << 20,
         ..SMALL
     };
     let ring = Messages::create(&test, settings).unwrap();
@@ -390,7 +390,7 @@ fn bodies_of_others() {
     let mut between = Vec::new();
     for round in 0..6 {
         put(&ring, &test, &[InBytes(round, 100)]);
-        let long = InBytes(100 + round, 600_000);
+        let long = InBytes(100 + round, 4_500_000);
         fork(|| {
             put(&ring, &test, &[long, InBlock(200 + round, 500)]);
             0

@@ -214,15 +214,15 @@ const OPERATIONS: &[Operation] = &[
     Operation {
         name: "ring: take that leaves a long body",
         arena: |settings| ArenaSettings {
-            size: 8 << 20,
+            size: 24 << 20,
             ..settings
         },
         ring: Settings {
-            longest: 1 << 20,
+            longest: 8 << 20,
             ..SMALL
         },
         before: |arena, ring| {
-            put(ring, arena, &[InBytes(0, 600_000), InBytes(1, 100)]);
+            put(ring, arena, &[InBytes(0, 4_500_000), InBytes(1, 100)]);
             ring.take(1, &mut Patience::none()).unwrap();
         },
         holds: &[InBytes(1, 100)],

@@ -1,0 +1,105 @@
+//! What several threads use, and one lets go of.
+//!
+//! A thread that waits in a ring has let the interpreter go, so that another one may close the
+//! ring meanwhile; and a process may fork there, whose child has not that thread.
+
+use super::section::end;
+use crate::process::fork_number;
+use pyo3::prelude::*;
+use std::cell::{Cell, RefCell};
+use std::ops::Deref;
+use std::sync::Arc;
+
+/// Something that is used by threads; reached with the interpreter held.
+pub struct Shared<T> {
+    value: RefCell<Option<Arc<T>>>,
+    /// How many threads of this process use it, and which process that is.
+    users: Arc<Users>,
+}
+
+#[derive(Default)]
+struct Users {
+    count: Cell<usize>,
+    fork: Cell<u64>,
+}
+
+// SAFETY: reached with the interpreter held, as is all that refers to it.
+unsafe impl Send for Users {}
+// SAFETY: as above.
+unsafe impl Sync for Users {}
+
+impl Users {
+    fn count(&self) -> usize {
+        let fork = fork_number();
+        if self.fork.replace(fork) != fork {
+            // Its parent's other threads are not here.
+            self.count.set(0);
+        }
+        self.count.get()
+    }
+}
+
+/// A use of it, until it is dropped, with the interpreter held.
+pub struct Using<'py, T> {
+    value: Option<Arc<T>>,
+    users: Arc<Users>,
+    py: Python<'py>,
+}
+
+impl<T> Deref for Using<'_, T> {
+    type Target = T;
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        self.value.as_ref().expect("it is there until the end")
+    }
+}
+
+impl<T> Drop for Using<'_, T> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.users.count.set(self.users.count().saturating_sub(1));
+        let value = self.value.take();
+        // Perhaps the last.
+        end(self.py, || drop(value));
+    }
+}
+
+impl<T> Shared<T> {
+    pub fn new(value: T) -> Self {
+        Shared {
+            value: RefCell::new(Some(Arc::new(value))),
+            users: Arc::default(),
+        }
+    }
+
+    /// Begins to use it, if it was not let go of.
+    #[inline(always)]
+    pub fn using<'py>(&self, py: Python<'py>) -> Option<Using<'py, T>> {
+        let value = self.value.borrow().clone()?;
+        self.users.count.set(self.users.count() + 1);
+        Some(Using {
+            value: Some(value),
+            users: self.users.clone(),
+            py,
+        })
+    }
+
+    /// Puts another one in its place.
+    pub fn replace(&self, value: T) {
+        *self.value.borrow_mut() = Some(Arc::new(value));
+    }
+
+    /// Lets go of it: it ends with the last thread that uses it.
+    pub fn let_go(&self, py: Python<'_>) {
+        let Some(value) = self.value.borrow_mut().take() else {
+            return;
+        };
+        let here = 1 + self.users.count();
+        for _ in here..Arc::strong_count(&value) {
+            // SAFETY: these are of threads of a process that this one was forked from, and
+            // nobody drops them here.
+            unsafe { Arc::decrement_strong_count(Arc::as_ptr(&value)) };
+        }
+        end(py, || drop(value));
+    }
+}
