@@ -23,7 +23,7 @@ import sys
 import threading
 import time
 import weakref
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, _base
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from functools import partial
@@ -70,27 +70,38 @@ class _Future(Future):
     def cancel(self) -> bool:
         pool = self._pool()
         task = self._task
-        first = pool is not None and task is not None and pool.withdraw(task)
-        if first:
-            self._task = None
-        cancelled = super().cancel()
-        if first:
-            self.set_running_or_notify_cancel()
+        try:
+            if pool is not None and task is not None:
+                pool.withdraw(task)
+            cancelled = super().cancel()
+        finally:
+            # Also if a signal's handler raises something meanwhile.
+            if task is not None and task.is_cancelled:
+                self._notify()
         return cancelled
+
+    def _notify(self):
+        """Be cancelled, and tell those who wait; nobody has the call any more."""
+        self._task = None
+        super().cancel()
+        if self._state == _base.CANCELLED:
+            self.set_running_or_notify_cancel()
 
 
 class _Task:
     """A call, and its future."""
 
     __slots__ = (
-        "number", "future", "call", "copies", "is_begun", "is_sent", "is_cancelled", "deaths",
+        "number", "future", "call", "copies", "is_begun", "is_sent", "withdrawn", "deaths",
     )  # fmt: skip
 
     def __init__(self, number, future, call):
         self.number = number
         self.future = future
         self.call = call
-        self.is_begun = self.is_cancelled = False
+        self.is_begun = False
+        # What it was withdrawn as, or True, when it was cancelled; before, nothing but None.
+        self.withdrawn = []  # type: List[Any]
         # What it has of the crowd's, see `transfer.Crowd`.
         self.copies = []  # type: List[Any]
         self.is_sent = False
@@ -105,12 +116,16 @@ class _Task:
             function = function.args[0]
         return getattr(function, "__qualname__", None) or repr(function)
 
+    @property
+    def is_cancelled(self):
+        return any(self.withdrawn)
+
     def forget_arguments(self):
         self.call = self.call[:1]
 
     def begin(self):
         """Have the future run, if it does not yet: it cannot be cancelled any more."""
-        if not self.is_begun:
+        if not self.is_begun and not self.is_cancelled:
             self.is_begun = True
             self.future.set_running_or_notify_cancel()
 
@@ -140,11 +155,11 @@ class _Worker:
         # What is in its channel are the last of those that were sent, in their order.
         sent = [number for number, each in self.tasks.items() if each.is_sent]
         behind = len(sent) - 1 - sent.index(task.number)
-        try:
-            found = self.requests.withdraw(behind, _workers.REQUEST.pack(task.number))
-        except ArenaFullError:
-            return False
-        return found is not None
+        end = _workers.REQUEST.pack(task.number)
+        with suppress(ArenaFullError):
+            # (Noted before an exception of a signal's handler can come between.)
+            task.withdrawn.extend(map(self.requests.withdraw, (behind,), (end,)))
+        return task.is_cancelled
 
     def take_back(self, most=sys.maxsize):
         """Return the numbers and messages of the first calls that it has not taken yet."""
@@ -402,8 +417,8 @@ class _Pool:
                 if task.is_sent and not worker.give_back(task):
                     task.begin()
                     return False
-                del worker.tasks[task.number]
-            task.is_cancelled = True
+                worker.tasks.pop(task.number, None)
+            task.withdrawn.append(True)
             return True
 
     def balance(self):
@@ -482,6 +497,10 @@ class _Pool:
         self.looked = now
         with self.lock:
             workers = list(self.workers.items())
+            for _, worker in workers:
+                # Those that a signal's exception has left.
+                for number in [n for n, task in worker.tasks.items() if task.is_cancelled]:
+                    del worker.tasks[number]
         if now - self.looked_well > _PATIENCE:
             self.looked_well = now
             return [n for n, worker in workers if not worker.process.is_alive()]
@@ -533,7 +552,8 @@ class _Pool:
             if task:
                 task.begin()
                 # The next one is being done now.
-                following = next(iter(mine.tasks.values()), None)
+                others = (each for each in mine.tasks.values() if not each.is_cancelled)
+                following = next(others, None)
                 if following is not None:
                     following.begin()
             self.is_full = False
