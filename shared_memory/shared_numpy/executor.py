@@ -64,7 +64,7 @@ class _Future(Future):
 
     def __init__(self, pool):
         super().__init__()
-        self._pool = weakref.ref(pool)
+        self._pool = pool.reference
         self._task = None  # type: Optional[_Task]
 
     def cancel(self) -> bool:
@@ -125,7 +125,7 @@ class _Task:
 
     def begin(self):
         """Have the future run, if it does not yet: it cannot be cancelled any more."""
-        if not self.is_begun and not self.is_cancelled:
+        if not self.is_begun and not (self.withdrawn and self.is_cancelled):
             self.is_begun = True
             self.future.set_running_or_notify_cancel()
 
@@ -196,6 +196,7 @@ class _Pool:
 
     def __init__(self, settings):
         self.settings = settings
+        self.reference = weakref.ref(self)
         self.pid = os.getpid()
         # Held for moments, and never while anything is pickled or a future is told.
         self.lock = threading.RLock()
@@ -257,7 +258,8 @@ class _Pool:
                 raise RuntimeError("cannot schedule new futures after " + over)
             self.pending.append(task)
             try:
-                self.start()
+                if self.thread is None or len(self.workers) < self.settings.workers:
+                    self.start()
             except BaseException:
                 with suppress(ValueError):
                     self.pending.remove(task)
@@ -552,8 +554,7 @@ class _Pool:
             if task:
                 task.begin()
                 # The next one is being done now.
-                others = (each for each in mine.tasks.values() if not each.is_cancelled)
-                following = next(others, None)
+                following = next(iter(mine.tasks.values()), None)
                 if following is not None:
                     following.begin()
             self.is_full = False

@@ -374,9 +374,6 @@ def _rebuild_masked(cls, data, mask, attributes):
 def _move(array, plain, handles=None):
     """Reduce a plain array: by reference if it is a view of a shared one, moved if it
     is large, else by value."""
-    small = None if plain.known else _core.split(array, plain.threshold)
-    if small is not None:
-        return _core.join, small
     memory = memory_of(array)
     if memory is not None:
         return _kinds[type(memory)](array, memory, np.ndarray, handles)
@@ -693,14 +690,29 @@ class _Reducers(dict):
     handles, else as `multiprocessing` does."""
 
     def __init__(self, handles, plain):
+        self.begin(handles, plain)
+
+    def begin(self, handles, plain):
+        """Begin with another message."""
         self.handles, self.plain = handles, plain
+        # Whether some array is made by `_core.join` where it arrives.
+        self.joins = False
+
+    def reduce_plain(self, array):
+        """Reduce a plain array; a small one as quickly as can be."""
+        plain = self.plain
+        small = None if plain.known else _core.split(array, plain.threshold)
+        if small is None:
+            return _move(array, plain, self.handles)
+        self.joins = True
+        return _core.join, small
 
     def __missing__(self, cls):
         own = _own.get(cls)
         if own is not None:
             reducer = partial(own, handles=self.handles)
         elif cls is np.ndarray:
-            reducer = partial(_move, plain=self.plain, handles=self.handles)
+            reducer = self.reduce_plain
         else:
             reducer = ForkingPickler._extra_reducers.get(cls)
             if reducer is None and issubclass(cls, ModuleType):
@@ -780,27 +792,29 @@ class _Dumper:
         self.file = io.BytesIO()
         self.pickler = pickle.Pickler(self.file, PROTOCOL)
         self.memo = {id(_core.join): (0, _core.join)}
+        self.reducers = _Reducers([], MOVED)
+        self.pickler.dispatch_table = self.reducers
 
     def dump(self, thing, handles, plain, end):
-        file, pickler = self.file, self.pickler
-        reducers = pickler.dispatch_table = _Reducers(handles, plain)
+        file, pickler, reducers = self.file, self.pickler, self.reducers
+        reducers.begin(handles, plain)
         pickler.memo = self.memo
         file.write(self.JOIN)
         pickler.dump(thing)
-        # Nothing is kept.
+        # Nothing is kept, nor how classes are reduced: that may change.
         pickler.clear_memo()
-        pickler.dispatch_table = _NONE
+        reducers.clear()
         file.write(end)
-        if np.ndarray not in reducers:
+        if not reducers.joins:
             file.seek(0)
             file.write(self.NONE)
+        reducers.begin(None, MOVED)
         stream = file.getvalue()
         file.seek(0)
         file.truncate()
         return stream
 
 
-_NONE = {}  # type: Dict[type, Any]
 _idle = []  # type: List[_Dumper]
 
 
