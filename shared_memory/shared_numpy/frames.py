@@ -24,9 +24,15 @@ __all__ = ["RingBuffer"]
 # At the end of a process, by the priorities of `multiprocessing`'s finalizers.
 _OVER = -100
 
-# How many references to a frame there are when a ``with`` block ends and the program has
-# kept none: its own name for it, the block's, and the call's that counts them.
-_ALONE = 3
+
+def _references():
+    thing = object()
+    return sys.getrefcount(thing)
+
+
+# How many references to something are counted if there are two: a name here, and another one.
+# (From 3.14 on the call that counts has none of its own.)
+_ALONE = _references() + 1
 
 
 class _Frame:
@@ -49,6 +55,7 @@ class _Frame:
         """Let go of the frame, unless the program has kept it, or a view of it: then it is
         let go of when these are gone."""
         frame, self._frame, self._block = self._frame, None, None
+        # (The name here, and the program's.)
         if sys.getrefcount(frame) <= _ALONE and not _has_views(frame):
             # Whoever still has the name finds an array of nothing.
             empty = (1, (0,) * max(frame.ndim, 1), frame.dtype, False, b"")
@@ -60,13 +67,12 @@ class _Frame:
 def _has_views(frame):
     """Tell whether there are views of an array that lies in a block."""
     inner = frame.base
-    # The name here, the frame's own, the call's: no view has it.
-    if sys.getrefcount(inner) > 3:
+    # The name here and the frame's own, or a view has it, too.
+    if sys.getrefcount(inner) > _ALONE:
         return True
     block = inner if type(inner) is _core.Block else inner.base
     del inner
-    # The same of the block.
-    return sys.getrefcount(block) > 3
+    return sys.getrefcount(block) > _ALONE
 
 
 class _Writing(_Frame):
