@@ -12,6 +12,7 @@ pipe: see `_channels`.
 
 import pickle
 import queue
+from contextlib import suppress
 from multiprocessing import context, util
 
 from . import _core, _piped, transfer
@@ -141,12 +142,24 @@ class SimpleQueue:
             self._explain(error)
             raise
 
+    def _take(self, most, timeout):
+        """Take messages out; those first that were, and were not unpickled."""
+        found = []  # type: List[Any]
+        with suppress(IndexError):
+            # (Another thread may take them.)
+            while len(found) < most:
+                found.append(self._rest.pop(0))
+        return found or self._channel.get_many(most, timeout)
+
     def _get(self, timeout):
         """Take a message out and unpickle it; raise `queue.Empty` if there is none."""
         if self._closed:
             self._check_open()
         try:
-            found = self._rest.pop(0) if self._rest else self._channel.get(timeout)
+            if self._rest:
+                found = next(iter(self._take(1, timeout)), None)
+            else:
+                found = self._channel.get(timeout)
         except BaseException as error:
             self._explain(error)
             raise
@@ -326,26 +339,29 @@ class Queue(SimpleQueue):
         if most < 1:
             raise ValueError("most must be 1 or more, not {}".format(most))
         self._check_open()
-        if not self._rest:
-            try:
-                self._rest.extend(self._channel.get_many(most, timeout if block else 0))
-            except BaseException as error:
-                self._explain(error)
-                raise
-        # One that cannot be unpickled is lost alone, and raises when it is the first.
-        things = []  # type: List[Any]
-        while self._rest and len(things) < most:
-            stream, keeper = unpack(self._rest[0])
-            try:
-                things.append(pickle.loads(stream))
-            except Exception:
-                if not things:
-                    del self._rest[0]
-                    raise
-                break
-            del self._rest[0]
-        if not things:
+        try:
+            found = self._take(most, timeout if block else 0)
+        except BaseException as error:
+            self._explain(error)
+            raise
+        if not found:
             raise queue.Empty
+        found.reverse()
+        things = []  # type: List[Any]
+        try:
+            while found:
+                stream, keeper = unpack(found[-1])
+                try:
+                    things.append(pickle.loads(stream))
+                except Exception:
+                    if things:
+                        break
+                    # One that cannot be unpickled is lost alone, and raises when it is first.
+                    found.pop()
+                    raise
+                found.pop()
+        finally:
+            self._rest[:0] = reversed(found)
         return things
 
     def put_nowait(self, obj: "Any") -> None:
