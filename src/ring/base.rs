@@ -12,7 +12,7 @@
 
 use super::event::{self, Event};
 use super::spin::Spin;
-use crate::arena::format::{POISONED, UNSETTLED};
+use crate::arena::format::{SlotId, POISONED, UNSETTLED};
 use crate::arena::lock::Taken;
 use crate::arena::word::{U32, U64};
 use crate::arena::{Member, Work};
@@ -211,11 +211,7 @@ impl Base {
 
     /// Whether the process that has made the ring is gone.
     pub fn is_orphaned(&self) -> bool {
-        let maker = self.head().maker.get();
-        let maker = Member {
-            slot: crate::arena::format::SlotId(maker as u8),
-            generation: maker >> 8,
-        };
+        let maker = unpack(self.head().maker.get());
         self.block.arena().core().is_gone(maker)
     }
 
@@ -349,8 +345,17 @@ impl Base {
     }
 }
 
-fn pack(me: Member) -> u64 {
+/// A process in one word, which is never 0: no generation is.
+pub(super) fn pack(me: Member) -> u64 {
     me.generation << 8 | me.slot.0 as u64
+}
+
+/// The process that a word stands for.
+pub(super) fn unpack(word: u64) -> Member {
+    Member {
+        slot: SlotId(word as u8),
+        generation: word >> 8,
+    }
 }
 
 /// A ring while this thread has its lock. Wake-ups are made when that is given back.

@@ -20,11 +20,11 @@
 //!
 //! A reader is a process. The rows of readers that are gone are used again.
 
-use super::base::{Base, Head, Held, Layout, Patience};
+use super::base::{pack, unpack, Base, Head, Held, Layout, Patience};
 use super::event;
-use crate::arena::format::{BlockId, SlotId};
+use crate::arena::format::BlockId;
 use crate::arena::word::{U32, U64};
-use crate::arena::{BlockRef, Member};
+use crate::arena::BlockRef;
 use crate::error::{Error, Exhausted, Result};
 use crate::process::{Arena, Block};
 use crate::sys::proc;
@@ -61,7 +61,7 @@ unsafe impl Layout for Rows {
 /// A process that reads. All of it is written under the ring's lock.
 #[repr(C, align(64))]
 struct Reader {
-    /// Generation and slot of the process; 0 for none. (No generation is 0.)
+    /// The process; 0 for none.
     member: U64,
     /// The number of the frame that it reads next.
     position: U64,
@@ -116,17 +116,6 @@ pub struct Frames {
     row: U32,
     /// What was read here, or by its parent before it was forked; one more than the number.
     read: U64,
-}
-
-fn pack(me: Member) -> u64 {
-    me.generation << 8 | me.slot.0 as u64
-}
-
-fn unpack(member: u64) -> Member {
-    Member {
-        slot: SlotId(member as u8),
-        generation: member >> 8,
-    }
 }
 
 impl Frames {
