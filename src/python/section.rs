@@ -96,6 +96,7 @@ mod arena {
     use super::*;
     use crate::error::{Error, Result};
     use crate::process::{tell, Caller};
+    use crate::sys::proc;
     use std::time::{Duration, Instant};
 
     /// How long a thread waits before it looks for signals (again).
@@ -129,6 +130,11 @@ mod arena {
             return false;
         }
         LOOKED.with(|last| last.set(Some(now)));
+        if !proc::is_first_thread() {
+            // Handlers run in the main thread only. And a daemon that waits, and does not ask
+            // for the interpreter, is none of its business when that ends.
+            return false;
+        }
         regain();
         let raised = {
             // Handlers may fork, which must not let the interpreter go.

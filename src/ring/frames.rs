@@ -211,6 +211,7 @@ impl Frames {
     pub fn blank(&self, patience: &mut Patience) -> Result<Option<Blank>> {
         // Views end, and processes die, without a word.
         patience.looks = true;
+        let mut has_looked = false;
         loop {
             self.check_open()?;
             let seen = {
@@ -221,7 +222,9 @@ impl Frames {
                 }
                 self.seen(ROOM)
             };
-            if self.forgets_the_dead()? {
+            // Not twice without a wait between: on a slow machine that would never end.
+            has_looked = !has_looked && self.forgets_the_dead()?;
+            if has_looked {
                 continue;
             }
             if !self.wait(ROOM, seen, patience)? {

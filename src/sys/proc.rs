@@ -33,6 +33,14 @@ pub fn pid() -> u64 {
     (unsafe { libc::getpid() }) as u64
 }
 
+/// Whether this thread is the one that the process began with, or was forked to: `gettid(2)`.
+#[cfg(target_os = "linux")]
+pub fn is_first_thread() -> bool {
+    // SAFETY: always succeeds and touches no memory.
+    let thread = unsafe { libc::syscall(libc::SYS_gettid) };
+    thread as u64 == pid()
+}
+
 /// The effective user of this process: `geteuid(2)`.
 pub fn user() -> u32 {
     // SAFETY: always succeeds and touches no memory.

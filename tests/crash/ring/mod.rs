@@ -1,14 +1,16 @@
-//! Rings of messages in processes that die, stop and wait.
+//! Rings of messages and of frames in processes that die, stop and wait.
 //!
 //! | module    | asks                                                              |
 //! |-----------|-------------------------------------------------------------------|
 //! | `faults`  | who is woken, and what becomes of a ring that contradicts itself  |
+//! | `frames`  | what is left of a ring of frames after a death at any instruction   |
 //! | `history` | whether all that several processes see has one order              |
 //! | `soak`    | whether each message comes once, and everybody gets a share       |
 //! | `step`    | what is left after a death at any instruction                     |
 //! | `storm`   | the same under load, with deaths, halts and forks at random       |
 
 mod faults;
+mod frames;
 mod history;
 mod soak;
 mod step;
@@ -25,6 +27,7 @@ use std::time::Duration;
 pub fn tests() -> Vec<Test> {
     let all = [
         faults::TESTS,
+        frames::TESTS,
         history::TESTS,
         soak::TESTS,
         step::TESTS,

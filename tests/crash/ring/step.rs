@@ -4,7 +4,8 @@
 //! the ring's memory, and after a sample of all, or after every one (`--full`). Each time:
 //!
 //! * the ring's messages are those that there were and as many of those that the child put, in
-//!   order, whole and once each; some of the first may be gone if the child was taking;
+//!   order, whole and once each; some of the first may be gone if the child was taking, and
+//!   the one that it was withdrawing;
 //! * as many of them are reported as done as the child has reported, or one less;
 //! * the ring takes two more messages, in the bodies that it has;
 //! * when it is empty and the child reaped, it answers for its body and nothing else, and when
@@ -26,6 +27,8 @@ enum Does {
     Put(&'static [Message]),
     Take(usize),
     Report,
+    /// Takes one out behind which there are so many.
+    Withdraw(usize),
     Join,
     Len,
     /// Opens the ring and looks into it.
@@ -68,6 +71,7 @@ const SIMPLE: Operation = Operation {
 
 const TWO: &[Message] = &[InBytes(1, 100), InBytes(2, 40)];
 const THREE: &[Message] = &[InBytes(1, 100), InBlock(2, 700), InBytes(3, 40)];
+const BYTES_IN_THE_MIDDLE: &[Message] = &[InBlock(1, 700), InBytes(2, 100), InBytes(3, 40)];
 /// About half of the first body, in pieces that are copied in few instructions.
 const HALF: &[Message] = &[InBytes(1, 1000), InBlock(2, 700), InBytes(3, 1048)];
 const ROW: &[Message] = &[InBytes(11, 100), InBlock(12, 300), InBytes(13, 40)];
@@ -230,6 +234,20 @@ const OPERATIONS: &[Operation] = &[
         ..SIMPLE
     },
     Operation {
+        name: "ring: withdraw of bytes",
+        before: |arena, ring| put(ring, arena, BYTES_IN_THE_MIDDLE),
+        holds: BYTES_IN_THE_MIDDLE,
+        does: Does::Withdraw(1),
+        ..SIMPLE
+    },
+    Operation {
+        name: "ring: withdraw of a block",
+        before: |arena, ring| put(ring, arena, THREE),
+        holds: THREE,
+        does: Does::Withdraw(1),
+        ..SIMPLE
+    },
+    Operation {
         name: "ring: report of what is done",
         before: |arena, ring| put(ring, arena, TWO),
         holds: TWO,
@@ -308,7 +326,7 @@ const STEPS: u64 = 10_000;
 
 /// When the child is killed.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Moment {
+pub enum Moment {
     /// After so many instructions.
     Instruction(u64),
     /// After the instruction that changed the ring's block for the n-th time.
@@ -337,6 +355,12 @@ fn does(operation: &Operation, arena: &Arena, ring: &Messages) {
         Does::Report => {
             stop();
             assert!(ring.report_done().unwrap());
+        }
+        Does::Withdraw(behind) => {
+            stop();
+            let taken = ring.withdraw(behind, |_| true).unwrap();
+            assert!(taken.is_some());
+            std::mem::forget(taken);
         }
         Does::Join => {
             stop();
@@ -434,36 +458,43 @@ fn helper(
     })
 }
 
-/// What is looked at for changes: the arena's tables, and the ring's block. (Of a body only
-/// what these say of it is there.)
-fn watched<'a>(arena: &'a Arena, ring: &'a Messages) -> [&'a [AtomicU64]; 2] {
+/// The arena's tables.
+pub fn tables_of(arena: &Arena) -> &[AtomicU64] {
     let core = arena.core();
     let size = core.geometry().data();
     let address = Address::new(0, 0);
     let tables = core.bytes(Extent { address, size });
-    let size = size as usize;
-    let block = ring.base().block().bytes();
     // SAFETY: so many bytes are mapped there, aligned to a page; the words are atomic, since a
     // stopped child shares them.
-    let tables = unsafe { std::slice::from_raw_parts(tables.as_ptr().cast(), size / 8) };
-    // SAFETY: as above, of the ring's block, which is as long.
-    let rows = unsafe { std::slice::from_raw_parts(block.as_ptr().cast(), 512 / 8) };
-    [rows, tables]
+    unsafe { std::slice::from_raw_parts(tables.as_ptr().cast(), size as usize / 8) }
+}
+
+/// A part of a ring's block.
+pub fn words_of(block: &Block, bytes: std::ops::Range<usize>) -> &[AtomicU64] {
+    assert!(bytes.start & 7 == 0 && bytes.end as u64 <= block.size());
+    let first = block.bytes().as_ptr().wrapping_add(bytes.start);
+    // SAFETY: so many bytes of the block are mapped there, aligned to 8; the words are atomic,
+    // as above.
+    unsafe { std::slice::from_raw_parts(first.cast(), bytes.len() / 8) }
 }
 
 /// Words as they were when they were looked at.
-struct Seen<'a>(Vec<u64>, &'a [AtomicU64]);
+pub struct Seen<'a>(Vec<(u64, &'a AtomicU64)>);
 
 impl<'a> Seen<'a> {
-    fn new(words: &'a [AtomicU64]) -> Self {
-        let seen = words.iter().map(|word| word.load(Ordering::Relaxed));
-        Seen(seen.collect(), words)
+    pub fn new(parts: &[&'a [AtomicU64]]) -> Self {
+        let words = parts.iter().flat_map(|part| part.iter());
+        Seen(
+            words
+                .map(|word| (word.load(Ordering::Relaxed), word))
+                .collect(),
+        )
     }
 
     /// Looks again; whether they have changed.
-    fn have_changed(&mut self) -> bool {
+    pub fn have_changed(&mut self) -> bool {
         let mut changed = false;
-        for (word, seen) in self.1.iter().zip(&mut self.0) {
+        for (seen, word) in &mut self.0 {
             let now = word.load(Ordering::Relaxed);
             changed |= now != *seen;
             *seen = now;
@@ -520,13 +551,10 @@ impl<'a> Scene<'a> {
     }
 }
 
-/// Where an operation changes the arena's tables, and how long it is.
-fn changes(operation: &Operation, told: &'static Told) -> (Vec<u64>, u64) {
-    let mut scene = Scene::new(operation, told);
-    let (mut child, others) = scene.begin();
+/// Where a child that runs to its end changes an arena's tables, and how long that takes.
+pub fn run_through(arena: &Arena, mut child: Child) -> (Vec<u64>, u64) {
     let (mut changes, mut count) = (Vec::new(), 0);
-    let [_, tables] = watched(&scene.test.arena, scene.ring.as_ref().unwrap());
-    let mut tables = Seen::new(tables);
+    let mut tables = Seen::new(&[tables_of(arena)]);
     while !step(&mut child, 1) {
         count += 1;
         if tables.have_changed() {
@@ -534,22 +562,35 @@ fn changes(operation: &Operation, told: &'static Told) -> (Vec<u64>, u64) {
         }
     }
     child.kill();
-    drop(others);
     (changes, count)
 }
 
-/// Lets a child run until it has changed the ring's block n times; true if its operation
-/// ended before.
-fn run_to_change(scene: &Scene<'_>, child: &mut Child, n: u64) -> bool {
-    let [rows, _] = watched(&scene.test.arena, scene.ring.as_ref().unwrap());
-    let (mut rows, mut count) = (Seen::new(rows), 0);
-    while count < n {
-        if step(child, 1) {
-            return true;
+/// Where an operation changes the arena's tables, and how long it is.
+fn changes(operation: &Operation, told: &'static Told) -> (Vec<u64>, u64) {
+    let mut scene = Scene::new(operation, told);
+    let (child, others) = scene.begin();
+    let found = run_through(&scene.test.arena, child);
+    drop(others);
+    found
+}
+
+/// Lets a child run to a moment, and kills it; whether its operation ended before. Its changes
+/// are those of some parts of the ring's block.
+pub fn run_to(mut child: Child, moment: Moment, parts: &[&[AtomicU64]]) -> bool {
+    let ended = match moment {
+        Moment::Instruction(k) => step(&mut child, k),
+        Moment::Change(n) => {
+            let (mut rows, mut count, mut ended) = (Seen::new(parts), 0, false);
+            while count < n && !ended {
+                ended = step(&mut child, 1);
+                count += (!ended && rows.have_changed()) as u64;
+            }
+            ended
         }
-        count += rows.have_changed() as u64;
-    }
-    false
+        Moment::End => step(&mut child, u64::MAX),
+    };
+    child.kill();
+    ended
 }
 
 /// Runs one child to a moment and kills it. Returns whether the operation had ended, and
@@ -558,15 +599,10 @@ fn trial(operation: &Operation, moment: Moment, told: &'static Told) -> (bool, b
     let why = format!("{}, {moment:?}", operation.name);
     let mut scene = Scene::new(operation, told);
     let own = picture(&snapshot(&scene.test.arena));
-    let (mut child, others) = scene.begin();
-    let ended = match moment {
-        Moment::Instruction(k) => step(&mut child, k),
-        Moment::Change(n) => run_to_change(&scene, &mut child, n),
-        Moment::End => step(&mut child, u64::MAX),
-    };
-    child.kill();
+    let (child, others) = scene.begin();
     let arena = &scene.test.arena;
     let ring = scene.ring.as_ref().unwrap();
+    let ended = run_to(child, moment, &[words_of(ring.base().block(), 0..512)]);
     let held = Words(ring).is_held();
     if matches!(moment, Moment::Instruction(k) if k % 2 == 0) {
         // The arena is recovered before the ring, or by it.
@@ -617,6 +653,13 @@ fn trial(operation: &Operation, moment: Moment, told: &'static Told) -> (bool, b
         true => most.min(puts.len())..=most.min(puts.len()),
         false => 0..=most.min(puts.len()),
     };
+    if let Does::Withdraw(behind) = operation.does {
+        let place = puts.len() - 1 - behind;
+        if ended || !found.contains(&puts[place]) {
+            puts.remove(place);
+            least = puts.len();
+        }
+    }
     let (before, behind) = puts.split_at(puts.len() - sure);
     let put_count = (least..=before.len()).find(|count| {
         let all = [&before[..*count], behind].concat();
@@ -684,50 +727,66 @@ fn every_operation(full: bool) {
     let (mut all, mut all_held) = (0, 0);
     let wanted = std::env::var("SNP_OPERATION").unwrap_or_default();
     for operation in OPERATIONS.iter().filter(|o| o.name.contains(&wanted)) {
-        let start = Instant::now();
-        let (tables, length) = changes(operation, told);
-        // A sample starts elsewhere each time, so that many runs see all.
-        let (mut first, mut stride, mut skipped) = (1, 1, 1);
-        if !full {
-            let deaths = (2 * STEPS / length).max(1);
-            stride = (3 * length / deaths).max(1);
-            skipped = (3 * tables.len() as u64 / 2).div_ceil(deaths).max(1);
-            first += Random(seed(operation.name)).below(stride);
-        }
-        let tables = tables.into_iter().skip((first % skipped) as usize);
-        let tables = tables.step_by(skipped as usize).map(Moment::Instruction);
-        // (One that takes fewer instructions than it did before ends.)
-        let some = [Moment::Instruction(0), Moment::End]
-            .into_iter()
-            .chain(tables);
-        let by_change = (1..).map(Moment::Change);
-        let by_count = (0..).map(|i| Moment::Instruction(first + i * stride));
-        let until_ended = |moments: &mut dyn Iterator<Item = Moment>, stops: bool| {
-            let mut deaths = [0, 0];
-            for moment in moments {
-                let (ended, held) = trial(operation, moment, told);
-                deaths[0] += 1;
-                deaths[1] += held as u64;
-                if ended && stops {
-                    break;
-                }
-            }
-            deaths
-        };
-        let some = until_ended(&mut some.fuse(), false);
-        let changes = until_ended(&mut by_change.fuse(), true);
-        let counts = until_ended(&mut by_count.fuse(), true);
-        let deaths = some[0] + changes[0] + counts[0];
-        let recoveries = some[1] + changes[1] + counts[1];
-        println!(
-            "  {:<42} {length:>6} instructions; {deaths:>5} deaths, {:>3} of them at changes, \
-             {recoveries:>5} with the lock; {:.1} s",
-            operation.name,
-            changes[0],
-            start.elapsed().as_secs_f64()
-        );
+        let found = changes(operation, told);
+        let trial = |moment| trial(operation, moment, told);
+        let sample = (!full).then_some(STEPS);
+        let [deaths, held] = die_everywhere(operation.name, sample, found, &trial);
         all += deaths;
-        all_held += recoveries;
+        all_held += held;
     }
     println!("  {all} deaths, {all_held} with the lock held");
+}
+
+/// Makes a child die at each change of the ring, and at those of the arena and at other
+/// moments, at all of them or a sample that takes so many instructions; where those of the arena are and how long the operation is
+/// was `found`. A trial says whether the operation had ended and whether the ring's lock was
+/// held. How many deaths there were, and how many with the lock.
+pub fn die_everywhere(
+    name: &str,
+    sample: Option<u64>,
+    found: (Vec<u64>, u64),
+    trial: &dyn Fn(Moment) -> (bool, bool),
+) -> [u64; 2] {
+    let start = Instant::now();
+    let (tables, length) = found;
+    // A sample starts elsewhere each time, so that many runs see all.
+    let (mut first, mut stride, mut skipped) = (1, 1, 1);
+    if let Some(steps) = sample {
+        let deaths = (2 * steps / length).max(1);
+        stride = (3 * length / deaths).max(1);
+        skipped = (3 * tables.len() as u64 / 2).div_ceil(deaths).max(1);
+        first += Random(seed(name)).below(stride);
+    }
+    let tables = tables.into_iter().skip((first % skipped) as usize);
+    let tables = tables.step_by(skipped as usize).map(Moment::Instruction);
+    // (One that takes fewer instructions than it did before ends.)
+    let some = [Moment::Instruction(0), Moment::End]
+        .into_iter()
+        .chain(tables);
+    let by_change = (1..).map(Moment::Change);
+    let by_count = (0..).map(|i| Moment::Instruction(first + i * stride));
+    let until_ended = |moments: &mut dyn Iterator<Item = Moment>, stops: bool| {
+        let mut deaths = [0, 0];
+        for moment in moments {
+            let (ended, held) = trial(moment);
+            deaths[0] += 1;
+            deaths[1] += held as u64;
+            if ended && stops {
+                break;
+            }
+        }
+        deaths
+    };
+    let some = until_ended(&mut some.fuse(), false);
+    let changes = until_ended(&mut by_change.fuse(), true);
+    let counts = until_ended(&mut by_count.fuse(), true);
+    let deaths = some[0] + changes[0] + counts[0];
+    let held = some[1] + changes[1] + counts[1];
+    println!(
+        "  {name:<42} {length:>6} instructions; {deaths:>5} deaths, {:>3} of them at changes, \
+         {held:>5} with the lock; {:.1} s",
+        changes[0],
+        start.elapsed().as_secs_f64()
+    );
+    [deaths, held]
 }
