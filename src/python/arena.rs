@@ -155,6 +155,11 @@ pub fn is_forsaken(py: Python<'_>) -> bool {
     is_over(py) || surviving(&mut || daemon().unwrap_or(true))
 }
 
+/// Whether this thread has given this process's arenas back, at its end.
+pub fn ends_here() -> bool {
+    RETIRED.load(Ordering::Relaxed) == this_thread()
+}
+
 /// A number that no other living thread has, and not 0.
 fn this_thread() -> usize {
     thread_local!(static HERE: u8 = const { 0 });

@@ -56,11 +56,30 @@ pub fn surviving<T>(work: &mut dyn FnMut() -> T) -> T {
     result
 }
 
+/// Whether the interpreter has begun to end, in another thread than this one.
+#[cfg(target_os = "linux")]
+fn is_left_behind() -> bool {
+    // SAFETY: may be asked at any time, by anybody.
+    let ends = unsafe { ffi::Py_IsInitialized() } == 0;
+    ends && !crate::sys::proc::is_first_thread() && !super::arena::ends_here()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_left_behind() -> bool {
+    false
+}
+
 /// Takes the interpreter again, if it was let go.
 #[inline(always)]
 fn regain() {
     let state = RELEASED.with(|released| released.replace(null_mut()));
     if !state.is_null() {
+        if is_left_behind() {
+            // Its state is gone, or about to go.
+            loop {
+                std::thread::park();
+            }
+        }
         // As pyo3 declares the function it cannot unwind, and the compiler, should
         // it see which one is called, leaves out what happens then.
         type Restore = unsafe extern "C-unwind" fn(*mut ffi::PyThreadState);
