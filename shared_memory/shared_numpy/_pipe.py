@@ -136,20 +136,6 @@ class Pipe:
         deadline = None if timeout is None else time.monotonic() + timeout
         return _wait(self._reader, select.POLLIN, deadline)
 
-    def wait(self, others: "List[Any]", timeout: "Optional[float]" = None) -> "List[Any]":
-        """Wait until there is a packet, or one of other descriptors can be read.
-
-        Returns
-        -------
-        list
-            Those of `others` that can.
-        """
-        poll = select.poll()
-        for each in [self._reader] + others:
-            poll.register(each, select.POLLIN)
-        ready = {fd for fd, _ in poll.poll(None if timeout is None else timeout * 1000)}
-        return [each for each in others if each in ready]
-
     def close_reader(self) -> None:
         """Receive nothing more; closing again does nothing."""
         reader, self._reader = self._reader, -1

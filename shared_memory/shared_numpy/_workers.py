@@ -28,8 +28,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable, List, Optional, Tuple
 
-    from ._core import Block
-
 REQUEST = struct.Struct("=Q")
 REPLY = struct.Struct("=QIBf")
 STOP = b"\0"
