@@ -19,7 +19,7 @@ LAYERS = [
     {"_posixshmem", "_list_layout", "_room"},
     {"_tracker_py37"},
     {"resource_tracker"},
-    {"_tree", "shared_memory"},
+    {"_tree", "shared_memory", "_futures"},
     {"transfer", "managers", "_pipe"},
     {"arrays", "messages", "closures", "_piped"},
     {"_channels"},

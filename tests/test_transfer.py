@@ -51,7 +51,7 @@ def pack(thing, handles):
 
 def unpack(handle):
     stream, _keeper = _core.take_up(handle)
-    return pickle.loads(stream)
+    return transfer.loads(stream)
 
 
 def passed(thing):
@@ -447,7 +447,7 @@ def test_a_token_of_another_program_is_cancelled():
 
 
 def test_older_interpreters_can_read_it():
-    for thing in ([1, "x", snp.ones(3), bytearray(5), np.ones(9)], ["x", (2, {})], 7):
+    for thing in ([1, "x", snp.ones(3), bytearray(5), np.ones(9)], [np.ones(3), {5}]):
         stream = transfer.dumps(thing, [], end=b"and more")
         assert max(code.proto for code, _, _ in pickletools.genops(stream)) <= 4
         assert repr(pickle.loads(stream)) == repr(thing)

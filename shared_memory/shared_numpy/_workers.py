@@ -6,9 +6,9 @@ known which call a worker had when it was killed.
 
 ::
 
-    request   pickle of (function, args, kwargs), number u64
+    request   (function, args, kwargs) as by `transfer.dumps`, number u64
               nothing else                          no more calls: end
-    reply     pickle, number u64, worker u32, kind u8, seconds f32
+    reply     what is answered, so too, number u64, worker u32, kind u8, seconds f32
 """
 
 import pickle
@@ -46,7 +46,7 @@ def pack_call(
 
 
 def head_of(stream: "Any", head: struct.Struct) -> "Tuple[Any, ...]":
-    """Return what follows the pickle in a stream of bytes."""
+    """Return what follows the thing in a stream of bytes."""
     return head.unpack_from(stream, len(stream) - head.size)
 
 
@@ -80,7 +80,7 @@ def unpack_error(packed: "Tuple[str, bytes]") -> BaseException:
     """Return the exception of a worker, with its traceback as the cause."""
     text, stream = packed
     try:
-        error = pickle.loads(stream)
+        error = transfer.loads(stream)
         if not isinstance(error, BaseException):
             raise pickle.UnpicklingError("the exception of a call arrived as {!r}".format(error))
     except BaseException as why:
@@ -172,7 +172,7 @@ def _serve(found, interrupts, answer, plain, gives):
     try:
         try:
             interrupts.calling = True
-            function, args, kwargs = pickle.loads(stream)
+            function, args, kwargs = transfer.loads(stream)
             stream = keeper = None
             # Nothing else here shall refer to it.
             results.append(function(*args, **kwargs))

@@ -16,7 +16,6 @@ import collections
 import itertools
 import multiprocessing
 import os
-import pickle
 import select
 import signal
 import sys
@@ -30,6 +29,7 @@ from functools import partial
 from multiprocessing import util
 
 from . import _channels, _core, _workers, transfer
+from ._futures import LightFuture
 from .errors import ArenaFullError
 
 TYPE_CHECKING = False
@@ -59,7 +59,7 @@ _GRACE = 5.0
 _ENDING = 20
 
 
-class _Future(Future):
+class _Future(LightFuture):
     """A future that can be cancelled until a worker has taken its call."""
 
     def __init__(self, pool):
@@ -101,9 +101,10 @@ class _Task:
         self.call = call
         self.is_begun = False
         # What it was withdrawn as, or True, when it was cancelled; before, nothing but None.
-        self.withdrawn = []  # type: List[Any]
+        # A list from the first attempt on.
+        self.withdrawn = ()  # type: Any
         # What it has of the crowd's, see `transfer.Crowd`.
-        self.copies = []  # type: List[Any]
+        self.copies = ()  # type: Any
         self.is_sent = False
         # How many workers have died of it.
         self.deaths = 0
@@ -126,12 +127,12 @@ class _Task:
     def begin(self):
         """Have the future run, if it does not yet: it cannot be cancelled any more."""
         if not self.is_begun and not (self.withdrawn and self.is_cancelled):
+            self.future.begin()
             self.is_begun = True
-            self.future.set_running_or_notify_cancel()
 
     def succeed(self, value):
         self.future._task = None
-        self.future.set_result(value)
+        self.future.settle(value)
 
     def fail(self, error):
         self.future._task = None
@@ -233,10 +234,10 @@ class _Pool:
         me = multiprocessing.current_process()
         self.settings.plain.crowd.used()
         for task in list(self.pending):
-            task.copies = []
+            task.copies = ()
         for worker in self.workers.values():
             for task in worker.tasks.values():
-                task.copies = []
+                task.copies = ()
             if worker.process is not me:
                 worker.requests.let_go()
         if all(worker.process is not me for worker in self.workers.values()):
@@ -413,6 +414,7 @@ class _Pool:
         with self.lock:
             if task.is_cancelled or task.is_begun:
                 return False
+            task.withdrawn = list(task.withdrawn)
             for worker in self.workers.values():
                 if worker.tasks.get(task.number) is not task:
                     continue
@@ -543,7 +545,7 @@ class _Pool:
         number, worker, kind, seconds = _workers.head_of(stream, _workers.REPLY)
         if kind == _workers.UNFIT:
             # It still says why to others, and ends.
-            self.workers[worker].unfit = _workers.unpack_error(pickle.loads(stream))
+            self.workers[worker].unfit = _workers.unpack_error(transfer.loads(stream))
         if kind not in (_workers.RESULT, _workers.ERROR):
             return
         with self.lock:
@@ -564,7 +566,7 @@ class _Pool:
         if not task:
             return
         try:
-            value = pickle.loads(stream)
+            value = transfer.loads(stream)
             # Whoever looks for leaks looks when he has the answer.
             stream = keeper = None
         except BaseException as error:

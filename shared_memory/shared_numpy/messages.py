@@ -5,7 +5,6 @@ answers for the handles of the arrays that the message speaks of: whatever becom
 message, they end with it, unless they were received.
 """
 
-import pickle
 
 from . import _core, transfer
 from .errors import StaleHandleError
@@ -159,4 +158,4 @@ def get(ref: Ref) -> "Any":
         stream, _keeper = _core.take_up(ref._handle)
     except StaleHandleError:
         raise StaleHandleError("{!r} was got or cancelled before".format(ref)) from None
-    return pickle.loads(stream)
+    return transfer.loads(stream)

@@ -10,7 +10,6 @@ The messages are in a ring in shared memory, or, where that is not to be had, go
 pipe: see `_channels`.
 """
 
-import pickle
 import queue
 from contextlib import suppress
 from multiprocessing import context, util
@@ -166,7 +165,7 @@ class SimpleQueue:
         if found is None:
             raise queue.Empty
         stream, _keeper = unpack(found)
-        return pickle.loads(stream)
+        return transfer.loads(stream)
 
     def __getstate__(self):
         context.assert_spawning(self)
@@ -352,7 +351,7 @@ class Queue(SimpleQueue):
             while found:
                 stream, keeper = unpack(found[-1])
                 try:
-                    things.append(pickle.loads(stream))
+                    things.append(transfer.loads(stream))
                 except Exception:
                     if things:
                         break

@@ -265,6 +265,8 @@ class Crowd:
 
     def used(self):
         """Return the copies that were asked for since this was."""
+        if not self._used:
+            return ()
         used, self._used = self._used, []
         return used
 
@@ -690,22 +692,15 @@ class _Reducers(dict):
     handles, else as `multiprocessing` does."""
 
     def __init__(self, handles, plain):
-        self.begin(handles, plain)
-
-    def begin(self, handles, plain):
-        """Begin with another message."""
         self.handles, self.plain = handles, plain
-        # Whether some array is made by `_core.join` where it arrives.
-        self.joins = False
 
     def reduce_plain(self, array):
         """Reduce a plain array; a small one as quickly as can be."""
         plain = self.plain
-        small = None if plain.known else _core.split(array, plain.threshold)
+        small = None if plain.known else _core.terse(array, plain.threshold)
         if small is None:
             return _move(array, plain, self.handles)
-        self.joins = True
-        return _core.join, small
+        return _core.loads, (small,)
 
     def __missing__(self, cls):
         own = _own.get(cls)
@@ -759,63 +754,27 @@ def dumps(
     Returns
     -------
     bytes
-        For `pickle.loads`, which stops at the end of the pickle.
+        For `loads`, which stops at the end of the thing.
     """
+    if not plain.known:
+        stream = _core.terse(thing, plain.threshold, end)
+        if stream is not None:
+            return stream
     if type(thing) in _ATOMS:
         return pickle.dumps(thing, PROTOCOL) + end
-    # One that fails is not used again: it still has what it has pickled.
-    dumper = _idle.pop() if _idle else _Dumper()
-    stream = dumper.dump(thing, handles, plain, end)
-    _idle.append(dumper)
-    return stream
+    file = io.BytesIO()
+    pickler = pickle.Pickler(file, PROTOCOL)
+    pickler.dispatch_table = reducers(handles, plain)
+    pickler.dump(thing)
+    file.write(end)
+    return file.getvalue()
 
 
 # What nothing is to be looked for in.
-_ATOMS = frozenset([bool, bytes, float, int, str, type(None)])
+_ATOMS = frozenset([bytes, int, str])
 
-
-class _Dumper:
-    """A pickler that is used again and again.
-
-    Most messages have small arrays, of which `_core.join` makes copies. To write which function
-    that is takes longer than all the rest, so the pickler knows it beforehand, as the first
-    thing in its memo. A stream begins by putting it there, or None, if it is not used.
-    """
-
-    # (In the oldest protocol, which has the function's name and nothing around it.)
-    JOIN = b"c%s\njoin\n\x940" % _core.__name__.encode()
-    # As long: None is put there, and taken away some times more.
-    NONE = (b"N\x940" if len(JOIN) % 2 else b"Nq\x000") + b"N0" * (len(JOIN) // 2)
-    NONE = NONE[: len(JOIN)]
-
-    def __init__(self):
-        self.file = io.BytesIO()
-        self.pickler = pickle.Pickler(self.file, PROTOCOL)
-        self.memo = {id(_core.join): (0, _core.join)}
-        self.reducers = _Reducers([], MOVED)
-        self.pickler.dispatch_table = self.reducers
-
-    def dump(self, thing, handles, plain, end):
-        file, pickler, reducers = self.file, self.pickler, self.reducers
-        reducers.begin(handles, plain)
-        pickler.memo = self.memo
-        file.write(self.JOIN)
-        pickler.dump(thing)
-        # Nothing is kept, nor how classes are reduced: that may change.
-        pickler.clear_memo()
-        reducers.clear()
-        file.write(end)
-        if not reducers.joins:
-            file.seek(0)
-            file.write(self.NONE)
-        reducers.begin(None, MOVED)
-        stream = file.getvalue()
-        file.seek(0)
-        file.truncate()
-        return stream
-
-
-_idle = []  # type: List[_Dumper]
+# Makes a thing again that `dumps`, or a pickler, has written down.
+loads = _core.loads
 
 
 def cancel(handles: "List[bytes]") -> None:

@@ -7,10 +7,12 @@
 //! | `posixshmem` | `shm_open`, `shm_unlink`, and the room for what they open    |
 //! | `packet`     | packets through pipes                                        |
 //! | `numpy`      | arrays on blocks                                             |
+//! | `terse`      | simple things as bytes, without a pickler                    |
 //! | `block`      | `Block`                                                      |
 //! | `message`    | pickles in blocks                                            |
 //! | `ring`       | messages from any process to any other                       |
 //! | `frames`     | frames that are filled and looked at in place                |
+//! | `future`     | the step of a future that nothing may come between           |
 //! | `placing`    | what numpy allocates in the arena, and its way to a receiver |
 //! | `arena`      | `Arena`, and which arena a process uses                      |
 //! | `shared`     | what several threads use, and one lets go of                 |
@@ -36,6 +38,8 @@ mod block;
 #[cfg(target_os = "linux")]
 mod frames;
 #[cfg(target_os = "linux")]
+mod future;
+#[cfg(target_os = "linux")]
 mod message;
 #[cfg(target_os = "linux")]
 mod numpy;
@@ -49,6 +53,8 @@ mod sending;
 mod shared;
 #[cfg(target_os = "linux")]
 mod single;
+#[cfg(target_os = "linux")]
+mod terse;
 
 use pyo3::prelude::*;
 
@@ -73,11 +79,12 @@ fn add_arena_to(module: &PyModule) -> PyResult<()> {
     module.add_class::<block::Block>()?;
     module.add_class::<sending::Sending>()?;
     module.add_function(wrap_pyfunction!(array_maker, module)?)?;
-    numpy::add_to(module)?;
+    terse::add_to(module)?;
     placing::add_to(module)?;
     message::add_to(module)?;
     ring::add_to(module)?;
     frames::add_to(module)?;
+    future::add_to(module)?;
     arena::add_to(module)
 }
 

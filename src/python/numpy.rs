@@ -282,28 +282,86 @@ impl Table {
         }
     }
 
-    /// The `str` of a dtype if that says all about it: the one that numpy has for a
+    /// Whether an array lies in memory that numpy has allocated for it, or for what it is a view
+    /// of.
+    fn is_plain(&self, array: &Array) -> bool {
+        if array.base.is_null() {
+            return true;
+        }
+        // SAFETY: a live object as long as the array is.
+        if array.flags & OWNS_DATA != 0 || unsafe { ffi::Py_TYPE(array.base) } != self.array {
+            return false;
+        }
+        // SAFETY: an instance of numpy's array class, which begins so in every version.
+        let base = unsafe { &*(array.base as *const Array) };
+        base.base.is_null() && base.flags & OWNS_DATA != 0
+    }
+
+    /// The number of a dtype if that says all about it: of the one that numpy has for a
     /// kind of numbers.
-    fn name_of(&self, py: Python<'_>, dtype: &PyAny) -> PyResult<Option<PyObject>> {
-        static KNOWN: [GILOnceCell<(PyObject, PyObject)>; 24] = [const { GILOnceCell::new() }; 24];
-        // SAFETY: an instance of numpy's dtype, which begins so in every version.
-        let number = unsafe { (*(dtype.as_ptr() as *const Dtype)).number };
+    fn number_of(&self, py: Python<'_>, dtype: *mut ffi::PyObject) -> PyResult<Option<u8>> {
+        // SAFETY: an array's dtype, an instance of numpy's class, which begins so in every
+        // version.
+        let number = unsafe { (*(dtype as *const Dtype)).number };
         if !is_simple(number) {
             return Ok(None);
         }
+        let known = self.dtype_of(py, number as u8)?;
+        Ok((known.as_ptr() == dtype).then_some(number as u8))
+    }
+
+    /// The dtype that numpy has for a kind of numbers.
+    fn dtype_of(&self, py: Python<'_>, number: u8) -> PyResult<&'static PyObject> {
+        static KNOWN: [GILOnceCell<PyObject>; 24] = [const { GILOnceCell::new() }; 24];
         let cell = &KNOWN[number as usize];
-        let (known, name) = match cell.get(py) {
-            Some(known) => known,
-            None => {
-                // SAFETY: the number of a dtype that numpy has.
-                let own = unsafe { (self.dtype_from_number)(number) };
-                // SAFETY: a new reference, or null with an exception set.
-                let own = unsafe { PyObject::from_owned_ptr_or_err(py, own)? };
-                let name = own.getattr(py, "str")?;
-                cell.get_or_init(py, || (own, name))
-            }
+        if let Some(known) = cell.get(py) {
+            return Ok(known);
+        }
+        // SAFETY: the number of a dtype that numpy has.
+        let own = unsafe { (self.dtype_from_number)(number as c_int) };
+        // SAFETY: a new reference, or null with an exception set.
+        let own = unsafe { PyObject::from_owned_ptr_or_err(py, own)? };
+        Ok(cell.get_or_init(py, || own))
+    }
+
+    /// Makes an array of bytes of which there are as many as it takes.
+    fn made_of(
+        &self,
+        py: Python<'_>,
+        items: Items,
+        shape: &[isize],
+        fortran: bool,
+        writeable: bool,
+        bytes: &[u8],
+    ) -> PyResult<PyObject> {
+        self.check_dimensions(py, shape.len(), &items)?;
+        // SAFETY: an array type, a dtype whose reference is given away, and a shape of as
+        // many numbers as dimensions; numpy allocates the memory.
+        let array = unsafe {
+            (self.new_from_dtype)(
+                self.array,
+                items.dtype.into_ptr(),
+                shape.len() as c_int,
+                shape.as_ptr(),
+                std::ptr::null(),
+                null_mut(),
+                if fortran { F_ORDER } else { 0 },
+                null_mut(),
+            )
         };
-        Ok((known.as_ptr() == dtype.as_ptr()).then(|| name.clone_ref(py)))
+        if array.is_null() {
+            return Err(PyErr::fetch(py));
+        }
+        // SAFETY: a new reference.
+        let object = unsafe { PyObject::from_owned_ptr(py, array) };
+        // SAFETY: an array that nobody else has, which begins so in every version.
+        let fields = unsafe { &mut *(array as *mut Array) };
+        // SAFETY: it has just as many bytes, as the caller has seen, without gaps.
+        unsafe { crate::sys::copy::copy(bytes.as_ptr(), fields.data, bytes.len()) };
+        if !writeable {
+            fields.flags &= !WRITEABLE;
+        }
+        Ok(object)
     }
 
     /// The bytes that an array's items take, one behind the other, and whether they
@@ -355,37 +413,47 @@ struct Array {
     flags: c_int,
 }
 
-pub fn add_to(module: &PyModule) -> PyResult<()> {
-    module.add_function(wrap_pyfunction!(split, module)?)?;
-    module.add_function(wrap_pyfunction!(join, module)?)
-}
-
-/// Numbers of the dtypes that their `str` says all about: bool, integers, floats and
+/// Numbers of the dtypes that their number says all about: bool, integers, floats and
 /// complex numbers; and float16.
 fn is_simple(number: c_int) -> bool {
     matches!(number, 0..=16 | 23)
 }
 
-/// The items of a small plain array as they lie, and what the array is made of again.
-type Small<'py> = (&'py PyBytes, PyObject, &'py PyTuple, bool, bool);
+/// What numpy's dtypes of these numbers are called, in one letter each.
+const LETTERS: &[u8; 24] = b"?bBhHiIlLqQfdgFDG______e";
 
-/// Take a small plain array apart.
-///
-/// Parameters
-/// ----------
-/// array : numpy.ndarray
-///     Of numpy's own class, with memory of its own.
-/// below : int
-///     Only arrays of fewer bytes.
-///
-/// Returns
-/// -------
-/// tuple or None
-///     What ``join`` takes. None for any other array, and for items that are not
-///     numbers or have gaps between them.
-#[pyfunction]
-#[pyo3(text_signature = "(array, below)")]
-fn split<'py>(py: Python<'py>, array: &PyAny, below: usize) -> PyResult<Option<Small<'py>>> {
+/// A small plain array: of numbers, without gaps, in memory of its own or another array's.
+pub struct Small<'py> {
+    /// Of the dtype.
+    pub number: u8,
+    pub shape: &'py [isize],
+    /// Whether the first index varies fastest, and the last does not.
+    pub fortran: bool,
+    pub writeable: bool,
+    data: *const u8,
+    bytes: usize,
+}
+
+impl Small<'_> {
+    /// Appends the items, as they lie.
+    pub fn copy_to(&self, to: &mut Vec<u8>) {
+        to.reserve(self.bytes);
+        let end = to.len();
+        let room = to.spare_capacity_mut().as_mut_ptr();
+        // SAFETY: so many bytes lie there, without gaps, and there is room for them. Others may
+        // write to them meanwhile: as in numpy's own copy.
+        unsafe { crate::sys::copy::copy(self.data, room.cast(), self.bytes) };
+        // SAFETY: that were so many.
+        unsafe { to.set_len(end + self.bytes) };
+    }
+}
+
+/// Reads an array of fewer bytes than `below`; None if it is not small and plain.
+pub fn small<'py>(
+    py: Python<'py>,
+    array: &'py PyAny,
+    below: usize,
+) -> PyResult<Option<Small<'py>>> {
     let Numpy::InC(table) = numpy(py)? else {
         return Ok(None);
     };
@@ -395,117 +463,93 @@ fn split<'py>(py: Python<'py>, array: &PyAny, below: usize) -> PyResult<Option<S
     // SAFETY: an instance of numpy's array class, which begins so in every version.
     let fields = unsafe { &*(array.as_ptr() as *const Array) };
     let order = fields.flags & (C_ORDER | F_ORDER);
-    if !fields.base.is_null() || order == 0 {
+    if order == 0 || !table.is_plain(fields) {
         return Ok(None);
     }
-    // SAFETY: a live object while the array is.
-    let dtype: &PyAny = unsafe { py.from_borrowed_ptr(fields.dtype) };
-    let Some(name) = table.name_of(py, dtype)? else {
+    let Some(number) = table.number_of(py, fields.dtype)? else {
         return Ok(None);
     };
     let (bytes, _) = table.extent(py, fields);
-    if bytes >= below {
-        return Ok(None);
-    }
-    let copied = PyBytes::new_with(py, bytes, |to| {
-        // SAFETY: so many items lie there, without gaps; memory of our own, just as long.
-        // Others may write meanwhile: as in numpy's own copy.
-        unsafe { crate::sys::copy::copy(fields.data, to.as_mut_ptr(), bytes) };
-        Ok(())
-    })?;
-    Ok(Some((
-        copied,
-        name,
-        PyTuple::new(py, lengths_of(fields)),
-        order == F_ORDER,
-        fields.flags & WRITEABLE != 0,
-    )))
+    Ok((bytes < below).then(|| Small {
+        number,
+        shape: lengths_of(fields),
+        fortran: order == F_ORDER,
+        writeable: fields.flags & WRITEABLE != 0,
+        data: fields.data,
+        bytes,
+    }))
 }
 
-/// Make an array of what ``split`` returned.
-///
-/// Parameters
-/// ----------
-/// data : bytes
-///     Its items as they lie, one behind the other.
-/// dtype : str
-///     What they are.
-/// shape : tuple of int
-///     Lengths of the dimensions.
-/// fortran : bool
-///     Whether the first index varies fastest.
-/// writeable : bool
-///     Whether it can be written to.
-///
-/// Returns
-/// -------
-/// numpy.ndarray
-///
-/// Raises
-/// ------
-/// ValueError
-///     There are more or fewer bytes.
-#[pyfunction]
-#[pyo3(text_signature = "(data, dtype, shape, fortran, writeable)")]
-fn join(
+/// Makes an array like a `Small` one, of the first of some bytes; and how many these are. None
+/// if there are too few, or there is no such array.
+pub fn made_of(
     py: Python<'_>,
-    data: &PyBytes,
-    dtype: &PyAny,
-    shape: &PyAny,
+    number: u8,
+    shape: &[isize],
     fortran: bool,
     writeable: bool,
-) -> PyResult<PyObject> {
+    bytes: &[u8],
+) -> PyResult<Option<(PyObject, usize)>> {
+    if !is_simple(number as c_int) || shape.len() > MOST_DIMENSIONS {
+        return Ok(None);
+    }
+    let items = match numpy(py)? {
+        Numpy::InC(table) => Items::new(py, Some(table.dtype_of(py, number)?.as_ref(py)))?,
+        Numpy::InPython => {
+            let letter = (LETTERS[number as usize] as char).to_string();
+            Items::new(py, Some(PyString::new(py, &letter)))?
+        }
+    };
+    let negative = shape.iter().any(|length| *length < 0);
+    let lengths = shape.iter().map(|length| *length as usize);
+    let size = lengths.fold(items.size, usize::saturating_mul);
+    let Some(bytes) = bytes.get(..size).filter(|_| !negative) else {
+        return Ok(None);
+    };
+    let made = match numpy(py)? {
+        Numpy::InC(table) => table.made_of(py, items, shape, fortran, writeable, bytes)?,
+        Numpy::InPython => {
+            let order = if fortran { "F" } else { "C" };
+            let shape = PyTuple::new(py, shape);
+            let args = (
+                shape,
+                items.dtype,
+                PyBytes::new(py, bytes),
+                0,
+                py.None(),
+                order,
+            );
+            let numpy = py.import("numpy")?;
+            let array = numpy.getattr("ndarray")?.call1(args)?;
+            let array = array.call_method1("copy", (order,))?;
+            array.getattr("flags")?.setattr("writeable", writeable)?;
+            array.into()
+        }
+    };
+    Ok(Some((made, size)))
+}
+
+/// The bytes of an array of bytes, which lie one behind the other.
+///
+/// # Errors
+/// `TypeError` for anything else.
+pub fn bytes_of<'py>(py: Python<'py>, array: &'py PyAny) -> PyResult<&'py [u8]> {
     let Numpy::InC(table) = numpy(py)? else {
-        let numpy = py.import("numpy")?;
-        let order = if fortran { "F" } else { "C" };
-        let args = (shape, dtype, data, 0, py.None(), order);
-        let array = numpy
-            .getattr("ndarray")?
-            .call1(args)?
-            .call_method1("copy", (order,))?;
-        array.getattr("flags")?.setattr("writeable", writeable)?;
-        return Ok(array.into());
+        let bytes: &PyBytes = array.call_method0("tobytes")?.downcast()?;
+        return Ok(bytes.as_bytes());
     };
-    let items = Items::new(py, Some(dtype))?;
-    let shape = Shape::new(shape)?;
-    let bytes = data.as_bytes();
-    if shape.bytes(&items)? != bytes.len() as u64 {
-        return Err(PyValueError::new_err(format!(
-            "an array of shape {:?} with items of {} bytes is not made of {} bytes",
-            shape.as_slice(),
-            items.size,
-            bytes.len()
-        )));
+    check_class(array.get_type(), table.array)?;
+    // SAFETY: an instance of numpy's array class, or of one below it.
+    let fields = unsafe { &*(array.as_ptr() as *const Array) };
+    if fields.flags & C_ORDER == 0 {
+        return Err(PyTypeError::new_err(
+            "the array's bytes do not lie one behind the other",
+        ));
     }
-    let layout = Layout::whole(items, shape, fortran);
-    table.check_dimensions(py, &layout)?;
-    // SAFETY: an array type, a dtype whose reference is given away, and a shape of as
-    // many numbers as dimensions; numpy allocates the memory.
-    let array = unsafe {
-        (table.new_from_dtype)(
-            table.array,
-            layout.items.dtype.into_ptr(),
-            layout.shape.dimensions as c_int,
-            layout.shape.as_slice().as_ptr(),
-            std::ptr::null(),
-            null_mut(),
-            if fortran { F_ORDER } else { 0 },
-            null_mut(),
-        )
-    };
-    if array.is_null() {
-        return Err(PyErr::fetch(py));
-    }
-    // SAFETY: a new reference.
-    let object = unsafe { PyObject::from_owned_ptr(py, array) };
-    // SAFETY: an array that nobody else has, which begins so in every version.
-    let fields = unsafe { &mut *(array as *mut Array) };
-    // SAFETY: it has just as many bytes, as was seen, without gaps.
-    unsafe { crate::sys::copy::copy(bytes.as_ptr(), fields.data, bytes.len()) };
-    if !writeable {
-        fields.flags &= !WRITEABLE;
-    }
-    Ok(object)
+    let (bytes, _) = table.extent(py, fields);
+    // SAFETY: so many bytes are there as long as the array is; it is a message, which nobody
+    // writes to any more.
+    Ok(unsafe { std::slice::from_raw_parts(fields.data, bytes) })
 }
 
 /// The lengths of an array's dimensions.
@@ -933,7 +977,7 @@ impl Table {
         if let Some(class) = class {
             check_class(class, self.array)?;
         }
-        self.check_dimensions(py, &layout)?;
+        self.check_dimensions(py, layout.shape.dimensions, &layout.items)?;
         let (strides, flags) = match (&layout.strides, layout.fortran) {
             (Some(strides), _) => (strides.as_slice().as_ptr(), WRITEABLE),
             (None, false) => (std::ptr::null(), WRITEABLE | ALIGNED | C_ORDER),
@@ -987,13 +1031,12 @@ impl Table {
     /// Refuses more dimensions than this numpy has room for, those of items that
     /// are arrays themselves included: older ones do not look.
     #[inline]
-    fn check_dimensions(&self, py: Python<'_>, layout: &Layout) -> PyResult<()> {
+    fn check_dimensions(&self, py: Python<'_>, dimensions: usize, items: &Items) -> PyResult<()> {
         let most = if self.abi == 1 { 32 } else { MOST_DIMENSIONS };
-        let dimensions = layout.shape.dimensions;
         if dimensions <= FEW && self.abi != 1 {
             return Ok(());
         }
-        let inner: usize = layout.items.dtype.getattr(py, "ndim")?.extract(py)?;
+        let inner: usize = items.dtype.getattr(py, "ndim")?.extract(py)?;
         match dimensions + inner > most {
             true => Err(PyValueError::new_err(format!(
                 "the array would have {} dimensions, and this numpy allows {most}",

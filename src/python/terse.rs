@@ -1,0 +1,434 @@
+//! Simple things as bytes, without a pickler.
+//!
+//! Most of what processes say to each other is simple: a function and small arrays, numbers,
+//! text, in tuples, lists and dicts. To pickle that takes longer than to carry it, and most of
+//! the time goes into what could be else. Here it is written down, or refused as soon as
+//! anything in it is not of these very classes.
+//!
+//! ```text
+//! stream    1, thing, and what may follow
+//! thing     N | T | F
+//!           i i64 | f f64
+//!           s length u32, UTF-8 | b length u32, bytes
+//!           t count u32, things | l count u32, things | d count u32, keys and values
+//!           g length u32, module, length u32, name
+//!           a number of the dtype u8, flags u8, dimensions u8, lengths i64, items
+//! ```
+//!
+//! No pickle begins with 1.
+
+use super::numpy::{self, Small};
+use pyo3::exceptions::PyValueError;
+use pyo3::ffi;
+use pyo3::once_cell::GILOnceCell;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
+use pyo3::AsPyPointer;
+use std::cell::RefCell;
+
+/// Adds the functions of this file to the extension module.
+pub fn add_to(module: &PyModule) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(terse, module)?)?;
+    module.add_function(wrap_pyfunction!(loads, module)?)
+}
+
+/// With what a stream begins.
+const MARK: u8 = 1;
+/// A pickler is as fast with more things, or longer text, than that.
+const MOST: usize = 256;
+const LONG: usize = 1 << 16;
+/// How deep things may lie in each other.
+const DEEP: usize = 20;
+
+/// Flags of arrays.
+const FORTRAN: u8 = 1;
+const WRITEABLE: u8 = 2;
+
+/// Why something is not written.
+enum Not {
+    Simple,
+    Possible(PyErr),
+}
+
+impl From<PyErr> for Not {
+    fn from(error: PyErr) -> Self {
+        Not::Possible(error)
+    }
+}
+
+/// Write a simple thing down.
+///
+/// Parameters
+/// ----------
+/// thing : object
+/// below : int
+///     Arrays are of fewer bytes.
+/// end : bytes
+///     What is to follow.
+///
+/// Returns
+/// -------
+/// bytes or None
+///     For ``loads``. None if it is not simple: other classes, subclasses, arrays that are
+///     large, shared or have gaps, long text, functions that are not found by their name at
+///     the top of a module, many things, and what is in it twice.
+#[pyfunction(end = "None")]
+#[pyo3(text_signature = "(thing, below, end=None)")]
+fn terse<'py>(
+    py: Python<'py>,
+    thing: &PyAny,
+    below: usize,
+    end: Option<&[u8]>,
+) -> PyResult<Option<&'py PyBytes>> {
+    thread_local! {
+        static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+    let mut bytes = BUFFER.with(RefCell::take);
+    bytes.clear();
+    bytes.push(MARK);
+    let mut writer = Writer {
+        py,
+        below,
+        bytes,
+        count: 0,
+        seen: Vec::new(),
+    };
+    let written = writer.thing(thing, 0);
+    let mut bytes = writer.bytes;
+    let stream = match written {
+        Ok(()) => {
+            bytes.extend_from_slice(end.unwrap_or_default());
+            Ok(Some(PyBytes::new(py, &bytes)))
+        }
+        Err(Not::Simple) => Ok(None),
+        Err(Not::Possible(error)) => Err(error),
+    };
+    if bytes.capacity() <= LONG {
+        BUFFER.with(|buffer| buffer.replace(bytes));
+    }
+    stream
+}
+
+struct Writer<'py> {
+    py: Python<'py>,
+    below: usize,
+    bytes: Vec<u8>,
+    count: usize,
+    /// What somebody else refers to, too, so that it might come again.
+    seen: Vec<*mut ffi::PyObject>,
+}
+
+impl<'py> Writer<'py> {
+    fn thing(&mut self, thing: &'py PyAny, depth: usize) -> Result<(), Not> {
+        self.count += 1;
+        if self.count > MOST || depth > DEEP {
+            return Err(Not::Simple);
+        }
+        let class: *const ffi::PyTypeObject = thing.get_type_ptr();
+        if thing.is_none() {
+            self.bytes.push(b'N');
+        } else if class == &raw const ffi::PyBool_Type {
+            self.bytes.push(if thing.is_true()? { b'T' } else { b'F' });
+        } else if class == &raw const ffi::PyLong_Type {
+            let number: i64 = thing.extract().map_err(|_| Not::Simple)?;
+            self.bytes.push(b'i');
+            self.bytes.extend_from_slice(&number.to_le_bytes());
+        } else if class == &raw const ffi::PyFloat_Type {
+            let number: f64 = thing.extract()?;
+            self.bytes.push(b'f');
+            self.bytes.extend_from_slice(&number.to_le_bytes());
+        } else if class == &raw const ffi::PyUnicode_Type {
+            let text: &PyString = thing.downcast().map_err(PyErr::from)?;
+            if text.len()? > LONG {
+                return Err(Not::Simple);
+            }
+            // (Half of a surrogate pair has no UTF-8.)
+            let text = text.to_str().map_err(|_| Not::Simple)?;
+            self.counted(b's', text.as_bytes())?;
+        } else if class == &raw const ffi::PyBytes_Type {
+            let bytes: &PyBytes = thing.downcast().map_err(PyErr::from)?;
+            self.counted(b'b', bytes.as_bytes())?;
+        } else {
+            return self.object(thing, class, depth);
+        }
+        Ok(())
+    }
+
+    /// Writes what a pickler would remember.
+    fn object(
+        &mut self,
+        thing: &'py PyAny,
+        class: *const ffi::PyTypeObject,
+        depth: usize,
+    ) -> Result<(), Not> {
+        let pointer = thing.as_ptr();
+        // SAFETY: a live object. One that is referred to once cannot come twice.
+        if unsafe { ffi::Py_REFCNT(pointer) } > 1 {
+            if self.seen.contains(&pointer) {
+                return Err(Not::Simple);
+            }
+            self.seen.push(pointer);
+        }
+        // (To find a function, keys are compared: whoever's code that may be.)
+        let _kept: PyObject = thing.into();
+        if class == &raw const ffi::PyTuple_Type {
+            let tuple: &PyTuple = thing.downcast().map_err(PyErr::from)?;
+            self.count_of(b't', tuple.len())?;
+            for index in 0..tuple.len() {
+                // SAFETY: the tuple has so many, and keeps them.
+                let item = unsafe { ffi::PyTuple_GetItem(pointer, index as ffi::Py_ssize_t) };
+                self.item(item, depth)?;
+            }
+        } else if class == &raw const ffi::PyList_Type {
+            let list: &PyList = thing.downcast().map_err(PyErr::from)?;
+            self.count_of(b'l', list.len())?;
+            for index in 0..list.len() {
+                // SAFETY: a list; beyond its end there is an exception.
+                let item = unsafe { ffi::PyList_GetItem(pointer, index as ffi::Py_ssize_t) };
+                self.item(item, depth)?;
+            }
+        } else if class == &raw const ffi::PyDict_Type {
+            let dict: &PyDict = thing.downcast().map_err(PyErr::from)?;
+            self.count_of(b'd', dict.len())?;
+            let (mut place, mut key, mut value) = (0, std::ptr::null_mut(), std::ptr::null_mut());
+            // SAFETY: a dict, and places for what it has.
+            while unsafe { ffi::PyDict_Next(pointer, &mut place, &mut key, &mut value) } != 0 {
+                self.item(key, depth)?;
+                self.item(value, depth)?;
+            }
+        } else if class == function_class(self.py)?.cast() {
+            self.function(thing)?;
+        } else {
+            let small = numpy::small(self.py, thing, self.below)?.ok_or(Not::Simple)?;
+            self.array(&small)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what lies in something else, by a borrowed reference.
+    fn item(&mut self, item: *mut ffi::PyObject, depth: usize) -> Result<(), Not> {
+        // SAFETY: it is there now, and kept before any code of others' may run. (This takes no
+        // reference, which would be one more than one.)
+        match unsafe { self.py.from_borrowed_ptr_or_opt::<PyAny>(item) } {
+            Some(item) => self.thing(item, depth + 1),
+            None => Err(Not::Possible(PyErr::fetch(self.py))),
+        }
+    }
+
+    fn count_of(&mut self, tag: u8, count: usize) -> Result<(), Not> {
+        if count > MOST {
+            return Err(Not::Simple);
+        }
+        self.bytes.push(tag);
+        self.bytes.extend_from_slice(&(count as u32).to_le_bytes());
+        Ok(())
+    }
+
+    fn counted(&mut self, tag: u8, bytes: &[u8]) -> Result<(), Not> {
+        if bytes.len() > LONG {
+            return Err(Not::Simple);
+        }
+        self.bytes.push(tag);
+        self.measured(bytes);
+        Ok(())
+    }
+
+    fn measured(&mut self, bytes: &[u8]) {
+        self.bytes
+            .extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Writes where a function is found, if it is found there.
+    fn function(&mut self, function: &'py PyAny) -> Result<(), Not> {
+        let as_text = |name| -> Result<&PyString, Not> {
+            let text: &PyAny = function.getattr(name)?;
+            text.downcast().map_err(|_| Not::Simple)
+        };
+        let (module, name) = (as_text("__module__")?, as_text("__qualname__")?);
+        let found = modules(self.py)?.get_item(module).ok_or(Not::Simple)?;
+        let found: &PyModule = found.downcast().map_err(|_| Not::Simple)?;
+        match found.dict().get_item(name) {
+            Some(found) if found.as_ptr() == function.as_ptr() => {
+                self.bytes.push(b'g');
+                self.measured(module.to_str().map_err(|_| Not::Simple)?.as_bytes());
+                self.measured(name.to_str().map_err(|_| Not::Simple)?.as_bytes());
+                Ok(())
+            }
+            _ => Err(Not::Simple),
+        }
+    }
+
+    fn array(&mut self, small: &Small<'_>) -> Result<(), Not> {
+        let flag = |is: bool, flag: u8| if is { flag } else { 0 };
+        let flags = flag(small.fortran, FORTRAN) | flag(small.writeable, WRITEABLE);
+        let dimensions = small.shape.len() as u8;
+        self.bytes
+            .extend_from_slice(&[b'a', small.number, flags, dimensions]);
+        for length in small.shape {
+            self.bytes
+                .extend_from_slice(&(*length as i64).to_le_bytes());
+        }
+        small.copy_to(&mut self.bytes);
+        Ok(())
+    }
+}
+
+/// The class of functions that are written in Python.
+fn function_class(py: Python<'_>) -> PyResult<*mut ffi::PyObject> {
+    static CLASS: GILOnceCell<PyObject> = GILOnceCell::new();
+    if let Some(class) = CLASS.get(py) {
+        return Ok(class.as_ptr());
+    }
+    let found = py.import("types")?.getattr("FunctionType")?.into();
+    Ok(CLASS.get_or_init(py, || found).as_ptr())
+}
+
+/// The modules that were imported, by their names.
+fn modules(py: Python<'_>) -> PyResult<&PyDict> {
+    // SAFETY: the interpreter is held.
+    let modules = unsafe { ffi::PyImport_GetModuleDict() };
+    // SAFETY: a borrowed reference to what lives as long as the interpreter.
+    let modules: &PyAny = unsafe { py.from_borrowed_ptr(modules) };
+    Ok(modules.downcast()?)
+}
+
+/// Make again what was written by ``terse``, or by a pickler.
+///
+/// Parameters
+/// ----------
+/// stream : bytes or numpy.ndarray
+///     An array of bytes, one behind the other.
+///
+/// Returns
+/// -------
+/// object
+///
+/// Raises
+/// ------
+/// ValueError
+///     The stream is damaged.
+/// Exception
+///     What ``pickle.loads`` raises, and the import of modules in which functions are.
+#[pyfunction]
+#[pyo3(text_signature = "(stream)")]
+fn loads(py: Python<'_>, stream: &PyAny) -> PyResult<PyObject> {
+    let bytes = match stream.downcast::<PyBytes>() {
+        Ok(bytes) => bytes.as_bytes(),
+        Err(_) => numpy::bytes_of(py, stream)?,
+    };
+    if bytes.first() == Some(&MARK) {
+        let mut reader = Reader {
+            py,
+            rest: &bytes[1..],
+        };
+        return reader.thing(0);
+    }
+    static LOADS: GILOnceCell<PyObject> = GILOnceCell::new();
+    let loads = match LOADS.get(py) {
+        Some(loads) => loads,
+        None => {
+            let found = py.import("pickle")?.getattr("loads")?.into();
+            LOADS.get_or_init(py, || found)
+        }
+    };
+    loads.call1(py, (stream,))
+}
+
+struct Reader<'a, 'py> {
+    py: Python<'py>,
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a, '_> {
+    fn thing(&mut self, depth: usize) -> PyResult<PyObject> {
+        if depth > DEEP {
+            return Err(damaged());
+        }
+        let py = self.py;
+        Ok(match self.byte()? {
+            b'N' => py.None(),
+            b'T' => true.into_py(py),
+            b'F' => false.into_py(py),
+            b'i' => i64::from_le_bytes(self.array()?).into_py(py),
+            b'f' => f64::from_le_bytes(self.array()?).into_py(py),
+            b's' => PyString::new(py, self.text()?).into(),
+            b'b' => PyBytes::new(py, self.measured()?).into(),
+            b't' => PyTuple::new(py, self.things(1, depth)?).into(),
+            b'l' => PyList::new(py, self.things(1, depth)?).into(),
+            b'd' => {
+                let dict = PyDict::new(py);
+                let things = self.things(2, depth)?;
+                for pair in things.chunks_exact(2) {
+                    dict.set_item(&pair[0], &pair[1])?;
+                }
+                dict.into()
+            }
+            b'g' => {
+                let (module, name) = (self.text()?, self.text()?);
+                self.function(module, name)?
+            }
+            b'a' => self.small()?,
+            _ => return Err(damaged()),
+        })
+    }
+
+    fn things(&mut self, each: usize, depth: usize) -> PyResult<Vec<PyObject>> {
+        let count = u32::from_le_bytes(self.array()?) as usize;
+        if count > MOST {
+            return Err(damaged());
+        }
+        (0..each * count).map(|_| self.thing(depth + 1)).collect()
+    }
+
+    fn function(&self, module: &str, name: &str) -> PyResult<PyObject> {
+        let py = self.py;
+        let module = match modules(py)?.get_item(module) {
+            Some(module) => module,
+            None => py.import(module)?,
+        };
+        Ok(module.getattr(name)?.into())
+    }
+
+    fn small(&mut self) -> PyResult<PyObject> {
+        let [number, flags, dimensions] = self.array()?;
+        let mut shape = Vec::with_capacity(dimensions as usize);
+        for _ in 0..dimensions {
+            shape.push(i64::from_le_bytes(self.array()?) as isize);
+        }
+        let (fortran, writeable) = (flags & FORTRAN != 0, flags & WRITEABLE != 0);
+        let (made, bytes) = numpy::made_of(self.py, number, &shape, fortran, writeable, self.rest)?
+            .ok_or_else(damaged)?;
+        self.take(bytes)?;
+        Ok(made)
+    }
+
+    fn byte(&mut self) -> PyResult<u8> {
+        Ok(self.take(1)?[0])
+    }
+
+    fn array<const COUNT: usize>(&mut self) -> PyResult<[u8; COUNT]> {
+        self.take(COUNT)?.try_into().map_err(|_| damaged())
+    }
+
+    fn text(&mut self) -> PyResult<&'a str> {
+        std::str::from_utf8(self.measured()?).map_err(|_| damaged())
+    }
+
+    fn measured(&mut self) -> PyResult<&'a [u8]> {
+        let length = u32::from_le_bytes(self.array()?) as usize;
+        self.take(length)
+    }
+
+    fn take(&mut self, length: usize) -> PyResult<&'a [u8]> {
+        let taken = self.rest.get(..length).ok_or_else(damaged)?;
+        self.rest = &self.rest[length..];
+        Ok(taken)
+    }
+}
+
+fn damaged() -> PyErr {
+    PyValueError::new_err(
+        "the stream is damaged: it was not written by this version of shared_numpy",
+    )
+}

@@ -1,0 +1,291 @@
+"""Simple things as bytes: what arrives is what was written, or a pickler writes it."""
+
+import os
+import pickle
+import struct
+import sys
+from collections import OrderedDict
+from math import isnan
+
+import numpy as np
+import pytest
+from conftest import run_python
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import shared_numpy as snp
+from shared_numpy import _core, transfer
+
+BELOW = 1000
+
+
+def function(x):
+    return x
+
+
+def other(x):
+    return x
+
+
+class Class:
+    def method(self):
+        pass
+
+
+def same(one, two):
+    """Tell whether two things are of the same classes and values; arrays to the last bit."""
+    if type(one) is not type(two):
+        return False
+    if isinstance(one, np.ndarray):
+        return (
+            (one.dtype, one.dtype.num, one.shape) == (two.dtype, two.dtype.num, two.shape)
+            and one.flags.c_contiguous == two.flags.c_contiguous
+            and one.flags.f_contiguous == two.flags.f_contiguous
+            and one.flags.writeable == two.flags.writeable
+            and one.tobytes("A") == two.tobytes("A")
+        )
+    if isinstance(one, float):
+        return struct.pack("d", one) == struct.pack("d", two)
+    if isinstance(one, (tuple, list)):
+        return len(one) == len(two) and all(map(same, one, two))
+    if isinstance(one, dict):
+        return same(list(one.items()), list(two.items()))
+    return one == two
+
+
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2 ** 63), 2 ** 63 - 1),
+    st.floats(),
+    st.text(),
+    st.binary(),
+    st.sampled_from([function, other]),
+)
+KEYS = st.one_of(st.none(), st.booleans(), st.integers(-9, 9), st.text(), st.binary())
+DTYPES = st.sampled_from([np.dtype(each) for each in "?bBhHiIlLqQefdFD"])
+
+
+@st.composite
+def small_arrays(draw):
+    shape = draw(hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4))
+    array = draw(hnp.arrays(draw(DTYPES), shape))
+    if draw(st.booleans()):
+        array = np.array(array, order="F")
+    array.flags.writeable = draw(st.booleans())
+    return array
+
+
+THINGS = st.recursive(
+    SCALARS | small_arrays(),
+    lambda things: st.one_of(
+        st.lists(things, max_size=5),
+        st.lists(things, max_size=5).map(tuple),
+        st.dictionaries(KEYS, things, max_size=5),
+    ),
+    max_leaves=20,
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(THINGS, st.binary(max_size=20))
+def test_what_arrives_is_what_was_written(thing, end):
+    stream = _core.terse(thing, BELOW, end)
+    if stream is None:
+        # Only for what is in it twice: an empty tuple, an array that the strategy has drawn
+        # twice.
+        assert not isinstance(thing, (np.ndarray,) + ATOMS)
+    else:
+        assert stream[0] == 1 and stream.endswith(end)
+        assert same(_core.loads(stream), thing)
+    assert same(transfer.loads(transfer.dumps(thing, [], end=end)), thing)
+
+
+ATOMS = (bool, int, float, str, bytes, type(None), type(function))
+
+
+def test_what_is_made_is_the_receiver_s_own():
+    array = np.arange(6.0).reshape(2, 3)
+    # (Both are views.)
+    stream = _core.terse((array, [np.arange(9.0)[2:5]]), BELOW)
+    first, second = _core.loads(stream), _core.loads(stream)
+    first[0][:] = 7
+    assert array[0, 0] == 0 and second[0][0, 0] == 0
+    assert first[0].flags.owndata and first[0].base is None
+    assert first[0].flags.aligned and first[1][0].flags.aligned
+
+
+def nested(depth):
+    return [nested(depth - 1)] if depth else 1
+
+
+def not_simple():
+    """Yield what is not simple, and what it is."""
+    array, cycle = np.ones(3), []
+    cycle.append(cycle)
+    yield "a subclass", OrderedDict(a=1)
+    yield "a subclass of int", [type("I", (int,), {})(3)]
+    yield "an integer that is too long", 2 ** 63
+    yield "another one", -(2 ** 63) - 1
+    yield "half of a pair", "\ud800"
+    yield "long text", "x" * 70000
+    yield "more bytes of text than letters", "\u20ac" * 40000
+    yield "long bytes", b"x" * 70000
+    yield "many things", list(range(300))
+    yield "many things in some lists", [[0] * 100] + [[1] * 100] + [[2] * 100]
+    yield "many items of a dict", dict.fromkeys(range(300))
+    yield "deep things", nested(30)
+    yield "a cycle", cycle
+    yield "an array twice", [array, array]
+    yield "a list twice", ([cycle[:0]] * 2,)
+    yield "a view of a shared array", snp.ones(3).view(np.ndarray)[1:]
+    yield "a view of other memory", np.frombuffer(bytes(80))
+    yield "a view of a view of that", np.frombuffer(bytes(80))[1:]
+    yield "a large array", np.zeros(BELOW // 8)
+    yield "items at a distance", np.ones((4, 4))[:, ::2]
+    yield "an array of objects", np.array([1, None])
+    yield "records", np.zeros(2, [("a", "i4")])
+    yield "the other order of bytes", np.zeros(2, ">f8" if sys.byteorder == "little" else "<f8")
+    yield "text in an array", np.array(["a"])
+    yield "dates", np.zeros(2, "M8[s]")
+    yield "a class with metadata", np.zeros(2, np.dtype("f8", metadata={"a": 1}))
+    yield "an array of another class", np.ma.ones(3)
+    yield "a shared array", snp.ones(3)
+    yield "a number of numpy's", np.float64(3)
+    yield "a function without a name", lambda: 0
+    yield "a method", Class().method
+    yield "a function of a class", Class.method
+    yield "a function of C", len
+    yield "a class", Class
+    yield "an object", Class()
+    yield "complex", 1j
+    yield "a set", {1}
+
+
+def test_the_rest_is_left_to_a_pickler():
+    for what, thing in not_simple():
+        assert _core.terse(thing, BELOW) is None, what
+        assert _core.terse([1, (thing,)], BELOW) is None, what
+        assert _core.terse({"key": thing}, BELOW) is None, what
+
+
+def test_what_comes_twice_arrives_once():
+    array, inner = np.arange(3), []
+    thing = {"a": [array, inner], "b": (array, inner)}
+    made = transfer.loads(transfer.dumps(thing, []))
+    assert made["a"][0] is made["b"][0] and made["a"][1] is made["b"][1]
+    # Those that nobody else refers to cannot: as many of them as there may be.
+    assert _core.terse([[number] for number in range(100)], BELOW) is not None
+
+
+def test_a_function_that_is_another_by_its_name_now(monkeypatch):
+    kept = function
+    monkeypatch.setitem(globals(), "function", other)
+    assert _core.terse(kept, BELOW) is None
+    monkeypatch.delitem(globals(), "function")
+    assert _core.terse(kept, BELOW) is None
+    assert _core.terse(other, BELOW) is not None
+    monkeypatch.setattr(other, "__module__", None)
+    assert _core.terse(other, BELOW) is None
+
+
+def test_functions_are_imported_where_they_arrive(tmp_path):
+    (tmp_path / "somewhere.py").write_text("def there(): return 5")
+    code = (
+        "import sys; sys.path.insert(0, {!r})\n"
+        "from shared_numpy import _core\n"
+        "print(_core.loads(bytes.fromhex(sys.argv[1]))())"
+    ).format(str(tmp_path))
+    name = [len(b"somewhere"), b"somewhere", len(b"there"), b"there"]
+    stream = b"\1g" + struct.pack("<I9sI5s", *name)
+    assert run_python(code, stream.hex()) == "5\n"
+    with pytest.raises(ImportError):
+        _core.loads(stream)
+    gone = b"\1g" + struct.pack("<I2sI9s", 2, b"os", 9, b"not there")
+    with pytest.raises(AttributeError, match="not there"):
+        _core.loads(gone)
+
+
+def test_refused_things_are_as_they_were():
+    things = [np.ones(3), "text", [1], (2,), {"a": 1}, object()]
+    before = [sys.getrefcount(each) for each in things]
+    for _ in range(100):
+        assert _core.terse(things, BELOW) is None
+        _core.loads(_core.terse(things[:-1], BELOW))
+    assert [sys.getrefcount(each) for each in things] == before
+
+
+SAMPLE = [1, 2.5, "text", b"bytes", None, (True, np.arange(6).reshape(2, 3)), {"key": [1]}]
+
+
+@settings(deadline=None, max_examples=1000)
+@given(st.data())
+def test_damaged_streams_are_refused_or_something_else(data):
+    stream = bytearray(_core.terse(SAMPLE, BELOW))
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(1, len(stream) - 1))
+        # (What would be imported is not tried.)
+        stream[place] = data.draw(st.integers(0, 255).filter(lambda byte: byte != ord("g")))
+    length = data.draw(st.integers(2, len(stream)))
+    try:
+        repr(_core.loads(bytes(stream[:length])))
+    except (ValueError, TypeError, MemoryError):
+        pass
+
+
+def test_streams_that_end_early():
+    stream = _core.terse(SAMPLE, BELOW)
+    for length in range(1, len(stream)):
+        with pytest.raises(ValueError, match="damaged"):
+            _core.loads(stream[:length])
+    for wrong in (b"\1", b"\1?", b"\1" + b"l\1\0\0\0" * 50 + b"N"):
+        with pytest.raises(ValueError, match="damaged"):
+            _core.loads(wrong)
+    # An array of more items than there can be.
+    for lengths in ([2 ** 62, 8], [-1], [-1, -1]):
+        head = struct.pack("<2s3B", b"\1a", 12, 2, len(lengths))
+        with pytest.raises(ValueError):
+            _core.loads(head + struct.pack("<%dq" % len(lengths), *lengths) + bytes(100))
+    # A dtype that there is not.
+    with pytest.raises(ValueError, match="damaged"):
+        _core.loads(struct.pack("<2s3B", b"\1a", 17, 2, 0) + bytes(100))
+
+
+def test_what_streams_are_read_from():
+    for stream in (_core.terse(SAMPLE, BELOW), pickle.dumps(SAMPLE)):
+        assert repr(_core.loads(stream)) == repr(SAMPLE)
+        assert repr(_core.loads(np.frombuffer(stream, "u1"))) == repr(SAMPLE)
+    for wrong in (None, "text", 5, np.frombuffer(bytes(200), "u1")[::2]):
+        with pytest.raises(TypeError):
+            _core.loads(wrong)
+    assert isnan(_core.loads(_core.terse(float("nan"), BELOW)))
+
+
+def test_without_numpy_s_functions_in_c():
+    """Nothing that has arrays is written, but all is read."""
+    code = (
+        "import sys\n"
+        "import numpy as np\n"
+        "from shared_numpy import _core\n"
+        "assert _core.array_maker() == 'Python'\n"
+        "assert _core.terse([np.ones(3)], 1000) is None\n"
+        "assert _core.loads(_core.terse([1, 'x'], 1000)) == [1, 'x']\n"
+        "for each in sys.argv[1:]:\n"
+        "    array = _core.loads(bytes.fromhex(each))\n"
+        "    stream = np.frombuffer(bytes.fromhex(each), 'u1')\n"
+        "    assert (_core.loads(stream) == array).all()\n"
+        "    print(array.dtype.str, array.shape, array.strides, array.flags.writeable,\n"
+        "          array.flags.owndata, array.tobytes('A').hex())\n"
+    )
+    arrays = [np.ones(3, each) for each in "?bBhHiIlLqQefdgFDG"] + [np.array(5)]
+    arrays += [np.arange(6).reshape(2, 3), np.arange(6).reshape(2, 3).copy("F"), np.ones((0, 2))]
+    arrays[2].flags.writeable = False
+    streams = [_core.terse(each, BELOW).hex() for each in arrays]
+    lines = run_python(code, *streams, env=dict(os.environ, SHARED_NUMPY_C_API="0")).splitlines()
+    assert lines == [
+        "{} {} {} {} True {}".format(
+            each.dtype.str, each.shape, each.strides, each.flags.writeable, each.tobytes("A").hex()
+        )
+        for each in arrays
+    ]
