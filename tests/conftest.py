@@ -207,3 +207,33 @@ def run_script(folder, code, *arguments, timeout=60):
         universal_newlines=True,
         timeout=timeout,
     )
+
+
+# How programs of tests begin, and how their main part ends: nothing is left in the arena.
+BEGIN = """
+import gc, os, queue, signal, sys, time
+import multiprocessing
+import numpy as np
+import shared_numpy as snp
+from shared_numpy._core import Arena
+"""
+NOTHING_LEFT = """
+    gc.collect()
+    arena = Arena.default()
+    deadline = time.monotonic() + 20
+    while True:
+        arena.reap()
+        stats = arena.stats()
+        if (stats["blocks"], stats["handles"]) == (0, 0):
+            break
+        assert time.monotonic() < deadline, stats
+        time.sleep(0.01)
+    assert arena.check() == []
+"""
+
+
+def run_program(folder, code, *arguments, timeout=60):
+    """Run `BEGIN` and `code` from a file; it must end well and quietly. Return what it prints."""
+    process = run_script(folder, BEGIN + code, *arguments, timeout=timeout)
+    assert (process.returncode, process.stderr) == (0, ""), process.stderr
+    return process.stdout

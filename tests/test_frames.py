@@ -15,7 +15,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import counts, run_script
+from conftest import NOTHING_LEFT, counts, run_program
 
 import shared_numpy as snp
 from shared_numpy import _core
@@ -335,29 +335,7 @@ def test_interruptions(alarm):
 
 # Processes.
 
-START = "import gc, os, queue, signal, sys, time\nimport multiprocessing\nimport numpy as np\n"
-START += "import shared_numpy as snp\nfrom shared_numpy._core import Arena\n"
-END = """
-    del ring
-    gc.collect()
-    arena = Arena.default()
-    deadline = time.monotonic() + 20
-    while True:
-        arena.reap()
-        stats = arena.stats()
-        if (stats["blocks"], stats["handles"]) == (0, 0):
-            break
-        assert time.monotonic() < deadline, stats
-        time.sleep(0.01)
-    assert arena.check() == []
-"""
-
-
-def program(folder, method, code, timeout=60):
-    """Run a program; it must end well and quietly."""
-    process = run_script(folder, START + code + END, method, timeout=timeout)
-    assert (process.returncode, process.stderr) == (0, ""), process.stderr
-
+END = "    del ring" + NOTHING_LEFT
 
 STREAM = """
 def write(ring, count):
@@ -417,7 +395,7 @@ if __name__ == "__main__":
 @pytest.mark.in_turn
 @pytest.mark.parametrize("method", METHODS)
 def test_streams(tmp_path, method):
-    program(tmp_path, method, STREAM)
+    run_program(tmp_path, STREAM + END, method)
 
 
 STORM = """
@@ -481,8 +459,7 @@ if __name__ == "__main__":
 
 def test_kills_under_load(tmp_path):
     seed = int(os.environ.get("SNP_SEED", "5"))
-    process = run_script(tmp_path, START + STORM + END, str(seed), "60", timeout=100)
-    assert (process.returncode, process.stderr) == (0, ""), process.stderr
+    run_program(tmp_path, STORM + END, str(seed), "60", timeout=100)
 
 
 FORK = """
@@ -521,7 +498,7 @@ if __name__ == "__main__":
 
 
 def test_a_fork_while_a_frame_is_looked_at(tmp_path):
-    program(tmp_path, "fork", FORK)
+    run_program(tmp_path, FORK + END, "fork")
 
 
 def test_a_ring_of_frames_is_no_ring_of_messages():

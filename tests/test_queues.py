@@ -17,7 +17,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from conftest import ROOT, counts, run_python, run_script
+from conftest import NOTHING_LEFT, ROOT, counts, run_program, run_python
 
 import shared_numpy as snp
 from shared_numpy import _core, _piped
@@ -48,30 +48,6 @@ def nothing_stays(transport):
     while transport == "pipe" and counts() != before and time.monotonic() < end:
         time.sleep(0.01)
     assert counts() == before
-
-
-def program(folder, method, code, timeout=60):
-    """Run a program with what the tests need; it must end well and quietly."""
-    start = "import gc, os, signal, sys, time\nimport multiprocessing\nimport numpy as np\n"
-    start += "import shared_numpy as snp\nfrom shared_numpy._core import Arena\n"
-    process = run_script(folder, start + code, method, timeout=timeout)
-    assert (process.returncode, process.stderr) == (0, ""), process.stderr
-    return process.stdout.split()
-
-
-END = """
-    gc.collect()
-    arena = Arena.default()
-    deadline = time.monotonic() + 20
-    while True:
-        arena.reap()
-        stats = arena.stats()
-        if (stats["blocks"], stats["handles"]) == (0, 0):
-            break
-        assert time.monotonic() < deadline, stats
-        time.sleep(0.01)
-    assert arena.check() == []
-"""
 
 
 @pytest.mark.parametrize("kind", QUEUES)
@@ -503,12 +479,12 @@ if __name__ == "__main__":
         assert process.exitcode == 0
     assert seen == [(who, i) for who in range(3) for i in range(100)]
     del q, results, process, consumers, producers
-""" + END
+""" + NOTHING_LEFT
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_many_processes(tmp_path, method):
-    program(tmp_path, method, MANY)
+    run_program(tmp_path, MANY, method)
 
 
 FORKS = """
@@ -535,12 +511,12 @@ if __name__ == "__main__":
         process.join()
         assert process.exitcode == 0
         del q, process
-""" + END
+""" + NOTHING_LEFT
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_children_of_children(tmp_path, method):
-    program(tmp_path, method, FORKS)
+    run_program(tmp_path, FORKS, method)
 
 
 FORGOTTEN = """
@@ -568,12 +544,12 @@ if __name__ == "__main__":
     process.join()
     assert process.exitcode == 0
     del seen, process
-""" + END
+""" + NOTHING_LEFT
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_queue_that_is_forgotten_sends_what_waits(tmp_path, method):
-    program(tmp_path, method, FORGOTTEN)
+    run_program(tmp_path, FORGOTTEN, method)
 
 
 FLUSH = """
@@ -597,12 +573,12 @@ if __name__ == "__main__":
         if not waits:
             assert q.qsize() == 500 and q.get()[0] == 0
         del q, process
-""" + END
+""" + NOTHING_LEFT
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_process_sends_what_waits_before_it_ends(tmp_path, method):
-    program(tmp_path, method, FLUSH)
+    run_program(tmp_path, FLUSH, method)
 
 
 KILLED = """
@@ -649,12 +625,12 @@ if __name__ == "__main__":
     holder.join()
     assert len(q.get(timeout=20)) == 10000
     del q, taken, workers, worker, victim, holder
-""" + END
+""" + NOTHING_LEFT
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_killed_consumers(tmp_path, method):
-    program(tmp_path, method, KILLED)
+    run_program(tmp_path, KILLED, method)
 
 
 STORM = """
@@ -710,12 +686,12 @@ if __name__ == "__main__":
     # (A message answers for its two arrays.)
     assert stats["handles"] <= 3 * stats["orphans"], stats
     arena.cancel_unreceived(0)
-""" + END
+""" + NOTHING_LEFT
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_kills_under_load(tmp_path, method):
-    program(tmp_path, method, STORM)
+    run_program(tmp_path, STORM, method)
 
 
 @pytest.mark.slow

@@ -151,7 +151,7 @@ class _Worker:
         # Why its initializer failed.
         self.unfit = None  # type: Optional[BaseException]
 
-    def give_back(self, task):
+    def drop(self, task):
         """Drop a call that it has not taken yet; False if it has."""
         # What is in its channel are the last of those that were sent, in their order.
         sent = [number for number, each in self.tasks.items() if each.is_sent]
@@ -418,7 +418,7 @@ class _Pool:
             for worker in self.workers.values():
                 if worker.tasks.get(task.number) is not task:
                     continue
-                if task.is_sent and not worker.give_back(task):
+                if task.is_sent and not worker.drop(task):
                     task.begin()
                     return False
                 worker.tasks.pop(task.number, None)
