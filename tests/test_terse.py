@@ -168,6 +168,8 @@ def test_the_rest_is_left_to_a_pickler():
         assert _core.terse(thing, BELOW) is None, what
         assert _core.terse([1, (thing,)], BELOW) is None, what
         assert _core.terse({"key": thing}, BELOW) is None, what
+    assert _core.terse(np.zeros(8191), 10 ** 9) is not None
+    assert _core.terse(np.zeros(8192), 10 ** 9) is None
 
 
 def test_what_comes_twice_arrives_once():

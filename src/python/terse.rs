@@ -34,7 +34,7 @@ pub fn add_to(module: &PyModule) -> PyResult<()> {
 
 /// With what a stream begins.
 const MARK: u8 = 1;
-/// A pickler is as fast with more things, or longer text, than that.
+/// A pickler is as fast with more things, or longer text and arrays, than that.
 const MOST: usize = 256;
 const LONG: usize = 1 << 16;
 /// How deep things may lie in each other.
@@ -88,7 +88,7 @@ fn terse<'py>(
     bytes.push(MARK);
     let mut writer = Writer {
         py,
-        below,
+        below: below.min(LONG),
         bytes,
         count: 0,
         seen: Vec::new(),

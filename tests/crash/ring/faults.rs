@@ -11,6 +11,7 @@ use shared_numpy::arena::format::{BlockId, TicketId, NIL, POISONED};
 use shared_numpy::arena::{BlockRef, TicketRef};
 use shared_numpy::error::Error;
 use shared_numpy::process::Settings as ArenaSettings;
+use shared_numpy::ring::frames::Frames;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
@@ -27,6 +28,7 @@ pub const TESTS: &[Test] = &[
     ("ring_bodies_of_others", |_| bodies_of_others()),
     ("ring_limits", |_| limits()),
     ("ring_contradictions", |_| contradictions()),
+    ("ring_frames_on_their_way", |_| frames_on_their_way()),
 ];
 
 /// A child that sleeps for an event as a waiter does; it succeeds if it is woken.
@@ -530,4 +532,30 @@ fn contradictions() {
         Messages::open(block),
         Err(Error::BadHandle { .. })
     ));
+}
+
+/// A frame is not filled anew while its block is on its way to somebody.
+fn frames_on_their_way() {
+    let test = TestArena::new(small());
+    let none = || Patience::none();
+    let ring = Frames::create(&test, 1, 64, true).unwrap();
+    let blank = ring.blank(&mut none()).unwrap().unwrap();
+    ring.write(&blank.block, blank.index).unwrap();
+    drop(blank);
+    let view = ring.read(&mut none()).unwrap().unwrap();
+    let handle = test.send(&view.block).unwrap();
+    drop(view);
+    ring.let_go().unwrap();
+    // Nobody holds it.
+    assert!(ring.blank(&mut none()).unwrap().is_none());
+    let received = test.receive(&handle).unwrap();
+    assert!(ring.blank(&mut none()).unwrap().is_none());
+    drop(received);
+    let handle = test.send(&ring.latest(&mut none()).unwrap().unwrap().block);
+    assert!(ring.blank(&mut none()).unwrap().is_none());
+    test.cancel(&handle.unwrap()).unwrap();
+    drop(ring.blank(&mut none()).unwrap().unwrap());
+    ring.leave().unwrap();
+    drop(ring);
+    assert_empty(&test);
 }

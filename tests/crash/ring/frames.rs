@@ -48,6 +48,8 @@ enum Does {
     Leave,
     /// Opens the ring and looks into it.
     Open,
+    /// Makes another ring.
+    Create,
     Written,
 }
 
@@ -180,6 +182,11 @@ const OPERATIONS: &[Operation] = &[
         ..SIMPLE
     },
     Operation {
+        name: "frames: create",
+        does: Does::Create,
+        ..SIMPLE
+    },
+    Operation {
         name: "frames: recovery after a write",
         written: 1,
         dying: true,
@@ -296,6 +303,11 @@ fn does(operation: &Operation, ring: &Frames) {
             let opened = Frames::open(block).unwrap();
             assert_eq!(opened.written().unwrap(), next);
             std::mem::forget(opened);
+        }
+        Does::Create => {
+            let arena = ring.base().block().arena();
+            stop();
+            std::mem::forget(Frames::create(arena, SLOTS, LENGTH as u64, false).unwrap());
         }
         Does::Written => {
             stop();
