@@ -174,8 +174,9 @@ def test_the_threshold():
     with pool(1, threshold=1000) as ex:
         assert ex.submit(is_moved, np.zeros(10)).result()[0] is False
         assert ex.submit(is_moved, np.zeros(200)).result() == (True, True, "ndarray")
-    with pool(1, threshold=10**9) as ex:
-        assert ex.submit(is_moved, np.zeros(10**5)).result()[0] is False
+    for never in (10**9, 10**30):
+        with pool(1, threshold=never) as ex:
+            assert ex.submit(is_moved, np.zeros(10**5)).result()[0] is False
 
 
 def test_results_outlive_the_pool():
@@ -575,6 +576,7 @@ def test_misuse():
         ({"max_workers": 0}, ValueError),
         ({"initializer": 5}, TypeError),
         ({"threshold": -1}, ValueError),
+        ({"threshold": float("inf")}, TypeError),
         ({"retries": -1}, ValueError),
         ({"max_tasks_per_child": 0}, ValueError),
         ({"max_tasks_per_child": "x"}, TypeError),

@@ -1,8 +1,12 @@
 """Light futures: to whoever looks they are those of the standard library."""
 
+import copy
+import gc
+import pickle
 import sys
 import threading
 import time
+import weakref
 from concurrent import futures
 from concurrent.futures import Future
 
@@ -64,6 +68,51 @@ def test_errors():
     with pytest.raises(ValueError, match="it"):
         future.result()
     assert future.exception() is error
+
+
+@pytest.mark.skipif(sys.version_info < (3, 8), reason="futures of 3.6 and 3.7 keep it, too")
+def test_an_error_keeps_nobody_s_variables():
+    class Thing:
+        pass
+
+    def failed():
+        future = LightFuture()
+        future.set_exception(ValueError("it"))
+        return future
+
+    def fail():
+        thing = Thing()
+        seen.append(weakref.ref(thing))
+        try:
+            failed().result()
+        except ValueError:
+            pass
+
+    seen = []
+    gc.disable()
+    try:
+        fail()
+        assert seen[0]() is None
+    finally:
+        gc.enable()
+
+
+def test_cancelled_ones_stay_so():
+    future = LightFuture()
+    assert future.cancel() and not future.set_running_or_notify_cancel()
+    future.begin()
+    assert future.cancelled()
+    if sys.version_info >= (3, 8):
+        with pytest.raises(futures.InvalidStateError):
+            future.settle(1)
+        assert future.cancelled()
+
+
+def test_they_stay_in_their_process():
+    future = LightFuture()
+    for way in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match="cannot be pickled or copied"):
+            way(future)
 
 
 class Stepwise(LightFuture):

@@ -129,9 +129,11 @@ def not_simple():
     yield "an integer that is too long", 2 ** 63
     yield "another one", -(2 ** 63) - 1
     yield "half of a pair", "\ud800"
-    yield "long text", "x" * 70000
-    yield "more bytes of text than letters", "\u20ac" * 40000
-    yield "long bytes", b"x" * 70000
+    yield "long text", "x" * 5000
+    yield "long bytes", b"x" * 5000
+    yield "text that comes twice", ["x" * 70] * 2
+    yield "bytes that come twice", (("x" * 70).encode(),) * 2
+    yield "much of all", [str(number) * 800 for number in range(100, 220)]
     yield "many things", list(range(300))
     yield "many things in some lists", [[0] * 100] + [[1] * 100] + [[2] * 100]
     yield "many items of a dict", dict.fromkeys(range(300))
@@ -144,6 +146,7 @@ def not_simple():
     yield "a view of a view of that", np.frombuffer(bytes(80))[1:]
     yield "a large array", np.zeros(BELOW // 8)
     yield "items at a distance", np.ones((4, 4))[:, ::2]
+    yield "nothing, of a huge shape", np.zeros(0).reshape(0, 2 ** 40)
     yield "an array of objects", np.array([1, None])
     yield "records", np.zeros(2, [("a", "i4")])
     yield "the other order of bytes", np.zeros(2, ">f8" if sys.byteorder == "little" else "<f8")
@@ -154,6 +157,7 @@ def not_simple():
     yield "a shared array", snp.ones(3)
     yield "a number of numpy's", np.float64(3)
     yield "a function without a name", lambda: 0
+    yield "a key that is no atom", {function: 1}
     yield "a method", Class().method
     yield "a function of a class", Class.method
     yield "a function of C", len
@@ -170,6 +174,9 @@ def test_the_rest_is_left_to_a_pickler():
         assert _core.terse({"key": thing}, BELOW) is None, what
     assert _core.terse(np.zeros(8191), 10 ** 9) is not None
     assert _core.terse(np.zeros(8192), 10 ** 9) is None
+    assert _core.terse([np.zeros(8191) for _ in range(6)], 10 ** 9) is None
+    nothing = np.zeros(0).reshape(0, 2 ** 40)
+    assert transfer.loads(transfer.dumps([nothing], []))[0].shape == nothing.shape
 
 
 def test_what_comes_twice_arrives_once():
@@ -177,6 +184,9 @@ def test_what_comes_twice_arrives_once():
     thing = {"a": [array, inner], "b": (array, inner)}
     made = transfer.loads(transfer.dumps(thing, []))
     assert made["a"][0] is made["b"][0] and made["a"][1] is made["b"][1]
+    text = "long text" * 10
+    made = transfer.loads(transfer.dumps([text, text], []))
+    assert made[0] is made[1]
     # Those that nobody else refers to cannot: as many of them as there may be.
     assert _core.terse([[number] for number in range(100)], BELOW) is not None
 
@@ -190,6 +200,71 @@ def test_a_function_that_is_another_by_its_name_now(monkeypatch):
     assert _core.terse(other, BELOW) is not None
     monkeypatch.setattr(other, "__module__", None)
     assert _core.terse(other, BELOW) is None
+
+
+@pytest.mark.parametrize("cls", [list, dict])
+@pytest.mark.parametrize("grows", [False, True])
+def test_code_that_runs_meanwhile(monkeypatch, cls, grows):
+    """What is written may be changed by the comparison of a key in `sys.modules`."""
+    names, runs = "snp_test_nowhere", []
+    inner = [object() for _ in range(3)]
+
+    class Key:
+        def __hash__(self):
+            return hash(names)
+
+        def __eq__(self, key):
+            if names == key and not runs:
+                runs.append(1)
+                if grows:
+                    thing.update({n: [n] for n in range(9, 99)}) if cls is dict else thing.extend(
+                        [[n] for n in range(99)]
+                    )
+                else:
+                    thing.clear()
+                del inner[:]
+            return False
+
+    def asks(x):
+        pass
+
+    monkeypatch.setattr(asks, "__module__", names)
+    thing = [[1], asks, [2], inner] if cls is list else {1: [1], 2: asks, 3: [2], 4: inner}
+    modules = dict(sys.modules)
+    try:
+        sys.modules[Key()] = None
+        assert _core.terse(["first", thing, thing], BELOW) is None
+    finally:
+        sys.modules.clear()
+        sys.modules.update(modules)
+    assert runs == [1]
+
+
+def test_names_that_are_no_plain_text(monkeypatch):
+    class Text(str):
+        __hash__ = str.__hash__
+
+        def __eq__(self, text):
+            raise AssertionError("asked")
+
+    monkeypatch.setattr(function, "__module__", Text(__name__))
+    assert _core.terse(function, BELOW) is None
+
+
+def test_modules_that_are_being_imported_are_waited_for(tmp_path):
+    (tmp_path / "slowly.py").write_text("import time; time.sleep(0.5)\ndef there(): return 5")
+    code = (
+        "import sys, threading, time; sys.path.insert(0, {!r})\n"
+        "from shared_numpy import _core\n"
+        "threads = [threading.Thread(target=lambda: sys.stdout.write('%d\\n' % _core.loads(stream)()))\n"
+        "           for _ in range(2)]\n"
+        "stream = bytes.fromhex(sys.argv[1])\n"
+        "for thread in threads:\n"
+        "    thread.start()\n"
+        "    time.sleep(0.1)\n"
+    ).format(str(tmp_path))
+    stream = b"\1g" + struct.pack("<I6sI5s", 6, b"slowly", 5, b"there")
+    assert run_python(code, stream.hex()).split() == ["5", "5"]
 
 
 def test_functions_are_imported_where_they_arrive(tmp_path):

@@ -43,17 +43,25 @@ class LightFuture(Future):
         return self.__dict__.setdefault(name, make())
 
     def begin(self) -> None:
-        """Be running; whoever calls it knows that nobody cancels it meanwhile."""
-        self._state = _base.RUNNING
+        """Be running, unless it was cancelled; nobody may cancel it meanwhile."""
+        if self._state == _base.PENDING:
+            self._state = _base.RUNNING
 
     def settle(self, result: "Any") -> None:
         """Have a result, as by `set_result`."""
-        if not _core.settle(self, result, _base.FINISHED):
+        if not _core.settle(self, result, _base.RUNNING, _base.FINISHED):
             self.set_result(result)
 
     def result(self, timeout: "Optional[float]" = None) -> "Any":
         if self._state == _base.FINISHED and self._exception is None:
             return self._result
-        return super().result(timeout)
+        try:
+            return super().result(timeout)
+        finally:
+            # An exception has this frame.
+            self = None  # type: ignore
 
     result.__doc__ = Future.result.__doc__
+
+    def __reduce__(self) -> "Any":
+        raise TypeError("a future cannot be pickled or copied")

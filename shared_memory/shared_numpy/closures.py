@@ -49,7 +49,7 @@ def dumps(
     Returns
     -------
     bytes
-        For `pickle.loads`.
+        For `transfer.loads`.
 
     Raises
     ------

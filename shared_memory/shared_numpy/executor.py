@@ -15,6 +15,7 @@ there is taken back for a worker that has nothing to do.
 import collections
 import itertools
 import multiprocessing
+import operator
 import os
 import select
 import signal
@@ -101,8 +102,7 @@ class _Task:
         self.call = call
         self.is_begun = False
         # What it was withdrawn as, or True, when it was cancelled; before, nothing but None.
-        # A list from the first attempt on.
-        self.withdrawn = ()  # type: Any
+        self.withdrawn = []  # type: List[Any]
         # What it has of the crowd's, see `transfer.Crowd`.
         self.copies = ()  # type: Any
         self.is_sent = False
@@ -414,7 +414,6 @@ class _Pool:
         with self.lock:
             if task.is_cancelled or task.is_begun:
                 return False
-            task.withdrawn = list(task.withdrawn)
             for worker in self.workers.values():
                 if worker.tasks.get(task.number) is not task:
                     continue
@@ -778,8 +777,8 @@ class ProcessPoolExecutor(Executor):
         A worker ends after so many calls and is replaced; not with the start method
         "fork". Where that is the default one, "spawn" is used.
     threshold : int
-        Plain arrays of at least so many bytes go through shared memory; smaller ones
-        are pickled, which is as fast.
+        Plain arrays of at least so many bytes go through shared memory; smaller ones go
+        in the message itself, which is as fast.
     retries : int
         How often a call is done again whose worker was killed. The worker is replaced,
         and the call is pickled anew from the objects that the caller gave.
@@ -843,6 +842,13 @@ class ProcessPoolExecutor(Executor):
             raise ValueError("max_workers must be greater than 0, not {}".format(max_workers))
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable, not {!r}".format(initializer))
+        try:
+            threshold = min(operator.index(threshold), sys.maxsize)
+        except TypeError:
+            raise TypeError(
+                "threshold is a number of bytes, an integer, not {!r}; with sys.maxsize no "
+                "array is moved".format(threshold)
+            ) from None
         if threshold < 0 or retries < 0:
             raise ValueError(
                 "threshold and retries are not negative: {}, {}".format(threshold, retries)

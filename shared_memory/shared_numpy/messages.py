@@ -5,7 +5,6 @@ answers for the handles of the arrays that the message speaks of: whatever becom
 message, they end with it, unless they were received.
 """
 
-
 from . import _core, transfer
 from .errors import StaleHandleError
 

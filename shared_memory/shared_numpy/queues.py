@@ -196,8 +196,8 @@ class Queue(SimpleQueue):
     -----
     It can be an argument of a ``Process`` (or of a pool's initializer), and so reach
     the processes that share it. A plain array from 16 KiB on is copied once, into
-    shared memory, and becomes the receiver's own; a smaller one is pickled. A shared
-    array goes by reference: both sides see what either writes.
+    shared memory, and becomes the receiver's own; a smaller one lies in the message. A
+    shared array goes by reference: both sides see what either writes.
 
     What was put is in the queue when ``put`` returns: no thread sends it, and a process that
     ends does not wait for that. A process that is killed while it receives takes that message

@@ -435,8 +435,9 @@ def _copy(array):
 
 def _rebuild_copy(data, dtype, shape, order, writeable):
     """Make a plain array of its bytes."""
-    # To copy more numpy lets other threads run, which can take milliseconds.
-    own = bytearray(data) if len(data) > 4096 else data
+    # To copy more numpy lets other threads run, which can take milliseconds; and an older one
+    # finds no room for nothing, if it is of a huge shape.
+    own = data if 0 < len(data) <= 4096 else bytearray(data)
     array = np.ndarray(shape, dtype, own, order=order)
     if own is data:
         array = array.copy(order)

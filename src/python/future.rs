@@ -3,6 +3,7 @@
 use pyo3::ffi;
 use pyo3::once_cell::GILOnceCell;
 use pyo3::prelude::*;
+use pyo3::AsPyPointer;
 use std::ffi::CStr;
 
 /// Adds the function of this file to the extension module.
@@ -34,29 +35,37 @@ fn interned(py: Python<'_>, text: &CStr) -> PyObject {
     unsafe { PyObject::from_owned_ptr(py, string) }
 }
 
-/// Give a future its result, unless somebody watches it: in one step for all other threads.
+/// Give a running future its result, unless somebody watches it: in one step for all other
+/// threads.
 ///
-/// Between the look at ``_is_watched`` and the change of ``_state`` nothing is allocated and no
-/// code of Python's runs, so no other thread does.
+/// Between the looks and the change of ``_state`` nothing is allocated and no code of Python's
+/// runs, so no other thread does.
 ///
 /// Parameters
 /// ----------
 /// future : LightFuture
 ///     Which has a ``_state`` of its own.
 /// result : object
-/// finished : str
-///     Its state then.
+/// running, finished : str
+///     Its state before and then.
 ///
 /// Returns
 /// -------
 /// bool
-///     False if it is watched: it is to be done with its condition held.
+///     False if it is watched, and is to be told so with its condition held; or not running.
 #[pyfunction]
-#[pyo3(text_signature = "(future, result, finished)")]
-fn settle(py: Python<'_>, future: &PyAny, result: &PyAny, finished: &PyAny) -> PyResult<bool> {
+#[pyo3(text_signature = "(future, result, running, finished)")]
+fn settle(
+    py: Python<'_>,
+    future: &PyAny,
+    result: &PyAny,
+    running: &PyAny,
+    finished: &PyAny,
+) -> PyResult<bool> {
     let names = names(py);
     future.setattr(names.result.as_ref(py), result)?;
-    if future.getattr(names.is_watched.as_ref(py))?.is_true()? {
+    let is_running = future.getattr(names.state.as_ref(py))?.as_ptr() == running.as_ptr();
+    if !is_running || future.getattr(names.is_watched.as_ref(py))?.is_true()? {
         return Ok(false);
     }
     future.setattr(names.state.as_ref(py), finished)?;

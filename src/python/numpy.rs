@@ -448,6 +448,16 @@ impl Small<'_> {
     }
 }
 
+/// An array of so many bytes is not small.
+const LARGE: usize = 1 << 16;
+
+/// The bytes of an array as if none of its dimensions had the length 0; older numpys ask for
+/// so much memory to make it.
+fn room_of(size: usize, shape: &[isize]) -> usize {
+    let lengths = shape.iter().map(|length| (*length).max(1) as usize);
+    lengths.fold(size, usize::saturating_mul)
+}
+
 /// Reads an array of fewer bytes than `below`; None if it is not small and plain.
 pub fn small<'py>(
     py: Python<'py>,
@@ -469,8 +479,11 @@ pub fn small<'py>(
     let Some(number) = table.number_of(py, fields.dtype)? else {
         return Ok(None);
     };
+    let dtype = table.dtype_of(py, number)?;
     let (bytes, _) = table.extent(py, fields);
-    Ok((bytes < below).then(|| Small {
+    let size = table.facts(dtype).0;
+    let is_small = bytes < below && room_of(size, lengths_of(fields)) < LARGE;
+    Ok(is_small.then(|| Small {
         number,
         shape: lengths_of(fields),
         fortran: order == F_ORDER,
@@ -501,9 +514,13 @@ pub fn made_of(
         }
     };
     let negative = shape.iter().any(|length| *length < 0);
-    let lengths = shape.iter().map(|length| *length as usize);
-    let size = lengths.fold(items.size, usize::saturating_mul);
-    let Some(bytes) = bytes.get(..size).filter(|_| !negative) else {
+    if negative || room_of(items.size, shape) >= LARGE {
+        return Ok(None);
+    }
+    let size = shape
+        .iter()
+        .fold(items.size, |size, length| size * *length as usize);
+    let Some(bytes) = bytes.get(..size) else {
         return Ok(None);
     };
     let made = match numpy(py)? {

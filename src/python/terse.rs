@@ -18,7 +18,7 @@
 //! No pickle begins with 1.
 
 use super::numpy::{self, Small};
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::ffi;
 use pyo3::once_cell::GILOnceCell;
 use pyo3::prelude::*;
@@ -28,15 +28,22 @@ use std::cell::RefCell;
 
 /// Adds the functions of this file to the extension module.
 pub fn add_to(module: &PyModule) -> PyResult<()> {
+    let py = module.py();
+    let class = py.import("types")?.getattr("FunctionType")?.into();
+    // (It is loaded in one interpreter only.)
+    let _ = FUNCTIONS.set(py, class);
     module.add_function(wrap_pyfunction!(terse, module)?)?;
     module.add_function(wrap_pyfunction!(loads, module)?)
 }
 
 /// With what a stream begins.
 const MARK: u8 = 1;
-/// A pickler is as fast with more things, or longer text and arrays, than that.
+/// A pickler is as fast with more things, or longer text, or more of all than that.
 const MOST: usize = 256;
-const LONG: usize = 1 << 16;
+const LONG: usize = 1 << 12;
+const FULL: usize = 1 << 18;
+/// Text that is longer and that somebody else refers to might come again.
+const SHORT: usize = 64;
 /// How deep things may lie in each other.
 const DEEP: usize = 20;
 
@@ -88,26 +95,35 @@ fn terse<'py>(
     bytes.push(MARK);
     let mut writer = Writer {
         py,
-        below: below.min(LONG),
+        below,
         bytes,
         count: 0,
         seen: Vec::new(),
     };
     let written = writer.thing(thing, 0);
-    let mut bytes = writer.bytes;
+    let bytes = writer.bytes;
     let stream = match written {
         Ok(()) => {
-            bytes.extend_from_slice(end.unwrap_or_default());
-            Ok(Some(PyBytes::new(py, &bytes)))
+            let end = end.unwrap_or_default();
+            let copied = PyBytes::new_with(py, bytes.len() + end.len(), |to| {
+                let (stream, rest) = to.split_at_mut(bytes.len());
+                stream.copy_from_slice(&bytes);
+                rest.copy_from_slice(end);
+                Ok(())
+            });
+            copied.map(Some)
         }
         Err(Not::Simple) => Ok(None),
         Err(Not::Possible(error)) => Err(error),
     };
-    if bytes.capacity() <= LONG {
+    if bytes.capacity() <= KEPT {
         BUFFER.with(|buffer| buffer.replace(bytes));
     }
     stream
 }
+
+/// How long a buffer a thread keeps.
+const KEPT: usize = 1 << 16;
 
 struct Writer<'py> {
     py: Python<'py>,
@@ -121,9 +137,17 @@ struct Writer<'py> {
 impl<'py> Writer<'py> {
     fn thing(&mut self, thing: &'py PyAny, depth: usize) -> Result<(), Not> {
         self.count += 1;
-        if self.count > MOST || depth > DEEP {
+        if self.count > MOST || depth > DEEP || self.bytes.len() > FULL {
             return Err(Not::Simple);
         }
+        match self.atom(thing)? {
+            true => Ok(()),
+            false => self.object(thing, depth),
+        }
+    }
+
+    /// Writes a thing that has no others in it; whether it is one. No code of others' runs.
+    fn atom(&mut self, thing: &'py PyAny) -> Result<bool, Not> {
         let class: *const ffi::PyTypeObject = thing.get_type_ptr();
         if thing.is_none() {
             self.bytes.push(b'N');
@@ -139,38 +163,50 @@ impl<'py> Writer<'py> {
             self.bytes.extend_from_slice(&number.to_le_bytes());
         } else if class == &raw const ffi::PyUnicode_Type {
             let text: &PyString = thing.downcast().map_err(PyErr::from)?;
-            if text.len()? > LONG {
+            let length = text.len()?;
+            if length > LONG || (length > SHORT && self.might_come_again(thing)) {
                 return Err(Not::Simple);
             }
             // (Half of a surrogate pair has no UTF-8.)
             let text = text.to_str().map_err(|_| Not::Simple)?;
-            self.counted(b's', text.as_bytes())?;
+            self.bytes.push(b's');
+            self.measured(text.as_bytes());
         } else if class == &raw const ffi::PyBytes_Type {
             let bytes: &PyBytes = thing.downcast().map_err(PyErr::from)?;
-            self.counted(b'b', bytes.as_bytes())?;
-        } else {
-            return self.object(thing, class, depth);
-        }
-        Ok(())
-    }
-
-    /// Writes what a pickler would remember.
-    fn object(
-        &mut self,
-        thing: &'py PyAny,
-        class: *const ffi::PyTypeObject,
-        depth: usize,
-    ) -> Result<(), Not> {
-        let pointer = thing.as_ptr();
-        // SAFETY: a live object. One that is referred to once cannot come twice.
-        if unsafe { ffi::Py_REFCNT(pointer) } > 1 {
-            if self.seen.contains(&pointer) {
+            let bytes = bytes.as_bytes();
+            let length = bytes.len();
+            if length > LONG || (length > SHORT && self.might_come_again(thing)) {
                 return Err(Not::Simple);
             }
-            self.seen.push(pointer);
+            self.bytes.push(b'b');
+            self.measured(bytes);
+        } else {
+            return Ok(false);
         }
-        // (To find a function, keys are compared: whoever's code that may be.)
+        Ok(true)
+    }
+
+    /// Notes a thing that somebody else refers to, too; whether it was noted before.
+    fn might_come_again(&mut self, thing: &PyAny) -> bool {
+        let pointer = thing.as_ptr();
+        // SAFETY: a live object. One that is referred to once cannot come twice.
+        if unsafe { ffi::Py_REFCNT(pointer) } <= 1 {
+            return false;
+        }
+        let again = self.seen.contains(&pointer);
+        self.seen.push(pointer);
+        again
+    }
+
+    fn object(&mut self, thing: &'py PyAny, depth: usize) -> Result<(), Not> {
+        if self.might_come_again(thing) {
+            return Err(Not::Simple);
+        }
+        // To find a function, keys are compared: by whoever's code. What holds this may lose it
+        // then.
         let _kept: PyObject = thing.into();
+        let pointer = thing.as_ptr();
+        let class: *const ffi::PyTypeObject = thing.get_type_ptr();
         if class == &raw const ffi::PyTuple_Type {
             let tuple: &PyTuple = thing.downcast().map_err(PyErr::from)?;
             self.count_of(b't', tuple.len())?;
@@ -181,20 +217,38 @@ impl<'py> Writer<'py> {
             }
         } else if class == &raw const ffi::PyList_Type {
             let list: &PyList = thing.downcast().map_err(PyErr::from)?;
-            self.count_of(b'l', list.len())?;
-            for index in 0..list.len() {
-                // SAFETY: a list; beyond its end there is an exception.
+            let count = list.len();
+            self.count_of(b'l', count)?;
+            for index in 0..count {
+                if list.len() != count {
+                    return Err(Not::Simple);
+                }
+                // SAFETY: the list has so many.
                 let item = unsafe { ffi::PyList_GetItem(pointer, index as ffi::Py_ssize_t) };
                 self.item(item, depth)?;
             }
         } else if class == &raw const ffi::PyDict_Type {
             let dict: &PyDict = thing.downcast().map_err(PyErr::from)?;
-            self.count_of(b'd', dict.len())?;
+            let count = dict.len();
+            self.count_of(b'd', count)?;
             let (mut place, mut key, mut value) = (0, std::ptr::null_mut(), std::ptr::null_mut());
+            let mut pairs = 0;
             // SAFETY: a dict, and places for what it has.
             while unsafe { ffi::PyDict_Next(pointer, &mut place, &mut key, &mut value) } != 0 {
-                self.item(key, depth)?;
+                // SAFETY: it is there now.
+                let key = unsafe { self.py.from_borrowed_ptr::<PyAny>(key) };
+                // (What is no atom could run code, and the value be gone.)
+                if !self.atom(key)? {
+                    return Err(Not::Simple);
+                }
                 self.item(value, depth)?;
+                pairs += 1;
+                if dict.len() != count {
+                    return Err(Not::Simple);
+                }
+            }
+            if pairs != count {
+                return Err(Not::Simple);
             }
         } else if class == function_class(self.py)?.cast() {
             self.function(thing)?;
@@ -209,10 +263,7 @@ impl<'py> Writer<'py> {
     fn item(&mut self, item: *mut ffi::PyObject, depth: usize) -> Result<(), Not> {
         // SAFETY: it is there now, and kept before any code of others' may run. (This takes no
         // reference, which would be one more than one.)
-        match unsafe { self.py.from_borrowed_ptr_or_opt::<PyAny>(item) } {
-            Some(item) => self.thing(item, depth + 1),
-            None => Err(Not::Possible(PyErr::fetch(self.py))),
-        }
+        self.thing(unsafe { self.py.from_borrowed_ptr(item) }, depth + 1)
     }
 
     fn count_of(&mut self, tag: u8, count: usize) -> Result<(), Not> {
@@ -221,15 +272,6 @@ impl<'py> Writer<'py> {
         }
         self.bytes.push(tag);
         self.bytes.extend_from_slice(&(count as u32).to_le_bytes());
-        Ok(())
-    }
-
-    fn counted(&mut self, tag: u8, bytes: &[u8]) -> Result<(), Not> {
-        if bytes.len() > LONG {
-            return Err(Not::Simple);
-        }
-        self.bytes.push(tag);
-        self.measured(bytes);
         Ok(())
     }
 
@@ -243,7 +285,11 @@ impl<'py> Writer<'py> {
     fn function(&mut self, function: &'py PyAny) -> Result<(), Not> {
         let as_text = |name| -> Result<&PyString, Not> {
             let text: &PyAny = function.getattr(name)?;
-            text.downcast().map_err(|_| Not::Simple)
+            let class: *const ffi::PyTypeObject = text.get_type_ptr();
+            match class == &raw const ffi::PyUnicode_Type {
+                true => Ok(text.downcast().map_err(PyErr::from)?),
+                false => Err(Not::Simple),
+            }
         };
         let (module, name) = (as_text("__module__")?, as_text("__qualname__")?);
         let found = modules(self.py)?.get_item(module).ok_or(Not::Simple)?;
@@ -265,6 +311,9 @@ impl<'py> Writer<'py> {
         let dimensions = small.shape.len() as u8;
         self.bytes
             .extend_from_slice(&[b'a', small.number, flags, dimensions]);
+        if self.bytes.len() > FULL {
+            return Err(Not::Simple);
+        }
         for length in small.shape {
             self.bytes
                 .extend_from_slice(&(*length as i64).to_le_bytes());
@@ -275,13 +324,11 @@ impl<'py> Writer<'py> {
 }
 
 /// The class of functions that are written in Python.
+static FUNCTIONS: GILOnceCell<PyObject> = GILOnceCell::new();
+
 fn function_class(py: Python<'_>) -> PyResult<*mut ffi::PyObject> {
-    static CLASS: GILOnceCell<PyObject> = GILOnceCell::new();
-    if let Some(class) = CLASS.get(py) {
-        return Ok(class.as_ptr());
-    }
-    let found = py.import("types")?.getattr("FunctionType")?.into();
-    Ok(CLASS.get_or_init(py, || found).as_ptr())
+    let class = FUNCTIONS.get(py).map(|class| class.as_ptr());
+    class.ok_or_else(|| PyRuntimeError::new_err("the extension module was not initialized"))
 }
 
 /// The modules that were imported, by their names.
@@ -352,8 +399,15 @@ impl<'a> Reader<'a, '_> {
             b'F' => false.into_py(py),
             b'i' => i64::from_le_bytes(self.array()?).into_py(py),
             b'f' => f64::from_le_bytes(self.array()?).into_py(py),
-            b's' => PyString::new(py, self.text()?).into(),
-            b'b' => PyBytes::new(py, self.measured()?).into(),
+            b's' => text_of(py, self.text()?)?,
+            b'b' => {
+                let bytes = self.measured()?;
+                let copied = PyBytes::new_with(py, bytes.len(), |to| {
+                    to.copy_from_slice(bytes);
+                    Ok(())
+                });
+                copied?.into()
+            }
             b't' => PyTuple::new(py, self.things(1, depth)?).into(),
             b'l' => PyList::new(py, self.things(1, depth)?).into(),
             b'd' => {
@@ -382,12 +436,8 @@ impl<'a> Reader<'a, '_> {
     }
 
     fn function(&self, module: &str, name: &str) -> PyResult<PyObject> {
-        let py = self.py;
-        let module = match modules(py)?.get_item(module) {
-            Some(module) => module,
-            None => py.import(module)?,
-        };
-        Ok(module.getattr(name)?.into())
+        // (Another thread may be importing it: this waits.)
+        Ok(self.py.import(module)?.getattr(name)?.into())
     }
 
     fn small(&mut self) -> PyResult<PyObject> {
@@ -425,6 +475,15 @@ impl<'a> Reader<'a, '_> {
         self.rest = &self.rest[length..];
         Ok(taken)
     }
+}
+
+/// A new string.
+fn text_of(py: Python<'_>, text: &str) -> PyResult<PyObject> {
+    let (first, length) = (text.as_ptr(), text.len() as ffi::Py_ssize_t);
+    // SAFETY: so many bytes of UTF-8.
+    let made = unsafe { ffi::PyUnicode_FromStringAndSize(first.cast(), length) };
+    // SAFETY: a new reference, or null with an exception.
+    unsafe { PyObject::from_owned_ptr_or_err(py, made) }
 }
 
 fn damaged() -> PyErr {
