@@ -695,20 +695,13 @@ class _Reducers(dict):
     def __init__(self, handles, plain):
         self.handles, self.plain = handles, plain
 
-    def reduce_plain(self, array):
-        """Reduce a plain array; a small one as quickly as can be."""
-        plain = self.plain
-        small = None if plain.known else _core.terse(array, plain.threshold)
-        if small is None:
-            return _move(array, plain, self.handles)
-        return _core.loads, (small,)
-
     def __missing__(self, cls):
         own = _own.get(cls)
         if own is not None:
             reducer = partial(own, handles=self.handles)
         elif cls is np.ndarray:
-            reducer = self.reduce_plain
+            # (No method: what a message has shall go with it, not in a later collection.)
+            reducer = partial(_reduce_plain, plain=self.plain, handles=self.handles)
         else:
             reducer = ForkingPickler._extra_reducers.get(cls)
             if reducer is None and issubclass(cls, ModuleType):
@@ -724,6 +717,14 @@ class _Reducers(dict):
             return self[cls]
         except KeyError:
             return default
+
+
+def _reduce_plain(array, plain, handles):
+    """Reduce a plain array; a small one as quickly as can be."""
+    small = None if plain.known else _core.terse(array, plain.threshold)
+    if small is None:
+        return _move(array, plain, handles)
+    return _core.loads, (small,)
 
 
 def _reduce_module(module):
