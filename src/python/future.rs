@@ -46,8 +46,10 @@ fn interned(py: Python<'_>, text: &CStr) -> PyObject {
 /// future : LightFuture
 ///     Which has a ``_state`` of its own.
 /// result : object
-/// running, finished : str
-///     Its state before and then.
+/// running : str
+///     Its state.
+/// finished : str
+///     Its state then.
 ///
 /// Returns
 /// -------
