@@ -1,5 +1,9 @@
-"""Simple things as bytes: what arrives is what was written, or a pickler writes it."""
+"""Simple things as bytes: what arrives is what was written, or a pickler writes it.
 
+Arrays in shared memory arrive as the same memory, large ones as the receiver's own.
+"""
+
+import gc
 import os
 import pickle
 import struct
@@ -9,15 +13,23 @@ from math import isnan
 
 import numpy as np
 import pytest
-from conftest import run_python
+from conftest import counts, place_of, run_python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import shared_numpy as snp
 from shared_numpy import _core, transfer
+from shared_numpy._core import Arena
 
 BELOW = 1000
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays():
+    before = counts()  # What a failed test keeps, others need not answer for.
+    yield
+    assert counts() == before
 
 
 def function(x):
@@ -309,6 +321,138 @@ def test_damaged_streams_are_refused_or_something_else(data):
         repr(_core.loads(bytes(stream[:length])))
     except (ValueError, TypeError, MemoryError):
         pass
+
+
+# Arrays in shared memory.
+
+
+def ways():
+    """Yield views of a shared array, and what is to be seen of them."""
+    base = snp.array(np.arange(120).reshape(4, 5, 6), "i4")
+    yield base
+    yield base[1]
+    yield base[1, 2, 3:4]
+    yield base[1:, ::-2, 2]
+    yield base.transpose(2, 0, 1)
+    yield base[:, 1:1]
+    yield base[0, 0, 0, ...]
+    yield np.broadcast_to(base[0, 0], (3, 6))
+    yield base.view(np.ndarray)[2:, :, ::3]
+    yield base.view("u1")[..., 1:-1]
+    read_only = base[2]
+    read_only.flags.writeable = False
+    yield read_only
+    yield snp.zeros((), "c16")
+    yield snp.zeros((3, 0, 2))
+    yield snp.array(np.arange(6).reshape(2, 3), order="F")
+
+
+def test_shared_arrays_go_by_handle():
+    for array in ways():
+        handles = []
+        stream = _core.terse(("it", array), BELOW, b"end", handles)
+        assert stream.endswith(b"end") and len(handles) == 1 and len(stream) < 500
+        text, other = _core.loads(stream)
+        assert type(other) is type(array) and text == "it"
+        assert (other.dtype, other.shape) == (array.dtype, array.shape)
+        assert other.strides == array.strides or 0 in array.shape
+        assert other.flags.writeable == array.flags.writeable
+        assert place_of(other) == place_of(array) or 0 in array.shape
+        assert (other == array).all() and transfer.memory_of(other) is not None
+        # It was received: it is not cancelled any more.
+        assert not _core.cancel(handles[0])
+        if array.size and array.flags.writeable:
+            array[...] = 7
+            assert (other == 7).all()
+        del other, array
+
+
+def test_large_arrays_are_moved():
+    for array in (np.arange(1000.0), np.arange(1000).reshape(20, 50).T, np.ones((1, 999))[0]):
+        for writeable in (True, False):
+            array = array.view()
+            array.flags.writeable = writeable
+            handles = []
+            stream = _core.terse([array], BELOW, b"", handles)
+            assert len(handles) == 1 and len(stream) < 500
+            (other,) = _core.loads(stream)
+            assert same(other, array) and transfer.memory_of(other) is None
+            assert type(other.base) is _core.Block and other.base.private
+            # It goes on as what it is, a plain array of the receiver's own.
+            assert _core.terse(other, 10 ** 5) is not None
+            (again,) = transfer.loads(transfer.dumps([other], []))
+            assert same(again, array) and place_of(again) != place_of(other)
+            del other, again
+    assert _core.terse(np.zeros(1000), BELOW, b"", []) is not None
+    for limit in (8000, 7999):
+        assert _core.terse(np.zeros(1000), BELOW, b"", [], limit) is None
+    gc.collect()
+    transfer.cancel(handles)
+    Arena.default().cancel_unreceived(0)
+
+
+def test_nothing_is_sent_of_what_is_not_simple():
+    shared, large, handles = snp.ones(3), np.zeros(10 ** 6), [b"another's"]
+    for last in (lambda: 0, object(), large[::2], 1j, shared):
+        assert _core.terse([shared, large, last], BELOW, b"", handles) is None
+        assert handles == [b"another's"]
+    unlinked = snp.ones(3)
+    unlinked.unlink()
+    with pytest.raises(ValueError, match="unlinked"):
+        _core.terse([shared, unlinked], BELOW, b"", handles)
+    # The first one's, for whoever called to cancel.
+    assert len(handles) == 2 and _core.cancel(handles[1])
+    masked, attributed = np.ma.ones(3), snp.ones(3)
+    attributed.label = "mine"
+    for more in (masked, attributed, snp.zeros(2, [("a", "i4")]), snp.array(["text"])):
+        assert _core.terse(more, BELOW, b"", []) is None
+        (made,) = transfer.loads(transfer.dumps([more], []))
+        assert type(made) is type(more) and getattr(made, "label", 0) == getattr(more, "label", 0)
+
+
+def test_a_handle_that_was_cancelled():
+    handles = []
+    stream = _core.terse(snp.ones(3), BELOW, b"", handles)
+    transfer.cancel(handles)
+    gc.collect()
+    with pytest.raises(snp.StaleHandleError):
+        _core.loads(stream)
+
+
+BYTES = st.integers(0, 255).filter(lambda byte: byte != ord("g"))
+
+
+@settings(deadline=None, max_examples=500)
+@given(
+    st.lists(
+        # Mostly where it lies, not its handle.
+        st.tuples(st.integers(1, 46) | st.integers(1, 145), BYTES),
+        min_size=1,
+        max_size=3,
+    )
+)
+def test_damaged_references(changes):
+    before = counts()
+    array, handles = snp.array(np.arange(24).reshape(4, 6), "i2")[1:, ::-2], []
+    stream = bytearray(_core.terse(array, BELOW, b"", handles))
+    for place, byte in changes:
+        stream[place] = byte
+    try:
+        made = _core.loads(bytes(stream))
+    except (ValueError, TypeError, MemoryError, snp.StaleHandleError, snp.ForeignHandleError):
+        made = None
+    if isinstance(made, np.ndarray) and made.size and made.base is not None:
+        # Whatever it is, it lies within a block.
+        block = transfer._base_of(made)
+        first, end = np.lib.array_utils.byte_bounds(made) if NUMPY_2 else np.byte_bounds(made)
+        assert block.address <= first and end <= block.address + block.nbytes
+    made = block = None
+    transfer.cancel(handles)
+    del array
+    assert counts() == before
+
+
+NUMPY_2 = int(np.__version__.split(".")[0]) >= 2
 
 
 def test_streams_that_end_early():

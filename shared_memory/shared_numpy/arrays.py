@@ -179,6 +179,7 @@ class ndarray(np.ndarray):
 
 
 transfer.register(ndarray, transfer.reduce_copy)
+_core.know_class(ndarray)
 
 
 def _order_of(order):

@@ -720,11 +720,20 @@ class _Reducers(dict):
 
 
 def _reduce_plain(array, plain, handles):
-    """Reduce a plain array; a small one as quickly as can be."""
-    small = None if plain.known else _core.terse(array, plain.threshold)
-    if small is None:
+    """Reduce a plain array, as quickly as can be."""
+    stream = _terse(array, handles, plain, b"")
+    if stream is None:
         return _move(array, plain, handles)
-    return _core.loads, (small,)
+    return _core.loads, (stream,)
+
+
+def _terse(thing, handles, plain, end):
+    """Return the bytes of a simple thing, or None."""
+    if plain.known:
+        return None
+    sent = None if plain.copied or plain.given else handles
+    limit = None if plain.crowd is None else HUGE
+    return _core.terse(thing, plain.threshold, end, sent, limit)
 
 
 def _reduce_module(module):
@@ -758,10 +767,9 @@ def dumps(
     bytes
         For `loads`, which stops at the end of the thing.
     """
-    if not plain.known:
-        stream = _core.terse(thing, plain.threshold, end)
-        if stream is not None:
-            return stream
+    stream = _terse(thing, handles, plain, end)
+    if stream is not None:
+        return stream
     if type(thing) in _ATOMS:
         return pickle.dumps(thing, PROTOCOL) + end
     file = io.BytesIO()

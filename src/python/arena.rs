@@ -514,7 +514,12 @@ fn empty(
 ///     As in ``Arena.alloc``.
 #[pyfunction(cls = "None", pages = "false")]
 #[pyo3(text_signature = "(array, cls=None, pages=False)")]
-fn copy(py: Python<'_>, array: &PyAny, cls: Option<&PyType>, pages: bool) -> PyResult<PyObject> {
+pub(super) fn copy(
+    py: Python<'_>,
+    array: &PyAny,
+    cls: Option<&PyType>,
+    pages: bool,
+) -> PyResult<PyObject> {
     watch_end(py)?;
     let Some((source, items, shape)) = Contiguous::new(py, array)? else {
         return Ok(py.None());
@@ -1033,7 +1038,15 @@ fn receive_by(
     handle: &PyBytes,
     way: fn(&process::Arena, &Handle) -> Result<process::Block>,
 ) -> PyResult<Block> {
-    let handle = decode(py, handle)?;
+    received(py, decode(py, handle)?, way)
+}
+
+/// The block of a handle.
+pub(super) fn received(
+    py: Python<'_>,
+    handle: Handle,
+    way: fn(&process::Arena, &Handle) -> Result<process::Block>,
+) -> PyResult<Block> {
     watch_end(py)?;
     let arena = arena_of(py, &handle)?;
     let received = work(py, || way(&arena, &handle));
@@ -1061,12 +1074,16 @@ fn receive_by(
 #[pyfunction]
 #[pyo3(text_signature = "(handle)")]
 fn cancel(py: Python<'_>, handle: &PyBytes) -> PyResult<bool> {
-    let handle = decode(py, handle)?;
+    cancelled(py, &decode(py, handle)?)
+}
+
+/// Ends a handle; false if that was done before, or its arena is not attached.
+pub(super) fn cancelled(py: Python<'_>, handle: &Handle) -> PyResult<bool> {
     let known = work(py, || Ok(process::find(handle.uuid)))?;
     let Some(arena) = known else {
         return Ok(false);
     };
-    let cancelled = work(py, || arena.cancel(&handle));
+    let cancelled = work(py, || arena.cancel(handle));
     leave(py, Some(arena));
     cancelled
 }

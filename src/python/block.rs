@@ -7,6 +7,7 @@ use super::{
     arena::{block_name, decode, Arena},
     section,
 };
+use crate::arena::handle::Handle;
 use crate::process;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -89,6 +90,24 @@ impl Block {
         }
     }
 
+    /// Whether it is this process's own.
+    pub fn is_private(&self) -> bool {
+        self.private.get()
+    }
+
+    /// A handle of the block, which is sent, as `sending` makes one.
+    pub fn handle(&self, py: Python<'_>, lasting: bool) -> PyResult<Handle> {
+        if self.unlinked.get() {
+            return Err(PyValueError::new_err(
+                "the array was unlinked: it cannot be sent any more",
+            ));
+        }
+        self.refuse_if_private()?;
+        super::arena::watch_end(py)?;
+        let arena = self.inner.arena();
+        section::work(py, || arena.send_as(&self.inner, lasting))
+    }
+
     /// Another reference to what is this process's own, to be sent; None if a child
     /// may have it, too.
     pub fn lend(&self) -> Option<process::Block> {
@@ -154,7 +173,7 @@ impl Block {
     }
 
     #[setter]
-    fn set_private(&self, py: Python<'_>, private: bool) -> PyResult<()> {
+    pub fn set_private(&self, py: Python<'_>, private: bool) -> PyResult<()> {
         if private && !self.private.get() {
             self.own.set(section::work(py, || self.inner.own())?);
         }
@@ -289,17 +308,9 @@ impl Block {
         handles: Option<&PyList>,
         lasting: bool,
     ) -> PyResult<Sending> {
-        if self.unlinked.get() {
-            return Err(PyValueError::new_err(
-                "the array was unlinked: it cannot be sent any more",
-            ));
-        }
-        self.refuse_if_private()?;
-        super::arena::watch_end(py)?;
-        let arena = self.inner.arena();
-        let handle = section::work(py, || arena.send_as(&self.inner, lasting))?;
+        let handle = self.handle(py, lasting)?;
         // Cancelled, should the rest fail.
-        let sending = Sending::new(arena.clone(), handle);
+        let sending = Sending::new(self.inner.arena().clone(), handle);
         if let Some(handles) = handles {
             handles.append(sending.handle(py))?;
         }

@@ -79,6 +79,7 @@ fn add_arena_to(module: &PyModule) -> PyResult<()> {
     module.add_class::<block::Block>()?;
     module.add_class::<sending::Sending>()?;
     module.add_function(wrap_pyfunction!(array_maker, module)?)?;
+    numpy::add_to(module)?;
     terse::add_to(module)?;
     placing::add_to(module)?;
     message::add_to(module)?;

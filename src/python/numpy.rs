@@ -283,18 +283,44 @@ impl Table {
     }
 
     /// Whether an array lies in memory that numpy has allocated for it, or for what it is a view
-    /// of.
-    fn is_plain(&self, array: &Array) -> bool {
+    /// of, or in a block that is this process's own.
+    fn is_plain(&self, py: Python<'_>, array: &Array) -> bool {
         if array.base.is_null() {
             return true;
         }
-        // SAFETY: a live object as long as the array is.
-        if array.flags & OWNS_DATA != 0 || unsafe { ffi::Py_TYPE(array.base) } != self.array {
+        if array.flags & OWNS_DATA != 0 {
+            // A copy that is to be written back.
             return false;
         }
-        // SAFETY: an instance of numpy's array class, which begins so in every version.
-        let base = unsafe { &*(array.base as *const Array) };
-        base.base.is_null() && base.flags & OWNS_DATA != 0
+        match self.last_base(py, array) {
+            (last, None) => last.flags & OWNS_DATA != 0,
+            (_, Some(base)) => {
+                let block = base.downcast::<PyCell<Block>>();
+                block.is_ok_and(|block| block.borrow().is_private())
+            }
+        }
+    }
+
+    /// The last array of those that an array is a view of, itself if it is none, and what that
+    /// one lies in, if it is no array.
+    fn last_base<'py>(
+        &self,
+        py: Python<'py>,
+        array: &'py Array,
+    ) -> (&'py Array, Option<&'py PyAny>) {
+        let mut last = array;
+        while !last.base.is_null() {
+            // SAFETY: a live object as long as the array is, as all that follow.
+            let class = unsafe { ffi::Py_TYPE(last.base) };
+            if class != self.array && Some(class) != own_class(py) {
+                // SAFETY: as above.
+                return (last, Some(unsafe { py.from_borrowed_ptr(last.base) }));
+            }
+            // SAFETY: an instance of numpy's array class or of one below it, which begin so in
+            // every version.
+            last = unsafe { &*(last.base as *const Array) };
+        }
+        (last, None)
     }
 
     /// The number of a dtype if that says all about it: of the one that numpy has for a
@@ -473,7 +499,7 @@ pub fn small<'py>(
     // SAFETY: an instance of numpy's array class, which begins so in every version.
     let fields = unsafe { &*(array.as_ptr() as *const Array) };
     let order = fields.flags & (C_ORDER | F_ORDER);
-    if order == 0 || !table.is_plain(fields) {
+    if order == 0 || !table.is_plain(py, fields) {
         return Ok(None);
     }
     let Some(number) = table.number_of(py, fields.dtype)? else {
@@ -493,6 +519,160 @@ pub fn small<'py>(
     }))
 }
 
+/// The class of arrays in shared memory, `shared_numpy.ndarray`.
+static OWN_CLASS: GILOnceCell<Py<PyType>> = GILOnceCell::new();
+
+fn own_class(py: Python<'_>) -> Option<*mut ffi::PyTypeObject> {
+    OWN_CLASS.get(py).map(|class| class.as_ptr().cast())
+}
+
+pub fn add_to(module: &PyModule) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(know_class, module)?)
+}
+
+/// Know a class of arrays as that of those in shared memory.
+///
+/// Parameters
+/// ----------
+/// cls : type
+///     A subclass of ``numpy.ndarray``; only the first one counts.
+#[pyfunction]
+#[pyo3(text_signature = "(cls)")]
+fn know_class(py: Python<'_>, cls: Py<PyType>) {
+    let _ = OWN_CLASS.set(py, cls);
+}
+
+/// A plain array that is large, and whose items lie one behind the other.
+pub fn is_large(py: Python<'_>, array: &PyAny, sizes: std::ops::Range<usize>) -> PyResult<bool> {
+    let Numpy::InC(table) = numpy(py)? else {
+        return Ok(false);
+    };
+    if array.get_type_ptr() != table.array {
+        return Ok(false);
+    }
+    // SAFETY: an instance of numpy's array class, which begins so in every version.
+    let fields = unsafe { &*(array.as_ptr() as *const Array) };
+    let is_whole = fields.flags & (C_ORDER | F_ORDER) != 0;
+    Ok(is_whole
+        && sizes.contains(&table.extent(py, fields).0)
+        && table.is_plain(py, fields)
+        && table.number_of(py, fields.dtype)?.is_some())
+}
+
+/// Whether an array can be written to.
+pub fn is_writeable(array: &PyAny) -> PyResult<bool> {
+    array.getattr("flags")?.getattr("writeable")?.extract()
+}
+
+/// How an array of numbers lies on a block.
+pub struct Placed<'a> {
+    /// Of the dtype.
+    pub number: u8,
+    pub shape: &'a [isize],
+    pub strides: &'a [isize],
+    /// Where the first item begins, in bytes.
+    pub offset: usize,
+    pub writeable: bool,
+    /// It is a `shared_numpy.ndarray`, and has nothing else to it.
+    pub is_own: bool,
+}
+
+/// Reads where an array lies, the block and how; None if that is in no block, or in part, or if
+/// there is more to the array.
+pub fn placed<'py>(py: Python<'py>, array: &'py PyAny) -> PyResult<Option<OnBlock<'py>>> {
+    let Numpy::InC(table) = numpy(py)? else {
+        return Ok(None);
+    };
+    let class = array.get_type_ptr();
+    let is_own = Some(class) == own_class(py);
+    if class != table.array && !is_own {
+        return Ok(None);
+    }
+    // SAFETY: an instance of numpy's array class, or of one below it.
+    let fields = unsafe { &*(array.as_ptr() as *const Array) };
+    let Some(base) = table.last_base(py, fields).1 else {
+        return Ok(None);
+    };
+    let Ok(block) = base.downcast::<PyCell<Block>>() else {
+        return Ok(None);
+    };
+    let Some(number) = table.number_of(py, fields.dtype)? else {
+        return Ok(None);
+    };
+    if is_own && array.getattr("__dict__")?.len()? != 0 {
+        return Ok(None);
+    }
+    let (shape, strides) = (lengths_of(fields), strides_of(fields));
+    let first = block.borrow().first_byte() as usize;
+    let offset = match shape.contains(&0) {
+        true => 0,
+        false => (fields.data as usize).wrapping_sub(first),
+    };
+    let size = block.borrow().inner().size();
+    let items = Items::new(py, Some(table.dtype_of(py, number)?.as_ref(py)))?;
+    let (lengths, steps) = (Shape::of(shape)?, Shape::of(strides)?);
+    if Layout::at(size, items, lengths, steps, offset).is_err() {
+        return Ok(None);
+    }
+    let placed = Placed {
+        number,
+        shape,
+        strides,
+        offset,
+        writeable: fields.flags & WRITEABLE != 0,
+        is_own,
+    };
+    Ok(Some((block, placed)))
+}
+
+type OnBlock<'py> = (&'py PyCell<Block>, Placed<'py>);
+
+/// Makes an array like a `Placed` one on a block.
+///
+/// # Errors
+/// `ValueError` if it would lie outside, or there is no such array.
+pub fn array_like(py: Python<'_>, block: Py<Block>, placed: &Placed<'_>) -> PyResult<PyObject> {
+    let (shape, strides) = (placed.shape, placed.strides);
+    let items = items_of(py, placed.number)?;
+    let room = block.borrow(py).inner().size();
+    if shape.iter().any(|length| *length < 0) {
+        return Err(PyValueError::new_err("negative dimensions are not allowed"));
+    }
+    let layout = Layout::at(
+        room,
+        items,
+        Shape::of(shape)?,
+        Shape::of(strides)?,
+        placed.offset,
+    )?;
+    let class = match (placed.is_own, OWN_CLASS.get(py)) {
+        (false, _) => None,
+        (true, Some(class)) => Some(class.as_ref(py)),
+        (true, None) => Some(py.import("shared_numpy")?.getattr("ndarray")?.downcast()?),
+    };
+    let made = array(py, block, layout, class)?;
+    if !placed.writeable {
+        made.as_ref(py)
+            .getattr("flags")?
+            .setattr("writeable", false)?;
+    }
+    Ok(made)
+}
+
+/// The items of a dtype that its number says all about.
+fn items_of(py: Python<'_>, number: u8) -> PyResult<Items> {
+    if !is_simple(number as c_int) {
+        return Err(PyValueError::new_err("there is no such dtype"));
+    }
+    match numpy(py)? {
+        Numpy::InC(table) => Items::new(py, Some(table.dtype_of(py, number)?.as_ref(py))),
+        Numpy::InPython => {
+            let letter = (LETTERS[number as usize] as char).to_string();
+            Items::new(py, Some(PyString::new(py, &letter)))
+        }
+    }
+}
+
 /// Makes an array like a `Small` one, of the first of some bytes; and how many these are. None
 /// if there are too few, or there is no such array.
 pub fn made_of(
@@ -506,13 +686,7 @@ pub fn made_of(
     if !is_simple(number as c_int) || shape.len() > MOST_DIMENSIONS {
         return Ok(None);
     }
-    let items = match numpy(py)? {
-        Numpy::InC(table) => Items::new(py, Some(table.dtype_of(py, number)?.as_ref(py)))?,
-        Numpy::InPython => {
-            let letter = (LETTERS[number as usize] as char).to_string();
-            Items::new(py, Some(PyString::new(py, &letter)))?
-        }
-    };
+    let items = items_of(py, number)?;
     let negative = shape.iter().any(|length| *length < 0);
     if negative || room_of(items.size, shape) >= LARGE {
         return Ok(None);
@@ -812,6 +986,15 @@ impl Shape {
         Ok(found)
     }
 
+    /// Of numbers as numpy has them.
+    fn of(numbers: &[isize]) -> PyResult<Self> {
+        let mut shape = Shape::empty();
+        for number in numbers {
+            shape.push("shape", *number)?;
+        }
+        Ok(shape)
+    }
+
     #[inline]
     fn number(what: &str, number: &PyAny) -> PyResult<isize> {
         number.extract().map_err(|error: PyErr| {
@@ -911,6 +1094,20 @@ impl Layout {
             Some(strides) => Shape::any("strides", strides)?,
             None => contiguous(&items, &shape)?,
         };
+        Self::at(room, items, shape, strides, offset)
+    }
+
+    /// Items from `offset` on, at `strides`, within `room` bytes.
+    ///
+    /// # Errors
+    /// `ValueError` if an item would lie outside.
+    pub fn at(
+        room: u64,
+        items: Items,
+        shape: Shape,
+        strides: Shape,
+        offset: usize,
+    ) -> PyResult<Self> {
         if strides.dimensions != shape.dimensions {
             return Err(PyValueError::new_err(format!(
                 "there are {} strides for {} dimensions",

@@ -13,11 +13,19 @@
 //!           t count u32, things | l count u32, things | d count u32, keys and values
 //!           g length u32, module, length u32, name
 //!           a number of the dtype u8, flags u8, dimensions u8, lengths i64, items
+//!           r number of the dtype u8, flags u8, dimensions u8, lengths and strides i64,
+//!             offset u64, length u8, handle, to 100 bytes
 //! ```
 //!
-//! No pickle begins with 1.
+//! An array in shared memory is written as the handle of its block and where it lies in that; a
+//! large plain one is copied into a block first, which becomes the receiver's own. No handle is
+//! made, nor anything copied, before all else was written. No pickle begins with 1.
 
-use super::numpy::{self, Small};
+use super::arena::{cancelled, copy, decode, encoded, received};
+use super::error::exception;
+use super::numpy::{self, Placed, Small};
+use crate::arena::handle::{Handle, LONGEST_HANDLE};
+use crate::process;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::ffi;
 use pyo3::once_cell::GILOnceCell;
@@ -25,6 +33,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 use pyo3::AsPyPointer;
 use std::cell::RefCell;
+use std::ops::Range;
 
 /// Adds the functions of this file to the extension module.
 pub fn add_to(module: &PyModule) -> PyResult<()> {
@@ -50,6 +59,10 @@ const DEEP: usize = 20;
 /// Flags of arrays.
 const FORTRAN: u8 = 1;
 const WRITEABLE: u8 = 2;
+/// The class is `shared_numpy.ndarray`.
+const OWN_CLASS: u8 = 4;
+/// The block becomes the receiver's own.
+const PRIVATE: u8 = 8;
 
 /// Why something is not written.
 enum Not {
@@ -69,23 +82,37 @@ impl From<PyErr> for Not {
 /// ----------
 /// thing : object
 /// below : int
-///     Arrays are of fewer bytes.
+///     Plain arrays of fewer bytes are written as they are.
 /// end : bytes
 ///     What is to follow.
+/// handles : list of bytes, optional
+///     Those of arrays in shared memory are appended to it, also should this fail half-way, and
+///     of large plain arrays, which are copied there. Without it there are none of these.
+/// limit : int, optional
+///     Plain arrays of so many bytes are not copied.
 ///
 /// Returns
 /// -------
 /// bytes or None
-///     For ``loads``. None if it is not simple: other classes, subclasses, arrays that are
-///     large, shared or have gaps, long text, functions that are not found by their name at
-///     the top of a module, many things, and what is in it twice.
-#[pyfunction(end = "None")]
-#[pyo3(text_signature = "(thing, below, end=None)")]
+///     For ``loads``. None if it is not simple: other classes, subclasses, plain arrays with
+///     gaps, long text, functions that are not found by their name at the top of a module,
+///     many things, and what is in it twice.
+///
+/// Raises
+/// ------
+/// ArenaFullError
+///     There is no room for a copy, or for a handle.
+/// ValueError
+///     An array was unlinked.
+#[pyfunction(end = "None", handles = "None", limit = "None")]
+#[pyo3(text_signature = "(thing, below, end=None, handles=None, limit=None)")]
 fn terse<'py>(
     py: Python<'py>,
     thing: &PyAny,
     below: usize,
     end: Option<&[u8]>,
+    handles: Option<&'py PyList>,
+    limit: Option<usize>,
 ) -> PyResult<Option<&'py PyBytes>> {
     thread_local! {
         static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -99,8 +126,11 @@ fn terse<'py>(
         bytes,
         count: 0,
         seen: Vec::new(),
+        large: below..limit.unwrap_or(usize::MAX),
+        handles,
+        later: Vec::new(),
     };
-    let written = writer.thing(thing, 0);
+    let written = writer.thing(thing, 0).and_then(|()| writer.send());
     let bytes = writer.bytes;
     let stream = match written {
         Ok(()) => {
@@ -132,6 +162,12 @@ struct Writer<'py> {
     count: usize,
     /// What somebody else refers to, too, so that it might come again.
     seen: Vec<*mut ffi::PyObject>,
+    /// How many bytes an array has that is copied into shared memory.
+    large: Range<usize>,
+    handles: Option<&'py PyList>,
+    /// Arrays that go by handle, where there is room for what is written of them, and whether
+    /// they are to be copied.
+    later: Vec<(PyObject, usize, bool)>,
 }
 
 impl<'py> Writer<'py> {
@@ -253,8 +289,94 @@ impl<'py> Writer<'py> {
         } else if class == function_class(self.py)?.cast() {
             self.function(thing)?;
         } else {
-            let small = numpy::small(self.py, thing, self.below)?.ok_or(Not::Simple)?;
-            self.array(&small)?;
+            match numpy::small(self.py, thing, self.below)? {
+                Some(small) => self.array(&small)?,
+                None => self.reference(thing)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves room for an array that goes by handle.
+    fn reference(&mut self, array: &'py PyAny) -> Result<(), Not> {
+        if self.handles.is_none() {
+            return Err(Not::Simple);
+        }
+        let shared = numpy::placed(self.py, array)?;
+        let shared = shared.filter(|(block, _)| !block.borrow().is_private());
+        let dimensions = match &shared {
+            Some((_, placed)) => placed.shape.len(),
+            None if numpy::is_large(self.py, array, self.large.clone())? => {
+                array.getattr("ndim")?.extract()?
+            }
+            None => return Err(Not::Simple),
+        };
+        let place = self.bytes.len();
+        let length = 4 + 16 * dimensions + 8 + 1 + LONGEST_HANDLE;
+        self.bytes.resize(place + length, 0);
+        self.later.push((array.into(), place, shared.is_none()));
+        Ok(())
+    }
+
+    /// Makes the handles, and writes what there was room left for.
+    fn send(&mut self) -> Result<(), Not> {
+        let py = self.py;
+        let Some(handles) = self.handles else {
+            return Ok(());
+        };
+        let first = handles.len();
+        for (array, place, moves) in std::mem::take(&mut self.later) {
+            let array = array.into_ref(py);
+            let sent = match moves {
+                true => copy(py, array, None, true)?.into_ref(py),
+                false => array,
+            };
+            let Some((block, placed)) = numpy::placed(py, sent)? else {
+                // Another thread has changed it meanwhile.
+                for handle in handles.iter().skip(first) {
+                    cancelled(py, &decode(py, handle.downcast().map_err(PyErr::from)?)?)?;
+                }
+                handles.del_slice(first, handles.len())?;
+                return Err(Not::Simple);
+            };
+            let handle = block.borrow().handle(py, false)?;
+            let encoded = encoded(py, &handle);
+            if let Err(error) = handles.append(encoded) {
+                let _ = cancelled(py, &handle);
+                return Err(error.into());
+            }
+            self.record(place, array, &placed, encoded.as_bytes(), moves)?;
+        }
+        Ok(())
+    }
+
+    fn record(
+        &mut self,
+        place: usize,
+        array: &PyAny,
+        placed: &Placed<'_>,
+        handle: &[u8],
+        moves: bool,
+    ) -> Result<(), Not> {
+        let flag = |is: bool, flag: u8| if is { flag } else { 0 };
+        let writeable = match moves {
+            true => numpy::is_writeable(array)?,
+            false => placed.writeable,
+        };
+        let flags = flag(writeable, WRITEABLE) | flag(placed.is_own, OWN_CLASS);
+        let flags = flags | flag(moves, PRIVATE);
+        let head = [b'r', placed.number, flags, placed.shape.len() as u8];
+        let numbers = placed.shape.iter().zip(placed.strides);
+        let numbers = numbers.flat_map(|(length, stride)| [*length as i64, *stride as i64]);
+        let numbers = numbers
+            .chain([placed.offset as i64])
+            .flat_map(i64::to_le_bytes);
+        let all = head.into_iter().chain(numbers);
+        let all = all
+            .chain([handle.len() as u8])
+            .chain(handle.iter().copied());
+        for (to, byte) in self.bytes[place..].iter_mut().zip(all) {
+            *to = byte;
         }
         Ok(())
     }
@@ -423,6 +545,7 @@ impl<'a> Reader<'a, '_> {
                 self.function(module, name)?
             }
             b'a' => self.small()?,
+            b'r' => self.reference()?,
             _ => return Err(damaged()),
         })
     }
@@ -451,6 +574,39 @@ impl<'a> Reader<'a, '_> {
             .ok_or_else(damaged)?;
         self.take(bytes)?;
         Ok(made)
+    }
+
+    fn reference(&mut self) -> PyResult<PyObject> {
+        let py = self.py;
+        let [number, flags, dimensions] = self.array()?;
+        let (mut shape, mut strides) = (Vec::new(), Vec::new());
+        for _ in 0..dimensions {
+            shape.push(i64::from_le_bytes(self.array()?) as isize);
+            strides.push(i64::from_le_bytes(self.array()?) as isize);
+        }
+        let offset = u64::from_le_bytes(self.array()?) as usize;
+        let length = self.byte()? as usize;
+        let area = self.take(LONGEST_HANDLE)?;
+        let handle = area.get(..length).ok_or_else(damaged)?;
+        let handle = Handle::decode(handle).map_err(|error| exception(py, error))?;
+        let is_private = flags & PRIVATE != 0;
+        let block = match is_private {
+            true => received(py, handle, process::Arena::take)?,
+            false => received(py, handle, process::Arena::receive)?,
+        };
+        if is_private {
+            // Also against children that are forked.
+            block.set_private(py, true)?;
+        }
+        let placed = Placed {
+            number,
+            shape: &shape,
+            strides: &strides,
+            offset,
+            writeable: flags & WRITEABLE != 0,
+            is_own: flags & OWN_CLASS != 0,
+        };
+        numpy::array_like(py, Py::new(py, block)?, &placed)
     }
 
     fn byte(&mut self) -> PyResult<u8> {
