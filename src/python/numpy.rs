@@ -565,11 +565,11 @@ pub fn is_writeable(array: &PyAny) -> PyResult<bool> {
 }
 
 /// How an array of numbers lies on a block.
-pub struct Placed<'a> {
+pub struct Placed {
     /// Of the dtype.
     pub number: u8,
-    pub shape: &'a [isize],
-    pub strides: &'a [isize],
+    pub shape: Vec<isize>,
+    pub strides: Vec<isize>,
     /// Where the first item begins, in bytes.
     pub offset: usize,
     pub writeable: bool,
@@ -616,8 +616,8 @@ pub fn placed<'py>(py: Python<'py>, array: &'py PyAny) -> PyResult<Option<OnBloc
     }
     let placed = Placed {
         number,
-        shape,
-        strides,
+        shape: shape.to_vec(),
+        strides: strides.to_vec(),
         offset,
         writeable: fields.flags & WRITEABLE != 0,
         is_own,
@@ -625,14 +625,14 @@ pub fn placed<'py>(py: Python<'py>, array: &'py PyAny) -> PyResult<Option<OnBloc
     Ok(Some((block, placed)))
 }
 
-type OnBlock<'py> = (&'py PyCell<Block>, Placed<'py>);
+type OnBlock<'py> = (&'py PyCell<Block>, Placed);
 
 /// Makes an array like a `Placed` one on a block.
 ///
 /// # Errors
 /// `ValueError` if it would lie outside, or there is no such array.
-pub fn array_like(py: Python<'_>, block: Py<Block>, placed: &Placed<'_>) -> PyResult<PyObject> {
-    let (shape, strides) = (placed.shape, placed.strides);
+pub fn array_like(py: Python<'_>, block: Py<Block>, placed: &Placed) -> PyResult<PyObject> {
+    let (shape, strides) = (&placed.shape, &placed.strides);
     let items = items_of(py, placed.number)?;
     let room = block.borrow(py).inner().size();
     if shape.iter().any(|length| *length < 0) {

@@ -165,9 +165,17 @@ struct Writer<'py> {
     /// How many bytes an array has that is copied into shared memory.
     large: Range<usize>,
     handles: Option<&'py PyList>,
-    /// Arrays that go by handle, where there is room for what is written of them, and whether
-    /// they are to be copied.
-    later: Vec<(PyObject, usize, bool)>,
+    /// Arrays that go by handle.
+    later: Vec<Later>,
+}
+
+/// An array for which there was room left.
+struct Later {
+    array: PyObject,
+    place: usize,
+    dimensions: usize,
+    /// It is copied into shared memory.
+    moves: bool,
 }
 
 impl<'py> Writer<'py> {
@@ -314,7 +322,12 @@ impl<'py> Writer<'py> {
         let place = self.bytes.len();
         let length = 4 + 16 * dimensions + 8 + 1 + LONGEST_HANDLE;
         self.bytes.resize(place + length, 0);
-        self.later.push((array.into(), place, shared.is_none()));
+        self.later.push(Later {
+            array: array.into(),
+            place,
+            dimensions,
+            moves: shared.is_none(),
+        });
         Ok(())
     }
 
@@ -325,13 +338,15 @@ impl<'py> Writer<'py> {
             return Ok(());
         };
         let first = handles.len();
-        for (array, place, moves) in std::mem::take(&mut self.later) {
-            let array = array.into_ref(py);
-            let sent = match moves {
+        for later in std::mem::take(&mut self.later) {
+            let array = later.array.as_ref(py);
+            let sent = match later.moves {
                 true => copy(py, array, None, true)?.into_ref(py),
                 false => array,
             };
-            let Some((block, placed)) = numpy::placed(py, sent)? else {
+            let placed = numpy::placed(py, sent)?;
+            let placed = placed.filter(|(_, it)| it.shape.len() == later.dimensions);
+            let Some((block, placed)) = placed else {
                 // Another thread has changed it meanwhile.
                 for handle in handles.iter().skip(first) {
                     cancelled(py, &decode(py, handle.downcast().map_err(PyErr::from)?)?)?;
@@ -345,28 +360,27 @@ impl<'py> Writer<'py> {
                 let _ = cancelled(py, &handle);
                 return Err(error.into());
             }
-            self.record(place, array, &placed, encoded.as_bytes(), moves)?;
+            self.record(&later, &placed, encoded.as_bytes(), py)?;
         }
         Ok(())
     }
 
     fn record(
         &mut self,
-        place: usize,
-        array: &PyAny,
-        placed: &Placed<'_>,
+        later: &Later,
+        placed: &Placed,
         handle: &[u8],
-        moves: bool,
+        py: Python<'_>,
     ) -> Result<(), Not> {
         let flag = |is: bool, flag: u8| if is { flag } else { 0 };
-        let writeable = match moves {
-            true => numpy::is_writeable(array)?,
+        let writeable = match later.moves {
+            true => numpy::is_writeable(later.array.as_ref(py))?,
             false => placed.writeable,
         };
         let flags = flag(writeable, WRITEABLE) | flag(placed.is_own, OWN_CLASS);
-        let flags = flags | flag(moves, PRIVATE);
+        let flags = flags | flag(later.moves, PRIVATE);
         let head = [b'r', placed.number, flags, placed.shape.len() as u8];
-        let numbers = placed.shape.iter().zip(placed.strides);
+        let numbers = placed.shape.iter().zip(&placed.strides);
         let numbers = numbers.flat_map(|(length, stride)| [*length as i64, *stride as i64]);
         let numbers = numbers
             .chain([placed.offset as i64])
@@ -375,7 +389,7 @@ impl<'py> Writer<'py> {
         let all = all
             .chain([handle.len() as u8])
             .chain(handle.iter().copied());
-        for (to, byte) in self.bytes[place..].iter_mut().zip(all) {
+        for (to, byte) in self.bytes[later.place..].iter_mut().zip(all) {
             *to = byte;
         }
         Ok(())
@@ -600,8 +614,8 @@ impl<'a> Reader<'a, '_> {
         }
         let placed = Placed {
             number,
-            shape: &shape,
-            strides: &strides,
+            shape,
+            strides,
             offset,
             writeable: flags & WRITEABLE != 0,
             is_own: flags & OWN_CLASS != 0,
