@@ -5,18 +5,20 @@
 All systems take turns in one run, so that the ratios mean something on a noisy machine;
 medians are shown. The sender changes the first item of the array each time, the worker
 the last, and the sender checks it. With --threshold: from which size on it is faster to
-move a plain array through shared memory than to pickle it.
+move a plain array through shared memory than to have it in the message.
 """
 
 import multiprocessing
+import pickle
 import statistics
 import sys
 import time
+from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 
 import shared_numpy as snp
-from shared_numpy import transfer
+from shared_numpy import _channels, _core, transfer
 from shared_numpy.shared_memory import SharedMemory
 
 MIB = 1 << 20
@@ -234,25 +236,54 @@ def making():
     )
 
 
+def passed(ring, thing, plain=transfer.MOVED):
+    """What arrives of a thing that is put into a ring and taken out of it."""
+    handles = []
+    ring.put(transfer.dumps(thing, handles, plain), handles, 0)
+    stream, _keeper = _channels.unpack(ring.get(0))
+    return transfer.loads(stream)
+
+
+def messages():
+    """Things that are put and taken in one process, and only pickled and unpickled."""
+    ring = _core.Ring.create(0, 1 << 16, 1 << 20)
+    print("a message, put and taken by one process, us; and pickled and unpickled")
+    for name, thing in [
+        ("64 bytes", b"x" * 64),
+        ("a call with an array of 10 KiB", (echo, (np.ones(1280),), {})),
+        ("a shared array", snp.ones(8)),
+        ("a plain array of 32 KiB", np.ones(4096)),
+    ]:
+        pickler = ForkingPickler if type(thing) is snp.ndarray else pickle
+        mine, theirs = median_of(
+            51,
+            lambda thing=thing: timed(lambda: passed(ring, thing), 1000),
+            lambda thing=thing, pickler=pickler: timed(
+                lambda: pickle.loads(pickler.dumps(thing)), 1000
+            ),
+        )
+        print(
+            "  {:<30}{:9.2f}{:9.2f}  {:6.1f} x".format(
+                name, mine * 1e6, theirs * 1e6, theirs / mine
+            )
+        )
+
+
 def threshold():
-    """Set the threshold on both sides of each size, and echo."""
-    print("bytes      pickled us    moved us")
+    """Arrays of some sizes in the message itself, and moved."""
+    ring = _core.Ring.create(0, 1 << 16, 1 << 20)
+    ways = [transfer.MOVED._replace(threshold=limit) for limit in (1 << 30, 0)]
+    print("bytes      in the message us    moved us")
     for size in (1024, 2048, 4096, 8192, 16384, 32768, 65536):
-        array = np.zeros(size // 8)
-        results = []
-        for limit in (1 << 30, 0):
-            transfer.THRESHOLD = limit
-            results.append(Peer(echo, snp.SimpleQueue))
-        pickled, moved = results
-
-        def echoed(peer, limit):
-            transfer.THRESHOLD = limit
-            return peer.echo(array)
-
-        a, b = median_of(500, lambda: echoed(pickled, 1 << 30), lambda: echoed(moved, 0))
-        print("{:<10}{:11.1f}{:12.1f}".format(size, a * 1e6, b * 1e6))
-        for peer in results:
-            peer.close()
+        array = np.ones(size // 8)
+        a, b = median_of(
+            51,
+            *[
+                lambda plain=plain: timed(lambda: passed(ring, array, plain).sum(), 500)
+                for plain in ways
+            ]
+        )
+        print("{:<10}{:18.1f}{:12.1f}".format(size, a * 1e6, b * 1e6))
 
 
 if __name__ == "__main__":
@@ -261,5 +292,6 @@ if __name__ == "__main__":
         threshold()
     else:
         making()
+        messages()
         echoes()
         frames()
