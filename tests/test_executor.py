@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from concurrent.futures import CancelledError, TimeoutError, as_completed, wait
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -722,7 +723,9 @@ def storm(number, seed, workers=3):
                 futures[rng.randint(len(futures))][2].cancel()
             if i % 500 == 250:
                 victims = list(ex._processes)
-                os.kill(victims[rng.randint(len(victims))], signal.SIGKILL)
+                # (One that was killed before may still be listed.)
+                with suppress(ProcessLookupError):
+                    os.kill(victims[rng.randint(len(victims))], signal.SIGKILL)
         for i, kind, future in futures:
             if future.cancelled():
                 continue

@@ -410,6 +410,58 @@ def test_nothing_is_sent_of_what_is_not_simple():
         assert type(made) is type(more) and getattr(made, "label", 0) == getattr(more, "label", 0)
 
 
+def test_arrays_that_are_changed_before_they_are_sent():
+    def asks(x):
+        pass
+
+    asks.__module__, asks.__qualname__ = __name__, "asks"
+    array, runs = snp.array(np.arange(6)), []
+
+    class Name(str):
+        """Changes the array when the function is looked up."""
+
+        def __hash__(self):
+            return str.__hash__(self)
+
+        def __eq__(self, other):
+            runs.append(1)
+            array.shape = change
+            return str.__eq__(self, other)
+
+    names = vars(sys.modules[__name__])
+    # The room that was left is for one dimension, then for two.
+    for change, arrives in (((2, 3), False), ((3, 2), True)):
+        del runs[:]
+        key, handles = Name("asks"), []
+        names[key] = asks
+        try:
+            stream = _core.terse([array, asks], BELOW, b"", handles)
+        finally:
+            del names[key]
+        assert runs and len(handles) == (stream is not None) == arrives
+    names["asks"] = asks
+    try:
+        made = _core.loads(stream)
+    finally:
+        del names["asks"]
+    assert made[0].shape == (3, 2) and (made[0] == array).all() and made[1] is asks
+
+
+def test_a_class_that_somebody_registers_is_left_to_the_pickler():
+    code = (
+        "import numpy as np\n"
+        "import shared_numpy as snp\n"
+        "from shared_numpy import transfer\n"
+        "def pack(array): return array.tolist()\n"
+        "array = snp.ones(2)\n"
+        "assert type(transfer.loads(transfer.dumps(array, []))) is snp.ndarray\n"
+        "snp.register_type(snp.ndarray, pack, list)\n"
+        "assert transfer.loads(transfer.dumps(array, [])) == [1, 1]\n"
+        "assert transfer.loads(transfer.dumps([array, {1}], [])) == [[1, 1], {1}]\n"
+    )
+    run_python(code)
+
+
 def test_a_handle_that_was_cancelled():
     handles = []
     stream = _core.terse(snp.ones(3), BELOW, b"", handles)

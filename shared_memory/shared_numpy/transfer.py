@@ -550,6 +550,7 @@ def register_type(
             )
         )
     _own.pop(cls, None)
+    _core.know_class(cls, False)
     _tell(cls, _Flattening(flatten, unflatten))
 
 

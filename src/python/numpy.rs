@@ -16,6 +16,7 @@ use pyo3::types::{PyBytes, PyDict, PyLong, PyString, PyTuple, PyType};
 use pyo3::{ffi, AsPyPointer};
 use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::ptr::null_mut;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 // Places in numpy's table.
 const ABI_VERSION: usize = 0;
@@ -522,8 +523,12 @@ pub fn small<'py>(
 /// The class of arrays in shared memory, `shared_numpy.ndarray`.
 static OWN_CLASS: GILOnceCell<Py<PyType>> = GILOnceCell::new();
 
+/// Whether somebody has registered how its arrays are pickled.
+static OWN_IS_REDUCED: AtomicBool = AtomicBool::new(false);
+
 fn own_class(py: Python<'_>) -> Option<*mut ffi::PyTypeObject> {
-    OWN_CLASS.get(py).map(|class| class.as_ptr().cast())
+    let class = OWN_CLASS.get(py).map(|class| class.as_ptr().cast());
+    class.filter(|_| !OWN_IS_REDUCED.load(Ordering::Relaxed))
 }
 
 pub fn add_to(module: &PyModule) -> PyResult<()> {
@@ -536,10 +541,17 @@ pub fn add_to(module: &PyModule) -> PyResult<()> {
 /// ----------
 /// cls : type
 ///     A subclass of ``numpy.ndarray``; only the first one counts.
-#[pyfunction]
-#[pyo3(text_signature = "(cls)")]
-fn know_class(py: Python<'_>, cls: Py<PyType>) {
-    let _ = OWN_CLASS.set(py, cls);
+/// known : bool
+///     False if its arrays are left to a pickler from now on. Of another class that says
+///     nothing.
+#[pyfunction(known = "true")]
+#[pyo3(text_signature = "(cls, known=True)")]
+fn know_class(py: Python<'_>, cls: Py<PyType>, known: bool) {
+    if known {
+        let _ = OWN_CLASS.set(py, cls);
+    } else if OWN_CLASS.get(py).map(|own| own.as_ptr()) == Some(cls.as_ptr()) {
+        OWN_IS_REDUCED.store(true, Ordering::Relaxed);
+    }
 }
 
 /// A plain array that is large, and whose items lie one behind the other.

@@ -22,6 +22,7 @@
 //! made, nor anything copied, before all else was written. No pickle begins with 1.
 
 use super::arena::{cancelled, copy, decode, encoded, received};
+use super::block::Block;
 use super::error::exception;
 use super::numpy::{self, Placed, Small};
 use crate::arena::handle::{Handle, LONGEST_HANDLE};
@@ -354,7 +355,9 @@ impl<'py> Writer<'py> {
                 handles.del_slice(first, handles.len())?;
                 return Err(Not::Simple);
             };
-            let handle = block.borrow().handle(py, false)?;
+            // (The array may lose it while the handle is made.)
+            let block: Py<Block> = block.into();
+            let handle = block.borrow(py).handle(py, false)?;
             let encoded = encoded(py, &handle);
             if let Err(error) = handles.append(encoded) {
                 let _ = cancelled(py, &handle);
