@@ -208,10 +208,7 @@ impl<'py> Writer<'py> {
             self.bytes.extend_from_slice(&number.to_le_bytes());
         } else if class == &raw const ffi::PyUnicode_Type {
             let text: &PyString = thing.downcast().map_err(PyErr::from)?;
-            let length = text.len()?;
-            if length > LONG || (length > SHORT && self.might_come_again(thing)) {
-                return Err(Not::Simple);
-            }
+            self.check_length(thing, text.len()?)?;
             // (Half of a surrogate pair has no UTF-8.)
             let text = text.to_str().map_err(|_| Not::Simple)?;
             self.bytes.push(b's');
@@ -219,16 +216,21 @@ impl<'py> Writer<'py> {
         } else if class == &raw const ffi::PyBytes_Type {
             let bytes: &PyBytes = thing.downcast().map_err(PyErr::from)?;
             let bytes = bytes.as_bytes();
-            let length = bytes.len();
-            if length > LONG || (length > SHORT && self.might_come_again(thing)) {
-                return Err(Not::Simple);
-            }
+            self.check_length(thing, bytes.len())?;
             self.bytes.push(b'b');
             self.measured(bytes);
         } else {
             return Ok(false);
         }
         Ok(true)
+    }
+
+    /// Refuses text that is long, or of some length and might have come before.
+    fn check_length(&mut self, thing: &PyAny, length: usize) -> Result<(), Not> {
+        match length > LONG || (length > SHORT && self.might_come_again(thing)) {
+            true => Err(Not::Simple),
+            false => Ok(()),
+        }
     }
 
     /// Notes a thing that somebody else refers to, too; whether it was noted before.

@@ -11,9 +11,11 @@
 //! * the frame that the parent looks at is what it was;
 //! * the ring answers for its frames and nothing else, and when it is gone, all is as before.
 
-use super::step::{die_everywhere, run_through, run_to, words_of, Moment};
+use super::step::{
+    die_everywhere, each_operation, run_through, run_to, without_segments, words_of, Moment,
+};
 use super::*;
-use crate::step::{can_trace, picture, step, traced, Picture};
+use crate::step::{picture, step, traced, Picture};
 use crate::tools::*;
 use shared_numpy::arena::format::Keeper;
 use shared_numpy::ring::frames::{Frames, View};
@@ -341,11 +343,6 @@ struct Scene {
     own: Picture,
 }
 
-fn without_segments(mut picture: Picture) -> Picture {
-    picture.retain(|name, _| !name.starts_with("segment"));
-    picture
-}
-
 impl Scene {
     fn new(operation: &Operation) -> Self {
         let test = TestArena::new(small());
@@ -483,22 +480,16 @@ fn trial(operation: &Operation, moment: Moment) -> (bool, bool) {
 }
 
 fn every_operation(full: bool) {
-    if !can_trace() {
-        println!("  skipped: processes may not be traced here (ptrace)");
-        return;
-    }
-    let _pinned = Pinned::new();
-    let (mut all, mut all_held) = (0, 0);
-    let wanted = std::env::var("SNP_OPERATION").unwrap_or_default();
-    for operation in OPERATIONS.iter().filter(|o| o.name.contains(&wanted)) {
-        let scene = Scene::new(operation);
-        let found = run_through(&scene.test, scene.begin(operation));
-        drop(scene);
-        let trial = |moment| trial(operation, moment);
-        let sample = (!full).then_some(STEPS);
-        let [deaths, held] = die_everywhere(operation.name, sample, found, &trial);
-        all += deaths;
-        all_held += held;
-    }
-    println!("  {all} deaths, {all_held} with the lock held");
+    each_operation(
+        OPERATIONS,
+        |operation| operation.name,
+        |operation| {
+            let scene = Scene::new(operation);
+            let found = run_through(&scene.test, scene.begin(operation));
+            drop(scene);
+            let trial = |moment| trial(operation, moment);
+            let sample = (!full).then_some(STEPS);
+            die_everywhere(operation.name, sample, found, &trial)
+        },
+    );
 }

@@ -12,7 +12,7 @@
 //!   it is gone, all is as before.
 
 use super::*;
-use crate::step::{can_trace, fill, is_filled, picture, step, traced};
+use crate::step::{can_trace, fill, is_filled, picture, step, traced, Picture};
 use crate::tools::*;
 use shared_numpy::arena::format::{Address, Keeper};
 use shared_numpy::arena::Extent;
@@ -702,13 +702,8 @@ fn trial(operation: &Operation, moment: Moment, told: &'static Told) -> (bool, b
     });
     scene.ring = None;
     arena.reap().unwrap();
-    let segments_aside = |picture: crate::step::Picture| {
-        let mut picture = picture;
-        picture.retain(|name, _| !name.starts_with("segment"));
-        picture
-    };
-    let left = segments_aside(picture(&snapshot(arena)));
-    assert_eq!(left, segments_aside(own), "{why}");
+    let left = without_segments(picture(&snapshot(arena)));
+    assert_eq!(left, without_segments(own), "{why}");
     for (i, block) in scene.base.iter().enumerate() {
         assert!(is_filled(block, i as u8 + 1), "{why}");
     }
@@ -717,24 +712,42 @@ fn trial(operation: &Operation, moment: Moment, told: &'static Told) -> (bool, b
     (ended, held)
 }
 
+/// What an arena's tables hold, but for the segments that it has grown by.
+pub fn without_segments(mut picture: Picture) -> Picture {
+    picture.retain(|name, _| !name.starts_with("segment"));
+    picture
+}
+
 fn every_operation(full: bool) {
+    let told: &'static Told = common();
+    each_operation(
+        OPERATIONS,
+        |operation| operation.name,
+        |operation| {
+            let found = changes(operation, told);
+            let trial = |moment| trial(operation, moment, told);
+            let sample = (!full).then_some(STEPS);
+            die_everywhere(operation.name, sample, found, &trial)
+        },
+    );
+}
+
+/// Has children die of all operations, or of those whose names contain SNP_OPERATION; what that
+/// does says how many did, and how many with the ring's lock.
+pub fn each_operation<O>(all: &[O], name: fn(&O) -> &str, die: impl Fn(&O) -> [u64; 2]) {
     if !can_trace() {
         println!("  skipped: processes may not be traced here (ptrace)");
         return;
     }
     let _pinned = Pinned::new();
-    let told: &'static Told = common();
-    let (mut all, mut all_held) = (0, 0);
+    let (mut all_deaths, mut all_held) = (0, 0);
     let wanted = std::env::var("SNP_OPERATION").unwrap_or_default();
-    for operation in OPERATIONS.iter().filter(|o| o.name.contains(&wanted)) {
-        let found = changes(operation, told);
-        let trial = |moment| trial(operation, moment, told);
-        let sample = (!full).then_some(STEPS);
-        let [deaths, held] = die_everywhere(operation.name, sample, found, &trial);
-        all += deaths;
+    for operation in all.iter().filter(|each| name(each).contains(&wanted)) {
+        let [deaths, held] = die(operation);
+        all_deaths += deaths;
         all_held += held;
     }
-    println!("  {all} deaths, {all_held} with the lock held");
+    println!("  {all_deaths} deaths, {all_held} with the lock held");
 }
 
 /// Makes a child die at each change of the ring, and at those of the arena and at other
