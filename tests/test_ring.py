@@ -116,6 +116,11 @@ def test_what_cannot_be_unpickled_is_lost_alone():
     with pytest.raises(KeyError):
         q.get()
     assert q.get_many(1) == [5] and q.empty()
+    # Its array was received when that was tried, which can be done once.
+    q.put_many([6, [np.ones(10**5), Broken()]])
+    assert q.get_many(2) == [6]
+    with pytest.raises(KeyError):
+        q.get_many(2)
 
 
 def test_a_child_that_closes_what_a_thread_of_its_parent_waits_for():

@@ -14,7 +14,6 @@ once waits in the process that put it, and a thread sends it.
 import _thread
 import collections
 import os
-import queue
 import threading
 import time
 import weakref
@@ -103,6 +102,7 @@ class Channel:
     ) -> bool:
         parts = []  # type: List[bytes]
         placed, counted, sent = [], [], []  # type: List[Any], List[Any], List[Any]
+        undone = [], []  # type: Tuple[List[Any], List[Any]]
         try:
             packet = stream + _INLINE
             if handles or len(packet) > PACKET:
@@ -113,15 +113,19 @@ class Channel:
             if placed[0]:
                 counted.extend(starmap(self._unfinished.release, ((),)))
                 self._send(packet, parts, timeout, sent)
-            if not sent:
-                raise queue.Full
-            del handles[:]
-        except BaseException as error:
-            self._settle(handles, parts, placed, counted, sent)
-            if type(error) is queue.Full:
-                return False
+            if sent:
+                del handles[:]
+            else:
+                self._undo(parts, placed, counted, undone)
+        except BaseException:
+            if sent:
+                _entrust(self._keepers, parts, lambda: self._closed)
+                del handles[:]
+            else:
+                # (Or the rest of it, if it was that which was interrupted.)
+                self._undo(parts, placed, counted, undone)
             raise
-        return True
+        return bool(sent)
 
     def _send(self, packet, parts, timeout, sent):
         if self._feeds:
@@ -131,18 +135,17 @@ class Channel:
             if sent:
                 _entrust(self._keepers, parts, lambda: self._closed)
 
-    def _settle(self, handles, parts, placed, counted, sent):
-        """Let go of the handles of what was sent, or take back what was done for it."""
-        if sent:
-            _entrust(self._keepers, parts, lambda: self._closed)
-            del handles[:]
-            return
+    def _undo(self, parts, placed, counted, undone):
+        """Take back what was done for a message that was not sent, but what is `undone`."""
+        returned, uncounted = undone
         # (The message ends, and what it answers for.)
         transfer.cancel(parts)
-        if any(placed):
-            self._note([])
+        if any(placed) and not returned:
+            self._note(returned)
         if counted:
-            self.report_done()
+            if not uncounted:
+                uncounted.extend(map(self._unfinished.acquire, (False,)))
+            self._tell_if_done()
 
     def put_many(
         self,
@@ -153,6 +156,8 @@ class Channel:
         for number, (stream, handles) in enumerate(messages):
             left = None if deadline is None else max(0, deadline - time.monotonic())
             if not self.put(stream, handles, left):
+                for _, rest in messages[number:]:
+                    transfer.cancel(rest)
                 return number
         return len(messages)
 
@@ -241,9 +246,14 @@ class Channel:
         with self._all_done:
             if not self._unfinished.acquire(False):
                 return False
+            self._tell_if_done()
+            return True
+
+    def _tell_if_done(self):
+        """Wake those that wait until all is done, if it is."""
+        with self._all_done:
             if self._unfinished.get_value() == 0:
                 self._all_done.notify_all()
-            return True
 
     def join(self, timeout: "Optional[float]" = None) -> bool:
         with self._all_done:

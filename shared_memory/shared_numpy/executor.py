@@ -305,15 +305,19 @@ class _Pool:
                 settings.gives, settings.limit, settings.initializer, settings.initargs,
             ),
         )  # fmt: skip
-        self.workers[number] = _Worker(process, requests, settings.limit)
         # Ctrl-C is for those who can deal with it: a worker, when it is one. (A fork server
         # would hand that on to others.)
         blocked = [] if settings.context.get_start_method() == "forkserver" else [signal.SIGINT]
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
         try:
+            signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+            self.workers[number] = _Worker(process, requests, settings.limit)
             process.start()
         except BaseException:
-            self.workers.pop(number).requests.let_go()
+            # (One that has started stays, whatever came then.)
+            if process.pid is None:
+                self.workers.pop(number, None)
+                requests.let_go()
             raise
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)

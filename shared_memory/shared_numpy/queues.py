@@ -136,7 +136,8 @@ class SimpleQueue:
             if not self._channel.put(transfer.dumps(obj, handles), handles, timeout):
                 raise queue.Full
         except BaseException as error:
-            # (None is left of what was put.)
+            # (None is left of what was put, nor is one good of what there was no room for:
+            # where this follows an exception, that of a signal may come between.)
             transfer.cancel(handles)
             self._explain(error)
             raise
@@ -164,8 +165,7 @@ class SimpleQueue:
             raise
         if found is None:
             raise queue.Empty
-        stream, _keeper = unpack(found)
-        return transfer.loads(stream)
+        return _load(found)
 
     def __getstate__(self):
         context.assert_spawning(self)
@@ -175,6 +175,14 @@ class SimpleQueue:
     def __setstate__(self, state):
         self._channel = state["channel"].channel
         self._begin()
+
+
+def _load(message):
+    """Unpickle a message that was taken out; raise what was raised when that was tried."""
+    if isinstance(message, Exception):
+        raise message
+    stream, _keeper = unpack(message)
+    return transfer.loads(stream)
 
 
 class Queue(SimpleQueue):
@@ -283,12 +291,10 @@ class Queue(SimpleQueue):
                 packed[-1] = transfer.dumps(obj, handles), handles
             return int(self._channel.put_many(packed, timeout if block else 0))
         except BaseException as error:
-            self._explain(error)
-            raise
-        finally:
-            # (None is left of those that were put.)
             for _, handles in packed:
                 transfer.cancel(handles)
+            self._explain(error)
+            raise
 
     def get(self, block: bool = True, timeout: "Optional[float]" = None) -> "Any":
         """Take the next thing out.
@@ -349,16 +355,16 @@ class Queue(SimpleQueue):
         things = []  # type: List[Any]
         try:
             while found:
-                stream, keeper = unpack(found[-1])
+                # (What has begun to be unpickled cannot be so again.)
+                message = found.pop()
                 try:
-                    things.append(transfer.loads(stream))
-                except Exception:
-                    if things:
-                        break
+                    things.append(_load(message))
+                except Exception as error:
                     # One that cannot be unpickled is lost alone, and raises when it is first.
-                    found.pop()
-                    raise
-                found.pop()
+                    if not things:
+                        raise
+                    found.append(error.with_traceback(None))
+                    break
         finally:
             self._rest[:0] = reversed(found)
         return things

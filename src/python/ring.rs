@@ -245,8 +245,8 @@ impl Ring {
     /// stream : bytes
     ///     The pickle.
     /// handles : list of bytes
-    ///     Those in it. They belong to the message from then on: the list is empty when it
-    ///     was put.
+    ///     Those in it. They belong to the message: the list is empty when it was put, and
+    ///     they have ended when there was no room.
     /// timeout : float, optional
     ///     How many seconds to wait for room.
     ///
@@ -288,7 +288,7 @@ impl Ring {
     /// Returns
     /// -------
     /// int
-    ///     How many there was room for.
+    ///     How many there was room for. The others' handles have ended.
     ///
     /// Raises
     /// ------
