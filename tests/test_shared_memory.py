@@ -14,7 +14,6 @@ import gc
 import mmap
 import os
 import pickle
-import signal
 import sys
 import threading
 import time
@@ -676,46 +675,30 @@ for free in range(4):
         ]
 
     @pytest.mark.slow
-    def test_signals_at_any_moment(self, new_name):
+    def test_signals_at_any_moment(self, new_name, alarm):
         """An exception from a signal handler arrives between any two bytecodes.
 
         Without the tracker: that of 3.8 to 3.13 takes a lock, which such an
         exception can leave taken (bpo-29988).
         """
         assert threading.current_thread() is threading.main_thread()
-
-        class Alarm(Exception):
-            pass
-
-        def handler(*_):
-            raise Alarm
-
-        previous = signal.signal(signal.SIGALRM, handler)
         interrupted = completed = 0
         name = new_name()
         before = descriptors()
         delay = 1e-6
         end = time.monotonic() + 4
-        try:
-            while time.monotonic() < end:
-                delay = delay * 1.003 if delay < 90e-6 else 1e-6
-                shm = SharedMemory.__new__(SharedMemory)
-                try:
-                    signal.setitimer(signal.ITIMER_REAL, delay)
-                    shm.__init__(name, create=True, size=4096, track=False)
-                    signal.setitimer(signal.ITIMER_REAL, 0)
-                    completed += 1
-                except Alarm:
-                    signal.setitimer(signal.ITIMER_REAL, 0)
-                    interrupted += 1
-                if shm.buf is None:
-                    assert not exists(name)
-                else:
-                    shm.close()
-                    shm.unlink()
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, previous)
+        while time.monotonic() < end:
+            delay = delay * 1.003 if delay < 90e-6 else 1e-6
+            shm = SharedMemory.__new__(SharedMemory)
+            if alarm(delay, lambda: shm.__init__(name, create=True, size=4096, track=False)):
+                completed += 1
+            else:
+                interrupted += 1
+            if shm.buf is None:
+                assert not exists(name)
+            else:
+                shm.close()
+                shm.unlink()
         assert descriptors() == before
         assert interrupted > 100 and completed > 100
 
