@@ -1,11 +1,12 @@
 """What it costs to pass arrays on: echoes and frames, beside the standard library's.
 
-    python benchmarks/channels.py [--threshold]
+    python benchmarks/channels.py [--threshold | --messages]
 
 All systems take turns in one run, so that the ratios mean something on a noisy machine;
 medians are shown. The sender changes the first item of the array each time, the worker
 the last, and the sender checks it. With --threshold: from which size on it is faster to
-move a plain array through shared memory than to have it in the message.
+move a plain array, or bytes, through shared memory than to have it in the message. With
+--messages: what one message costs, in one process.
 """
 
 import multiprocessing
@@ -248,18 +249,19 @@ def messages():
     """Things that are put and taken in one process, and only pickled and unpickled."""
     ring = _core.Ring.create(0, 1 << 16, 1 << 20)
     print("a message, put and taken by one process, us; and pickled and unpickled")
-    for name, thing in [
-        ("64 bytes", b"x" * 64),
-        ("a call with an array of 10 KiB", (echo, (np.ones(1280),), {})),
-        ("a shared array", snp.ones(8)),
-        ("a plain array of 32 KiB", np.ones(4096)),
+    for name, thing, times in [
+        ("64 bytes", b"x" * 64, 1000),
+        ("bytes of 1 MiB", bytes(MIB), 20),
+        ("a call with an array of 10 KiB", (echo, (np.ones(1280),), {}), 1000),
+        ("a shared array", snp.ones(8), 1000),
+        ("a plain array of 32 KiB", np.ones(4096), 1000),
     ]:
         pickler = ForkingPickler if type(thing) is snp.ndarray else pickle
         mine, theirs = median_of(
             51,
-            lambda thing=thing: timed(lambda: passed(ring, thing), 1000),
-            lambda thing=thing, pickler=pickler: timed(
-                lambda: pickle.loads(pickler.dumps(thing)), 1000
+            lambda thing=thing, times=times: timed(lambda: passed(ring, thing), times),
+            lambda thing=thing, times=times, pickler=pickler: timed(
+                lambda: pickle.loads(pickler.dumps(thing)), times
             ),
         )
         print(
@@ -270,25 +272,29 @@ def messages():
 
 
 def threshold():
-    """Arrays of some sizes in the message itself, and moved."""
+    """Arrays and bytes of some sizes in the message itself, and moved."""
     ring = _core.Ring.create(0, 1 << 16, 1 << 20)
     ways = [transfer.MOVED._replace(threshold=limit) for limit in (1 << 30, 0)]
-    print("bytes      in the message us    moved us")
+    print("an array of bytes  in the message us    moved us    as bytes us    moved us")
     for size in (1024, 2048, 4096, 8192, 16384, 32768, 65536):
         array = np.ones(size // 8)
-        a, b = median_of(
-            51,
-            *[
-                lambda plain=plain: timed(lambda: passed(ring, array, plain).sum(), 500)
-                for plain in ways
-            ]
-        )
-        print("{:<10}{:18.1f}{:12.1f}".format(size, a * 1e6, b * 1e6))
+        for_arrays = [
+            lambda plain=plain: timed(lambda: passed(ring, array, plain).sum(), 500)
+            for plain in ways
+        ]
+        for_bytes = [
+            lambda plain=plain: timed(lambda: passed(ring, array.tobytes(), plain), 500)
+            for plain in ways
+        ]
+        found = [each * 1e6 for each in median_of(51, *for_arrays + for_bytes)]
+        print("{:<17}{:21.1f}{:12.1f}{:15.1f}{:12.1f}".format(size, *found))
 
 
 if __name__ == "__main__":
     print("CPython {}.{}.{}, numpy {}".format(*sys.version_info[:3], np.__version__))
-    if "--threshold" in sys.argv[1:]:
+    if "--messages" in sys.argv[1:]:
+        messages()
+    elif "--threshold" in sys.argv[1:]:
         threshold()
     else:
         making()

@@ -869,3 +869,22 @@ def test_copies_of_huge_arrays_go_with_the_last_call(huge):
         before = counts()
         assert ex.submit(np.sum, array).result() == 1 << 18
         eventually(lambda: counts() == before)
+
+
+def test_a_worker_whose_start_is_interrupted_ends(monkeypatch):
+    """By the exception of a signal's handler, between the fork and the note of it."""
+    made, fork = [], multiprocessing.get_context("fork")
+    start = fork.Process._Popen
+
+    def interrupted(process):
+        made.append(start(process))
+        raise KeyboardInterrupt
+
+    pool = snp.ProcessPoolExecutor(1, fork)
+    monkeypatch.setattr(fork.Process, "_Popen", staticmethod(interrupted))
+    with pytest.raises(KeyboardInterrupt):
+        pool.submit(abs, -1)
+    monkeypatch.undo()
+    assert made[0].wait(20) == 0
+    assert pool.submit(abs, -2).result(20) == 2
+    pool.shutdown()

@@ -84,6 +84,15 @@ def test_put_many_tells_what_failed():
     assert q.put_many([2, snp.ones(2), np.ones(10**5)], block=False) == 1
     assert q.put_many([3], timeout=0.01) == 0
     assert q.get_many(10) == [0, 1, 2]
+    # Handles of another arena, too, end where there was no room.
+    other = _core.Arena.create()
+    there = other.empty(5)
+    assert q.put_many([1, 2, there, there, there[1:]], block=False) == 3
+    with pytest.raises(queue.Full):
+        q.put(there, block=False)
+    assert q.get_many(2) == [1, 2] and (q.get() == there).all()
+    assert other.stats()["handles"] == 0
+    del there, other
     with pytest.raises(queue.Empty):
         q.get_many(10, block=False)
     with pytest.raises(ValueError, match="most"):
@@ -107,20 +116,22 @@ class Broken:
 
 def test_what_cannot_be_unpickled_is_lost_alone():
     q = snp.Queue()
-    q.put_many([0, 1, Broken(), 3, Broken()])
-    assert q.get_many(10) == [0, 1] and q.qsize() == 3 and not q.empty()
+    # (An array can be received once.)
+    things = [np.ones(10**5), 1, [np.ones(10**5), Broken()], 3, Broken()]
+    q.put_many(things)
     with pytest.raises(KeyError):
         q.get_many(10)
-    assert q.get(False) == 3
+    assert q.qsize() == 4 and not q.empty()
+    assert (q.get(False) == things[0]).all()
+    with pytest.raises(KeyError):
+        q.get_many(10)
     q.put(5)
+    assert q.qsize() == 3 and q.get_many(10) == [1, 3]
+    assert q.get_many(10) == [5] and q.empty()
+    q.put(Broken())
     with pytest.raises(KeyError):
         q.get()
-    assert q.get_many(1) == [5] and q.empty()
-    # Its array was received when that was tried, which can be done once.
-    q.put_many([6, [np.ones(10**5), Broken()]])
-    assert q.get_many(2) == [6]
-    with pytest.raises(KeyError):
-        q.get_many(2)
+    assert q.qsize() == 0
 
 
 def test_a_child_that_closes_what_a_thread_of_its_parent_waits_for():

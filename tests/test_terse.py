@@ -391,10 +391,55 @@ def test_large_arrays_are_moved():
     Arena.default().cancel_unreceived(0)
 
 
+@pytest.mark.parametrize("thing", [b"x" * 5000, bytes(range(256)) * 8000], ids=["few", "many"])
+def test_long_bytes_are_copied_out_of_shared_memory(thing):
+    before = counts()
+    for whole in (thing, [1, {"key": (thing[:-1], 2)}], {thing[:]: thing[1:]}):
+        handles = []
+        stream = _core.terse(whole, len(thing) - 1, b"end", handles)
+        assert handles and stream.endswith(b"end") and len(stream) < 500
+        assert same(_core.loads(stream), whole)
+        # Nobody has the memory any more, and nobody can have it again.
+        assert counts() == before
+        assert not any(map(_core.cancel, handles))
+        with pytest.raises(snp.StaleHandleError):
+            _core.loads(stream)
+        assert same(transfer.loads(transfer.dumps(whole, [])), whole)
+    handles = []
+    assert _core.terse([thing, thing], BELOW, b"", handles) is None
+    _core.terse(thing, len(thing), b"", handles, len(thing))
+    assert not handles
+    # Few are written as they are, whatever the threshold.
+    assert len(_core.terse(b"x" * 4000, 0, b"", handles)) > 4000 and not handles
+    q = snp.Queue()
+    q.put({"image": thing})
+    assert same(q.get(), {"image": thing})
+    q.put(thing)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 10) | st.integers(1, 109), st.integers(0, 255)),
+        min_size=1, max_size=3,
+    )
+)  # fmt: skip
+def test_damaged_references_of_bytes(changes):
+    handles = []
+    stream = bytearray(_core.terse(b"x" * 5000, BELOW, b"", handles))
+    for place, byte in changes:
+        stream[place] = byte if byte != ord("g") else 0
+    try:
+        assert len(repr(_core.loads(bytes(stream)))) < 5 * 5000
+    except (ValueError, TypeError, MemoryError, snp.StaleHandleError, snp.ForeignHandleError):
+        pass
+    transfer.cancel(handles)
+
+
 def test_nothing_is_sent_of_what_is_not_simple():
     shared, large, handles = snp.ones(3), np.zeros(10 ** 6), [b"another's"]
-    for last in (lambda: 0, object(), large[::2], 1j, shared):
-        assert _core.terse([shared, large, last], BELOW, b"", handles) is None
+    for last in (lambda: 0, object(), large[::2], 1j, shared, "text" * 2000):
+        assert _core.terse([shared, large, b"x" * 5000, last], BELOW, b"", handles) is None
         assert handles == [b"another's"]
     unlinked = snp.ones(3)
     unlinked.unlink()

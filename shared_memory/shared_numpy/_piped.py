@@ -156,8 +156,7 @@ class Channel:
         for number, (stream, handles) in enumerate(messages):
             left = None if deadline is None else max(0, deadline - time.monotonic())
             if not self.put(stream, handles, left):
-                for _, rest in messages[number:]:
-                    transfer.cancel(rest)
+                transfer.cancel([rest for _, rest in messages[number:]])
                 return number
         return len(messages)
 

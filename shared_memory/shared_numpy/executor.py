@@ -314,9 +314,11 @@ class _Pool:
             self.workers[number] = _Worker(process, requests, settings.limit)
             process.start()
         except BaseException:
-            # (One that has started stays, whatever came then.)
+            # One that has started stays, whatever came then; if that is not known yet, it ends.
             if process.pid is None:
-                self.workers.pop(number, None)
+                worker = self.workers.pop(number, None)
+                if worker is not None:
+                    _tell_to_stop(worker)
                 requests.let_go()
             raise
         finally:
@@ -548,7 +550,9 @@ class _Pool:
         number, worker, kind, seconds = _workers.head_of(stream, _workers.REPLY)
         if kind == _workers.UNFIT:
             # It still says why to others, and ends.
-            self.workers[worker].unfit = _workers.unpack_error(transfer.loads(stream))
+            why = _workers.unpack_error(transfer.loads(stream))
+            if worker in self.workers:
+                self.workers[worker].unfit = why
         if kind not in (_workers.RESULT, _workers.ERROR):
             return
         with self.lock:

@@ -71,7 +71,7 @@ class SimpleQueue:
         util.register_after_fork(self, SimpleQueue._watch)
 
     def _watch(self):
-        # What was taken and not unpickled, see `get_many`; a child has none of that.
+        # What was taken and not returned, see `get_many`; a child has none of that.
         self._rest = []  # type: List[Any]
         # (A pipe sees to its end itself.)
         if isinstance(self._channel, _core.Ring):
@@ -136,8 +136,7 @@ class SimpleQueue:
             if not self._channel.put(transfer.dumps(obj, handles), handles, timeout):
                 raise queue.Full
         except BaseException as error:
-            # (None is left of what was put, nor is one good of what there was no room for:
-            # where this follows an exception, that of a signal may come between.)
+            # (None is left of what was put.)
             transfer.cancel(handles)
             self._explain(error)
             raise
@@ -177,10 +176,17 @@ class SimpleQueue:
         self._begin()
 
 
+class _Loaded:
+    """What was a message, and is unpickled already."""
+
+    def __init__(self, thing):
+        self.thing = thing
+
+
 def _load(message):
-    """Unpickle a message that was taken out; raise what was raised when that was tried."""
-    if isinstance(message, Exception):
-        raise message
+    """Unpickle a message that was taken out, if it is not yet."""
+    if type(message) is _Loaded:
+        return message.thing
     stream, _keeper = unpack(message)
     return transfer.loads(stream)
 
@@ -204,7 +210,8 @@ class Queue(SimpleQueue):
     -----
     It can be an argument of a ``Process`` (or of a pool's initializer), and so reach
     the processes that share it. A plain array from 16 KiB on is copied once, into
-    shared memory, and becomes the receiver's own; a smaller one lies in the message. A
+    shared memory, and becomes the receiver's own; a smaller one lies in the message.
+    Long ``bytes`` go through shared memory, too, and are copied out of it. A
     shared array goes by reference: both sides see what either writes.
 
     What was put is in the queue when ``put`` returns: no thread sends it, and a process that
@@ -284,15 +291,14 @@ class Queue(SimpleQueue):
         """
         self._check_open()
         packed = []  # type: List[Tuple[bytes, List[bytes]]]
+        held = []  # type: List[List[bytes]]
         try:
             for obj in objs:
-                handles = []  # type: List[bytes]
-                packed.append((b"", handles))
-                packed[-1] = transfer.dumps(obj, handles), handles
+                held.append([])
+                packed.append((transfer.dumps(obj, held[-1]), held[-1]))
             return int(self._channel.put_many(packed, timeout if block else 0))
         except BaseException as error:
-            for _, handles in packed:
-                transfer.cancel(handles)
+            transfer.cancel(held)
             self._explain(error)
             raise
 
@@ -340,6 +346,8 @@ class Queue(SimpleQueue):
             There was none.
         ValueError
             The queue is closed, or `most` is less than 1.
+        Exception
+            One of them cannot be unpickled. It is lost, alone: the others stay.
         """
         if most < 1:
             raise ValueError("most must be 1 or more, not {}".format(most))
@@ -351,22 +359,16 @@ class Queue(SimpleQueue):
             raise
         if not found:
             raise queue.Empty
-        found.reverse()
         things = []  # type: List[Any]
         try:
-            while found:
+            for number, message in enumerate(found):
                 # (What has begun to be unpickled cannot be so again.)
-                message = found.pop()
-                try:
-                    things.append(_load(message))
-                except Exception as error:
-                    # One that cannot be unpickled is lost alone, and raises when it is first.
-                    if not things:
-                        raise
-                    found.append(error.with_traceback(None))
-                    break
-        finally:
-            self._rest[:0] = reversed(found)
+                found[number] = None
+                things.append(_load(message))
+        except BaseException:
+            rest = [each for each in found[len(things) :] if each is not None]
+            self._rest[:0] = list(map(_Loaded, things)) + rest
+            raise
         return things
 
     def put_nowait(self, obj: "Any") -> None:

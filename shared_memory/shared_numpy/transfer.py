@@ -788,7 +788,5 @@ _ATOMS = frozenset([bytes, int, str])
 loads = _core.loads
 
 
-def cancel(handles: "List[bytes]") -> None:
-    """End handles that nobody will receive."""
-    for handle in handles:
-        _core.cancel(handle)
+# Ends handles that nobody will receive.
+cancel = _core.cancel_all

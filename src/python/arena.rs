@@ -3,7 +3,9 @@
 use super::block::Block;
 use super::error::{exception, natural, os_error};
 use super::numpy::{self, Contiguous, Items, Layout, Shape};
-use super::section::{end_long, release, stay, surviving, without_interpreter, work, work_long};
+use super::section::{
+    end, end_long, release, stay, surviving, without_interpreter, work, work_long,
+};
 use crate::arena::format::BlockId;
 use crate::arena::format::PAGE;
 use crate::arena::handle::{Handle, Name};
@@ -13,7 +15,7 @@ use crate::process::{self, Settings};
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyTuple, PyType};
+use pyo3::types::{PyBytes, PyDict, PyList, PyTuple, PyType};
 use std::cell::RefCell;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -29,6 +31,7 @@ pub fn add_to(module: &PyModule) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(receive, module)?)?;
     module.add_function(wrap_pyfunction!(take, module)?)?;
     module.add_function(wrap_pyfunction!(cancel, module)?)?;
+    module.add_function(wrap_pyfunction!(cancel_all, module)?)?;
     module.add_function(wrap_pyfunction!(sweep, module)?)?;
     module.add_function(wrap_pyfunction!(retire, module)?)
 }
@@ -521,7 +524,7 @@ pub(super) fn copy(
     pages: bool,
 ) -> PyResult<PyObject> {
     watch_end(py)?;
-    let Some((source, items, shape)) = Contiguous::new(py, array)? else {
+    let Some((found, items, shape)) = Contiguous::new(py, array)? else {
         return Ok(py.None());
     };
     let bytes = shape.bytes(&items)?;
@@ -535,11 +538,17 @@ pub(super) fn copy(
         false => first,
     };
     let block = Py::new(py, Block::new(block))?;
-    let mut layout = Layout::whole(items, shape, source.fortran);
+    let mut layout = Layout::whole(items, shape, found.fortran);
     layout.begin_at(to as usize - first as usize);
     let made = numpy::array(py, block, layout, cls)?;
-    source.copy_to(py, &made, to, bytes as usize)?;
-    Ok(made)
+    // Other threads may have run meanwhile, and made the array another one.
+    match Contiguous::new(py, array)? {
+        Some((source, items, shape)) if shape.bytes(&items)? == bytes => {
+            source.copy_to(py, &made, to, bytes as usize)?;
+            Ok(made)
+        }
+        _ => Ok(py.None()),
+    }
 }
 
 impl Drop for Arena {
@@ -1078,7 +1087,7 @@ fn cancel(py: Python<'_>, handle: &PyBytes) -> PyResult<bool> {
 }
 
 /// Ends a handle; false if that was done before, or its arena is not attached.
-pub(super) fn cancelled(py: Python<'_>, handle: &Handle) -> PyResult<bool> {
+fn cancelled(py: Python<'_>, handle: &Handle) -> PyResult<bool> {
     let known = work(py, || Ok(process::find(handle.uuid)))?;
     let Some(arena) = known else {
         return Ok(false);
@@ -1086,6 +1095,46 @@ pub(super) fn cancelled(py: Python<'_>, handle: &Handle) -> PyResult<bool> {
     let cancelled = work(py, || arena.cancel(handle));
     leave(py, Some(arena));
     cancelled
+}
+
+/// End handles that nobody will receive, of whatever arenas.
+///
+/// No exception of a signal's handler comes between.
+///
+/// Parameters
+/// ----------
+/// handles : list of bytes, or of such lists
+///     What ``Arena.send`` returned.
+///
+/// Raises
+/// ------
+/// TypeError, ValueError
+///     One of them is no handle; the others have ended.
+#[pyfunction]
+#[pyo3(text_signature = "(handles)")]
+pub(super) fn cancel_all(py: Python<'_>, handles: &PyList) -> PyResult<()> {
+    let mut all = Ok(());
+    for each in handles {
+        let ended = match each.downcast::<PyList>() {
+            Ok(handles) => cancel_all(py, handles),
+            Err(_) => each.extract().and_then(|handle| {
+                give_up(py, &decode(py, handle)?);
+                Ok(())
+            }),
+        };
+        all = all.and(ended);
+    }
+    all
+}
+
+/// Ends a handle, if it can be; signals are not asked for.
+pub(super) fn give_up(py: Python<'_>, handle: &Handle) {
+    let arena = end(py, || process::find(handle.uuid));
+    if let Some(arena) = arena {
+        // What cannot be ended now does with this process.
+        let _ = end(py, || arena.cancel(handle));
+        leave(py, Some(arena));
+    }
 }
 
 /// Remove the arenas of this user that no living process has.

@@ -10,7 +10,7 @@
 use super::arena::{announce, arena_of, decode, encoded, find_default, leave, watch_end};
 use super::block::Block;
 use super::numpy::{self, Items, Layout, Shape};
-use super::section::{end, without_interpreter, work};
+use super::section::{self, end, work};
 use crate::process;
 use crate::sys::copy::copy;
 use pyo3::exceptions::PyValueError;
@@ -26,9 +26,6 @@ const MAGIC: [u8; 8] = *b"snpMSG01";
 
 /// What comes before the pickle.
 const HEAD: usize = 16;
-
-/// From so many bytes on a copy takes longer than to let the interpreter go.
-const LONG: usize = 1 << 20;
 
 /// Up to so many bytes a pickle is copied out of its block.
 const SHORT: usize = 1 << 16;
@@ -109,19 +106,12 @@ pub(super) fn laid_down(
 
 /// Writes a message into a block.
 fn fill(py: Python<'_>, block: &process::Block, pickle: &[u8]) {
-    let first = block.bytes().as_ptr() as usize;
-    let write = move || {
-        let length = (pickle.len() as u64).to_ne_bytes();
-        let mut to = first as *mut u8;
-        for part in [&MAGIC[..], &length[..], pickle] {
-            // SAFETY: the block is new, nobody else's, and has room for all parts.
-            unsafe { copy(part.as_ptr(), to, part.len()) };
-            to = to.wrapping_add(part.len());
-        }
-    };
-    match pickle.len() >= LONG {
-        true => without_interpreter(py, write),
-        false => write(),
+    let length = (pickle.len() as u64).to_ne_bytes();
+    let mut to = block.bytes().as_ptr();
+    for part in [&MAGIC[..], &length[..], pickle] {
+        // SAFETY: the block is new, nobody else's, and has room for all parts.
+        unsafe { section::copy(py, part.as_ptr(), to, part.len()) };
+        to = to.wrapping_add(part.len());
     }
 }
 

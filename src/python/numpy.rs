@@ -931,22 +931,13 @@ impl<'py> Contiguous<'py> {
         // The array lives while its reference is held, and numpy moves no memory
         // that somebody else refers to; what others write into it meanwhile may or
         // may not be copied, as in numpy's own copy.
-        let (from, to) = (from as usize, to as usize);
-        let copy = move || {
-            // SAFETY: the source has as many items as the target, whose block has
-            // room for them and is new; both one behind the other.
-            unsafe { crate::sys::copy::copy(from as *const u8, to as *mut u8, bytes) }
-        };
-        match bytes >= LONG {
-            true => section::without_interpreter(py, copy),
-            false => copy(),
-        }
+        //
+        // SAFETY: the source has as many items as the target, whose block has
+        // room for them and is new; both one behind the other.
+        unsafe { section::copy(py, from, to, bytes) };
         Ok(())
     }
 }
-
-/// To copy so much takes longer than to let the interpreter go meanwhile.
-const LONG: usize = 1 << 20;
 
 /// So many dimensions need no memory of their own.
 const FEW: usize = 6;

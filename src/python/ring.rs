@@ -1,6 +1,6 @@
 //! Rings as Python has them.
 
-use super::arena::{announce, find_default, is_forsaken, watch_end};
+use super::arena::{announce, cancel_all, find_default, is_forsaken, watch_end};
 use super::block::Block;
 use super::error::exception;
 use super::message::{end_of, ends_with, laid_down, taken_up};
@@ -629,17 +629,23 @@ impl Ring {
 }
 
 /// Lets go of messages of which the first ones were put: their handles are not the sender's any
-/// more.
+/// more. Those of the others end.
 fn finish(py: Python<'_>, messages: Vec<(Packed<'_>, &PyList)>, count: usize) -> PyResult<()> {
-    let mut emptied = Ok(());
+    let mut ended = Ok(());
     for (number, (packed, handles)) in messages.into_iter().enumerate() {
-        if number < count && !handles.is_empty() {
-            emptied = handles.call_method0("clear").map(|_| ());
-        }
         if let Packed::Block(block) = packed {
             end(py, || drop(block));
         }
+        if handles.is_empty() {
+            continue;
+        }
+        let done = match number < count {
+            true => handles.call_method0("clear").map(|_| ()),
+            // (A block does not answer for handles of other arenas.)
+            false => cancel_all(py, handles),
+        };
+        ended = ended.and(done);
     }
     announce(py);
-    emptied
+    ended
 }

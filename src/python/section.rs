@@ -109,6 +109,25 @@ pub fn without_interpreter<T: Send>(_py: Python<'_>, work: impl FnOnce() -> T + 
     work()
 }
 
+/// To copy so many bytes takes longer than to let the interpreter go meanwhile.
+#[cfg(target_os = "linux")]
+const LONG: usize = 1 << 20;
+
+/// Copies `count` bytes; lets the other threads run meanwhile, if that takes long.
+///
+/// # Safety
+/// As for [`crate::sys::copy::copy`]; nobody else frees or moves either meanwhile.
+#[cfg(target_os = "linux")]
+pub unsafe fn copy(py: Python<'_>, from: *const u8, to: *mut u8, count: usize) {
+    let (from, to) = (from as usize, to as usize);
+    // SAFETY: as the caller promises.
+    let copy = move || unsafe { crate::sys::copy::copy(from as *const u8, to as *mut u8, count) };
+    match count >= LONG {
+        true => without_interpreter(py, copy),
+        false => copy(),
+    }
+}
+
 #[cfg(target_os = "linux")]
 mod arena {
     use super::super::error::exception;

@@ -14,17 +14,21 @@
 //!           g length u32, module, length u32, name
 //!           a number of the dtype u8, flags u8, dimensions u8, lengths i64, items
 //!           r number of the dtype u8, flags u8, dimensions u8, lengths and strides i64,
-//!             offset u64, length u8, handle, to 100 bytes
+//!             offset u64, reference
+//!           B length u64, reference
+//! reference length u8, handle, to 100 bytes
 //! ```
 //!
 //! An array in shared memory is written as the handle of its block and where it lies in that; a
-//! large plain one is copied into a block first, which becomes the receiver's own. No handle is
-//! made, nor anything copied, before all else was written. No pickle begins with 1.
+//! large plain one is copied into a block first, which becomes the receiver's own, and so are long
+//! bytes, which the receiver copies out of it. No handle is made, nor anything copied, before all
+//! else was written. No pickle begins with 1.
 
-use super::arena::{cancelled, copy, decode, encoded, received};
+use super::arena::{cancel_all, copy, encoded, find_default, give_up, received, watch_end};
 use super::block::Block;
 use super::error::exception;
 use super::numpy::{self, Placed, Small};
+use super::section::{self, work};
 use crate::arena::handle::{Handle, LONGEST_HANDLE};
 use crate::process;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
@@ -83,14 +87,15 @@ impl From<PyErr> for Not {
 /// ----------
 /// thing : object
 /// below : int
-///     Plain arrays of fewer bytes are written as they are.
+///     Plain arrays of fewer bytes are written as they are; bytes, too, up to 4,096.
 /// end : bytes
 ///     What is to follow.
 /// handles : list of bytes, optional
 ///     Those of arrays in shared memory are appended to it, also should this fail half-way, and
-///     of large plain arrays, which are copied there. Without it there are none of these.
+///     of large plain arrays and long bytes, which are copied there. Without it there are none
+///     of these.
 /// limit : int, optional
-///     Plain arrays of so many bytes are not copied.
+///     Arrays and bytes of so many bytes are not copied.
 ///
 /// Returns
 /// -------
@@ -170,13 +175,33 @@ struct Writer<'py> {
     later: Vec<Later>,
 }
 
-/// An array for which there was room left.
+/// Something for which there was room left.
 struct Later {
-    array: PyObject,
+    thing: PyObject,
     place: usize,
-    dimensions: usize,
-    /// It is copied into shared memory.
-    moves: bool,
+    kind: Kind,
+}
+
+/// What goes by handle.
+#[derive(Clone, Copy)]
+enum Kind {
+    /// An array in shared memory, of so many dimensions.
+    Shared(usize),
+    /// A large plain array, which is copied there.
+    Plain(usize),
+    /// Long bytes, which are.
+    Bytes,
+}
+
+impl Kind {
+    /// How much room there is left for it.
+    fn room(self) -> usize {
+        let head = match self {
+            Kind::Shared(dimensions) | Kind::Plain(dimensions) => 4 + 16 * dimensions + 8,
+            Kind::Bytes => 1 + 8,
+        };
+        head + 1 + LONGEST_HANDLE
+    }
 }
 
 impl<'py> Writer<'py> {
@@ -216,6 +241,12 @@ impl<'py> Writer<'py> {
         } else if class == &raw const ffi::PyBytes_Type {
             let bytes: &PyBytes = thing.downcast().map_err(PyErr::from)?;
             let bytes = bytes.as_bytes();
+            let is_long = bytes.len() > LONG && self.large.contains(&bytes.len());
+            if is_long && self.handles.is_some() {
+                self.check_again(thing)?;
+                self.leave_room(thing.into(), Kind::Bytes);
+                return Ok(true);
+            }
             self.check_length(thing, bytes.len())?;
             self.bytes.push(b'b');
             self.measured(bytes);
@@ -227,7 +258,16 @@ impl<'py> Writer<'py> {
 
     /// Refuses text that is long, or of some length and might have come before.
     fn check_length(&mut self, thing: &PyAny, length: usize) -> Result<(), Not> {
-        match length > LONG || (length > SHORT && self.might_come_again(thing)) {
+        match length {
+            _ if length > LONG => Err(Not::Simple),
+            _ if length > SHORT => self.check_again(thing),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses what might have come before.
+    fn check_again(&mut self, thing: &PyAny) -> Result<(), Not> {
+        match self.might_come_again(thing) {
             true => Err(Not::Simple),
             false => Ok(()),
         }
@@ -246,9 +286,7 @@ impl<'py> Writer<'py> {
     }
 
     fn object(&mut self, thing: &'py PyAny, depth: usize) -> Result<(), Not> {
-        if self.might_come_again(thing) {
-            return Err(Not::Simple);
-        }
+        self.check_again(thing)?;
         // To find a function, keys are compared: by whoever's code. What holds this may lose it
         // then.
         let _kept: PyObject = thing.into();
@@ -315,23 +353,21 @@ impl<'py> Writer<'py> {
         }
         let shared = numpy::placed(self.py, array)?;
         let shared = shared.filter(|(block, _)| !block.borrow().is_private());
-        let dimensions = match &shared {
-            Some((_, placed)) => placed.shape.len(),
+        let kind = match &shared {
+            Some((_, placed)) => Kind::Shared(placed.shape.len()),
             None if numpy::is_large(self.py, array, self.large.clone())? => {
-                array.getattr("ndim")?.extract()?
+                Kind::Plain(array.getattr("ndim")?.extract()?)
             }
             None => return Err(Not::Simple),
         };
-        let place = self.bytes.len();
-        let length = 4 + 16 * dimensions + 8 + 1 + LONGEST_HANDLE;
-        self.bytes.resize(place + length, 0);
-        self.later.push(Later {
-            array: array.into(),
-            place,
-            dimensions,
-            moves: shared.is_none(),
-        });
+        self.leave_room(array.into(), kind);
         Ok(())
+    }
+
+    fn leave_room(&mut self, thing: PyObject, kind: Kind) {
+        let place = self.bytes.len();
+        self.bytes.resize(place + kind.room(), 0);
+        self.later.push(Later { thing, place, kind });
     }
 
     /// Makes the handles, and writes what there was room left for.
@@ -342,62 +378,73 @@ impl<'py> Writer<'py> {
         };
         let first = handles.len();
         for later in std::mem::take(&mut self.later) {
-            let array = later.array.as_ref(py);
-            let sent = match later.moves {
-                true => copy(py, array, None, true)?.into_ref(py),
-                false => array,
-            };
-            let placed = numpy::placed(py, sent)?;
-            let placed = placed.filter(|(_, it)| it.shape.len() == later.dimensions);
-            let Some((block, placed)) = placed else {
-                // Another thread has changed it meanwhile.
-                for handle in handles.iter().skip(first) {
-                    cancelled(py, &decode(py, handle.downcast().map_err(PyErr::from)?)?)?;
-                }
+            let Some((block, place)) = self.placed(&later)? else {
+                let made = handles.get_slice(first, handles.len());
                 handles.del_slice(first, handles.len())?;
+                cancel_all(py, made)?;
                 return Err(Not::Simple);
             };
-            // (The array may lose it while the handle is made.)
-            let block: Py<Block> = block.into();
             let handle = block.borrow(py).handle(py, false)?;
             let encoded = encoded(py, &handle);
             if let Err(error) = handles.append(encoded) {
-                let _ = cancelled(py, &handle);
+                give_up(py, &handle);
                 return Err(error.into());
             }
-            self.record(&later, &placed, encoded.as_bytes(), py)?;
+            let encoded = encoded.as_bytes();
+            let place = self.fill(place, &[encoded.len() as u8]);
+            self.fill(place, encoded);
         }
         Ok(())
     }
 
-    fn record(
-        &mut self,
-        later: &Later,
-        placed: &Placed,
-        handle: &[u8],
-        py: Python<'_>,
-    ) -> Result<(), Not> {
+    /// Lays down what goes by handle, if it is not in shared memory, and writes how it lies there.
+    ///
+    /// Returns the block, and where its handle is to be written; None if another thread has
+    /// changed the array meanwhile.
+    fn placed(&mut self, later: &Later) -> Result<Option<(Py<Block>, usize)>, Not> {
+        let py = self.py;
+        let thing = later.thing.as_ref(py);
+        let (sent, dimensions, moves) = match later.kind {
+            Kind::Shared(dimensions) => (thing, dimensions, false),
+            Kind::Plain(dimensions) => {
+                (copy(py, thing, None, true)?.into_ref(py), dimensions, true)
+            }
+            Kind::Bytes => {
+                let bytes: &PyBytes = thing.downcast().map_err(PyErr::from)?;
+                let bytes = bytes.as_bytes();
+                let place = self.fill(later.place, b"B");
+                let place = self.fill(place, &(bytes.len() as u64).to_le_bytes());
+                return Ok(Some((in_block(py, bytes)?, place)));
+            }
+        };
+        let placed = numpy::placed(py, sent)?;
+        let Some((block, placed)) = placed.filter(|(_, it)| it.shape.len() == dimensions) else {
+            return Ok(None);
+        };
+        // (The array may lose it while the handle is made.)
+        let block: Py<Block> = block.into();
         let flag = |is: bool, flag: u8| if is { flag } else { 0 };
-        let writeable = match later.moves {
-            true => numpy::is_writeable(later.array.as_ref(py))?,
+        let writeable = match moves {
+            true => numpy::is_writeable(thing)?,
             false => placed.writeable,
         };
         let flags = flag(writeable, WRITEABLE) | flag(placed.is_own, OWN_CLASS);
-        let flags = flags | flag(later.moves, PRIVATE);
-        let head = [b'r', placed.number, flags, placed.shape.len() as u8];
-        let numbers = placed.shape.iter().zip(&placed.strides);
-        let numbers = numbers.flat_map(|(length, stride)| [*length as i64, *stride as i64]);
-        let numbers = numbers
-            .chain([placed.offset as i64])
-            .flat_map(i64::to_le_bytes);
-        let all = head.into_iter().chain(numbers);
-        let all = all
-            .chain([handle.len() as u8])
-            .chain(handle.iter().copied());
-        for (to, byte) in self.bytes[later.place..].iter_mut().zip(all) {
-            *to = byte;
+        let flags = flags | flag(moves, PRIVATE);
+        let head = [b'r', placed.number, flags, dimensions as u8];
+        let mut place = self.fill(later.place, &head);
+        for (length, stride) in placed.shape.iter().zip(&placed.strides) {
+            place = self.fill(place, &(*length as i64).to_le_bytes());
+            place = self.fill(place, &(*stride as i64).to_le_bytes());
         }
-        Ok(())
+        let place = self.fill(place, &(placed.offset as u64).to_le_bytes());
+        Ok(Some((block, place)))
+    }
+
+    /// Writes where room was left, and returns the place behind it.
+    fn fill(&mut self, place: usize, bytes: &[u8]) -> usize {
+        let end = place + bytes.len();
+        self.bytes[place..end].copy_from_slice(bytes);
+        end
     }
 
     /// Writes what lies in something else, by a borrowed reference.
@@ -462,6 +509,16 @@ impl<'py> Writer<'py> {
         small.copy_to(&mut self.bytes);
         Ok(())
     }
+}
+
+/// Copies bytes into a new block.
+fn in_block(py: Python<'_>, bytes: &[u8]) -> PyResult<Py<Block>> {
+    watch_end(py)?;
+    let arena = find_default(py)?;
+    let block = work(py, || arena.allocate_owned(bytes.len() as u64))?;
+    // SAFETY: the block is new, nobody else's, and has room for so many.
+    unsafe { section::copy(py, bytes.as_ptr(), block.bytes().as_ptr(), bytes.len()) };
+    Py::new(py, Block::new(block))
 }
 
 /// The class of functions that are written in Python.
@@ -564,7 +621,8 @@ impl<'a> Reader<'a, '_> {
                 self.function(module, name)?
             }
             b'a' => self.small()?,
-            b'r' => self.reference()?,
+            b'r' => self.array_in_block()?,
+            b'B' => self.bytes_in_block()?.into(),
             _ => return Err(damaged()),
         })
     }
@@ -595,7 +653,7 @@ impl<'a> Reader<'a, '_> {
         Ok(made)
     }
 
-    fn reference(&mut self) -> PyResult<PyObject> {
+    fn array_in_block(&mut self) -> PyResult<PyObject> {
         let py = self.py;
         let [number, flags, dimensions] = self.array()?;
         let (mut shape, mut strides) = (Vec::new(), Vec::new());
@@ -604,10 +662,7 @@ impl<'a> Reader<'a, '_> {
             strides.push(i64::from_le_bytes(self.array()?) as isize);
         }
         let offset = u64::from_le_bytes(self.array()?) as usize;
-        let length = self.byte()? as usize;
-        let area = self.take(LONGEST_HANDLE)?;
-        let handle = area.get(..length).ok_or_else(damaged)?;
-        let handle = Handle::decode(handle).map_err(|error| exception(py, error))?;
+        let handle = self.handle()?;
         let is_private = flags & PRIVATE != 0;
         let block = match is_private {
             true => received(py, handle, process::Arena::take)?,
@@ -626,6 +681,31 @@ impl<'a> Reader<'a, '_> {
             is_own: flags & OWN_CLASS != 0,
         };
         numpy::array_like(py, Py::new(py, block)?, &placed)
+    }
+
+    fn bytes_in_block(&mut self) -> PyResult<&PyBytes> {
+        let py = self.py;
+        let length = u64::from_le_bytes(self.array()?);
+        let block = received(py, self.handle()?, process::Arena::take)?;
+        if length > block.inner().size() {
+            return Err(damaged());
+        }
+        // (pyo3's way would write to all of it first.)
+        // SAFETY: so many bytes, not set; a failure is an exception.
+        let made = unsafe { ffi::PyBytes_FromStringAndSize(std::ptr::null(), length as isize) };
+        // SAFETY: a new reference, or null with an exception.
+        let bytes: &PyBytes = unsafe { py.from_owned_ptr_or_err(made)? };
+        let to = bytes.as_bytes().as_ptr().cast_mut();
+        // SAFETY: the block is as long; memory of an object that nobody else has, just as long.
+        unsafe { section::copy(py, block.first_byte(), to, length as usize) };
+        Ok(bytes)
+    }
+
+    fn handle(&mut self) -> PyResult<Handle> {
+        let length = self.byte()? as usize;
+        let area = self.take(LONGEST_HANDLE)?;
+        let handle = area.get(..length).ok_or_else(damaged)?;
+        Handle::decode(handle).map_err(|error| exception(self.py, error))
     }
 
     fn byte(&mut self) -> PyResult<u8> {
