@@ -785,8 +785,8 @@ class ProcessPoolExecutor(Executor):
         A worker ends after so many calls and is replaced; not with the start method
         "fork". Where that is the default one, "spawn" is used.
     threshold : int
-        Plain arrays of at least so many bytes go through shared memory; smaller ones go
-        in the message itself, which is as fast.
+        Plain arrays of at least so many bytes, and ``bytes``, go through shared memory;
+        smaller ones go in the message itself, which is as fast.
     retries : int
         How often a call is done again whose worker was killed. The worker is replaced,
         and the call is pickled anew from the objects that the caller gave.
