@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from hypothesis import settings
@@ -115,6 +116,14 @@ def counts():
     assert arena.check() == []
     stats = arena.stats()
     return stats["blocks"], stats["handles"]
+
+
+def eventually(condition, seconds=20, tell=None):
+    """Wait until something holds; fail with what `tell()` returns."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, tell() if tell else condition
+        time.sleep(0.01)
 
 
 def place_of(array):

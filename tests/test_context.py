@@ -8,8 +8,7 @@ import types
 
 import numpy as np
 import pytest
-from conftest import counts
-from test_executor import eventually
+from conftest import counts, eventually
 
 import shared_numpy as snp
 from shared_numpy import closures, transfer

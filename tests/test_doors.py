@@ -21,7 +21,7 @@ from concurrent import futures
 
 import numpy as np
 import pytest
-from conftest import counts, run_python
+from conftest import counts, eventually, run_python
 
 import shared_numpy as snp
 from shared_numpy import _core
@@ -36,10 +36,7 @@ def nothing_stays():
     before = counts()
     yield
     pyarraypool.stop_pool()
-    end = time.monotonic() + 45
-    while counts() != before:
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    eventually(lambda: counts() == before, 45)
 
 
 def stdlib_pool(method="fork", workers=1):
@@ -883,11 +880,9 @@ def await_tracked(manager, expected):
     The standard library's workers, and its thread here, let go of what they were given
     and returned a moment after the result has been set.
     """
-    end = time.monotonic() + 20
-    while set(manager._list_tracked_segments()) != expected:
-        assert time.monotonic() < end, (manager._list_tracked_segments(), expected)
-        time.sleep(0.005)
-    assert len(manager._list_tracked_segments()) == len(expected)
+    tracked = manager._list_tracked_segments
+    eventually(lambda: set(tracked()) == expected, tell=lambda: (tracked(), expected))
+    assert len(tracked()) == len(expected)
 
 
 def test_jztools_what_is_tracked(smm):

@@ -23,7 +23,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from conftest import counts, place_of, run_script
+from conftest import counts, eventually, place_of, run_script
 
 import shared_numpy as snp
 from shared_numpy import closures, executor, transfer
@@ -35,14 +35,6 @@ Pair = collections.namedtuple("Pair", "left right")
 
 def descriptors():
     return len(os.listdir("/proc/self/fd"))
-
-
-def eventually(condition, seconds=20):
-    """Wait until something holds."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, condition
-        time.sleep(0.01)
 
 
 @pytest.fixture(autouse=True)

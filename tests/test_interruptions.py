@@ -17,7 +17,7 @@ from pickle import PicklingError
 
 import numpy as np
 import pytest
-from conftest import counts
+from conftest import counts, eventually
 
 import shared_numpy as snp
 from shared_numpy import _piped
@@ -99,11 +99,8 @@ def settled(left):
 
 
 def await_as_before(left, before, *where):
-    end = time.monotonic() + 20
     # (Threads and workers may be about to end.)
-    while left() != before:
-        assert time.monotonic() < end, where + (before, left())
-        time.sleep(0.005)
+    eventually(lambda: left() == before, tell=lambda: where + (before, left()))
 
 
 def with_children():
@@ -138,7 +135,6 @@ def shared():
     SHARED = snp.ones(5)
     yield
     SHARED = None
-
 
 
 # What is in the queue before, what is done, and how many things may be in it then.
@@ -183,10 +179,15 @@ def test_queues(transport, call, monkeypatch):
 
 
 def drained(q):
+    return until_empty(lambda: q.get(False))
+
+
+def until_empty(take):
+    """Return all that there is to take."""
     found = []
     with suppress(queue.Empty):
         while True:
-            found.append(q.get(False))
+            found.append(take())
     return found
 
 
@@ -235,22 +236,14 @@ def test_frames(call):
         return ring
 
     def check(ring):
-        for value in seen(ring):
+        for value in until_empty(lambda: look(ring)):
             assert value in ({7}, {0})  # (A frame that was begun may be shown, never half.)
         for number in range(PLACES):
             fill(ring, number)
-        assert seen(ring) == [{number} for number in range(PLACES)]
+        assert until_empty(lambda: look(ring)) == [{number} for number in range(PLACES)]
         ring.close()
 
     interrupt_everywhere(prepare, call, check)
-
-
-def seen(ring):
-    found = []
-    with suppress(queue.Empty):
-        while True:
-            found.append(look(ring))
-    return found
 
 
 def double(x):

@@ -17,7 +17,7 @@ import weakref
 
 import numpy as np
 import pytest
-from conftest import counts, place_of, run_python
+from conftest import counts, eventually, place_of, run_python
 from test_reserve import in_tmpfs
 
 import shared_numpy as snp
@@ -35,10 +35,7 @@ placing = pytest.mark.skipif(not PLACES, reason="numpy before 1.22 places no arr
 def nothing_stays():
     before = counts()
     yield
-    end = time.monotonic() + 45
-    while counts() != before:
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    eventually(lambda: counts() == before, 45)
 
 
 def pool(method="fork", **options):

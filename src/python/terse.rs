@@ -695,7 +695,8 @@ impl<'a> Reader<'a, '_> {
         let made = unsafe { ffi::PyBytes_FromStringAndSize(std::ptr::null(), length as isize) };
         // SAFETY: a new reference, or null with an exception.
         let bytes: &PyBytes = unsafe { py.from_owned_ptr_or_err(made)? };
-        let to = bytes.as_bytes().as_ptr().cast_mut();
+        // SAFETY: a bytes object.
+        let to: *mut u8 = unsafe { ffi::PyBytes_AsString(made).cast() };
         // SAFETY: the block is as long; memory of an object that nobody else has, just as long.
         unsafe { section::copy(py, block.first_byte(), to, length as usize) };
         Ok(bytes)
