@@ -4,14 +4,18 @@
 PYTHON ?= python3
 PYTHONS ?=
 MUTANTS ?=
+TESTS ?= tests
+TIMES ?= 20
 
-.PHONY: help demo test test-full kill-full mutants wheel bench clean
+.PHONY: help demo test test-full quick stress kill-full mutants wheel bench clean
 
 help:
 	@echo "make demo       build, install and show the main job (PYTHON=python3.6 for another interpreter)"
 	@echo "make test       format, lints, core, wheel, and the suites on every CPython found"
-	@echo "make test-full  the same with every suite in full everywhere"
+	@echo "make test-full  the same with every test under every start method on every CPython"
 	@echo "                PYTHONS=\"3.6 3.13\" narrows both"
+	@echo "make quick      for use while one works: one CPython, no slow tests"
+	@echo "make stress     TESTS=\"tests/test_x.py\" again and again, beside load (TIMES=20)"
 	@echo "make kill-full  the core's processes killed after every single instruction"
 	@echo "make mutants    the core broken on purpose: the tests must notice"
 	@echo "make wheel      the release wheel, manylinux2014, in dist/"
@@ -24,9 +28,13 @@ demo:
 	&& python=$$("$$python" dev/environments.py demo "$$python") \
 	&& "$$python" -m shared_numpy demo
 
-test test-full kill-full wheel bench:
+test test-full quick kill-full wheel bench:
 	@python=$$(sh dev/preflight.sh "$(PYTHON)" rust lint cc objdump venv) \
 	&& exec "$$python" -u dev/matrix.py $@ $(PYTHONS)
+
+stress:
+	@python=$$(sh dev/preflight.sh "$(PYTHON)" rust cc venv) \
+	&& exec "$$python" -u dev/stress.py $(TESTS) --times $(TIMES) $(if $(PYTHONS),--pythons $(PYTHONS))
 
 mutants:
 	@python=$$(sh dev/preflight.sh "$(PYTHON)" rust cc) \

@@ -1,395 +1,340 @@
-"""Runs every check on every CPython of the machine, and tells what passed.
+"""Runs the checks of this project, and tells what passed.
 
     python3 dev/matrix.py test [3.6 3.13 ...]
     python3 dev/matrix.py test-full [3.6 3.13 ...]
+    python3 dev/matrix.py quick [3.11]
     python3 dev/matrix.py kill-full
     python3 dev/matrix.py wheel
     python3 dev/matrix.py bench [3.6 3.13 ...]
 
-`test` runs the suites in full on the oldest, on 3.8 and on the newest of the
-interpreters; on the others without the slow tests, and those marked `in_turn` under one
-start method each. `test-full` runs them in full on all. `kill-full` kills processes of
-the core after every instruction of every operation, and at 25,000 random moments. In CI
-(the variable CI is set) 3.6 and 3.7 must be there.
+`test` is the gate: every pair of a test, a start method and an interpreter. `test-full`
+is every combination of the three, the tests of processes ten times as long, and installs
+from source everywhere. `quick` is for use while one works: one interpreter, no slow tests,
+a wheel without the last optimisations. `kill-full` kills processes of the core after every
+instruction of every operation, and at 25,000 random moments.
+
+A run has one seed, from the variable SNP_SEED or of the moment. In CI (the variable CI is
+set) CPython 3.6 and 3.7, rustfmt and clippy must be there; elsewhere they are skipped.
 """
 
 import collections
-import concurrent.futures
-import contextlib
-import glob
 import os
+import random
 import re
-import shutil
+import signal
 import subprocess
 import sys
-import threading
 import time
-import xml.etree.ElementTree
+from functools import partial
 
+import builds
 import environments
 import interpreters
+import jobs
+import suites
+import times
 from environments import ROOT
+from jobs import Failed, Job
 
-DIST = os.path.join(ROOT, "dist")
-REPORTS = os.path.join(ROOT, "build", "reports")
-BESIDE = os.path.join(ROOT, "build", "beside.txt")
 SOURCES = ["shared_memory", "tests", "cpython_tests", "dev", "benchmarks", "examples"]
 TEST_PACKAGES = ["numpy>=1.17", "pytest", "hypothesis"]
 # What there are integrations for, or extras.
 TEST_PACKAGES += ["cloudpickle", "tqdm", "joblib", "loky", "pandas"]
-BUILD_PACKAGES = ["maturin>=1,<2", "ziglang"]
 
-# The release wheel runs on systems with this glibc and later.
-GLIBC = (2, 17)
-
-# Name of a suite -> pytest's arguments. CPython's own tests come from 3.8 and from
-# the interpreter itself; in a complete run from all.
-SUITES = collections.OrderedDict([("tests", ["tests"]), ("cpython", ["cpython_tests"])])
-SUITE_SECONDS = 1500
-# How many times as much the tests of processes do in a complete run.
-COMPLETE_FACTOR = 10
-
-# What several threads share.
-PRINTING, INSTALLING = threading.Lock(), threading.Lock()
-
-COMMANDS = ("test", "test-full", "kill-full", "wheel", "bench")
-
-Result = collections.namedtuple("Result", "passed failed skipped seconds")
+KNOWN = ["3.%d" % minor for minor in range(interpreters.OLDEST, interpreters.NEWEST + 1)]
+CORE = ["--locked", "--no-default-features"]
 
 
-class Failed(Exception):
-    """A suite came to no end."""
+def in_ci():
+    return bool(os.environ.get("CI"))
 
 
-def say(text):
-    print("\n=== " + text, flush=True)
+# ---- jobs -----------------------------------------------------------------------------
 
 
-def check(title, command, **options):
-    """Run a command in sight; stop everything if it fails."""
-    say(title)
-    print("$ " + " ".join(command), flush=True)
-    if subprocess.call(command, cwd=ROOT, stdin=subprocess.DEVNULL, **options):
-        sys.exit("FAILED: " + title)
-
-
-@contextlib.contextmanager
-def checked_beside(title, command, **options):
-    """Run a command beside what the block does; what it prints is seen at its end.
-
-    Both must succeed. The command is waited for in any case: its children are groups of
-    their own, which would stay if it were killed.
-    """
-    say("%s: started, the output comes below" % title)
-    os.makedirs(os.path.dirname(BESIDE), exist_ok=True)
-    start = time.monotonic()
-    with open(BESIDE, "w") as file:
-        process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=file, **options
-        )
+def cargo_has(tool):
+    """Tell whether cargo has a subcommand."""
     try:
-        yield
-    finally:
-        code = process.wait()
-    with open(BESIDE, errors="replace") as file:
-        text = file.read()
-    say("%s, %.0f s" % (title, time.monotonic() - start))
-    print("$ {}\n{}".format(" ".join(command), text), flush=True)
-    if code:
-        sys.exit("FAILED: " + title)
+        return not subprocess.call(
+            ["cargo", tool, "--version"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+    except OSError:
+        return False
 
 
-def path_without_python():
-    """Return a PATH on which cargo and the linker are, and no interpreter."""
-    folder = os.path.join(ROOT, "build", "nopython")
-    shutil.rmtree(folder, ignore_errors=True)
-    os.makedirs(folder)
-    for tool in ("cargo", "rustc", "rustdoc", "rustup", "cc", "gcc", "ld", "as", "ar"):
-        found = shutil.which(tool)
-        if found:
-            os.symlink(found, os.path.join(folder, tool))
-    return folder
+def skipped(what):
+    """Return what a job without its tool tells; in CI it fails."""
+    if in_ci():
+        raise Failed("CI needs " + what)
+    return "skipped: there is no " + what
 
 
-def check_sources():
-    check("format", ["cargo", "fmt", "--check"])
+def check_format(job):
+    if not cargo_has("fmt"):
+        return skipped("rustfmt")
+    job.run(["cargo", "fmt", "--check"])
+
+
+def check_syntax(python, job):
+    job.run([python, "-m", "compileall", "-q", "-f"] + SOURCES)
+
+
+def check_lints(job):
+    if not cargo_has("clippy"):
+        return skipped("clippy")
     clippy = ["cargo", "clippy", "--locked", "--all-targets"]
-    check("clippy, extension", clippy + ["--", "-D", "warnings"])
-    check("clippy, core", clippy + ["--no-default-features", "--", "-D", "warnings"])
+    job.run(clippy + ["--", "-D", "warnings"])
+    job.run(clippy + ["--no-default-features", "--", "-D", "warnings"])
 
 
-def core_checked_beside():
-    """Test the core beside what the block does: most of it is one process at a time."""
-    return checked_beside(
-        "core, with no interpreter on PATH",
-        ["cargo", "test", "--locked", "--no-default-features"],
-        env=dict(os.environ, PATH=path_without_python()),
-    )
+def check_core(arguments, job):
+    """Run tests of the core, with no interpreter on PATH."""
+    environment = dict(os.environ, PATH=builds.path_without_python())
+    job.run(["cargo", "test"] + CORE + arguments, env=environment)
+    return core_counts(job)
 
 
-def check_memory():
+def core_counts(job):
+    """Return how many tests of the core have passed, by what they print."""
+    text = job.output()
+    counts = re.findall(r"^test result: ok\. (\d+) passed|^(\d+) passed$", text, re.M)
+    return "{} passed".format(sum(int(one or other) for one, other in counts))
+
+
+def check_memory(job):
     """Run the parts of the core that need no system under AddressSanitizer."""
     nightly = subprocess.run(
         ["rustc", "+nightly", "-vV"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
     host = re.search(r"^host: (.*)$", nightly.stdout.decode(), re.M)
     if nightly.returncode or not host:
-        say("AddressSanitizer: skipped, it needs a nightly compiler (rustup toolchain)")
-        return
+        return "skipped: it needs a nightly compiler (a toolchain of rustup)"
     # The model checker switches stacks, which the sanitizer takes for overflows.
-    check(
-        "core under AddressSanitizer",
-        ["cargo", "+nightly", "test", "--locked", "--no-default-features"]
+    job.run(
+        ["cargo", "+nightly", "test"] + CORE
         + ["--target", host.group(1), "--target-dir", "build/asan"]
         + ["--test", "core", "--", "--skip", "lock::"],
         env=dict(os.environ, RUSTFLAGS="-Zsanitizer=address"),
-    )
+    )  # fmt: skip
+    return core_counts(job)
 
 
-def kill_full():
-    core = ["cargo", "test", "--release", "--locked", "--no-default-features", "--test"]
-    check("death at every instruction and at random", core + ["crash", "--", "--full"])
+def make_environment(version, executable, job):
+    environments.make("test-" + version, executable, TEST_PACKAGES)
 
 
-def builder():
-    """Return a python that has maturin, of the newest interpreter."""
-    version, executable = list(interpreters.find_all().items())[-1]
-    if version == "3.6":
-        sys.exit("maturin 1 needs CPython 3.7 or later; only 3.6 was found")
-    return environments.make("build", executable, BUILD_PACKAGES)
+def install(version, executable, wheel, job):
+    """Install a wheel into the environment of an interpreter."""
+    python = environments.make("test-" + version, executable, TEST_PACKAGES)
+    environments.install_once(python, wheel())
 
 
-def build_wheel():
-    """Build the release wheel and return its path."""
-    python = builder()
-    shutil.rmtree(DIST, ignore_errors=True)
-    path = os.path.dirname(python) + os.pathsep + os.environ["PATH"]
-    check(
-        "release wheel",
-        [python, "-m", "maturin", "build", "--release", "--locked", "--zig"]
-        + ["--compatibility", "manylinux2014", "--out", DIST],
-        env=dict(os.environ, PATH=path),
-    )
-    (wheel,) = glob.glob(os.path.join(DIST, "*.whl"))
-    name = os.path.basename(wheel)
-    if "-cp36-abi3-" not in name or "manylinux2014" not in name:
-        sys.exit("FAILED: %s is no cp36-abi3 wheel for manylinux2014" % name)
-    check_symbols(wheel)
-    return wheel
+def python_of(version):
+    return os.path.join(environments.ENVIRONMENTS, "test-" + version, "bin", "python")
 
 
-def check_symbols(wheel):
-    """Stop if the extension asks for a newer glibc than `GLIBC`."""
-    folder = os.path.join(ROOT, "build", "symbols")
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.unpack_archive(wheel, folder, "zip")
-    (extension,) = glob.glob(os.path.join(folder, "shared_numpy", "*.so"))
-    table = environments.run(["objdump", "-T", extension])
-    versions = {
-        tuple(map(int, version.split(".")))
-        for version in re.findall(r"GLIBC_([0-9.]+)", table)
-    }
-    if not versions:
-        sys.exit("FAILED: objdump shows no symbol of glibc")
-    latest = ".".join(map(str, max(versions)))
-    print("newest symbol: GLIBC_" + latest)
-    if max(versions) > GLIBC:
-        sys.exit("FAILED: a symbol of GLIBC_%s is newer than %d.%d" % ((latest,) + GLIBC))
+def check_source(version, executable, source, job):
+    """Install from a source on a version, and run the demo in small."""
+    python = environments.make("source-" + version, executable, ["--prefer-binary", "numpy>=1.17"])
+    # One target folder for all, so that dependencies are compiled once.
+    target = os.path.join(builds.BUILD, "source-target")
+    pip = [python, "-m", "pip", "install", "--no-deps", "--force-reinstall", source()]
+    job.run(pip, env=dict(os.environ, CARGO_TARGET_DIR=target))
+    job.run([python, "-m", "shared_numpy", "demo", "--frames", "2", "--side", "500"])
 
 
-def build_sdist():
-    """Build the source distribution and return its path."""
-    check("source distribution", [builder(), "-m", "maturin", "sdist", "--out", DIST])
-    (sdist,) = glob.glob(os.path.join(DIST, "*.tar.gz"))
-    return sdist
+def suite_jobs(version, amount, results, names=suites.SUITES):
+    """Return the jobs that run suites on a version."""
+    made = []
+    for suite in names:
+        work = partial(run_suite, version, suite, amount, results)
+        made.append(Job("{} on {}, {}".format(suite, version, amount), work, ["install " + version]))
+    return made
 
 
-def check_source_installs(pythons, sources, versions):
-    """Install from each source on each version, and run the demo in small."""
-    for version in versions:
-        for source in sources:
-            python = environments.make(
-                "source-" + version, pythons[version], ["--prefer-binary", "numpy>=1.17"]
-            )
-            say("pip install %s on %s" % (os.path.relpath(source, ROOT), version))
-            environments.install(python, source)
-            check(
-                "demo on " + version,
-                [python, "-m", "shared_numpy", "demo", "--frames", "2", "--side", "500"],
-            )
+def run_suite(version, suite, amount, results, job):
+    return suites.run(job, python_of(version), version, suite, amount, results)
 
 
-def run_suite(python, version, suite, full, complete):
-    """Run a suite and return its result; what pytest prints is seen at its end."""
-    report = os.path.join(REPORTS, "%s-%s.xml" % (suite, version))
-    command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    command += ["--junitxml", report] + SUITES[suite]
-    if not full:
-        command += ["-m", "not slow"]
-    if complete and suite == "cpython":
-        command += ["--all-sources"]
-    start = time.monotonic()
-    output = os.path.join(REPORTS, "%s-%s.txt" % (suite, version))
-    factor = COMPLETE_FACTOR if complete else 1
-    environment = dict(os.environ, SHARED_NUMPY_TEST_FACTOR=str(factor))
-    with open(output, "w") as file:
-        process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment
+def first_of(pythons):
+    """Return the version that is tried first: the newest."""
+    return list(pythons)[-1]
+
+
+def gate(pythons, complete, results):
+    """Return the jobs of `test` and `test-full`, in the order in which they start."""
+    oldest, first = list(pythons)[0], first_of(pythons)
+    others = [version for version in pythons if version != first]
+    # The long ones first, so that none of them runs alone at the end.
+    others.sort(key=lambda version: version not in (oldest, "3.8"))
+    made = [Job("format", check_format), Job("syntax", partial(check_syntax, pythons[oldest]))]
+    for version in [first] + others:
+        work = partial(make_environment, version, pythons[version])
+        made.append(Job("environment " + version, work, waits=True))
+    made += [Job("wheel", builds.build_wheel, ["format"]), Job("lints", check_lints, ["format"])]
+    for version in [first] + others:
+        work = partial(install, version, pythons[version], builds.wheel)
+        made.append(Job("install " + version, work, ["wheel", "environment " + version], waits=True))
+    made += suite_jobs(first, "whole" if complete else "quick", results)
+    made.append(Job("core, processes", partial(check_core, ["--test", "crash"]), ["lints"]))
+    for version in others:
+        amount = "whole" if complete else "paired" if version in (oldest, "3.8") else "quick"
+        made += suite_jobs(version, amount, results)
+    made.append(Job("core", partial(check_core, ["--lib", "--test", "core"]), ["lints"]))
+    if not complete:
+        made += suite_jobs(first, "slow", results, [each for each in suites.SUITES])
+    made.append(Job("core, AddressSanitizer", check_memory, ["core"]))
+    made.append(Job("source distribution", builds.build_sdist, ["wheel"]))
+    sources = [("source distribution", builds.sdist)]
+    if complete:
+        sources.append(("checkout", lambda: ROOT))
+    for name, source in sources:
+        before = "source distribution"
+        for version in pythons if complete else sorted({oldest, first}):
+            work = partial(check_source, version, pythons[version], source)
+            made.append(Job("install from {} on {}".format(name, version), work, [before]))
+            # One after the other: they compile into one folder.
+            before = made[-1].name
+    return made
+
+
+def quick(pythons, results):
+    """Return the jobs of `quick`."""
+    version = first_of(pythons)
+    executable = pythons[version]
+    made = [
+        Job("format", check_format),
+        Job("syntax", partial(check_syntax, list(interpreters.find_all().values())[0])),
+        Job("environment " + version, partial(make_environment, version, executable), waits=True),
+        Job("quick wheel", builds.build_quick, ["format"]),
+        Job("lints", check_lints, ["format"]),
+    ]
+    made.append(
+        Job(
+            "install " + version,
+            partial(install, version, executable, builds.quick_wheel),
+            ["quick wheel", "environment " + version],
         )
-        try:
-            code = process.wait(SUITE_SECONDS * factor)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            code = None
-    seconds = time.monotonic() - start
-    with open(output, errors="replace") as file:
-        text = file.read()
-    with PRINTING:
-        slow = "" if full else ", without the slow ones"
-        say("%s on %s%s, %.0f s" % (suite, version, slow, seconds))
-        print("$ {}\n{}".format(" ".join(command), text), flush=True)
-    if code is None:
-        raise Failed("%s on %s took over %d s" % (suite, version, SUITE_SECONDS * factor))
-    if not os.path.exists(report):
-        raise Failed("%s on %s ended with %d and no report" % (suite, version, code))
-    cases = xml.etree.ElementTree.parse(report).iter("testcase")
-    passed, failed, skipped = 0, 0, []
-    for case in cases:
-        kinds = {child.tag: child for child in case}
-        if "failure" in kinds or "error" in kinds:
-            failed += 1
-        elif "skipped" in kinds:
-            skipped.append((case.get("name"), kinds["skipped"].get("message")))
-        else:
-            passed += 1
-    if (code or not passed) and not failed:
-        failed = 1
-    return Result(passed, failed, skipped, seconds)
+    )
+    made += suite_jobs(version, "quick", results, ["backport", "arrays", "pools"])
+    made.append(Job("core", partial(check_core, ["--lib", "--test", "core"]), ["lints"]))
+    return made
 
 
-def table(results, missing):
-    """Print interpreter x suite, then why tests were skipped."""
-    say("summary")
-    suites = list(SUITES)
-    row = "{:8}" + " {:>34}" * len(suites)
-    print(row.format("CPython", *suites))
-    for version, found in results.items():
-        cells = []
-        for suite in suites:
-            result = found[suite]
-            cells.append(
-                "{} passed, {} failed, {} skipped".format(
-                    result.passed, result.failed, len(result.skipped)
-                )
-            )
-        print(row.format(version, *cells))
+# ---- commands --------------------------------------------------------------------------
+
+
+def run_jobs(made, results, missing=()):
+    """Run jobs, print what came of them, and return whether all passed."""
+    start = time.monotonic()
+    seed = os.environ.setdefault("SNP_SEED", str(random.SystemRandom().randrange(1, 1 << 31)))
+    print("SNP_SEED=%s repeats what this run chooses at random" % seed, flush=True)
+    signal.signal(signal.SIGTERM, jobs.interrupted)
+    run = jobs.Run(made, jobs.lanes_here())
+    passed = run.go()
+    ended = run.ended.values()
+    if results:
+        found = times.of(results, ended)
+        times.save(found)
+        times.show(found)
+        show_skips(results, missing)
+    for each in ended:
+        if each.state != "passed":
+            print("{}: {} ({})".format(each.state.upper(), each.name, each.tell))
+    cases = [case for result in results for case in result.cases]
+    core = sum(
+        int(count) for each in ended if each.name.startswith("core")
+        for count in re.findall(r"(\d+) passed", each.tell)
+    )  # fmt: skip
+    bad = sum(case.state == "failed" for case in cases)
+    bad = bad or sum(each.state != "passed" for each in ended)
+    good = core + sum(case.state == "passed" for case in cases)
+    minutes = (time.monotonic() - start) / 60
+    print("\n{:.1f} minutes, SNP_SEED={}".format(minutes, seed))
+    print("{} passed, {} failed".format(good, bad), flush=True)
+    return passed
+
+
+def show_skips(results, missing):
+    """Print why tests were skipped, and which interpreters there are not."""
+    print()
     for version in missing:
-        print("{:8} not on this machine: skipped".format(version))
+        print("CPython {} is not on this machine: skipped".format(version))
     reasons = collections.OrderedDict()
-    for version, found in results.items():
-        for result in found.values():
-            for name, reason in result.skipped:
-                reasons.setdefault((name, reason), []).append(version)
+    for result in results:
+        for case in result.cases:
+            if case.state == "skipped":
+                name = case.name.partition("[")[0]
+                versions = reasons.setdefault((name, case.reason), [])
+                if result.version not in versions:
+                    versions.append(result.version)
     for (name, reason), versions in reasons.items():
         print("skipped on {}: {}: {}".format(", ".join(versions), name, reason))
-    passed = sum(result.passed for found in results.values() for result in found.values())
-    failed = sum(result.failed for found in results.values() for result in found.values())
-    print("\n%d passed, %d failed" % (passed, failed), flush=True)
-    return failed
 
 
-def test(pythons, missing, complete):
-    """Run everything; return the number of failed tests."""
-    start = time.monotonic()
-    oldest, latest = list(pythons)[0], list(pythons)[-1]
-    check_sources()
-    with core_checked_beside():
-        check_memory()
-        wheel = build_wheel()
-        sdist = build_sdist()
-        if complete:
-            check_source_installs(pythons, [ROOT, sdist], pythons)
-        else:
-            check_source_installs(pythons, [sdist], sorted({oldest, latest}))
-    shutil.rmtree(REPORTS, ignore_errors=True)
-    os.makedirs(REPORTS)
-    check(
-        "every file is syntax of " + oldest,
-        [pythons[oldest], "-m", "compileall", "-q", "-f"] + SOURCES,
-    )
+def kill_full(job):
+    release = ["cargo", "test", "--release"] + CORE
+    job.run(release + ["--test", "crash", "--", "--full"], seconds=24 * 3600)
+    return core_counts(job)
 
-    def is_full(version):
-        return complete or version in (oldest, "3.8", latest)
 
-    def run_all(version):
-        with INSTALLING:
-            python = environments.make("test-" + version, pythons[version], TEST_PACKAGES)
-            environments.install(python, wheel)
-        full = is_full(version)
-        return collections.OrderedDict(
-            (suite, run_suite(python, version, suite, full, complete)) for suite in SUITES
-        )
-
-    # Two at a time: most of what they do is to wait for each other's processes. Those
-    # that take longest come first, so that none of them runs alone at the end.
-    order = sorted(pythons, key=lambda version: not is_full(version))
-    with concurrent.futures.ThreadPoolExecutor(2) as lanes:
-        found = {version: lanes.submit(run_all, version) for version in order}
-        try:
-            results = {version: found[version].result() for version in order}
-        except Failed as error:
-            for future in found.values():
-                future.cancel()
-            sys.exit("FAILED: {}".format(error))
-    failed = table(collections.OrderedDict((v, results[v]) for v in pythons), missing)
-    print("%.0f minutes" % ((time.monotonic() - start) / 60))
-    return failed
+def show(command):
+    """Run a command in sight; stop everything if it fails."""
+    print("$ " + " ".join(command), flush=True)
+    if subprocess.call(command, cwd=ROOT, stdin=subprocess.DEVNULL):
+        sys.exit("FAILED: " + " ".join(command))
 
 
 def bench(pythons):
-    check("arena", ["cargo", "bench", "--locked", "--no-default-features", "--bench", "arena"])
-    wheel = build_wheel()
+    show(["cargo", "bench"] + CORE + ["--bench", "arena"])
     for version, executable in pythons.items():
         peers = ["shared-memory38"] if version in ("3.6", "3.7") else []
         python = environments.make("bench-" + version, executable, ["numpy>=1.17"] + peers)
-        environments.install(python, wheel)
+        environments.install(python, builds.wheel())
         for peer in ("SharedArray", "iceoryx2", "faster-fifo"):
             # Where there is none for this version the benchmark says so.
             subprocess.call([python, "-m", "pip", "install", "-q", peer], stderr=subprocess.DEVNULL)
-        check("blocks on " + version, [python, "benchmarks/blocks.py"])
-        check("channels on " + version, [python, "benchmarks/channels.py"])
-        check("rings on " + version, [python, "benchmarks/rings.py"])
-        check("executors on " + version, [python, "benchmarks/executors.py"])
-        check("doors on " + version, [python, "benchmarks/doors.py"])
-        check("backport on " + version, [python, "benchmarks/backport.py"])
+        for name in ("blocks", "channels", "rings", "executors", "doors", "backport"):
+            show([python, "benchmarks/%s.py" % name])
+
+
+def chosen(wanted):
+    """Return the interpreters to use, and which of the known ones are missing."""
+    pythons = interpreters.find_all()
+    for version in wanted:
+        if version not in pythons:
+            sys.exit("CPython %s is not on this machine; found: %s" % (version, ", ".join(pythons)))
+    missing = [version for version in KNOWN if version not in pythons]
+    if in_ci() and {"3.6", "3.7"} & set(missing):
+        sys.exit("FAILED: CI needs CPython 3.6 and 3.7; found: " + ", ".join(pythons))
+    if not pythons:
+        sys.exit("no CPython from %s to %s was found" % (KNOWN[0], KNOWN[-1]))
+    if wanted:
+        return collections.OrderedDict((v, pythons[v]) for v in KNOWN if v in wanted), []
+    return pythons, missing
+
+
+COMMANDS = ("test", "test-full", "quick", "kill-full", "wheel", "bench")
 
 
 def main():
     if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
         sys.exit(__doc__)
-    command, wanted = sys.argv[1], sys.argv[2:]
-    pythons = interpreters.find_all()
-    known = ["3.%d" % minor for minor in range(interpreters.OLDEST, interpreters.NEWEST + 1)]
-    for version in wanted:
-        if version not in pythons:
-            sys.exit("CPython %s is not on this machine; found: %s" % (version, ", ".join(pythons)))
-    missing = [version for version in known if version not in pythons]
-    if os.environ.get("CI") and {"3.6", "3.7"} & set(missing):
-        sys.exit("FAILED: CI needs CPython 3.6 and 3.7; found: " + ", ".join(pythons))
-    if not pythons:
-        sys.exit("no CPython from %s to %s was found" % (known[0], known[-1]))
-    if wanted:
-        pythons = collections.OrderedDict((v, pythons[v]) for v in known if v in wanted)
-        missing = []
-    if command == "wheel":
-        build_wheel()
-    elif command == "kill-full":
-        kill_full()
-    elif command == "bench":
-        bench(pythons)
-    elif test(pythons, missing, command == "test-full"):
+    command = sys.argv[1]
+    pythons, missing = chosen(sys.argv[2:])
+    results = []
+    if command == "kill-full":
+        made = [Job("core, processes, at every instruction", kill_full)]
+    elif command in ("wheel", "bench"):
+        made = [Job("wheel", builds.build_wheel)]
+    elif command == "quick":
+        made = quick(pythons, results)
+    else:
+        made = gate(pythons, command == "test-full", results)
+    if not run_jobs(made, results, missing):
         sys.exit(1)
+    if command == "bench":
+        bench(pythons)
 
 
 if __name__ == "__main__":

@@ -33,31 +33,6 @@ def pytest_collection_finish():
         gc.freeze()
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Call all start methods but one slow, in tests that are marked `in_turn`.
-
-    Each line of such a test (what its other parameters are) keeps one method; it is
-    another one for the next line, and for the next minor version. So the interpreters on
-    which the slow tests are left out run each line and each method, and three minor
-    versions in a row each line under each method.
-    """
-    lines = {}
-    for item in items:
-        if item.get_closest_marker("in_turn"):
-            parameters = dict(item.callspec.params)
-            method = parameters.pop("method")
-            line = repr(sorted(parameters.items(), key=lambda pair: pair[0]))
-            test = lines.setdefault(item.nodeid.partition("[")[0], {})
-            test.setdefault(line, {})[method] = item
-    for test in lines.values():
-        for number, methods in enumerate(test.values()):
-            turn = sorted(methods)[(number + sys.version_info[1]) % len(methods)]
-            for method, item in methods.items():
-                if method != turn:
-                    item.add_marker(pytest.mark.slow)
-
-
 def exists(name):
     """Tell whether a segment of that name exists, without the code under test."""
     return os.path.exists("/dev/shm/" + name)

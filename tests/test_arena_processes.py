@@ -65,7 +65,6 @@ def run(program, method, *arguments, **options):
     return output
 
 
-@pytest.mark.in_turn
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
     "program",

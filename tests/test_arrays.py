@@ -50,7 +50,6 @@ def blocks():
     return Arena.default().stats()["blocks"]
 
 
-@pytest.mark.in_turn
 @pytest.mark.parametrize(
     "channel, method",
     [(channel, method) for channel in CHANNELS for method in ("fork", "spawn", "forkserver")]

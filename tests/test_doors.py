@@ -213,7 +213,6 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.in_turn
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("page", sorted(PAGES))
 def test_examples(page, method, tmp_path):

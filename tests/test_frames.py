@@ -392,7 +392,6 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.in_turn
 @pytest.mark.parametrize("method", METHODS)
 def test_streams(tmp_path, method):
     run_program(tmp_path, STREAM + END, method)

@@ -332,7 +332,6 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.in_turn
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 @pytest.mark.parametrize("how", ["alive", "exited", "killed"])
 def test_a_handle_in_three_processes(tmp_path, method, how):

@@ -28,19 +28,23 @@ def test_there_are_examples():
     assert all(examples(path) for path in PAGES)
 
 
-@pytest.mark.parametrize("which", list(EXAMPLES))
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+START = 'if __name__ == "__main__":\n'
+
+
+@pytest.mark.parametrize(
+    "which, method",
+    # Under spawn those that start a process.
+    [(which, "fork") for which in EXAMPLES]
+    + [(which, "spawn") for which, code in EXAMPLES.items() if START in code],
+)
 def test_example(which, method, tmp_path):
     """A comment behind a ``print`` says what it prints."""
     # Others may run this test on the same machine.
     code = EXAMPLES[which].replace("readme-weights", "readme-weights-%d" % os.getpid())
     code = code.replace('"weights" in', '"weights-%d" in' % os.getpid())
-    start = 'if __name__ == "__main__":\n'
     if method == "spawn":
-        if start not in code:
-            pytest.skip("it starts no process")
         choice = '    import multiprocessing; multiprocessing.set_start_method("spawn")\n'
-        code = code.replace(start, start + choice)
+        code = code.replace(START, START + choice)
     process = run_script(tmp_path, code)
     assert process.returncode == 0 and process.stderr == "", process.stderr
     expected = [

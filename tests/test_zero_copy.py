@@ -218,7 +218,6 @@ def values(thing):
     return [thing]
 
 
-@pytest.mark.in_turn
 @placing
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(

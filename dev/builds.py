@@ -1,0 +1,171 @@
+"""Builds that jobs share: the release wheel, the source distribution, a quick extension.
+
+Each is made once, and kept until one of its inputs changes.
+"""
+
+import glob
+import hashlib
+import os
+import re
+import shutil
+
+import environments
+import interpreters
+from environments import ROOT
+from jobs import Failed
+
+DIST = os.path.join(ROOT, "dist")
+BUILD = os.path.join(ROOT, "build")
+BUILD_PACKAGES = ["maturin>=1,<2"]
+# Links the release wheel, so that it needs no newer glibc than it says.
+RELEASE_PACKAGES = BUILD_PACKAGES + ["ziglang"]
+
+# The release wheel runs on systems with this glibc and later.
+GLIBC = (2, 17)
+
+# What a wheel is made of.
+INPUTS = ["src", "shared_memory", "build.rs", "Cargo.toml", "Cargo.lock", "pyproject.toml"]
+INPUTS += ["README.md", "LICENSE", "rustfmt.toml"]
+
+
+def fingerprint(paths):
+    """Return a text that changes with the files below some paths of the checkout."""
+    found = hashlib.sha256()
+    for path in paths:
+        path = os.path.join(ROOT, path)
+        files = [path] if os.path.isfile(path) else []
+        for folder, folders, names in os.walk(path):
+            folders[:] = sorted(each for each in folders if each != "__pycache__")
+            files += [os.path.join(folder, name) for name in sorted(names)]
+        for file in files:
+            if not file.endswith((".pyc", ".so")):
+                found.update(os.path.relpath(file, ROOT).encode() + b"\0")
+                with open(file, "rb") as stream:
+                    found.update(hashlib.sha256(stream.read()).digest())
+    return found.hexdigest()
+
+
+class Kept:
+    """Something built, with the fingerprint of its inputs beside it."""
+
+    def __init__(self, name, inputs):
+        self._stamp = os.path.join(BUILD, name + ".stamp")
+        self._wanted = fingerprint(inputs)
+
+    def is_fresh(self):
+        if not os.path.exists(self._stamp):
+            return False
+        with open(self._stamp) as stamp:
+            return stamp.read() == self._wanted
+
+    def remember(self):
+        os.makedirs(BUILD, exist_ok=True)
+        with open(self._stamp, "w") as stamp:
+            stamp.write(self._wanted)
+
+
+def builder(packages):
+    """Return a python that has maturin, of the newest interpreter."""
+    version, executable = list(interpreters.find_all().items())[-1]
+    if version == "3.6":
+        raise Failed("maturin 1 needs CPython 3.7 or later; only 3.6 was found")
+    name = "build" if packages == BUILD_PACKAGES else "build-release"
+    return environments.make(name, executable, packages)
+
+
+def maturin(job, packages, *arguments):
+    python = builder(packages)
+    path = os.path.dirname(python) + os.pathsep + os.environ["PATH"]
+    job.run([python, "-m", "maturin"] + list(arguments), env=dict(os.environ, PATH=path))
+
+
+def _only(pattern):
+    found = glob.glob(pattern)
+    if len(found) != 1:
+        raise Failed("{} matches {} files instead of one".format(pattern, len(found)))
+    return found[0]
+
+
+def wheel():
+    """Return the path of the release wheel, which was built."""
+    return _only(os.path.join(DIST, "*.whl"))
+
+
+def sdist():
+    """Return the path of the source distribution, which was built."""
+    return _only(os.path.join(DIST, "*.tar.gz"))
+
+
+def _forget(ending):
+    for old in glob.glob(os.path.join(DIST, "*" + ending)):
+        os.remove(old)
+
+
+def build_wheel(job):
+    """Build the release wheel, and check what it is and what it needs."""
+    kept = Kept("wheel", INPUTS)
+    if kept.is_fresh() and glob.glob(os.path.join(DIST, "*.whl")):
+        return "kept: its inputs are the same"
+    _forget(".whl")
+    maturin(
+        job, RELEASE_PACKAGES, "build", "--release", "--locked", "--zig",
+        "--compatibility", "manylinux2014", "--out", DIST,
+    )  # fmt: skip
+    name = os.path.basename(wheel())
+    if "-cp36-abi3-" not in name or "manylinux2014" not in name:
+        raise Failed("%s is no cp36-abi3 wheel for manylinux2014" % name)
+    newest = _newest_glibc(wheel())
+    kept.remember()
+    return "newest symbol: GLIBC_%d.%d" % newest
+
+
+def _newest_glibc(wheel):
+    """Return the newest version of glibc that the extension asks for, if not too new."""
+    folder = os.path.join(BUILD, "symbols")
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.unpack_archive(wheel, folder, "zip")
+    table = environments.run(["objdump", "-T", _only(os.path.join(folder, "shared_numpy", "*.so"))])
+    versions = {
+        tuple(map(int, version.split(".")))[:2]
+        for version in re.findall(r"GLIBC_([0-9]+\.[0-9.]+)", table)
+    }
+    if not versions:
+        raise Failed("objdump shows no symbol of glibc")
+    if max(versions) > GLIBC:
+        raise Failed("a symbol of GLIBC_%d.%d is newer than %d.%d" % (max(versions) + GLIBC))
+    return max(versions)
+
+
+def build_sdist(job):
+    """Build the source distribution."""
+    _forget(".tar.gz")
+    maturin(job, BUILD_PACKAGES, "sdist", "--out", DIST)
+
+
+def build_quick(job):
+    """Build a wheel in little time: for this machine, and without the last optimisations."""
+    folder = os.path.join(BUILD, "quick")
+    kept = Kept("quick", INPUTS)
+    if kept.is_fresh() and glob.glob(os.path.join(folder, "*.whl")):
+        return "kept: its inputs are the same"
+    shutil.rmtree(folder, ignore_errors=True)
+    maturin(job, BUILD_PACKAGES, "build", "--profile", "quick", "--locked", "--out", folder)
+    kept.remember()
+    return ""
+
+
+def quick_wheel():
+    """Return the path of the wheel of `build_quick`, which was built."""
+    return _only(os.path.join(BUILD, "quick", "*.whl"))
+
+
+def path_without_python():
+    """Return a PATH on which cargo and the linker are, and no interpreter."""
+    folder = os.path.join(BUILD, "nopython")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(folder)
+    for tool in ("cargo", "rustc", "rustdoc", "rustup", "cc", "gcc", "ld", "as", "ar"):
+        found = shutil.which(tool)
+        if found:
+            os.symlink(found, os.path.join(folder, tool))
+    return folder

@@ -1,0 +1,130 @@
+"""The Python suites: which files each has, and how one is run and read.
+
+A suite runs in one process of pytest, on one interpreter. What it does is chosen by
+its `amount`:
+
+* ``"whole"``: every test under every start method;
+* ``"paired"``: every test, each line of a test that has a start method under one of
+  them, the next one on the next minor version (see ``tests/conftest.py``);
+* ``"quick"``: the same without those that are marked `slow`;
+* ``"slow"``: what ``"paired"`` has and ``"quick"`` has not.
+"""
+
+import collections
+import glob
+import os
+import re
+import xml.etree.ElementTree
+
+from environments import ROOT
+from jobs import Failed
+
+REPORTS = os.path.join(ROOT, "build", "reports")
+SUITE_SECONDS = 1500
+# How many times as much the tests of processes do in a complete run.
+COMPLETE_FACTOR = 10
+
+METHODS = ("fork", "spawn", "forkserver")
+
+# Files by suite; what is named nowhere belongs to "arrays".
+_FILES = collections.OrderedDict(
+    [
+        (
+            "backport",
+            [
+                "backport", "cross_interpreter", "differential", "lifetime", "managers",
+                "posixshmem", "reserve", "shareable_list", "shared_memory", "tracker",
+            ],
+        ),
+        ("arrays", []),
+        ("pools", ["context", "doors", "executor", "futures", "original_readme", "readme", "zero_copy"]),
+    ]
+)  # fmt: skip
+SUITES = list(_FILES) + ["cpython"]
+
+Case = collections.namedtuple("Case", "name state seconds cpu reason")
+Result = collections.namedtuple("Result", "suite version cases seconds")
+
+
+def files(suite):
+    """Return the files and folders of a suite, as pytest takes them."""
+    if suite == "cpython":
+        return ["cpython_tests"]
+    named = {name: suite for suite, names in _FILES.items() for name in names}
+    found = []
+    for path in sorted(glob.glob(os.path.join(ROOT, "tests", "test_*.py"))):
+        name = os.path.basename(path)[len("test_") : -len(".py")]
+        if named.get(name, "arrays") == suite:
+            found.append(os.path.relpath(path, ROOT))
+    return found
+
+
+def command(python, arguments, amount, report):
+    """Return the command that runs tests, and the environment for it.
+
+    Parameters
+    ----------
+    python : str
+        The interpreter, of an environment with the package.
+    arguments : list of str
+        Files, or what else pytest takes.
+    amount : str
+        "whole", "paired", "quick" or "slow".
+    report : str
+        The file for the report.
+    """
+    words = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--junitxml", report]
+    words += ["--amount", amount] + arguments
+    factor = COMPLETE_FACTOR if amount == "whole" else 1
+    return words, dict(os.environ, SHARED_NUMPY_TEST_FACTOR=str(factor))
+
+
+def run(job, python, version, suite, amount, results):
+    """Run a suite as a job; its `Result` is appended to `results`."""
+    os.makedirs(REPORTS, exist_ok=True)
+    report = os.path.join(REPORTS, "-".join([suite, version, amount]) + ".xml")
+    if os.path.exists(report):
+        os.remove(report)
+    arguments = files(suite)
+    if suite == "cpython" and amount == "whole":
+        arguments = ["--all-sources"] + arguments
+    words, environment = command(python, arguments, amount, report)
+    seconds = SUITE_SECONDS * (COMPLETE_FACTOR if amount == "whole" else 1)
+    code = job.run(words, seconds, fails=False, env=environment)
+    if not os.path.exists(report):
+        raise Failed("pytest ended with {} and no report".format(code))
+    result = read(report, suite, version)
+    results.append(result)
+    counts = collections.Counter(case.state for case in result.cases)
+    told = "{} passed, {} failed, {} skipped".format(
+        counts["passed"], counts["failed"], counts["skipped"]
+    )
+    # 5: it found no test, where an amount leaves none.
+    if code not in (0, 5) or counts["failed"]:
+        raise Failed(told if counts["failed"] else "pytest ended with {}; {}".format(code, told))
+    return told
+
+
+def read(report, suite, version):
+    """Return the `Result` that pytest wrote into a file."""
+    cases, seconds = [], 0.0
+    for each in xml.etree.ElementTree.parse(report).iter("testcase"):
+        kinds = {child.tag: child for child in each}
+        state, reason = "passed", ""
+        if "failure" in kinds or "error" in kinds:
+            state = "failed"
+        elif "skipped" in kinds:
+            state, reason = "skipped", kinds["skipped"].get("message")
+        name = "{}::{}".format(each.get("classname").replace("tests.", "", 1), each.get("name"))
+        cpu = [
+            float(each.get("value")) for each in each.iter("property") if each.get("name") == "cpu"
+        ]
+        cases.append(Case(name, state, float(each.get("time")), sum(cpu), reason))
+        seconds += float(each.get("time"))
+    return Result(suite, version, cases, seconds)
+
+
+def method_of(name):
+    """Return the start method that is a part of a test's name, or "-"."""
+    words = re.split(r"[\[\]-]", name)
+    return next((method for method in METHODS if method in words), "-")

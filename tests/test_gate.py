@@ -1,0 +1,186 @@
+"""The gate itself: jobs run in order and fail alone, and no test is lost in the selection.
+
+What holds: a job starts after what it needs and only if that passed; no more jobs
+compute at a time than there are lanes; a job that fails, or takes too long, stops no other,
+and leaves no process; every file of tests is in one suite; over the versions each line of
+a test meets each start method.
+"""
+
+import glob
+import itertools
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import jobs
+import pytest
+import suites
+from conftest import ROOT, eventually
+from jobs import Failed, Job
+
+
+@pytest.fixture(autouse=True)
+def logs(tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "LOGS", str(tmp_path))
+
+
+def states(run):
+    return {name: ended.state for name, ended in run.ended.items()}
+
+
+def test_jobs_run_after_what_they_need_and_within_the_lanes():
+    running, most, order = set(), [0], []
+    lock = threading.Lock()
+
+    def work(job):
+        with lock:
+            running.add(job.name)
+            most[0] = max(most[0], len(running))
+            order.append(job.name)
+        time.sleep(0.01)
+        with lock:
+            running.discard(job.name)
+
+    made = [Job("last", work, ["a", "b"])] + [Job(name, work) for name in "abcdef"]
+    run = jobs.Run(made, lanes=2)
+    assert run.go()
+    assert most[0] <= 2 and order[:2] == ["a", "b"] or order[:2] == ["b", "a"]
+    assert order.index("last") > max(order.index("a"), order.index("b"))
+    assert set(states(run).values()) == {"passed"} and len(run.ended) == 7
+
+
+def test_jobs_that_wait_take_no_lane():
+    both = threading.Barrier(2, timeout=20)
+    made = [Job("computes", lambda job: both.wait() and None)]
+    made.append(Job("waits", lambda job: both.wait() and None, waits=True))
+    assert jobs.Run(made, lanes=1).go()
+
+
+def test_a_failed_job_stops_only_those_that_need_it(capsys):
+    def fail(job):
+        job.run([sys.executable, "-c", "print('because of this'); raise SystemExit(3)"])
+
+    made = [Job("bad", fail), Job("lost", fail, ["bad"]), Job("lost too", fail, ["lost"])]
+    made.append(Job("good", lambda job: "all is well"))
+    made.append(Job("defect", lambda job: 1 // 0))
+    run = jobs.Run(made, lanes=1)
+    assert not run.go()
+    assert states(run) == {
+        "bad": "failed", "lost": "not run", "lost too": "not run", "good": "passed",
+        "defect": "failed",
+    }  # fmt: skip
+    assert "ended with 3" in run.ended["bad"].tell
+    assert "ZeroDivisionError" in run.ended["defect"].tell
+    assert "because of this" in capsys.readouterr().out
+
+
+def test_a_job_that_takes_too_long_is_killed_with_its_children(tmp_path):
+    path = tmp_path / "pid"
+    code = (
+        "import subprocess, sys, time; child = subprocess.Popen([sys.executable, '-c',"
+        " 'import time; time.sleep(1000)']); open(sys.argv[1], 'w').write(str(child.pid));"
+        "time.sleep(1000)"
+    )
+
+    def work(job):
+        with pytest.raises(Failed, match="took over 2 s"):
+            job.run([sys.executable, "-c", code, str(path)], seconds=2)
+
+    assert jobs.Run([Job("slow", work)], lanes=1).go()
+    child = int(path.read_text())
+
+    def is_gone():
+        try:
+            with open("/proc/%d/stat" % child) as file:
+                return file.read().rpartition(")")[2].split()[0] == "Z"
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+
+    eventually(is_gone)
+
+
+def test_jobs_need_what_there_is():
+    with pytest.raises(AssertionError):
+        jobs.Run([Job("a", print, ["nothing"])], lanes=1)
+    with pytest.raises(AssertionError):
+        jobs.Run([Job("a", print), Job("a", print)], lanes=1)
+
+
+def test_every_file_of_tests_is_in_one_suite():
+    found = [file for suite in suites.SUITES for file in suites.files(suite)]
+    there = [os.path.relpath(path, ROOT) for path in glob.glob(os.path.join(ROOT, "tests", "test_*.py"))]
+    assert sorted(found) == sorted(there + ["cpython_tests"])
+    # Nor does a suite name a file that there is not.
+    assert all(os.path.exists(os.path.join(ROOT, file)) for file in found)
+    named = [name for names in suites._FILES.values() for name in names]
+    assert all(os.path.exists(os.path.join(ROOT, "tests", "test_%s.py" % name)) for name in named)
+
+
+TESTS = """
+import pytest
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_both(method, size): pass
+
+@pytest.mark.every_method
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_every(method): pass
+
+@pytest.mark.parametrize("method", ["spawn"])
+def test_one(method): pass
+
+def test_none(): pass
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_slow(method): pass
+"""
+
+
+@pytest.fixture(scope="module")
+def selected(tmp_path_factory):
+    """What pytest selects of `TESTS` by amount and minor version."""
+    folder = tmp_path_factory.mktemp("selection")
+    with open(os.path.join(ROOT, "conftest.py")) as file:
+        text = file.read()
+    # As another version would see it.
+    text = text.replace("sys.version_info[1]", 'int(os.environ["MINOR"])')
+    (folder / "conftest.py").write_text(text)
+    (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n    slow\n    every_method\n")
+    (folder / "test_selected.py").write_text(TESTS)
+
+    def select(amount, minor):
+        output = subprocess.check_output(
+            [sys.executable, "-m", "pytest", "-q", "--collect-only", "-p", "no:cacheprovider"]
+            + ["--amount", amount, str(folder)],
+            env=dict(os.environ, MINOR=str(minor)),
+            cwd=str(folder),
+            universal_newlines=True,
+        )
+        return {line.split("::")[1] for line in output.splitlines() if "::" in line}
+
+    return select
+
+
+def test_pairs_are_all_met(selected):
+    whole = selected("whole", 6)
+    assert len(whole) == 12 + 2 + 1 + 1 + 2
+    by_version = {minor: selected("paired", minor) for minor in (6, 7, 8)}
+    for tests in by_version.values():
+        assert len([test for test in tests if "test_both" in test]) == 4
+        assert {"test_every[fork]", "test_every[spawn]", "test_one[spawn]", "test_none"} <= tests
+        assert len([test for test in tests if "test_slow" in test]) == 1
+    # Three versions in a row meet all lines under all methods.
+    assert set(itertools.chain(*by_version.values())) == whole
+    # On one version the methods take turns.
+    methods = [suites.method_of(test) for test in by_version[6] if "test_both" in test]
+    assert set(methods) == set(suites.METHODS)
+
+
+def test_quick_and_slow_are_the_parts_of_paired(selected):
+    quick, slow, all_ = (selected(amount, 8) for amount in ("quick", "slow", "paired"))
+    assert quick | slow == all_ and not quick & slow
+    assert len(slow) == 1
