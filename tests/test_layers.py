@@ -14,7 +14,7 @@ SOURCE = os.path.join(ROOT, "shared_memory", "shared_numpy")
 
 # From the ground up; a module may import only what stands before its row.
 LAYERS = [
-    {"errors"},
+    {"errors", "_forks"},
     {"_core"},
     {"_posixshmem", "_list_layout", "_room"},
     {"_tracker_py37"},
@@ -94,12 +94,12 @@ def test_no_numpy_is_loaded(statement):
     assert "numpy'" not in output.replace("shared_numpy'", "")
 
 
-def test_importing_the_package_loads_nothing_of_it():
+def test_importing_the_package_loads_nothing_of_it_but_fork_handlers():
     output = run_python(
         "import sys, shared_numpy\n"
         "print([name for name in sys.modules if name.startswith('shared_numpy.')])"
     )
-    assert output == "[]\n"
+    assert output == "['shared_numpy._forks']\n"
 
 
 def test_the_top_level():
@@ -118,6 +118,29 @@ def test_the_top_level():
     assert str(raised.value) == "module 'shared_numpy' has no attribute 'nonsense'"
     with pytest.raises(ImportError):
         exec("from shared_numpy import nonsense")
+
+
+def test_the_package_is_pickled_by_name():
+    """So functions that mention it go through cloudpickle, and objects that hold it are copied."""
+    import copy
+    import pickle
+
+    import cloudpickle
+
+    import shared_numpy as snp
+
+    def total(n):
+        return int(snp.ones(n).sum())
+
+    assert pickle.loads(pickle.dumps(snp)) is snp
+    assert copy.deepcopy({"module": [snp]})["module"][0] is snp
+    code = (
+        "import pickle, sys; function = pickle.loads(bytes.fromhex(sys.argv[1]));"
+        "print(function(4))"
+    )
+    # By value, as a notebook's functions go.
+    total.__module__ = "__main__"
+    assert run_python(code, cloudpickle.dumps(total).hex()) == "4\n"
 
 
 def test_static_names_are_the_lazy_ones():

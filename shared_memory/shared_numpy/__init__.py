@@ -6,6 +6,7 @@ The map of the package, from the ground up; imports point down only:
 `errors`            the exceptions of arenas
 `_core`             the extension module, written in Rust: arenas, and what
                     `_posixshmem` takes from it
+`_forks`            handlers around forks, and no fork in the middle of an import
 `_posixshmem`       ``shm_open`` and ``shm_unlink``
 `_tracker_py37`     the resource tracker of CPython 3.6 and 3.7
 `resource_tracker`  that one, or the standard library's
@@ -42,6 +43,8 @@ shared_memory`` imports neither numpy nor anything else that it does not need.
 import sys
 import types
 from importlib import import_module
+
+from . import _forks  # noqa: F401 (it watches imports from now on)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -156,6 +159,10 @@ class _LazyModule(types.ModuleType):
         raise AttributeError(
             "module {!r} has no attribute {!r}".format(__name__, name)
         )
+
+    def __reduce__(self):
+        # Pickled by name, as cloudpickle does with plain modules.
+        return import_module, (__name__,)
 
     def __dir__(self):
         return sorted(set(super().__dir__()) | _MODULES | set(_HOMES))

@@ -17,7 +17,7 @@ of its parent's finalizers, so each is given its own.
 import os
 from multiprocessing import process, util
 
-from . import resource_tracker
+from . import _forks, resource_tracker
 from ._core import LOCK_SUFFIX, retire
 
 TYPE_CHECKING = False
@@ -110,10 +110,7 @@ def _started_the_tracker():
 
 
 def at_end() -> None:
-    """Have this process, and those it forks, give their arenas back at their end.
-
-    On 3.6 a child of a plain ``os.fork`` does so from its first use of one on.
-    """
+    """Have this process, and those it forks, give their arenas back at their end."""
     global _follows_forks
     util.Finalize(None, _end, exitpriority=_LATE)
     if not _follows_forks:
@@ -121,8 +118,7 @@ def at_end() -> None:
         # A child of `multiprocessing` first forgets its parent's finalizers, and
         # then calls this; it holds its first argument weakly.
         util.register_after_fork(at_end, lambda at_end: at_end())
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=at_end)
+        _forks.register_at_fork(after_in_child=at_end)
 
 
 def hand_down(name: str) -> None:

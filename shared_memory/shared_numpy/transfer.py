@@ -30,6 +30,10 @@ from .errors import ArenaFullError
 if not hasattr(_core, "Arena"):
     raise ImportError("arrays in shared memory need Linux; SharedMemory works without it")
 
+# It looks for modules of numpy, now rather than at the first array: a fork that another
+# thread makes waits for imports of this package, and would not wait for that.
+_core.array_maker()
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, List, Optional, Tuple
