@@ -299,7 +299,7 @@ impl Core {
     /// process has met, and begin like a block.
     #[inline(always)]
     pub(super) fn find_bytes(&self, address: Address, size: u64) -> Option<NonNull<u8>> {
-        if !address.0.is_multiple_of(ALIGN) {
+        if address.0 % ALIGN != 0 {
             return None;
         }
         let base = self.segments.get(address.segment())?;
@@ -696,7 +696,7 @@ impl<'a> Locked<'a> {
                 state_of(row.state.get()) == PRESENT
                     && end.is_some_and(|end| end <= self.segment_size(address.segment()))
                     && address.offset() >= self.data_start(address.segment())
-                    && (address.0 | size).is_multiple_of(ALIGN)
+                    && (address.0 | size) % ALIGN == 0
                     && size > 0
             });
         match fits {

@@ -188,7 +188,7 @@ pub fn place(arena: &Arena, bytes: u64) -> Option<NonNull<u8>> {
 /// How many bytes there are at the address; None if nothing is placed there.
 pub fn room_at(address: usize) -> Option<usize> {
     // Most that is asked for lies elsewhere.
-    if !address.is_multiple_of(PAGE as usize) {
+    if address % PAGE as usize != 0 {
         return None;
     }
     let table = lock();
@@ -199,7 +199,7 @@ pub fn room_at(address: usize) -> Option<usize> {
 /// Gives back what was placed at the address; false if nothing was.
 pub fn remove(address: usize) -> bool {
     let _told = tell(None);
-    if !address.is_multiple_of(PAGE as usize) {
+    if address % PAGE as usize != 0 {
         return false;
     }
     // (Both are let go of when the table is.)
