@@ -1,5 +1,5 @@
 # `make demo` shows the main job, `make test` tests everything; both do their
-# own set-up. See CONTRIBUTING.md.
+# own set-up. SETUP=no keeps them from installing tools. See CONTRIBUTING.md.
 
 PYTHON ?= python3
 PYTHONS ?=

@@ -15,9 +15,12 @@ from interpreters import version_of
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 ENVIRONMENTS = os.path.join(ROOT, "build", "envs")
 
+# How many lines of a failed command's output are shown.
+SHOWN_LINES = 30
+
 
 def run(command, **options):
-    """Run a command quietly; on failure show what it printed, and stop."""
+    """Run a command quietly; on failure show the end of its output, and stop."""
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -29,8 +32,9 @@ def run(command, **options):
     )
     output = process.communicate()[0]
     if process.returncode:
-        sys.stdout.write(output)
-        sys.exit("failed: " + " ".join(command))
+        # On stderr: the caller may be reading stdout for an interpreter's path.
+        sys.stderr.write("".join(output.splitlines(True)[-SHOWN_LINES:]))
+        sys.exit("failed with {}: {}".format(process.returncode, " ".join(command)))
     return output
 
 
