@@ -4,11 +4,11 @@
 #   dev/preflight.sh PYTHON TOOL...
 #
 # PYTHON is a command, a path, or python3.N where pyenv has that version. TOOL is one of
-# rust, lint, cc, objdump, venv. For root, missing tools are installed from the system's
-# packages; for other users, and with SETUP=no in the environment, one command that installs
-# them is printed. Nothing that is installed is replaced: a Rust that is too old is named.
-# rustfmt and clippy (lint) must be there only in CI, where the variable CI is set; elsewhere
-# the checks that need them are skipped.
+# rust, lint, cc, objdump, venv, debootstrap. For root, missing tools are installed from the
+# system's packages; for other users, and with SETUP=no in the environment, one command that
+# installs them is printed. Nothing that is installed is replaced: a Rust that is too old is
+# named. rustfmt and clippy (lint) must be there only in CI, where the variable CI is set;
+# elsewhere the checks that need them are skipped.
 set -u
 python=$1
 shift
@@ -81,6 +81,7 @@ packages_of() {
     dnf:lint) echo rustfmt clippy ;;
     *:lint) echo rustfmt rust-clippy ;;
     *:objdump) echo binutils ;;
+    *:debootstrap) echo debootstrap ;;
     *:certificates) echo ca-certificates ;;
     esac
 }
@@ -154,7 +155,9 @@ look() {
             ;;
         lint) look_for_lints ;;
         cc) links || lacks "a C compiler" $(packages_of cc) ;;
-        objdump) command -v objdump >/dev/null || lacks objdump $(packages_of objdump) ;;
+        objdump | debootstrap)
+            command -v "$tool" >/dev/null || lacks "$tool" $(packages_of "$tool")
+            ;;
         venv)
             if works "$python" && ! "$python" -c 'import venv, ensurepip' 2>/dev/null; then
                 lacks "the module venv of $python" $(packages_of venv)
