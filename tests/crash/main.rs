@@ -7,10 +7,15 @@
 //!
 //! One thread, since the tests fork; each test has an arena of its own, whose
 //! name begins with `snp-crash-` (or SNP_PREFIX) and the number of this process, and is removed
-//! at its end. What is random prints its seed and takes it from SNP_SEED.
+//! at its end. What is random follows from the run's seed, which is printed, and taken from
+//! SNP_SEED. `--full` is every death that there is, and many more at random;
+//! SHARED_NUMPY_TEST_FACTOR is how many times as much of the rest is tried. A test that fails or
+//! hangs says how it is repeated.
 
 mod faults;
+mod instructions;
 mod ring;
+mod run;
 mod step;
 mod storm;
 mod tools;
@@ -35,14 +40,20 @@ fn main() {
     }
     let full = arguments.iter().any(|argument| argument == "--full");
     let wanted: Vec<&String> = arguments.iter().filter(|a| !a.starts_with('-')).collect();
+    println!("SNP_SEED={}", run::seed::of_the_run());
+    run::watch();
     let mut count = 0;
     for (name, test) in [faults::TESTS, step::TESTS, storm::TESTS, &ring::tests()].concat() {
         if !wanted.is_empty() && !wanted.iter().any(|part| name.contains(*part)) {
             continue;
         }
+        run::begin(name, None, full);
         let start = Instant::now();
         // A failed assertion ends the process, and with it all its children.
-        test(full);
+        if std::panic::catch_unwind(|| test(full)).is_err() {
+            println!("{name} ... FAILED; repeat it with: {}", run::command());
+            std::process::exit(101);
+        }
         println!("{name} ... ok, {:.1} s", start.elapsed().as_secs_f64());
         count += 1;
     }

@@ -1,10 +1,9 @@
 //! Death after every single instruction.
 //!
 //! A child does one operation and is killed in the middle of it: after each
-//! instruction that changed the tables, which are all the states of them that
-//! there are; and after exactly k instructions, for a sample of k, or for every
-//! k until it gets through (`--full`), since there is more than the tables:
-//! files, locks, the process itself. Each time:
+//! instruction that changed the tables and after each system call, which are all
+//! the states of tables, files and locks that there are; and after a sample of all
+//! instructions, or after every one (`--full`); see `instructions`. Each time:
 //!
 //! * the checker finds nothing wrong once the lock has been taken;
 //! * every block, ticket, slot and segment is as it was before the operation or
@@ -12,6 +11,7 @@
 //! * after reaping, what the parent had is there to the last byte, and nothing
 //!   of the child is.
 
+use crate::instructions::*;
 use crate::tools::*;
 use crate::Test;
 use shared_numpy::arena::check::Snapshot;
@@ -20,7 +20,7 @@ use shared_numpy::arena::handle::Handle;
 use shared_numpy::arena::Extent;
 use shared_numpy::process::{Arena, Block, Settings};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::AtomicU64;
 
 pub const TESTS: &[Test] = &[("step_every_operation", every_operation)];
 
@@ -42,8 +42,6 @@ struct Operation {
     stranger: bool,
     /// What may be absent on the way, though it is there before and after.
     absent: &'static [&'static str],
-    /// A sample takes about a quarter as many values of k.
-    sample: u64,
 }
 
 /// What the parent gives to its child.
@@ -87,13 +85,11 @@ fn a_death_under_the_lock(arena: &Arena, given: &Given) {
         let other = arena.allocate(700).unwrap();
         std::mem::forget((block, other));
     });
-    while arena.core().header().owner.get() == 0 {
-        assert!(!step(&mut child, 1), "the lock was never held");
-    }
+    let is_held = || arena.core().header().owner.get() != 0;
     // Into the middle of the split.
-    step(&mut child, 80);
+    reach("a death under the lock", &mut child, &[&is_held], 80);
     child.kill();
-    assert_ne!(arena.core().header().owner.get(), 0);
+    assert!(is_held());
 }
 
 fn one_block(arena: &Arena) -> Given {
@@ -139,7 +135,6 @@ const SIMPLE: Operation = Operation {
     passing: &[],
     stranger: false,
     absent: &[],
-    sample: 0,
 };
 
 const OPERATIONS: &[Operation] = &[
@@ -149,7 +144,6 @@ const OPERATIONS: &[Operation] = &[
             stop();
             arena.core().is_unlinked(arena.member().unwrap()).unwrap();
         },
-        sample: 60,
         ..SIMPLE
     },
     Operation {
@@ -158,7 +152,6 @@ const OPERATIONS: &[Operation] = &[
             stop();
             std::mem::forget(arena.allocate(700).unwrap());
         },
-        sample: 150,
         ..SIMPLE
     },
     Operation {
@@ -172,7 +165,6 @@ const OPERATIONS: &[Operation] = &[
             drop(middle);
             std::mem::forget(row);
         },
-        sample: 150,
         ..SIMPLE
     },
     Operation {
@@ -183,7 +175,6 @@ const OPERATIONS: &[Operation] = &[
             arena.send(&block).unwrap();
             std::mem::forget(block);
         },
-        sample: 100,
         ..SIMPLE
     },
     Operation {
@@ -193,7 +184,6 @@ const OPERATIONS: &[Operation] = &[
             stop();
             std::mem::forget(arena.receive(&given.handles[0]).unwrap());
         },
-        sample: 100,
         ..SIMPLE
     },
     Operation {
@@ -204,7 +194,6 @@ const OPERATIONS: &[Operation] = &[
             block.tell_name().unwrap();
             std::mem::forget(block);
         },
-        sample: 100,
         ..SIMPLE
     },
     Operation {
@@ -218,7 +207,6 @@ const OPERATIONS: &[Operation] = &[
             stop();
             std::mem::forget(arena.find(given.blocks[0].which()).unwrap());
         },
-        sample: 100,
         ..SIMPLE
     },
     Operation {
@@ -228,7 +216,6 @@ const OPERATIONS: &[Operation] = &[
             stop();
             arena.cancel(&given.handles[0]).unwrap();
         },
-        sample: 100,
         ..SIMPLE
     },
     Operation {
@@ -241,7 +228,6 @@ const OPERATIONS: &[Operation] = &[
             stop();
             arena.entrust(&given.handles[0], &given.blocks[0]).unwrap();
         },
-        sample: 100,
         ..SIMPLE
     },
     Operation {
@@ -258,7 +244,6 @@ const OPERATIONS: &[Operation] = &[
             stop();
             std::mem::forget(arena.receive(&given.handles[0]).unwrap());
         },
-        sample: 100,
         ..SIMPLE
     },
     Operation {
@@ -268,7 +253,6 @@ const OPERATIONS: &[Operation] = &[
             stop();
             drop(queue);
         },
-        sample: 250,
         ..SIMPLE
     },
     Operation {
@@ -285,7 +269,6 @@ const OPERATIONS: &[Operation] = &[
             stop();
             arena.reap().unwrap();
         },
-        sample: 250,
         ..SIMPLE
     },
     Operation {
@@ -297,7 +280,6 @@ const OPERATIONS: &[Operation] = &[
             stop();
             arena.core().release(me, given.blocks[0].which()).unwrap();
         },
-        sample: 100,
         ..SIMPLE
     },
     Operation {
@@ -307,13 +289,12 @@ const OPERATIONS: &[Operation] = &[
             stop();
             arena.reap().unwrap();
         },
-        sample: 150,
         ..SIMPLE
     },
     Operation {
         name: "reap with grace",
         settings: |settings| Settings {
-            grace: 50,
+            grace: 10,
             ..settings
         },
         before: a_death,
@@ -321,7 +302,6 @@ const OPERATIONS: &[Operation] = &[
             stop();
             arena.reap().unwrap();
         },
-        sample: 100,
         ..SIMPLE
     },
     Operation {
@@ -332,7 +312,6 @@ const OPERATIONS: &[Operation] = &[
             stop();
             arena.core().is_unlinked(arena.member().unwrap()).unwrap();
         },
-        sample: 150,
         ..SIMPLE
     },
     Operation {
@@ -342,7 +321,6 @@ const OPERATIONS: &[Operation] = &[
             stop();
             arena.core().register().unwrap();
         },
-        sample: 100,
         ..SIMPLE
     },
     Operation {
@@ -357,7 +335,6 @@ const OPERATIONS: &[Operation] = &[
             arena.leave().unwrap();
             std::mem::forget((own, sent, received));
         },
-        sample: 150,
         ..SIMPLE
     },
     Operation {
@@ -371,7 +348,6 @@ const OPERATIONS: &[Operation] = &[
         // Emptied of the dead, then this process's.
         absent: &["slot 1"],
         stranger: true,
-        sample: 60,
         ..SIMPLE
     },
     Operation {
@@ -404,7 +380,6 @@ const OPERATIONS: &[Operation] = &[
                 fork(|| 0).wait();
             },
         ],
-        sample: 250,
         ..SIMPLE
     },
     Operation {
@@ -418,7 +393,6 @@ const OPERATIONS: &[Operation] = &[
             ("segment 1", "1, 0 bytes"),
             ("segment 1", "1, 8388608 bytes"),
         ],
-        sample: 250,
         ..SIMPLE
     },
     Operation {
@@ -436,7 +410,6 @@ const OPERATIONS: &[Operation] = &[
             "block 5 life 0",
             "at Address(78848), 3072 bytes, held by [1]",
         )],
-        sample: 250,
         ..SIMPLE
     },
     Operation {
@@ -454,7 +427,6 @@ const OPERATIONS: &[Operation] = &[
             "block 3 life 1",
             "at Address(76800), 1024 bytes, held by [1]",
         )],
-        sample: 250,
         ..SIMPLE
     },
     Operation {
@@ -474,7 +446,6 @@ const OPERATIONS: &[Operation] = &[
             "block 5 life 2",
             "at Address(78848), 445440 bytes, held by [1]",
         )],
-        sample: 150,
         ..SIMPLE
     },
     Operation {
@@ -492,7 +463,6 @@ const OPERATIONS: &[Operation] = &[
             stop();
             std::mem::forget(arena.allocate(300_000).unwrap());
         },
-        sample: 150,
         ..SIMPLE
     },
 ];
@@ -514,106 +484,15 @@ fn start(arena: &Arena, given: &Given, work: fn(&Arena, &Given)) -> Child {
     traced(|| work(arena, given))
 }
 
-/// A child that has come to the first `stop()` of its work, and can be stepped from there.
-pub fn traced(work: impl FnOnce()) -> Child {
-    let mut child = fork(|| {
-        // SAFETY: makes this process's parent its tracer.
-        unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) };
-        work();
-        stop();
-        // SAFETY: ends the child with all that it has.
-        unsafe { libc::_exit(0) };
-    });
-    let status = child.wait();
-    assert!(
-        libc::WIFSTOPPED(status) && libc::WSTOPSIG(status) == libc::SIGSTOP,
-        "status {status:#x}"
-    );
-    child
-}
-
-/// When a child is killed.
-#[derive(Clone, Copy, Debug)]
-enum Moment {
-    /// After so many instructions.
-    Instruction(u64),
-    /// After the instruction that changed the tables for the n-th time.
-    Change(u64),
-    /// At the end of its operation.
-    End,
-}
-
-/// The bytes of an arena's tables, as they are at this instant.
-struct Tables {
-    seen: Vec<u64>,
-    changes: u64,
-}
-
-impl Tables {
-    fn words(arena: &Arena) -> &[std::sync::atomic::AtomicU64] {
-        let core = arena.core();
-        let size = core.geometry().data();
-        let address = Address::new(0, 0);
-        let bytes = core.bytes(Extent { address, size });
-        // SAFETY: so many bytes are mapped there, aligned to a page; the words
-        // are atomic, since a stopped child shares them.
-        unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), size as usize / 8) }
-    }
-
-    fn new(arena: &Arena) -> Self {
-        let words = Self::words(arena).iter();
-        Tables {
-            seen: words.map(|word| word.load(Ordering::Relaxed)).collect(),
-            changes: 0,
-        }
-    }
-
-    /// Looks again; how often it has found a change.
-    fn look(&mut self, arena: &Arena) -> u64 {
-        let mut changed = false;
-        for (word, seen) in Self::words(arena).iter().zip(&mut self.seen) {
-            let now = word.load(Ordering::Relaxed);
-            changed |= now != *seen;
-            *seen = now;
-        }
-        self.changes += changed as u64;
-        self.changes
-    }
-}
-
-/// Lets a child run up to a moment; true if its operation ended before.
-fn run_to(arena: &Arena, child: &mut Child, moment: Moment) -> bool {
-    match moment {
-        Moment::Instruction(k) => step(child, k),
-        Moment::End => step(child, u64::MAX),
-        Moment::Change(n) => {
-            let mut tables = Tables::new(arena);
-            while tables.look(arena) < n {
-                if step(child, 1) {
-                    return true;
-                }
-            }
-            false
-        }
-    }
-}
-
-/// Lets a child do `k` instructions; true if its operation ended before.
-pub fn step(child: &mut Child, k: u64) -> bool {
-    for _ in 0..k {
-        // SAFETY: a child that this process traces and that has stopped.
-        let stepped = unsafe { libc::ptrace(libc::PTRACE_SINGLESTEP, child.pid, 0, 0) };
-        assert_eq!(stepped, 0);
-        let status = child.wait();
-        assert!(libc::WIFSTOPPED(status), "status {status:#x}");
-        match libc::WSTOPSIG(status) {
-            libc::SIGTRAP => {}
-            libc::SIGSTOP => return true,
-            libc::SIGCHLD => {}
-            signal => panic!("signal {signal}"),
-        }
-    }
-    false
+/// The arena's tables.
+pub fn tables_of(arena: &Arena) -> &[AtomicU64] {
+    let core = arena.core();
+    let size = core.geometry().data();
+    let address = Address::new(0, 0);
+    let tables = core.bytes(Extent { address, size });
+    // SAFETY: so many bytes are mapped there, aligned to a page; the words are atomic, since a
+    // stopped child shares them.
+    unsafe { std::slice::from_raw_parts(tables.as_ptr().cast(), size as usize / 8) }
 }
 
 /// Everything in the arena, by name, in words that can be compared.
@@ -683,29 +562,36 @@ fn is_between(now: &Picture, stages: &[Picture], operation: &Operation) -> Resul
     Ok(())
 }
 
-/// Runs one child to a moment and kills it. Returns whether the operation had
-/// ended, and whether the lock was held. What there is at the ends is kept as
-/// stages, with which all other moments are compared.
-fn trial(operation: &Operation, k: Moment, stages: &mut Vec<Picture>) -> (bool, bool) {
+/// An arena as an operation finds it, with three blocks of the parent's between which there is
+/// room, and its picture.
+fn scene(operation: &Operation) -> (TestArena, Vec<Block>, Picture) {
     let test = TestArena::new((operation.settings)(small()));
-    let arena = &test.arena;
-    let base: Vec<Block> = (0..5).map(|_| arena.allocate(1000).unwrap()).collect();
+    let base: Vec<Block> = (0..5).map(|_| test.allocate(1000).unwrap()).collect();
     let base: Vec<Block> = base.into_iter().step_by(2).collect();
     for (i, block) in base.iter().enumerate() {
         fill(block, i as u8 + 1);
     }
-    let own = picture(&snapshot(arena));
+    let own = picture(&snapshot(&test));
+    (test, base, own)
+}
+
+/// Runs one child to a moment and kills it. Returns whether it came there, and whether the
+/// lock was held. What there is at the ends is kept as stages, with which all other moments
+/// are compared.
+fn trial(operation: &Operation, run: &Run, k: Moment, stages: &mut Vec<Picture>) -> (Came, bool) {
+    let (test, base, own) = scene(operation);
+    let arena = &test.arena;
     let given = (operation.before)(arena);
     let mut child = start(arena, &given, operation.child);
     (operation.meanwhile)(arena, &given);
-    let ended = run_to(arena, &mut child, k);
+    let came = run.bring(&mut child, k, &[tables_of(arena)]);
     child.kill();
     let held = arena.core().header().owner.get() != 0;
     if operation.stranger {
         let mut stranger = std::process::Command::new(std::env::current_exe().unwrap());
         let status = stranger.arg("--attach").arg(arena.name().as_str()).status();
         assert!(status.unwrap().success(), "{}, {k:?}", operation.name);
-        return (ended, held);
+        return (came, held);
     }
     let now = snapshot(arena);
     if matches!(k, Moment::Instruction(0) | Moment::End) {
@@ -742,7 +628,7 @@ fn trial(operation: &Operation, k: Moment, stages: &mut Vec<Picture>) -> (bool, 
     }
     drop(base);
     assert_empty(arena);
-    (ended, held)
+    (came, held)
 }
 
 pub fn fill(block: &Block, value: u8) {
@@ -757,100 +643,34 @@ pub fn is_filled(block: &Block, value: u8) -> bool {
     bytes.iter().all(|byte| *byte == value)
 }
 
-/// How many instructions an operation takes.
-fn length(operation: &Operation) -> u64 {
-    let test = TestArena::new((operation.settings)(small()));
-    let _base: Vec<Block> = (0..5)
-        .map(|_| test.allocate(1000).unwrap())
-        .step_by(2)
-        .collect();
+/// What an operation does, instruction by instruction.
+fn record(operation: &Operation) -> Run {
+    let (test, _base, _own) = scene(operation);
     let given = (operation.before)(&test.arena);
-    let mut child = start(&test.arena, &given, operation.child);
+    let child = start(&test.arena, &given, operation.child);
     (operation.meanwhile)(&test.arena, &given);
-    let mut count = 0;
-    while !step(&mut child, 1) {
-        count += 1;
-    }
-    child.kill();
-    // The lock may be the child's, if it died in its last instructions.
-    drop(given);
-    count
-}
-
-/// Whether this process may trace its children.
-pub fn can_trace() -> bool {
-    let mut child = fork(|| {
-        // SAFETY: makes this process's parent its tracer.
-        let traced = unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) };
-        (traced != 0) as i32
-    });
-    let status = child.wait();
-    libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0
+    Run::record(child, &[tables_of(&test.arena)], false)
 }
 
 fn every_operation(full: bool) {
-    if !can_trace() {
-        println!("  skipped: processes may not be traced here (ptrace)");
-        return;
-    }
-    // A step is a switch between this process and its child: many times
-    // quicker on one processor than between two.
-    let _pinned = Pinned::new();
-    let mut all = 0;
-    let mut all_recoveries = 0;
-    let wanted = std::env::var("SNP_OPERATION").unwrap_or_default();
-    for operation in OPERATIONS.iter().filter(|o| o.name.contains(&wanted)) {
-        let start = std::time::Instant::now();
-        let length = length(operation);
-        let mut stages = Vec::new();
-        trial(operation, Moment::Instruction(0), &mut stages);
-        trial(operation, Moment::End, &mut stages);
-        for way in operation.ways {
-            let child = *way;
-            trial(
-                &Operation {
+    each_operation(
+        "step_every_operation",
+        full,
+        OPERATIONS,
+        |operation| operation.name,
+        |operation| {
+            let run = record(operation);
+            let mut stages = Vec::new();
+            for way in operation.ways {
+                let child = *way;
+                let other = Operation {
                     child,
                     ..*operation
-                },
-                Moment::End,
-                &mut stages,
-            );
-        }
-        let stride = if full {
-            1
-        } else {
-            (4 * length / operation.sample).max(1)
-        };
-        // A sample starts elsewhere each time, so that many runs see all.
-        let first = match full {
-            true => 1,
-            false => 1 + Random(seed(operation.name)).below(stride),
-        };
-        let by_change = (1..).map(Moment::Change);
-        let by_count = (0..).map(|i| Moment::Instruction(first + i * stride));
-        let (mut deaths, mut recoveries) = ([0, 0], 0);
-        let series: [&mut dyn Iterator<Item = Moment>; 2] =
-            [&mut by_change.fuse(), &mut by_count.fuse()];
-        for (series, deaths) in series.into_iter().zip(&mut deaths) {
-            for moment in series {
-                let (ended, held) = trial(operation, moment, &mut stages);
-                *deaths += 1;
-                recoveries += held as u64;
-                if ended {
-                    break;
-                }
+                };
+                trial(&other, &run, Moment::End, &mut stages);
             }
-        }
-        let [changes, counts] = deaths;
-        let trials = changes + counts;
-        println!(
-            "  {:<40} {length:>6} instructions; deaths: {changes:>4} at a change, {counts:>5} at a \
-             count, {recoveries:>5} with the lock; {:.1} s",
-            operation.name,
-            start.elapsed().as_secs_f64()
-        );
-        all += trials;
-        all_recoveries += recoveries;
-    }
-    println!("  {all} deaths, {all_recoveries} with the lock held");
+            let mut trial = |moment| trial(operation, &run, moment, &mut stages);
+            die_everywhere(operation.name, full, &run, &mut trial)
+        },
+    );
 }

@@ -13,6 +13,8 @@
 //! Each worker says in a page of shared memory what it is doing, so that deaths
 //! can be counted by what they hit.
 
+use crate::run;
+use crate::run::seed::{self, times, Random};
 use crate::tools::*;
 use crate::Test;
 use shared_numpy::arena::format::Keeper;
@@ -254,7 +256,7 @@ fn work(arena: &Arena, pipe: &Pipe, board: &Board, number: usize, seed: u64) -> 
         pipe,
         board,
         number,
-        random: Random(seed),
+        random: Random::new(seed),
         blocks: Vec::new(),
         handle_length,
     };
@@ -399,12 +401,13 @@ fn storm(full: bool) {
     let wanted = std::env::var("SNP_KILLS")
         .ok()
         .map(|text| text.parse().unwrap());
-    let wanted = wanted.unwrap_or(if full { 25_000 } else { 1500 });
-    let mut random = Random(seed("storm"));
+    let wanted = wanted.unwrap_or(if full { 25_000 } else { times(500) });
+    let mut random = Random::new(seed::of_test("storm"));
     let board: &'static Board = common();
     let mut deaths = Deaths::default();
     let mut segments = 0;
     while deaths.all < wanted {
+        run::go_on();
         segments += one_arena(&mut random, board, &mut deaths);
     }
     // SAFETY: as above.

@@ -92,6 +92,9 @@ pub fn fork(work: impl FnOnce() -> i32) -> Child {
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0, "fork");
     if pid == 0 {
+        // Should this test be ended, nothing of it goes on.
+        // SAFETY: sets an attribute of this process.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
         let code = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
         // SAFETY: ends the child without the parent's exit handlers.
         unsafe { libc::_exit(code.unwrap_or(101)) };
@@ -227,29 +230,4 @@ pub fn common<T: Sync>() -> &'static T {
     assert_ne!(place, libc::MAP_FAILED);
     // SAFETY: zeros of that length, which atomics may be, and never unmapped.
     unsafe { &*place.cast::<T>() }
-}
-
-/// Numbers that look random: xorshift.
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % end
-    }
-}
-
-/// The seed of a test: from SNP_SEED, or of this moment. It is printed.
-pub fn seed(test: &str) -> u64 {
-    let given = std::env::var("SNP_SEED")
-        .ok()
-        .map(|text| text.parse().unwrap());
-    let seed = given.unwrap_or_else(|| {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        now.unwrap().as_nanos() as u64
-    });
-    println!("{test}: SNP_SEED={seed}");
-    seed | 1
 }

@@ -5,15 +5,14 @@
 
 use super::step::a_death_under_the_lock;
 use super::*;
-use crate::step::{can_trace, fill, step, traced};
+use crate::instructions::{can_trace, step, traced};
+use crate::step::fill;
 use crate::tools::*;
 use shared_numpy::arena::format::{BlockId, TicketId, NIL, POISONED};
 use shared_numpy::arena::{BlockRef, TicketRef};
 use shared_numpy::error::Error;
 use shared_numpy::process::Settings as ArenaSettings;
 use shared_numpy::ring::frames::Frames;
-use std::sync::atomic::AtomicBool;
-use std::time::Instant;
 
 pub const TESTS: &[Test] = &[
     ("ring_sleepers_are_woken", |_| woken()),
@@ -220,7 +219,7 @@ fn failed_recovery() {
         ..small()
     });
     let ring = Messages::create(&test, SMALL).unwrap();
-    a_death_under_the_lock(&test, &ring, &[InBlock(1, 300)]);
+    a_death_under_the_lock("failed recovery", &test, &ring, &[InBlock(1, 300)]);
     let owner = stopped_owner(&test);
     assert!(matches!(ring.len(), Err(Error::Busy { .. })));
     owner.kill();
@@ -325,11 +324,11 @@ fn lock_between_threads() {
 
 /// Threads of one process exclude each other as processes do.
 fn threads() {
-    const EACH: u64 = 200_000;
     let test = TestArena::new(small());
     let ring = Messages::create(&test, Settings { limit: 3, ..SMALL }).unwrap();
+    let each = times(40_000);
     let produce = |first: u64| {
-        for number in first..first + EACH {
+        for number in first..first + each {
             let bytes = bytes_of(number, 40);
             let count = ring.put(&[Item::Bytes(&bytes)], &mut Patience::new(None));
             assert_eq!(count.unwrap(), 1);
@@ -337,44 +336,31 @@ fn threads() {
     };
     let consume = || {
         let mut numbers = Vec::new();
-        for _ in 0..EACH {
+        for _ in 0..each {
             let taken = ring.take(1, &mut Patience::new(None)).unwrap();
             match read(&taken[0]) {
                 InBytes(number, 40) => numbers.push(number),
                 other => panic!("{other:?}"),
             }
         }
-        for half in [0, EACH] {
+        for half in [0, each] {
             let of_one = numbers
                 .iter()
-                .filter(|number| (half..half + EACH).contains(number));
+                .filter(|number| (half..half + each).contains(number));
             assert!(of_one.is_sorted(), "not in order");
         }
         numbers
     };
-    let over = AtomicBool::new(false);
     let mut all = std::thread::scope(|scope| {
-        scope.spawn(|| {
-            // What waits for ever ends the test.
-            let ends = Instant::now() + Duration::from_secs(60);
-            while !over.load(Ordering::SeqCst) {
-                if Instant::now() > ends {
-                    eprintln!("threads hang");
-                    std::process::abort();
-                }
-                std::thread::sleep(Duration::from_millis(5));
-            }
-        });
-        for first in [0, EACH] {
+        for first in [0, each] {
             scope.spawn(move || produce(first));
         }
         let takers = [scope.spawn(consume), scope.spawn(consume)];
         let all = takers.map(|taker| taker.join().unwrap()).concat();
-        over.store(true, Ordering::SeqCst);
         all
     });
     all.sort_unstable();
-    assert_eq!(all, (0..2 * EACH).collect::<Vec<u64>>());
+    assert_eq!(all, (0..2 * each).collect::<Vec<u64>>());
 }
 
 /// What another process has taken into use is found.

@@ -11,11 +11,10 @@
 //! * the frame that the parent looks at is what it was;
 //! * the ring answers for its frames and nothing else, and when it is gone, all is as before.
 
-use super::step::{
-    die_everywhere, each_operation, run_through, run_to, without_segments, words_of, Moment,
-};
+use super::step::{without_segments, words_of};
 use super::*;
-use crate::step::{picture, step, traced, Picture};
+use crate::instructions::*;
+use crate::step::{picture, tables_of, Picture};
 use crate::tools::*;
 use shared_numpy::arena::format::Keeper;
 use shared_numpy::ring::frames::{Frames, View};
@@ -25,9 +24,6 @@ pub const TESTS: &[Test] = &[("step_every_frame_operation", every_operation)];
 /// How many frames a ring has, and how long they are.
 const SLOTS: usize = 3;
 const LENGTH: usize = 192;
-
-/// How many instructions a sample of deaths takes, together.
-const STEPS: u64 = 2_500;
 
 /// What the child does.
 #[derive(Clone, Copy)]
@@ -327,11 +323,10 @@ fn a_death_while_writing(ring: &Frames) {
         ..SIMPLE
     };
     let mut child = traced(|| does(&operation, ring));
-    while numbers(ring).len() == before {
-        assert!(!step(&mut child, 1), "it was never there");
-    }
+    let is_there = || numbers(ring).len() != before;
+    reach("a death while writing", &mut child, &[&is_there], 0);
     child.kill();
-    assert!(is_held(ring));
+    assert!(is_there() && is_held(ring));
 }
 
 /// A ring of frames in an arena of its own, as an operation finds it.
@@ -375,18 +370,26 @@ impl Scene {
     }
 }
 
+/// What is watched: the arena's tables, the ring's head and some readers, and the frames.
+fn watched(ring: &Frames) -> [&[AtomicU64]; 3] {
+    let block = ring.base().block();
+    let [head, frames] =
+        [0..384 + 64 * 4, 4480..4480 + 64 * SLOTS].map(|part| words_of(block, part));
+    [tables_of(block.arena()), head, frames]
+}
+
 /// All frames that can be filled now, and one more if that is had.
 fn blanks(ring: &Frames) -> Vec<shared_numpy::ring::frames::Blank> {
     let blank = || ring.blank(&mut Patience::none()).unwrap();
     std::iter::from_fn(blank).take(SLOTS + 1).collect()
 }
 
-/// Runs one child to a moment and kills it. Returns whether the operation had ended, and
-/// whether the ring's lock was held.
-fn trial(operation: &Operation, moment: Moment) -> (bool, bool) {
+/// Runs one child to a moment and kills it. Returns whether it came there, and whether the
+/// ring's lock was held.
+fn trial(operation: &Operation, run: &Run, moment: Moment) -> (Came, bool) {
     let why = format!("{}, {moment:?}", operation.name);
     let scene = Scene::new(operation);
-    let child = scene.begin(operation);
+    let mut child = scene.begin(operation);
     let Scene {
         mut view,
         ring,
@@ -394,11 +397,11 @@ fn trial(operation: &Operation, moment: Moment) -> (bool, bool) {
         own,
     } = scene;
     let block = ring.base().block();
-    // The head, some readers, and the frames.
-    let parts = [0..384 + 64 * 4, 4480..4480 + 64 * SLOTS].map(|part| words_of(block, part));
-    let ended = run_to(child, moment, &parts);
+    let came = run.bring(&mut child, moment, &watched(&ring));
+    child.kill();
+    let ended = came == Came::Ended;
     let held = is_held(&ring);
-    if matches!(moment, Moment::Instruction(k) if k % 2 == 0) {
+    if moment.is_even() {
         // The arena is recovered before the ring, or by it.
         snapshot(&test);
     }
@@ -476,20 +479,22 @@ fn trial(operation: &Operation, moment: Moment) -> (bool, bool) {
         "{why}: left"
     );
     assert_empty(&test);
-    (ended, held)
+    (came, held)
 }
 
 fn every_operation(full: bool) {
     each_operation(
+        "step_every_frame_operation",
+        full,
         OPERATIONS,
         |operation| operation.name,
         |operation| {
             let scene = Scene::new(operation);
-            let found = run_through(&scene.test, scene.begin(operation));
+            let is_timed = matches!(operation.does, Does::Wait(_));
+            let run = Run::record(scene.begin(operation), &watched(&scene.ring), is_timed);
             drop(scene);
-            let trial = |moment| trial(operation, moment);
-            let sample = (!full).then_some(STEPS);
-            die_everywhere(operation.name, sample, found, &trial)
+            let mut trial = |moment| trial(operation, &run, moment);
+            die_everywhere(operation.name, full, &run, &mut trial)
         },
     );
 }

@@ -9,6 +9,8 @@
 //! many operations, each of which waits for the one before.
 
 use super::*;
+use crate::run;
+use crate::run::seed::{self, Random};
 use crate::tools::*;
 use std::collections::{HashSet, VecDeque};
 use std::time::Instant;
@@ -295,7 +297,7 @@ impl Record {
 }
 
 fn work(ring: &Messages, board: &Board, number: usize, seed: u64) -> i32 {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     for round in 1.. {
         loop {
             match board.round.load(Ordering::SeqCst) {
@@ -356,16 +358,17 @@ fn histories(full: bool) {
     };
     let ring = Messages::create(&test, settings).unwrap();
     let board: &'static Board = common();
-    let mut random = Random(seed("ring_histories_have_one_order"));
+    let mut random = Random::new(seed::of_test("ring_histories_have_one_order"));
     let workers: Vec<Child> = (0..WORKERS)
         .map(|number| {
             let seed = random.below(u64::MAX) | 1;
             fork(|| work(&ring, board, number, seed))
         })
         .collect();
-    let ends = Instant::now() + Duration::from_secs(if full { 60 } else { 2 });
+    let wanted = if full { 100_000 } else { times(1500) as u32 };
     let (mut count, mut overlaps, mut found, mut waits) = (0, 0, 0, 0);
-    while count < 300 || Instant::now() < ends {
+    while count < wanted {
+        run::go_on();
         count += 1;
         board.ended.store(0, Ordering::SeqCst);
         board.round.store(count, Ordering::SeqCst);

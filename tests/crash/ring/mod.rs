@@ -16,6 +16,7 @@ mod soak;
 mod step;
 mod storm;
 
+use crate::run::seed::times;
 use crate::Test;
 use shared_numpy::arena::format::NIL;
 use shared_numpy::process::{Arena, Block};

@@ -85,7 +85,11 @@ fn soak(full: bool) {
     let settings = Settings { limit: 64, ..SMALL };
     let ring = Messages::create(&test, settings).unwrap();
     let board: &'static Board = common();
-    let count = if full { MOST } else { 500_000 };
+    let count = if full {
+        MOST
+    } else {
+        (times(100_000) as usize).min(MOST)
+    };
     let producers: Vec<Child> = (0..PRODUCERS)
         .map(|number| fork(|| produce(&ring, board, number, count)))
         .collect();

@@ -1,7 +1,7 @@
 //! Death after every single instruction of what is done with a ring.
 //!
-//! As in `crate::step`; a child is killed after each instruction that changed the arena's or
-//! the ring's memory, and after a sample of all, or after every one (`--full`). Each time:
+//! As in `crate::step`; what is watched are the arena's tables and the head of the ring's block.
+//! Each time:
 //!
 //! * the ring's messages are those that there were and as many of those that the child put, in
 //!   order, whole and once each; some of the first may be gone if the child was taking, and
@@ -12,12 +12,11 @@
 //!   it is gone, all is as before.
 
 use super::*;
-use crate::step::{can_trace, fill, is_filled, picture, step, traced, Picture};
+use crate::instructions::*;
+use crate::step::{fill, is_filled, picture, tables_of, Picture};
 use crate::tools::*;
-use shared_numpy::arena::format::{Address, Keeper};
-use shared_numpy::arena::Extent;
+use shared_numpy::arena::format::Keeper;
 use shared_numpy::process::Settings as ArenaSettings;
-use std::time::Instant;
 
 pub const TESTS: &[Test] = &[("step_every_ring_operation", every_operation)];
 
@@ -321,20 +320,6 @@ const OPERATIONS: &[Operation] = &[
     },
 ];
 
-/// How many instructions a sample of deaths takes, together.
-const STEPS: u64 = 10_000;
-
-/// When the child is killed.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Moment {
-    /// After so many instructions.
-    Instruction(u64),
-    /// After the instruction that changed the ring's block for the n-th time.
-    Change(u64),
-    /// At the end of its operation.
-    End,
-}
-
 fn does(operation: &Operation, arena: &Arena, ring: &Messages) {
     let none = &mut Patience::none();
     match operation.does {
@@ -395,8 +380,14 @@ fn does(operation: &Operation, arena: &Arena, ring: &Messages) {
     }
 }
 
-/// A child that dies under the ring's lock, when it has sent what it puts.
-pub fn a_death_under_the_lock(arena: &Arena, ring: &Messages, messages: &'static [Message]) {
+/// A child that dies under the ring's lock, when it has sent what it puts; always the same for
+/// the same key.
+pub fn a_death_under_the_lock(
+    key: &str,
+    arena: &Arena,
+    ring: &Messages,
+    messages: &'static [Message],
+) {
     let operation = Operation {
         does: Does::Put(messages),
         ..SIMPLE
@@ -404,18 +395,14 @@ pub fn a_death_under_the_lock(arena: &Arena, ring: &Messages, messages: &'static
     let mut child = traced(|| does(&operation, arena, ring));
     let owner = &arena.core().header().owner;
     // First the ring's, then the arena's with it, then the ring's alone.
-    let ends: [&dyn Fn() -> bool; 3] = [
+    let conditions: [&dyn Fn() -> bool; 3] = [
         &|| owner.get() == 0 && Words(ring).is_held(),
         &|| owner.get() != 0 && Words(ring).is_held(),
         &|| owner.get() == 0,
     ];
-    for end in ends {
-        while !end() {
-            assert!(!step(&mut child, 1), "the lock was never held");
-        }
-    }
+    reach(key, &mut child, &conditions, 0);
     child.kill();
-    assert!(Words(ring).is_held());
+    assert!(owner.get() == 0 && Words(ring).is_held());
 }
 
 /// What a child tells of what it has got.
@@ -458,17 +445,6 @@ fn helper(
     })
 }
 
-/// The arena's tables.
-pub fn tables_of(arena: &Arena) -> &[AtomicU64] {
-    let core = arena.core();
-    let size = core.geometry().data();
-    let address = Address::new(0, 0);
-    let tables = core.bytes(Extent { address, size });
-    // SAFETY: so many bytes are mapped there, aligned to a page; the words are atomic, since a
-    // stopped child shares them.
-    unsafe { std::slice::from_raw_parts(tables.as_ptr().cast(), size as usize / 8) }
-}
-
 /// A part of a ring's block.
 pub fn words_of(block: &Block, bytes: std::ops::Range<usize>) -> &[AtomicU64] {
     assert!(bytes.start & 7 == 0 && bytes.end as u64 <= block.size());
@@ -478,31 +454,6 @@ pub fn words_of(block: &Block, bytes: std::ops::Range<usize>) -> &[AtomicU64] {
     unsafe { std::slice::from_raw_parts(first.cast(), bytes.len() / 8) }
 }
 
-/// Words as they were when they were looked at.
-pub struct Seen<'a>(Vec<(u64, &'a AtomicU64)>);
-
-impl<'a> Seen<'a> {
-    pub fn new(parts: &[&'a [AtomicU64]]) -> Self {
-        let words = parts.iter().flat_map(|part| part.iter());
-        Seen(
-            words
-                .map(|word| (word.load(Ordering::Relaxed), word))
-                .collect(),
-        )
-    }
-
-    /// Looks again; whether they have changed.
-    pub fn have_changed(&mut self) -> bool {
-        let mut changed = false;
-        for (seen, word) in &mut self.0 {
-            let now = word.load(Ordering::Relaxed);
-            changed |= now != *seen;
-            *seen = now;
-        }
-        changed
-    }
-}
-
 /// A ring in an arena of its own, as an operation finds it.
 struct Scene<'a> {
     operation: &'a Operation,
@@ -510,6 +461,8 @@ struct Scene<'a> {
     ring: Option<Messages>,
     base: Vec<Block>,
     test: TestArena,
+    /// The arena before there was a ring.
+    own: Picture,
     told: &'static Told,
 }
 
@@ -521,11 +474,13 @@ impl<'a> Scene<'a> {
         for (i, block) in base.iter().enumerate() {
             fill(block, i as u8 + 1);
         }
+        let own = picture(&snapshot(&test));
         Scene {
             operation,
             ring: None,
             base,
             test,
+            own,
             told,
         }
     }
@@ -536,7 +491,7 @@ impl<'a> Scene<'a> {
         let ring = Messages::create(arena, self.operation.ring).unwrap();
         (self.operation.before)(arena, &ring);
         if !self.operation.dying.is_empty() {
-            a_death_under_the_lock(arena, &ring, self.operation.dying);
+            a_death_under_the_lock(self.operation.name, arena, &ring, self.operation.dying);
         }
         let child = traced(|| does(self.operation, arena, &ring));
         let mut others = Vec::new();
@@ -551,60 +506,35 @@ impl<'a> Scene<'a> {
     }
 }
 
-/// Where a child that runs to its end changes an arena's tables, and how long that takes.
-pub fn run_through(arena: &Arena, mut child: Child) -> (Vec<u64>, u64) {
-    let (mut changes, mut count) = (Vec::new(), 0);
-    let mut tables = Seen::new(&[tables_of(arena)]);
-    while !step(&mut child, 1) {
-        count += 1;
-        if tables.have_changed() {
-            changes.push(count);
-        }
-    }
-    child.kill();
-    (changes, count)
+/// What is watched of an arena and of a ring in it.
+fn watched<'a>(arena: &'a Arena, ring: &'a Messages) -> [&'a [AtomicU64]; 2] {
+    [tables_of(arena), words_of(ring.base().block(), 0..512)]
 }
 
-/// Where an operation changes the arena's tables, and how long it is.
-fn changes(operation: &Operation, told: &'static Told) -> (Vec<u64>, u64) {
+/// What an operation does, instruction by instruction.
+fn record(operation: &Operation, told: &'static Told) -> Run {
     let mut scene = Scene::new(operation, told);
     let (child, others) = scene.begin();
-    let found = run_through(&scene.test.arena, child);
+    let watched = watched(&scene.test.arena, scene.ring.as_ref().unwrap());
+    let is_timed = matches!(operation.does, Does::Wait(_) | Does::WaitForRoom(_));
+    let run = Run::record(child, &watched, is_timed);
     drop(others);
-    found
+    run
 }
 
-/// Lets a child run to a moment, and kills it; whether its operation ended before. Its changes
-/// are those of some parts of the ring's block.
-pub fn run_to(mut child: Child, moment: Moment, parts: &[&[AtomicU64]]) -> bool {
-    let ended = match moment {
-        Moment::Instruction(k) => step(&mut child, k),
-        Moment::Change(n) => {
-            let (mut rows, mut count, mut ended) = (Seen::new(parts), 0, false);
-            while count < n && !ended {
-                ended = step(&mut child, 1);
-                count += (!ended && rows.have_changed()) as u64;
-            }
-            ended
-        }
-        Moment::End => step(&mut child, u64::MAX),
-    };
-    child.kill();
-    ended
-}
-
-/// Runs one child to a moment and kills it. Returns whether the operation had ended, and
-/// whether the ring's lock was held.
-fn trial(operation: &Operation, moment: Moment, told: &'static Told) -> (bool, bool) {
+/// Runs one child to a moment and kills it. Returns whether it came there, and whether the
+/// ring's lock was held.
+fn trial(operation: &Operation, run: &Run, moment: Moment, told: &'static Told) -> (Came, bool) {
     let why = format!("{}, {moment:?}", operation.name);
     let mut scene = Scene::new(operation, told);
-    let own = picture(&snapshot(&scene.test.arena));
-    let (child, others) = scene.begin();
+    let (mut child, others) = scene.begin();
     let arena = &scene.test.arena;
     let ring = scene.ring.as_ref().unwrap();
-    let ended = run_to(child, moment, &[words_of(ring.base().block(), 0..512)]);
+    let came = run.bring(&mut child, moment, &watched(arena, ring));
+    child.kill();
+    let ended = came == Came::Ended;
     let held = Words(ring).is_held();
-    if matches!(moment, Moment::Instruction(k) if k % 2 == 0) {
+    if moment.is_even() {
         // The arena is recovered before the ring, or by it.
         snapshot(arena);
     }
@@ -616,7 +546,7 @@ fn trial(operation: &Operation, moment: Moment, told: &'static Told) -> (bool, b
         let room = ring.limit().min(100) as usize - puts.len();
         puts.extend(messages.iter().take(room));
     }
-    if matches!(moment, Moment::End) || ended {
+    if ended {
         least = puts.len();
     }
     let most = match operation.does {
@@ -703,13 +633,13 @@ fn trial(operation: &Operation, moment: Moment, told: &'static Told) -> (bool, b
     scene.ring = None;
     arena.reap().unwrap();
     let left = without_segments(picture(&snapshot(arena)));
-    assert_eq!(left, without_segments(own), "{why}");
+    assert_eq!(left, without_segments(scene.own), "{why}");
     for (i, block) in scene.base.iter().enumerate() {
         assert!(is_filled(block, i as u8 + 1), "{why}");
     }
     scene.base.clear();
     assert_empty(arena);
-    (ended, held)
+    (came, held)
 }
 
 /// What an arena's tables hold, but for the segments that it has grown by.
@@ -721,85 +651,14 @@ pub fn without_segments(mut picture: Picture) -> Picture {
 fn every_operation(full: bool) {
     let told: &'static Told = common();
     each_operation(
+        "step_every_ring_operation",
+        full,
         OPERATIONS,
         |operation| operation.name,
         |operation| {
-            let found = changes(operation, told);
-            let trial = |moment| trial(operation, moment, told);
-            let sample = (!full).then_some(STEPS);
-            die_everywhere(operation.name, sample, found, &trial)
+            let run = record(operation, told);
+            let mut trial = |moment| trial(operation, &run, moment, told);
+            die_everywhere(operation.name, full, &run, &mut trial)
         },
     );
-}
-
-/// Has children die of all operations, or of those whose names contain SNP_OPERATION; what that
-/// does says how many did, and how many with the ring's lock.
-pub fn each_operation<O>(all: &[O], name: fn(&O) -> &str, die: impl Fn(&O) -> [u64; 2]) {
-    if !can_trace() {
-        println!("  skipped: processes may not be traced here (ptrace)");
-        return;
-    }
-    let _pinned = Pinned::new();
-    let (mut all_deaths, mut all_held) = (0, 0);
-    let wanted = std::env::var("SNP_OPERATION").unwrap_or_default();
-    for operation in all.iter().filter(|each| name(each).contains(&wanted)) {
-        let [deaths, held] = die(operation);
-        all_deaths += deaths;
-        all_held += held;
-    }
-    println!("  {all_deaths} deaths, {all_held} with the lock held");
-}
-
-/// Makes a child die at each change of the ring, and at those of the arena and at other
-/// moments, at all of them or a sample that takes so many instructions; where those of the arena are and how long the operation is
-/// was `found`. A trial says whether the operation had ended and whether the ring's lock was
-/// held. How many deaths there were, and how many with the lock.
-pub fn die_everywhere(
-    name: &str,
-    sample: Option<u64>,
-    found: (Vec<u64>, u64),
-    trial: &dyn Fn(Moment) -> (bool, bool),
-) -> [u64; 2] {
-    let start = Instant::now();
-    let (tables, length) = found;
-    // A sample starts elsewhere each time, so that many runs see all.
-    let (mut first, mut stride, mut skipped) = (1, 1, 1);
-    if let Some(steps) = sample {
-        let deaths = (2 * steps / length).max(1);
-        stride = (3 * length / deaths).max(1);
-        skipped = (3 * tables.len() as u64 / 2).div_ceil(deaths).max(1);
-        first += Random(seed(name)).below(stride);
-    }
-    let tables = tables.into_iter().skip((first % skipped) as usize);
-    let tables = tables.step_by(skipped as usize).map(Moment::Instruction);
-    // (One that takes fewer instructions than it did before ends.)
-    let some = [Moment::Instruction(0), Moment::End]
-        .into_iter()
-        .chain(tables);
-    let by_change = (1..).map(Moment::Change);
-    let by_count = (0..).map(|i| Moment::Instruction(first + i * stride));
-    let until_ended = |moments: &mut dyn Iterator<Item = Moment>, stops: bool| {
-        let mut deaths = [0, 0];
-        for moment in moments {
-            let (ended, held) = trial(moment);
-            deaths[0] += 1;
-            deaths[1] += held as u64;
-            if ended && stops {
-                break;
-            }
-        }
-        deaths
-    };
-    let some = until_ended(&mut some.fuse(), false);
-    let changes = until_ended(&mut by_change.fuse(), true);
-    let counts = until_ended(&mut by_count.fuse(), true);
-    let deaths = some[0] + changes[0] + counts[0];
-    let held = some[1] + changes[1] + counts[1];
-    println!(
-        "  {name:<42} {length:>6} instructions; {deaths:>5} deaths, {:>3} of them at changes, \
-         {held:>5} with the lock; {:.1} s",
-        changes[0],
-        start.elapsed().as_secs_f64()
-    );
-    [deaths, held]
 }

@@ -12,6 +12,8 @@
 //!   the arena is exactly empty.
 
 use super::*;
+use crate::run;
+use crate::run::seed::{self, Random};
 use crate::storm::{kill_group, wait_for_orphans};
 use crate::tools::*;
 use shared_numpy::error::Error;
@@ -176,7 +178,7 @@ impl Worker<'_> {
             return;
         }
         self.life = self.board.life();
-        self.random = Random(seed);
+        self.random = Random::new(seed);
         for _ in 0..self.random.below(30) {
             self.step(produces);
         }
@@ -295,7 +297,7 @@ fn one_arena(random: &mut Random, board: &'static Board, deaths: &mut Deaths) {
                         arena,
                         rings: &rings,
                         board,
-                        random: Random(seed),
+                        random: Random::new(seed),
                         life,
                     };
                     worker.work(number < PRODUCERS)
@@ -352,7 +354,7 @@ fn one_arena(random: &mut Random, board: &'static Board, deaths: &mut Deaths) {
         arena,
         rings: &rings,
         board,
-        random: Random(1),
+        random: Random::new(1),
         life: board.life(),
     };
     for which in [0, 1] {
@@ -377,11 +379,12 @@ fn storm(full: bool) {
     let wanted = std::env::var("SNP_KILLS")
         .ok()
         .map(|text| text.parse().unwrap());
-    let wanted = wanted.unwrap_or(if full { 12_000 } else { 1200 });
-    let mut random = Random(seed("storm_of_ring_users"));
+    let wanted = wanted.unwrap_or(if full { 12_000 } else { times(500) });
+    let mut random = Random::new(seed::of_test("storm_of_ring_users"));
     let board: &'static Board = common();
     let mut deaths = Deaths::default();
     while deaths.all < wanted {
+        run::go_on();
         one_arena(&mut random, board, &mut deaths);
     }
     // SAFETY: as above.
