@@ -7,6 +7,7 @@
 //!   wake-up is lost, as long as sleeps end;
 //! * whoever takes it from the dead is told so, exactly once for each death.
 
+use crate::random::{few_switches, random, schedules};
 use shared_numpy::arena::lock::{acquire, release, Owner, Surroundings, Taken, Word};
 use shuttle::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use shuttle::sync::{Arc, Condvar, Mutex};
@@ -134,42 +135,41 @@ fn run(model: &Arc<Model>, threads: u8, visits: usize, dying: u8) {
 /// Without deaths, sleepers are woken: no sleep needs to end by itself.
 #[test]
 fn wake_ups_are_not_lost() {
-    shuttle::check_random(
-        || {
+    random("lock::wake_ups_are_not_lost", |seed| {
+        schedules(seed, 3000, || {
             let model = Model::new(false);
             run(&model, 3, 2, 0);
-        },
-        3000,
-    );
+        });
+    });
 }
 
 /// With deaths, each is told once, and nobody hangs.
 #[test]
 fn the_dead_are_taken_over_from() {
-    shuttle::check_random(
-        || {
+    random("lock::the_dead_are_taken_over_from", |seed| {
+        schedules(seed, 3000, || {
             let model = Model::new(true);
             run(&model, 4, 2, 2);
             // The last death may not have been seen by anyone yet.
             model.visit(9, false);
             assert_eq!(model.taken_over.load(Ordering::SeqCst), 2);
             assert_eq!(model.word.load(), 0);
-        },
-        3000,
-    );
+        });
+    });
 }
 
 /// The same, with schedules that switch as rarely as possible.
 #[test]
 fn the_dead_are_taken_over_from_in_few_switches() {
-    shuttle::check_pct(
-        || {
-            let model = Model::new(true);
-            run(&model, 3, 2, 1);
-            model.visit(9, false);
-            assert_eq!(model.taken_over.load(Ordering::SeqCst), 1);
+    random(
+        "lock::the_dead_are_taken_over_from_in_few_switches",
+        |seed| {
+            few_switches(seed, 2000, || {
+                let model = Model::new(true);
+                run(&model, 3, 2, 1);
+                model.visit(9, false);
+                assert_eq!(model.taken_over.load(Ordering::SeqCst), 1);
+            });
         },
-        2000,
-        3,
     );
 }

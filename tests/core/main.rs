@@ -7,4 +7,6 @@ mod fuzz;
 mod layers;
 mod lock;
 mod model;
+mod random;
 mod ring;
+mod seed;

@@ -12,7 +12,10 @@
 //! * when everybody is dead or gone and the time of grace is over, the arena is
 //!   exactly empty.
 
+use crate::random::random;
+use crate::seed::times;
 use proptest::prelude::*;
+use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use shared_numpy::arena::format::{Expected, Geometry, Header, Keeper, SlotId, PAGE};
 use shared_numpy::arena::plain::World;
 use shared_numpy::arena::{BlockRef, Core, Extent, Member, Offspring, TicketRef};
@@ -612,20 +615,37 @@ fn the_slot_of_a_dead_process_is_taken_clean() {
     assert!(heir.receive(next, other, Some(ticket)).is_ok());
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, max_shrink_iters: 3000, ..ProptestConfig::default() })]
+/// How many random programs run.
+const PROGRAMS: u64 = 200;
 
-    #[test]
-    fn the_arena_does_what_the_model_does(
-        room in prop_oneof![Just(0u64), 0u64..20_000_000, Just(1u64 << 30)],
-        budget in prop_oneof![Just(0u64), 0u64..2_000_000, Just(1u64 << 40)],
-        steps in proptest::collection::vec(step(), 1..120),
-    ) {
-        let mut model = Model::new(room, budget);
-        for step in &steps {
-            model.step(step);
-            model.compare();
+#[test]
+fn the_arena_does_what_the_model_does() {
+    random("model::the_arena_does_what_the_model_does", |seed| {
+        let config = ProptestConfig {
+            cases: times(PROGRAMS) as u32,
+            max_shrink_iters: 3000,
+            // The run's seed says all.
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        };
+        let random = TestRng::from_seed(RngAlgorithm::ChaCha, &[seed.to_le_bytes(); 4].concat());
+        let room = prop_oneof![Just(0u64), 0u64..20_000_000, Just(1u64 << 30)];
+        let budget = prop_oneof![Just(0u64), 0u64..2_000_000, Just(1u64 << 40)];
+        let steps = proptest::collection::vec(step(), 1..120);
+        let result = TestRunner::new_with_rng(config, random).run(
+            &(room, budget, steps),
+            |(room, budget, steps)| {
+                let mut model = Model::new(room, budget);
+                for step in &steps {
+                    model.step(step);
+                    model.compare();
+                }
+                model.end();
+                Ok(())
+            },
+        );
+        if let Err(failure) = result {
+            panic!("{failure}");
         }
-        model.end();
-    }
+    });
 }

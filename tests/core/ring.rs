@@ -9,6 +9,7 @@
 //! * with deaths, of one that was woken or of the lock's owner, all others go on as long as
 //!   sleeps end.
 
+use crate::random::{few_switches, random, schedules};
 use shared_numpy::arena::lock::{self, acquire, release, Owner, Surroundings, Taken};
 use shared_numpy::ring::event::{self, Event};
 use shuttle::rand::{thread_rng, Rng};
@@ -432,24 +433,32 @@ fn run(limit: usize, producers: u8, consumers: u8, each: u32, pack: usize) {
 /// Without deaths, no sleep ends by itself, and nobody sleeps for ever.
 #[test]
 fn nobody_sleeps_while_there_is_something() {
-    for producers in 1..=3 {
-        for consumers in 1..=3 {
-            for (limit, pack) in [(1, 1), (2, 1), (1, 2), (2, 2)] {
-                let each = if producers == 3 { 2 } else { 3 };
-                shuttle::check_random(move || run(limit, producers, consumers, each, pack), 250);
+    random("ring::nobody_sleeps_while_there_is_something", |seed| {
+        for producers in 1..=3 {
+            for consumers in 1..=3 {
+                for (limit, pack) in [(1, 1), (2, 1), (1, 2), (2, 2)] {
+                    let each = if producers == 3 { 2 } else { 3 };
+                    let run = move || run(limit, producers, consumers, each, pack);
+                    schedules(seed, 250, run);
+                }
             }
         }
-    }
+    });
 }
 
 /// The same, with schedules that switch as rarely as possible.
 #[test]
 fn nobody_sleeps_while_there_is_something_in_few_switches() {
-    for (producers, consumers) in [(1, 3), (3, 1), (2, 2)] {
-        for (limit, pack) in [(1, 1), (2, 2)] {
-            shuttle::check_pct(move || run(limit, producers, consumers, 2, pack), 500, 3);
-        }
-    }
+    random(
+        "ring::nobody_sleeps_while_there_is_something_in_few_switches",
+        |seed| {
+            for (producers, consumers) in [(1, 3), (3, 1), (2, 2)] {
+                for (limit, pack) in [(1, 1), (2, 2)] {
+                    few_switches(seed, 500, move || run(limit, producers, consumers, 2, pack));
+                }
+            }
+        },
+    );
 }
 
 /// One that was woken and goes without leaves the others' wake-ups as they were.
@@ -476,7 +485,6 @@ fn who_gives_up_takes_no_wake_up_with_him() {
             handle.join().unwrap();
         }
     };
-    shuttle::check_random(for_messages, 3000);
     let for_room = || {
         let ring = Ring::new(1, false);
         let [hasty, patient, other, consumer] = [0, 1, 2, 100].map(|me| ring.user(me, None));
@@ -500,46 +508,51 @@ fn who_gives_up_takes_no_wake_up_with_him() {
             handle.join().unwrap();
         }
     };
-    shuttle::check_random(for_room, 3000);
+    random("ring::who_gives_up_takes_no_wake_up_with_him", |seed| {
+        schedules(seed, 3000, for_messages);
+        schedules(seed, 3000, for_room);
+    });
 }
 
 /// Deaths of every kind, of a producer and of a consumer, among others that live.
 #[test]
 fn others_go_on_after_deaths() {
-    let deaths = [Death::Untold, Death::Owner, Death::Silent, Death::Woken];
-    for limit in [1, 2] {
-        for (producing, consuming) in deaths.into_iter().flat_map(|a| deaths.map(|b| (a, b))) {
-            let run = move || {
-                let ring = Ring::new(limit, true);
-                let (first, second) = (ring.user(0, Some(producing)), ring.user(1, None));
-                let (dying, living) = (ring.user(100, Some(consuming)), ring.user(101, None));
-                let ended = Arc::new(AtomicU32::new(0));
-                let [one_ends, two_ends] = [ended.clone(), ended.clone()];
-                let one = thread::spawn(move || {
-                    let put = first.put(&[0], &mut Patience::new(false));
-                    one_ends.fetch_add(1, Ordering::SeqCst);
-                    put
-                });
-                let two = thread::spawn(move || {
-                    let put = second.put(&[0, 1, 2], &mut Patience::new(false));
-                    two_ends.fetch_add(1, Ordering::SeqCst);
-                    put
-                });
-                let three = thread::spawn(move || dying.take(1, &mut Patience::new(true)));
-                let four = thread::spawn(move || consume(&living, 2, 2));
-                four.join().unwrap();
-                // The rest.
-                let rest = ring.user(102, None);
-                while ended.load(Ordering::SeqCst) < 2 {
-                    rest.take(1, &mut Patience::new(true));
-                }
-                three.join().unwrap();
-                while rest.take(1, &mut Patience::new(true)) > 0 {}
-                let put = [one, two].map(|thread| thread.join().unwrap() as u32);
-                assert_eq!(put[1], 3);
-                ring.check(&[(0, put[0]), (1, 3)]);
-            };
-            shuttle::check_random(run, 150);
+    random("ring::others_go_on_after_deaths", |seed| {
+        let deaths = [Death::Untold, Death::Owner, Death::Silent, Death::Woken];
+        for limit in [1, 2] {
+            for (producing, consuming) in deaths.into_iter().flat_map(|a| deaths.map(|b| (a, b))) {
+                let run = move || {
+                    let ring = Ring::new(limit, true);
+                    let (first, second) = (ring.user(0, Some(producing)), ring.user(1, None));
+                    let (dying, living) = (ring.user(100, Some(consuming)), ring.user(101, None));
+                    let ended = Arc::new(AtomicU32::new(0));
+                    let [one_ends, two_ends] = [ended.clone(), ended.clone()];
+                    let one = thread::spawn(move || {
+                        let put = first.put(&[0], &mut Patience::new(false));
+                        one_ends.fetch_add(1, Ordering::SeqCst);
+                        put
+                    });
+                    let two = thread::spawn(move || {
+                        let put = second.put(&[0, 1, 2], &mut Patience::new(false));
+                        two_ends.fetch_add(1, Ordering::SeqCst);
+                        put
+                    });
+                    let three = thread::spawn(move || dying.take(1, &mut Patience::new(true)));
+                    let four = thread::spawn(move || consume(&living, 2, 2));
+                    four.join().unwrap();
+                    // The rest.
+                    let rest = ring.user(102, None);
+                    while ended.load(Ordering::SeqCst) < 2 {
+                        rest.take(1, &mut Patience::new(true));
+                    }
+                    three.join().unwrap();
+                    while rest.take(1, &mut Patience::new(true)) > 0 {}
+                    let put = [one, two].map(|thread| thread.join().unwrap() as u32);
+                    assert_eq!(put[1], 3);
+                    ring.check(&[(0, put[0]), (1, 3)]);
+                };
+                schedules(seed, 150, run);
+            }
         }
-    }
+    });
 }
