@@ -34,16 +34,6 @@ pub enum Moment {
     End,
 }
 
-impl Moment {
-    /// Whether it is one of every two.
-    pub fn is_even(self) -> bool {
-        match self {
-            Moment::Instruction(n) | Moment::Change(n) | Moment::Sought(n) => n % 2 == 0,
-            Moment::End => false,
-        }
-    }
-}
-
 /// Whether a child came to its moment.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Came {
@@ -467,44 +457,50 @@ const SAMPLE: u64 = 12;
 
 /// Makes a child die at the beginning and the end of a run; at each change of what is watched
 /// and behind each system call, which are all the states in which it can leave memory and
-/// files; and at other moments, at all of them or at a sample that is the seed's. A trial says
+/// files; and at other moments, at all of them or at a sample that is the seed's.
+///
+/// A trial is told when and in what order to recover, for each change in all orders, and says
 /// whether the child came there and whether it had the lock. How many deaths there were, and
 /// how many with the lock.
-pub fn die_everywhere(
+pub fn die_everywhere<Order: Copy>(
     name: &str,
     full: bool,
     run: &Run,
-    trial: &mut dyn FnMut(Moment) -> (Came, bool),
+    orders: &[Order],
+    trial: &mut dyn FnMut(Moment, Order) -> (Came, bool),
 ) -> [u64; 2] {
     let start = std::time::Instant::now();
     let [mut deaths, mut held, mut astray] = [0; 3];
-    let mut die = |moment| {
+    let mut die = |moment, order| {
         run::go_on();
-        let (came, had_lock) = trial(moment);
+        let (came, had_lock) = trial(moment, order);
         deaths += 1;
         held += had_lock as u64;
         came
     };
-    die(Moment::Instruction(0));
-    die(Moment::End);
+    let some = |count: u64| orders[count as usize % orders.len()];
+    die(Moment::Instruction(0), some(0));
+    die(Moment::End, some(0));
     for n in 1..=run.changes.len() as u64 {
-        if run.is_timed || die(Moment::Change(n)) == Came::Astray {
-            astray += 1;
-            die(Moment::Sought(n));
+        for order in orders {
+            if run.is_timed || die(Moment::Change(n), *order) == Came::Astray {
+                astray += 1;
+                die(Moment::Sought(n), *order);
+            }
         }
     }
     if full {
         for count in 1..=run.length {
-            die(Moment::Instruction(count));
+            die(Moment::Instruction(count), some(count));
         }
     } else {
         for count in &run.calls {
-            die(Moment::Instruction(*count));
+            die(Moment::Instruction(*count), some(*count));
         }
         let stride = (run.length / seed::times(SAMPLE)).max(1);
         let first = 1 + Random::new(seed::of_test(name)).below(stride);
         for count in (first..run.length).step_by(stride as usize) {
-            die(Moment::Instruction(count));
+            die(Moment::Instruction(count), some(count));
         }
     }
     println!(

@@ -669,8 +669,8 @@ fn every_operation(full: bool) {
                 };
                 trial(&other, &run, Moment::End, &mut stages);
             }
-            let mut trial = |moment| trial(operation, &run, moment, &mut stages);
-            die_everywhere(operation.name, full, &run, &mut trial)
+            let mut trial = |moment, ()| trial(operation, &run, moment, &mut stages);
+            die_everywhere(operation.name, full, &run, &[()], &mut trial)
         },
     );
 }

@@ -11,7 +11,7 @@
 //! * the frame that the parent looks at is what it was;
 //! * the ring answers for its frames and nothing else, and when it is gone, all is as before.
 
-use super::step::{without_segments, words_of};
+use super::step::{without_segments, words_of, Order, ORDERS};
 use super::*;
 use crate::instructions::*;
 use crate::step::{picture, tables_of, Picture};
@@ -386,8 +386,8 @@ fn blanks(ring: &Frames) -> Vec<shared_numpy::ring::frames::Blank> {
 
 /// Runs one child to a moment and kills it. Returns whether it came there, and whether the
 /// ring's lock was held.
-fn trial(operation: &Operation, run: &Run, moment: Moment) -> (Came, bool) {
-    let why = format!("{}, {moment:?}", operation.name);
+fn trial(operation: &Operation, run: &Run, moment: Moment, order: Order) -> (Came, bool) {
+    let why = format!("{}, {moment:?}, {order:?}", operation.name);
     let scene = Scene::new(operation);
     let mut child = scene.begin(operation);
     let Scene {
@@ -401,8 +401,7 @@ fn trial(operation: &Operation, run: &Run, moment: Moment) -> (Came, bool) {
     child.kill();
     let ended = came == Came::Ended;
     let held = is_held(&ring);
-    if moment.is_even() {
-        // The arena is recovered before the ring, or by it.
+    if order == Order::ArenaFirst {
         snapshot(&test);
     }
     let next = ring.written().unwrap();
@@ -493,8 +492,8 @@ fn every_operation(full: bool) {
             let is_timed = matches!(operation.does, Does::Wait(_));
             let run = Run::record(scene.begin(operation), &watched(&scene.ring), is_timed);
             drop(scene);
-            let mut trial = |moment| trial(operation, &run, moment);
-            die_everywhere(operation.name, full, &run, &mut trial)
+            let mut trial = |moment, order| trial(operation, &run, moment, order);
+            die_everywhere(operation.name, full, &run, ORDERS, &mut trial)
         },
     );
 }

@@ -506,6 +506,15 @@ impl<'a> Scene<'a> {
     }
 }
 
+/// How a ring and its arena are recovered: the arena before the ring, or by it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Order {
+    ArenaFirst,
+    RingFirst,
+}
+
+pub const ORDERS: &[Order] = &[Order::RingFirst, Order::ArenaFirst];
+
 /// What is watched of an arena and of a ring in it.
 fn watched<'a>(arena: &'a Arena, ring: &'a Messages) -> [&'a [AtomicU64]; 2] {
     [tables_of(arena), words_of(ring.base().block(), 0..512)]
@@ -516,7 +525,8 @@ fn record(operation: &Operation, told: &'static Told) -> Run {
     let mut scene = Scene::new(operation, told);
     let (child, others) = scene.begin();
     let watched = watched(&scene.test.arena, scene.ring.as_ref().unwrap());
-    let is_timed = matches!(operation.does, Does::Wait(_) | Does::WaitForRoom(_));
+    // A wait that ends by itself.
+    let is_timed = matches!(operation.does, Does::Wait(..1_000_000) | Does::WaitForRoom(_));
     let run = Run::record(child, &watched, is_timed);
     drop(others);
     run
@@ -524,8 +534,14 @@ fn record(operation: &Operation, told: &'static Told) -> Run {
 
 /// Runs one child to a moment and kills it. Returns whether it came there, and whether the
 /// ring's lock was held.
-fn trial(operation: &Operation, run: &Run, moment: Moment, told: &'static Told) -> (Came, bool) {
-    let why = format!("{}, {moment:?}", operation.name);
+fn trial(
+    operation: &Operation,
+    run: &Run,
+    moment: Moment,
+    order: Order,
+    told: &'static Told,
+) -> (Came, bool) {
+    let why = format!("{}, {moment:?}, {order:?}", operation.name);
     let mut scene = Scene::new(operation, told);
     let (mut child, others) = scene.begin();
     let arena = &scene.test.arena;
@@ -534,8 +550,7 @@ fn trial(operation: &Operation, run: &Run, moment: Moment, told: &'static Told) 
     child.kill();
     let ended = came == Came::Ended;
     let held = Words(ring).is_held();
-    if moment.is_even() {
-        // The arena is recovered before the ring, or by it.
+    if order == Order::ArenaFirst {
         snapshot(arena);
     }
 
@@ -657,8 +672,8 @@ fn every_operation(full: bool) {
         |operation| operation.name,
         |operation| {
             let run = record(operation, told);
-            let mut trial = |moment| trial(operation, &run, moment, told);
-            die_everywhere(operation.name, full, &run, &mut trial)
+            let mut trial = |moment, order| trial(operation, &run, moment, order, told);
+            die_everywhere(operation.name, full, &run, ORDERS, &mut trial)
         },
     );
 }
