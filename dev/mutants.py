@@ -3,16 +3,22 @@
     python3 dev/mutants.py [NAME ...]
 
 Each file in `tests/mutants/` is a patch that takes one care out of the code. Its
-first line names the tests that must fail, any of them: `lib NAME` is one beside the
-code, `core NAME` one of `tests/core`, `crash NAME` one of `tests/crash`, and `crash step:NAME`
-the operations of that name under death at every instruction. A mutant that
-passes them all survives, and is an error; so is a patch that does not apply or
-does not compile.
+first line names the tests that must fail, any of them, the quickest first: `lib NAME` is one
+beside the code, `core NAME` one of `tests/core`, `crash NAME` one of `tests/crash`, and
+`crash step:NAME` the operations of that name under death at every change. All of these tests
+must pass on the code as it is. A mutant that passes them survives, and is an error; so is a
+patch that does not apply or does not compile.
+
+It is not optimized, but for the dependencies: most of the time would go into that.
 """
 
+import collections
+import contextlib
+import filecmp
 import glob
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -22,95 +28,154 @@ from environments import ROOT
 PATCHES = os.path.join(ROOT, "tests", "mutants")
 TREE = os.path.join(ROOT, "build", "mutants")
 COPIED = ["src", "tests", "benchmarks", "Cargo.toml", "Cargo.lock", "build.rs"]
-SECONDS = 600
+# Seconds that a build and a test may take; a test that hangs longer is noticed as well. What it
+# waits for in vain ends sooner.
+BUILD_SECONDS, TEST_SECONDS, HANG_SECONDS = 1800, 300, 60
 
 # The arenas of tests that fail are left behind, under names of this run.
 PREFIX = "snp-mutant-%d" % os.getpid()
 
+ENVIRONMENT = dict(
+    os.environ,
+    RUST_BACKTRACE="0",
+    SNP_PREFIX=PREFIX,
+    SNP_LIMIT=str(HANG_SECONDS),
+    CARGO_PROFILE_TEST_OPT_LEVEL="0",
+    CARGO_PROFILE_TEST_DEBUG="0",
+    # The copy lies in this repository, and is none of its own.
+    GIT_CEILING_DIRECTORIES=os.path.dirname(TREE),
+)
+CARGO = ["cargo", "--config", 'profile.test.package."*".opt-level=2', "test"]
+CARGO += ["--locked", "--no-default-features"]
 
-def cargo(arguments, environment, quiet=True):
-    """Run cargo in the copy; return its exit code."""
+# A test: what cargo builds for it, and what it runs of that.
+Test = collections.namedtuple("Test", "text target name operation")
+
+
+def parse(text):
+    """Return the test that a patch names so."""
+    target, name = text.split(" ", 1)
+    built = ("--lib",) if target == "lib" else ("--test", target)
+    if name.startswith("step:"):
+        return Test(text, built, "step_", name[len("step:") :])
+    return Test(text, built, name, "")
+
+
+def run(command, seconds, environment=ENVIRONMENT):
+    """Run a command in the copy; return whether it succeeded in time, and what it printed."""
     process = subprocess.Popen(
-        ["cargo"] + arguments,
+        command,
         cwd=TREE,
         env=environment,
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL if quiet else None,
-        stderr=subprocess.DEVNULL if quiet else None,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
     )
     try:
-        return process.wait(SECONDS)
+        output, _ = process.communicate(timeout=seconds)
+        return process.returncode == 0, output.decode(errors="replace")
     except subprocess.TimeoutExpired:
-        # It hangs: noticed as well.
-        process.kill()
+        return False, "it took over %d s" % seconds
+    finally:
+        # Cargo and the tests; their children end with them.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        return 1
+
+
+def files(folder):
+    """Return the paths of what is copied, below a folder."""
+    found = set()
+    for name in COPIED:
+        if os.path.isfile(os.path.join(folder, name)):
+            found.add(name)
+        for path, _, names in os.walk(os.path.join(folder, name)):
+            found.update(os.path.relpath(os.path.join(path, each), folder) for each in names)
+    return found
 
 
 def copy_tree():
-    os.makedirs(TREE, exist_ok=True)
-    for name in COPIED:
+    """Make the copy what the code is; only what differs is written, and compiled."""
+    wanted = files(ROOT)
+    for name in files(TREE) - wanted:
+        os.remove(os.path.join(TREE, name))
+    for name in wanted:
         source, target = os.path.join(ROOT, name), os.path.join(TREE, name)
-        if os.path.isdir(source):
-            shutil.rmtree(target, ignore_errors=True)
-            shutil.copytree(source, target)
-        else:
-            shutil.copy2(source, target)
+        if not os.path.exists(target) or not filecmp.cmp(source, target, shallow=False):
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            # Not with its time: cargo must see that it is another one.
+            shutil.copyfile(source, target)
 
 
-def command(test):
-    """Return the arguments and the environment that run one test."""
-    target, name = test.split(" ", 1)
-    environment = dict(os.environ, RUST_BACKTRACE="0", SNP_PREFIX=PREFIX)
-    which = ["--lib"] if target == "lib" else ["--test", target]
-    run = ["test", "--locked", "--no-default-features"] + which + ["--"]
-    if name.startswith("step:"):
-        environment["SNP_OPERATION"] = name[len("step:") :]
-        name = "step"
-    return run + [name], environment
+def build(test):
+    return run(CARGO + list(test.target) + ["--no-run"], BUILD_SECONDS)
 
 
-def survives(patch):
-    """Return why the mutant is an error; None if it was caught."""
-    with open(patch) as file:
-        tests = file.readline().split(":", 1)[1].split(",")
+def passes(test):
+    """Run a test that was built."""
+    environment = dict(ENVIRONMENT, SNP_OPERATION=test.operation)
+    return run(CARGO + list(test.target) + ["--", test.name], TEST_SECONDS, environment)
+
+
+def check_code(tests):
+    """Stop unless all tests pass without a mutant: else they would catch anything."""
     copy_tree()
-    # The copy lies in this repository, and is none of its own.
-    outside = dict(os.environ, GIT_CEILING_DIRECTORIES=os.path.dirname(TREE))
-    if subprocess.call(["git", "apply", patch], cwd=TREE, env=outside):
-        return "the patch does not apply"
-    built = ["test", "--locked", "--no-default-features", "--no-run"]
-    if cargo(built, os.environ):
-        return "the patch does not compile"
     for test in tests:
-        arguments, environment = command(test.strip())
+        for succeeds, output in (build(test), passes(test)):
+            if not succeeds:
+                sys.exit("FAILED without a mutant: %s\n%s" % (test.text, output))
+
+
+def survives(patch, tests):
+    """Return why the mutant is an error; None if it was caught."""
+    copy_tree()
+    if subprocess.call(["git", "apply", patch], cwd=TREE, env=ENVIRONMENT):
+        return "the patch does not apply"
+    for test in tests:
         start = time.monotonic()
-        if cargo(arguments, environment):
-            print("  caught by %s, %.0f s" % (test.strip(), time.monotonic() - start))
+        compiles, output = build(test)
+        if not compiles:
+            return "the patch does not compile:\n" + output
+        built = time.monotonic()
+        succeeds, output = passes(test)
+        if not succeeds:
+            print(
+                "  caught by %s, %.0f s; built in %.0f s"
+                % (test.text, time.monotonic() - built, built - start)
+            )
             return None
     return "no test notices it"
 
 
 def main():
     wanted = sys.argv[1:]
+    paths = sorted(glob.glob(os.path.join(PATCHES, "*.patch")))
+    mutants = collections.OrderedDict()
+    for path in paths:
+        with open(path) as file:
+            tests = file.readline().split(":", 1)[1].split(",")
+        name = os.path.splitext(os.path.basename(path))[0]
+        mutants[name] = path, [parse(test.strip()) for test in tests]
+    unknown = [name for name in wanted if name not in mutants]
+    if unknown or not mutants:
+        sys.exit("no mutant is named %s; there are: %s" % (unknown, ", ".join(mutants)))
+    start = time.monotonic()
+    chosen = wanted or list(mutants)
+    tests = sorted({test for name in chosen for test in mutants[name][1]})
+    check_code(tests)
+    print("%d tests pass without a mutant, %.0f s" % (len(tests), time.monotonic() - start))
     failed = []
-    patches = sorted(glob.glob(os.path.join(PATCHES, "*.patch")))
-    names = {os.path.splitext(os.path.basename(patch))[0]: patch for patch in patches}
-    unknown = [name for name in wanted if name not in names]
-    if unknown or not names:
-        sys.exit("no mutant is named %s; there are: %s" % (unknown, ", ".join(names)))
-    for name, patch in names.items():
-        if wanted and name not in wanted:
-            continue
+    for name in chosen:
         print(name, flush=True)
-        why = survives(patch)
+        why = survives(*mutants[name])
         if why:
             print("  SURVIVES: " + why, flush=True)
             failed.append(name)
-    count = len(wanted or names)
-    print("%d mutants, %d caught" % (count, count - len(failed)))
     for left in glob.glob("/dev/shm/%s-*" % PREFIX):
         os.remove(left)
+    minutes = (time.monotonic() - start) / 60
+    print("%d mutants, %d caught; %.0f minutes" % (len(chosen), len(chosen) - len(failed), minutes))
     if failed:
         sys.exit("FAILED: " + ", ".join(failed))
 

@@ -526,7 +526,10 @@ fn record(operation: &Operation, told: &'static Told) -> Run {
     let (child, others) = scene.begin();
     let watched = watched(&scene.test.arena, scene.ring.as_ref().unwrap());
     // A wait that ends by itself.
-    let is_timed = matches!(operation.does, Does::Wait(..1_000_000) | Does::WaitForRoom(_));
+    let is_timed = matches!(
+        operation.does,
+        Does::Wait(..1_000_000) | Does::WaitForRoom(_)
+    );
     let run = Run::record(child, &watched, is_timed);
     drop(others);
     run
