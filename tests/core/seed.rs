@@ -6,7 +6,8 @@
 
 use std::sync::OnceLock;
 
-fn number_in(variable: &str) -> Option<u64> {
+/// The number in an environment variable.
+pub fn number_in(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
     let number = text.parse();
     Some(number.unwrap_or_else(|_| panic!("{variable} is no number: {text}")))

@@ -6,11 +6,13 @@
 #[path = "../core/seed.rs"]
 pub mod seed;
 
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 /// Seconds that a test, or each part of one that tells of its parts, may take; SNP_LIMIT says
 /// otherwise.
-const LIMIT: u32 = 120;
+const LIMIT: u64 = 120;
+
+static SECONDS: AtomicU32 = AtomicU32::new(0);
 
 /// The command that repeats what runs.
 static COMMAND: AtomicPtr<String> = AtomicPtr::new(std::ptr::null_mut());
@@ -26,6 +28,9 @@ pub fn begin(test: &str, operation: Option<&str>, full: bool) {
     );
     // Never freed, since the handler may read it at any time.
     COMMAND.store(Box::into_raw(Box::new(command)), Ordering::SeqCst);
+    let usual = seed::times(if full { 10 * LIMIT } else { LIMIT });
+    let seconds = seed::number_in("SNP_LIMIT").unwrap_or(usual);
+    SECONDS.store(seconds as u32, Ordering::SeqCst);
     go_on();
 }
 
@@ -38,9 +43,8 @@ pub fn command() -> &'static str {
 
 /// The test does not hang: its time begins anew.
 pub fn go_on() {
-    let limit = std::env::var("SNP_LIMIT").map(|text| text.parse().unwrap());
     // SAFETY: sets a timer of this process; its children have none.
-    unsafe { libc::alarm(limit.unwrap_or(LIMIT)) };
+    unsafe { libc::alarm(SECONDS.load(Ordering::SeqCst)) };
 }
 
 /// Ends a process whose test hangs; its children end with it.

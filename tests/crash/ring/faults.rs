@@ -356,8 +356,7 @@ fn threads() {
             scope.spawn(move || produce(first));
         }
         let takers = [scope.spawn(consume), scope.spawn(consume)];
-        let all = takers.map(|taker| taker.join().unwrap()).concat();
-        all
+        takers.map(|taker| taker.join().unwrap()).concat()
     });
     all.sort_unstable();
     assert_eq!(all, (0..2 * each).collect::<Vec<u64>>());

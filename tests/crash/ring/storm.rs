@@ -376,10 +376,7 @@ fn storm(full: bool) {
     // Children of dead workers become this process's.
     // SAFETY: sets an attribute of this process.
     unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) };
-    let wanted = std::env::var("SNP_KILLS")
-        .ok()
-        .map(|text| text.parse().unwrap());
-    let wanted = wanted.unwrap_or(if full { 12_000 } else { times(500) });
+    let wanted = seed::number_in("SNP_KILLS").unwrap_or(if full { 12_000 } else { times(500) });
     let mut random = Random::new(seed::of_test("storm_of_ring_users"));
     let board: &'static Board = common();
     let mut deaths = Deaths::default();
