@@ -615,6 +615,31 @@ fn the_slot_of_a_dead_process_is_taken_clean() {
     assert!(heir.receive(next, other, Some(ticket)).is_ok());
 }
 
+/// A child that has a slot and does not run yet keeps what it has inherited.
+#[test]
+fn a_child_in_the_making_is_not_buried() {
+    let world = World::new(1 << 20);
+    let (core, me) = create(&world, 0);
+    let block = core.allocate(me, 100).unwrap().0;
+    let sign = |slot: SlotId| {
+        world.set_embryo(slot, true);
+        true
+    };
+    let offspring = core.prepare_fork(me, |_| true, sign, || panic!("no slot"));
+    let Ok(Offspring::Embryo(child)) = offspring else {
+        panic!()
+    };
+    core.finish_fork(me);
+    core.release(me, block).unwrap();
+    assert_eq!(core.reap(me), Ok(0));
+    let other = open(&world, 1);
+    assert!(other.platform().claim(child.slot).unwrap());
+    other.be_born(child, true);
+    world.set_embryo(child.slot, false);
+    assert!(other.locate(child, block).is_ok());
+    assert_eq!(other.check(child).unwrap(), Vec::<String>::new());
+}
+
 /// How many random programs run.
 const PROGRAMS: u64 = 200;
 

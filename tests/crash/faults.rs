@@ -41,6 +41,7 @@ pub const TESTS: &[Test] = &[
     ("no_address_space_left", |_| no_address_space_left()),
     ("a_child_holds_what_its_parent_holds", |_| child_holds()),
     ("fork_beside_threads", |_| fork_beside_threads()),
+    ("work_of_threads_is_not_a_child_s", |_| work_of_threads()),
     ("a_child_without_handlers", |_| stray_child()),
     ("a_stopped_owner", |_| stopped_owner()),
     ("signals_at_1_khz", |_| signals()),
@@ -1328,6 +1329,27 @@ fn fork_beside_threads() {
         0
     })
     .succeed();
+    assert_empty(&test.arena);
+}
+
+/// What a thread is just allocating is its process's, and not its child's.
+fn work_of_threads() {
+    let test = TestArena::new(small());
+    let me = test.member().unwrap();
+    // As in the middle of an allocation, when nothing refers to the block yet.
+    let which = test.core().allocate(me, 10_000).unwrap().0;
+    let kept = test.allocate(100).unwrap();
+    fork(|| {
+        let mine = test.member().unwrap().slot;
+        let all = snapshot(&test.arena);
+        let held = all.live().filter(|block| block.holders.contains(mine));
+        let held: Vec<u32> = held.map(|block| block.id).collect();
+        assert_eq!(held, [kept.which().id.0]);
+        0
+    })
+    .succeed();
+    test.core().release(me, which).unwrap();
+    drop(kept);
     assert_empty(&test.arena);
 }
 
