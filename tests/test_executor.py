@@ -460,8 +460,15 @@ def test_map():
         assert list(ex.map(same, [])) == []
         with pytest.raises(TimeoutError):
             list(ex.map(slow, range(9), timeout=0.3))
-        for options in ({"chunksize": 0}, {"buffersize": 0}):
-            with pytest.raises(ValueError, match=list(options)[0]):
+        for options, error in (
+            ({"chunksize": 0}, ValueError),
+            ({"chunksize": 1.5}, TypeError),
+            ({"buffersize": 0}, ValueError),
+            ({"buffersize": -1}, ValueError),
+            ({"buffersize": 2.0}, TypeError),
+            ({"buffersize": "x"}, TypeError),
+        ):
+            with pytest.raises(error, match=list(options)[0]):
                 ex.map(same, [1], **options)
         taken = []
         results = ex.map(same, (taken.append(i) or i for i in range(100)), buffersize=5)
@@ -573,11 +580,26 @@ def test_misuse():
         ({"retries": -1}, ValueError),
         ({"max_tasks_per_child": 0}, ValueError),
         ({"max_tasks_per_child": "x"}, TypeError),
+        ({"max_workers": 1.5}, TypeError),
+        ({"max_workers": "2"}, TypeError),
+        ({"retries": 1.5}, TypeError),
+        ({"retries": None}, TypeError),
+        ({"mp_context": 5}, TypeError),
     ):
         with pytest.raises(error, match=list(options)[0]):
             ProcessPoolExecutor(**options)
+    with pytest.raises(ValueError, match="no method"):
+        ProcessPoolExecutor(mp_context="no method")
     with pytest.raises(ValueError, match="fork"):
         pool(1, "fork", max_tasks_per_child=1)
+
+
+def test_start_methods_by_name():
+    for method in METHODS:
+        with ProcessPoolExecutor(np.int64(1), method) as ex:
+            assert ex._mp_context.get_start_method() == method
+    with pytest.raises(ValueError, match="fork"):
+        ProcessPoolExecutor(1, "fork", max_tasks_per_child=1)
 
 
 def test_without_room_calls_wait_for_those_that_are_done(monkeypatch):
@@ -880,3 +902,388 @@ def test_a_worker_whose_start_is_interrupted_ends(monkeypatch):
     assert made[0].wait(20) == 0
     assert pool.submit(abs, -2).result(20) == 2
     pool.shutdown()
+
+
+# Threads, and what is raised where nobody expects it.
+
+
+@pytest.fixture
+def quick_switches():
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_two_threads_cancel_the_same_futures(quick_switches):
+    errors, both = [], threading.Barrier(2)
+
+    def cancel(futures):
+        both.wait()
+        try:
+            assert all([future.cancel() for future in futures])
+        except BaseException as error:
+            errors.append(error)
+
+    with pool(1) as ex:
+        ex.submit(time.sleep, 60)
+        eventually(lambda: ex._pool.workers)
+        for _ in range(100):
+            futures = [ex.submit(same, 1) for _ in range(20)]
+            threads = [threading.Thread(target=cancel, args=(futures,)) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert not errors and set(wait(futures, 20).done) == set(futures)
+        ex.kill_workers()
+
+
+class Raises:
+    """Raises something when it is pickled, or else when it is unpickled."""
+
+    def __init__(self, kind, when):
+        self.kind, self.when = kind, when
+
+    def __reduce__(self):
+        if self.when == "pickled":
+            raise self.kind("now")
+        return raising, (self.kind("now"),)
+
+
+class RaisesAsError(Raises, Exception):
+    def __init__(self, kind, when):
+        super().__init__(kind, when)
+        self.args = ()
+
+    def __str__(self):
+        raise self.kind("text")
+
+
+def raise_it(kind, when):
+    raise RaisesAsError(kind, when)
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
+def test_what_pickling_raises_fails_that_call_alone(kind):
+    with pool(1) as ex:
+        first = ex.submit(os.getpid).result()
+        for when in ("pickled", "unpickled"):
+            for call in ((same, Raises(kind, when)), (Raises, kind, when)):
+                error = ex.submit(*call).exception(20)
+                assert type(error) is kind, call
+                assert "raise self.kind" in str(error.__cause__) or when == "unpickled"
+            error = ex.submit(raise_it, kind, when).exception(20)
+            assert type(error) is (pickle.PicklingError if when == "pickled" else kind)
+        assert ex.submit(os.getpid).result() == first
+
+
+def test_the_cause_is_a_traceback_as_in_the_standard_library():
+    remote = "_RemoteTraceback"
+    with pool(1) as ex:
+        for call in (same, Unpicklable()), (same, Unloadable()), (make_unloadable,):
+            error = ex.submit(*call).exception()
+            assert type(error.__cause__).__name__ == remote and "Error" in str(error.__cause__)
+        error = ex.submit(same, Unpicklable()).exception()
+        assert 'raise ValueError("not me")' in str(error.__cause__)
+        ex.submit(die).exception()
+        with pytest.raises(BrokenProcessPool) as raised:
+            ex.submit(same, 1)
+        assert raised.value.__cause__ is None
+    with pool(1, initializer=raising, initargs=(ValueError("no"),)) as ex:
+        error = ex.submit(same, 1).exception()
+        assert type(error.__cause__).__name__ == remote and "raise error" in str(error.__cause__)
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, ValueError])
+def test_what_callbacks_raise_ends_no_pool(kind, caplog):
+    told = []
+
+    def fail(future):
+        told.append("first")
+        raise kind("in a callback")
+
+    with pool(1) as ex:
+        future = ex.submit(time.sleep, 0.2)
+        future.add_done_callback(fail)
+        future.add_done_callback(lambda _: told.append("second"))
+        assert ex.submit(same, 1).result(20) == 1
+        assert told == ["first", "second"] and "in a callback" in caplog.text
+
+
+# Processes: they are started and waited for without the pool's lock, and never for ever.
+
+
+def close_descriptors():
+    os.closerange(3, 256)
+    return os.getpid()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_worker_that_closes_its_descriptors_is_killed(method):
+    with pool(1, method, retries=1) as ex:
+        pid = ex.submit(close_descriptors).result(20)
+        if method == "forkserver" and sys.version_info >= (3, 7):
+            return  # There it does not hold what tells of its end.
+        eventually(lambda: gone([pid]) and pid not in ex._processes)
+        assert ex.submit(os.getpid).result(20) != pid
+    ex = pool(1, method)
+    pid = ex.submit(close_descriptors).result(20)
+    eventually(lambda: ex._broken)
+    with pytest.raises(BrokenProcessPool, match="pid {} was killed.*descriptors".format(pid)):
+        ex.submit(same, 1)
+    ex.shutdown()
+    assert gone([pid])
+
+
+def test_processes_are_started_and_waited_for_without_the_lock(monkeypatch):
+    pools, seen = [], []
+
+    def watched(name, function):
+        def call(*args, **kwargs):
+            seen.append((name, pools[-1]._pool.lock._is_owned()))
+            return function(*args, **kwargs)
+
+        return call
+
+    Process = multiprocessing.get_context("fork").Process
+    for name in ("start", "join"):
+        monkeypatch.setattr(Process, name, watched(name, getattr(Process, name)))
+    monkeypatch.setattr(time, "sleep", watched("sleep", time.sleep))
+    for retries in (0, 3):
+        pools.append(pool(2, retries=retries))
+        with pools[-1] as ex:
+            ex.submit(same, 1).result()
+            os.kill(list(ex._processes)[0], signal.SIGKILL)
+            eventually(lambda: ex._broken or "start" in [name for name, _ in seen[2:]])
+            if retries:
+                assert ex.submit(same, 1).result(20) == 1
+    assert {"start", "join", "sleep"} == {name for name, _ in seen}
+    assert not any(is_owned for _, is_owned in seen)
+
+
+@pytest.fixture
+def hanging(monkeypatch):
+    """What begins when a process is to be started, which goes on when the second event is set;
+    and the processes that were started."""
+    Process = multiprocessing.get_context("fork").Process
+    start, hangs, goes_on, started = Process.start, threading.Event(), threading.Event(), []
+
+    def start_late(process):
+        hangs.set()
+        assert goes_on.wait(60)
+        start(process)
+        started.append(process)
+
+    monkeypatch.setattr(Process, "start", start_late)
+    yield hangs, goes_on, started
+    goes_on.set()
+
+
+def in_thread(function):
+    thread = threading.Thread(target=function)
+    thread.start()
+    return thread
+
+
+def test_a_start_that_hangs_keeps_nobody_waiting(hanging):
+    hangs, goes_on, _ = hanging
+    ex, futures = pool(1), []
+    thread = in_thread(lambda: futures.append(ex.submit(same, 1)))
+    hangs.wait()
+    second, third = ex.submit(same, 2), ex.submit(same, 3)
+    assert second.cancel()
+    ex.shutdown(wait=False)
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        ex.submit(same, 4)
+    goes_on.set()
+    thread.join(60)
+    assert futures[0].result(20) == 1 and third.result(20) == 3
+    ex.shutdown()
+
+
+def test_a_pool_that_breaks_waits_for_no_start_that_hangs(hanging, monkeypatch, capfd):
+    hangs, goes_on, started = hanging
+    monkeypatch.setattr(executor, "_GRACE", 1.5)
+    # As with other start methods: a worker is started when there is something for it to do.
+    ex = pool(2)
+    ex._pool.settings.starts_all = False
+    goes_on.set()
+    first = ex.submit(time.sleep, 60)
+    eventually(lambda: first.running())
+    goes_on.clear()
+    hangs.clear()
+    thread = in_thread(lambda: ex.submit(same, 1))
+    hangs.wait()
+    os.kill(started[0].pid, signal.SIGKILL)
+    with pytest.raises(BrokenProcessPool):
+        first.result(20)
+    ex.shutdown()
+    goes_on.set()
+    thread.join(60)
+    # What has come late ends, and says nothing.
+    assert len(started) == 2 and not any(process.is_alive() for process in started)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_start_that_fails_leaves_the_calls_of_others(monkeypatch):
+    Process = multiprocessing.get_context("fork").Process
+    start, others, failed = Process.start, [], []
+
+    def fail_once(process):
+        if failed:
+            return start(process)
+        failed.append(True)
+        in_thread(lambda: others.append(ex.submit(same, 5))).join()
+        raise OSError("no processes")
+
+    monkeypatch.setattr(Process, "start", fail_once)
+    with pool(2) as ex:
+        with pytest.raises(OSError, match="no processes"):
+            ex.submit(same, 4)
+        assert others[0].result(20) == 5 and ex.submit(same, 6).result(20) == 6
+
+
+def start_helper(path):
+    """Leave a process behind that keeps the sentinel open."""
+    pid = os.fork()
+    if not pid:
+        eventually(lambda: os.path.exists(path), 60)
+        os._exit(0)
+    return pid
+
+
+@pytest.mark.parametrize("breaks", [False, True])
+def test_helpers_of_workers_keep_no_broken_pool(monkeypatch, tmp_path, breaks):
+    monkeypatch.setattr(executor, "_GRACE", 60)
+    end, helpers = str(tmp_path / "end"), []
+    try:
+        ex = pool(3)
+        for _ in range(3):
+            helpers.append(ex.submit(start_helper, end).result(20))
+        if breaks:
+            with pytest.raises(BrokenProcessPool):
+                ex.submit(die, signal.SIGKILL).result(20)
+        thread = in_thread(ex.shutdown if breaks else ex.kill_workers)
+        thread.join(20)
+        assert not thread.is_alive() and not any(map(gone, zip(helpers)))
+    finally:
+        open(end, "w").close()
+    thread.join()
+
+
+def ignore_sigterm():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(0.3)
+
+
+def test_a_broken_pool_ends_within_its_grace(monkeypatch):
+    monkeypatch.setattr(executor, "_GRACE", 2)
+    waits, await_ends = [], executor._Pool.await_ends
+
+    def recorded(self, workers, seconds):
+        waits.append(seconds)
+        return await_ends(self, workers, seconds)
+
+    with pool(3) as ex:
+        wait([ex.submit(ignore_sigterm) for _ in range(3)])
+        workers = list(ex._processes.values())
+        monkeypatch.setattr(executor._Pool, "await_ends", recorded)
+        ex.terminate_workers()
+    assert [each.exitcode for each in workers] == [-signal.SIGKILL] * 3
+    assert sum(waits) <= 2
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_with_retries_a_call_that_kills_its_workers_fails_alone(workers):
+    with pool(workers, retries=1) as ex:
+        for _ in range(2):
+            bad = ex.submit(die)
+            good = [ex.submit(same, i) for i in range(20)]
+            with pytest.raises(BrokenProcessPool, match="SIGKILL while it ran die, 2 times"):
+                bad.result(60)
+            assert [each.result(60) for each in good] == list(range(20))
+        assert not ex._broken
+
+
+def fork_and(how):
+    if os.fork() == 0:
+        if how == "raise":
+            sys.exit(0)
+        return "child"
+    return "parent"
+
+
+class Forks:
+    def __reduce__(self):
+        return str, (fork_and("return"),)
+
+
+def forks_in_pickling():
+    return Forks()
+
+
+def test_a_fork_that_comes_back_from_a_call_is_no_worker():
+    def children(pid):
+        with open("/proc/{0}/task/{0}/children".format(pid)) as file:
+            return [each for each in file.read().split() if not gone([each])]
+
+    with pool(1, initializer=fork_and, initargs=("return",)) as ex:
+        pid = ex.submit(os.getpid).result(20)
+        for _ in range(3):
+            assert ex.submit(fork_and, "raise").result(20) == "parent"
+            assert ex.submit(fork_and, "return").result(20) == "parent"
+            assert ex.submit(forks_in_pickling).result(20) == "parent"
+        assert ex.submit(os.getpid).result(20) == pid
+        eventually(lambda: not children(pid))
+        # In a callback, too, which the dispatcher's thread calls.
+        forked, future = [], ex.submit(time.sleep, 0.2)
+        future.add_done_callback(lambda _: forked.append(os.fork()))
+        eventually(lambda: forked)
+        assert os.waitpid(forked[0], 0)[1] == 0
+        assert ex.submit(os.getpid).result(20) == pid
+
+
+def test_a_forked_child_takes_no_call_back():
+    with pool(1) as ex:
+        first = ex.submit(time.sleep, 0.5)
+        second = ex.submit(same, 2)
+        eventually(lambda: second._task and second._task.is_sent)
+        child = os.fork()
+        if not child:
+            os._exit(int(second.cancel()))
+        assert os.waitpid(child, 0)[1] == 1 << 8  # (In the child alone it is.)
+        assert second.result(20) == 2 and first.result(20) is None
+
+
+def test_what_is_waited_for_at_the_end_is_not_the_thread(monkeypatch):
+    """Before 3.12 Ctrl-C in `Thread.join` leaves the lock of a thread that has ended locked."""
+    with pool(1) as ex:
+        ex.submit(same, 1).result()
+        monkeypatch.setattr(ex._executor_manager_thread, "join", None)
+        # A lock that Ctrl-C has left is given back.
+        ex._pool.lock.acquire()
+
+
+HANGS = START + """
+    from shared_numpy import executor
+    executor._STUCK = 0.5
+    future = ex.submit(time.sleep, 0.3)
+    if sys.argv[2] == "callback":
+        future.add_done_callback(lambda _: time.sleep(600))
+    else:
+        ex.submit(keep_a_thread).result()
+    print(*ex._processes)
+"""
+HANGS = HANGS.replace("if __name__", """
+def keep_a_thread():
+    threading.Thread(target=time.sleep, args=(600,)).start()
+if __name__""")
+
+
+@pytest.mark.parametrize("where", ["callback", "worker"])
+def test_nothing_is_waited_for_for_ever_at_the_end(tmp_path, where):
+    process = run_script(tmp_path, HANGS, "fork", where)
+    assert process.returncode == 0
+    assert ("given up at exit" in process.stderr) == (where == "callback")
+    assert gone(process.stdout.split())

@@ -191,5 +191,44 @@ def test_conditions_are_made_once(quick_switches):
         assert all(each is future._condition for each in found) and len(found) == 3
 
 
+@pytest.mark.parametrize("way", ["result", "exception"])
+def test_ctrl_c_leaves_no_condition_locked(way):
+    """As one that waits leaves its `with` statement: what ends it is a function of Python's."""
+    future, exit = LightFuture(), threading.Condition.__exit__.__code__
+
+    def trace(frame, event, _):
+        if frame.f_code is exit and frame.f_back.f_code.co_name == way:
+            sys.settrace(before)
+            raise KeyboardInterrupt
+
+    before = sys.gettrace()
+    try:
+        sys.settrace(trace)
+        with pytest.raises(KeyboardInterrupt):
+            getattr(future, way)(0.01)
+    finally:
+        sys.settrace(before)
+    assert not future._condition._is_owned()
+
+
+@pytest.mark.parametrize("settle", [
+    lambda future: future.settle(1), lambda future: future.fail(ValueError())
+])  # fmt: skip
+def test_a_condition_that_was_left_locked_is_freed(settle, monkeypatch):
+    monkeypatch.setattr(_futures, "_HELD", 1)
+    future = LightFuture()
+    future.begin()
+    waiter = threading.Thread(target=future.exception)
+    waiter.start()
+    while not future._condition._waiters:
+        time.sleep(0.001)
+    left = threading.Thread(target=future._condition.acquire)
+    left.start()
+    left.join()
+    settle(future)
+    waiter.join(20)
+    assert future.done() and not waiter.is_alive()
+
+
 def test_no_attribute_of_the_base_is_forgotten():
     assert set(_futures._MADE) | {"_state", "_result", "_exception"} == set(vars(Future()))

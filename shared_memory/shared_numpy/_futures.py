@@ -7,12 +7,18 @@ of that. Here they get it when it is first asked for.
 
 import threading
 from concurrent.futures import Future, _base
+from contextlib import suppress
 
 from . import _core
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Optional
+
+# For how many seconds the condition of a future may be held. All that hold one do so for
+# moments; but Ctrl-C can come as one of them leaves its `with` statement (`Condition.__exit__`
+# is a function of Python's), so that nobody ever releases it.
+_HELD = 5
 
 # What is made when it is first asked for.
 _MADE = {"_condition": threading.Condition, "_waiters": list, "_done_callbacks": list}
@@ -50,18 +56,65 @@ class LightFuture(Future):
     def settle(self, result: "Any") -> None:
         """Have a result, as by `set_result`."""
         if not _core.settle(self, result, _base.RUNNING, _base.FINISHED):
+            self._free_condition()
             self.set_result(result)
+
+    def fail(self, error: BaseException) -> None:
+        """Have an exception, as by `set_exception`."""
+        self._free_condition()
+        self.set_exception(error)
+
+    def _free_condition(self):
+        """Release the condition if it is locked and nobody will."""
+        condition = self._condition
+        # (In parts: a process that was stopped meanwhile has not held it for so long.)
+        for _ in range(_HELD):
+            if condition.acquire(timeout=1):
+                condition.release()
+                return
+        with suppress(RuntimeError):
+            condition._release_save()
+
+    def _invoke_callbacks(self) -> None:
+        for callback in self._done_callbacks:
+            try:
+                callback(self)
+            except BaseException as error:
+                # In the main thread these end the program (Ctrl-C while it cancels a future). In
+                # another one they would end that, with all other calls.
+                is_main = threading.current_thread() is threading.main_thread()
+                if is_main and not isinstance(error, Exception):
+                    raise
+                _base.LOGGER.exception("exception calling callback for %r", self)
 
     def result(self, timeout: "Optional[float]" = None) -> "Any":
         if self._state == _base.FINISHED and self._exception is None:
             return self._result
         try:
-            return super().result(timeout)
+            return self._wait(super().result, timeout)
         finally:
             # An exception has this frame.
             self = None  # type: ignore
 
-    result.__doc__ = Future.result.__doc__
+    def exception(self, timeout: "Optional[float]" = None) -> "Optional[BaseException]":
+        try:
+            return self._wait(super().exception, timeout)
+        finally:
+            self = None  # type: ignore
+
+    result.__doc__, exception.__doc__ = Future.result.__doc__, Future.exception.__doc__
+
+    def _wait(self, method, timeout):
+        """Call a method that waits, and have the condition released whatever comes between: else
+        the pool waits for it when the call is done, see `_HELD`."""
+        condition = self._condition
+        was_mine = condition._is_owned()
+        try:
+            return method(timeout)
+        finally:
+            while not was_mine and condition._is_owned():
+                condition.release()
+            self = method = None  # type: ignore
 
     def __reduce__(self) -> "Any":
         raise TypeError("a future cannot be pickled or copied")

@@ -11,6 +11,7 @@ known which call a worker had when it was killed.
     reply     what is answered, so too, number u64, worker u32, kind u8, seconds f32
 """
 
+import os
 import pickle
 import signal
 import struct
@@ -20,7 +21,9 @@ import time
 import traceback
 from concurrent.futures import _base
 from concurrent.futures.process import _RemoteTraceback  # type: ignore
+from contextlib import suppress
 from functools import partial
+from multiprocessing import util
 
 from . import _channels, _core, closures, transfer
 
@@ -50,21 +53,37 @@ def head_of(stream: "Any", head: struct.Struct) -> "Tuple[Any, ...]":
     return head.unpack_from(stream, len(stream) - head.size)
 
 
+def text_of(error: BaseException) -> str:
+    """Return the traceback of an exception as the cause of what another process raises shows it."""
+    lines = traceback.format_exception(type(error), error, error.__traceback__)
+    return '\n"""\n{}"""'.format("".join(lines))
+
+
+def trace_of(text: str) -> BaseException:
+    """Return what is the cause of an exception whose traceback is there as text."""
+    return _RemoteTraceback(text)
+
+
+def own_error(error: BaseException) -> BaseException:
+    """Return an exception that a call has raised in this process, by a thread that its caller
+    does not see, with its traceback as the cause."""
+    error.__cause__ = trace_of(text_of(error))
+    return error
+
+
 def pack_error(error: BaseException) -> "Tuple[str, bytes]":
     """Return what is sent of an exception: as text, and pickled."""
-    lines = traceback.format_exception(type(error), error, error.__traceback__)
-    text = '\n"""\n{}"""'.format("".join(lines))
-    try:
+    text = text_of(error)
+    # (Its class may raise anything, SystemExit as well, which is not to end the worker.)
+    with suppress(BaseException):
         return text, pickle.dumps(error)
-    except Exception:
-        pass
     handles = []  # type: List[bytes]
     try:
         stream = closures.dumps(error, handles, transfer.MOVED._replace(threshold=sys.maxsize))
         if not handles:
             return text, stream
-        why = ValueError("it has shared arrays")  # type: Exception
-    except Exception as failure:
+        why = ValueError("it has shared arrays")  # type: BaseException
+    except BaseException as failure:
         why = failure
     transfer.cancel(handles)
     return text, _substitute("the exception of a call cannot be pickled", error, why)
@@ -72,7 +91,9 @@ def pack_error(error: BaseException) -> "Tuple[str, bytes]":
 
 def _substitute(text, error, why):
     """Return the pickle of an exception that tells of another one, in some bytes."""
-    full = "{}: {}: {} ({})".format(text, type(error).__name__, error, why)
+    # (Its own `str` may raise something, too.)
+    both = ["".join(traceback.format_exception_only(type(e), e)).strip() for e in (error, why)]
+    full = "{}: {} ({})".format(text, *both)
     return pickle.dumps(pickle.PicklingError(full[:1000]))
 
 
@@ -85,8 +106,34 @@ def unpack_error(packed: "Tuple[str, bytes]") -> BaseException:
             raise pickle.UnpicklingError("the exception of a call arrived as {!r}".format(error))
     except BaseException as why:
         error = why
-    error.__cause__ = _RemoteTraceback(text)
+    error.__cause__ = trace_of(text)
     return error
+
+
+def end_if_cloned(pid: int, error: "Optional[BaseException]" = None) -> None:
+    """End this process if it is not the one of that number, but a fork of it.
+
+    A function that forks (a daemon's, a test's) may let its child come back into the code here,
+    by an exception or plainly. The child is no second worker: it ends, as it would have at the end
+    of a program's main part; `error` is what it came back by.
+    """
+    if os.getpid() == pid:
+        return
+    code = 0
+    try:
+        if isinstance(error, SystemExit):
+            code = error.code if isinstance(error.code, int) else int(error.code is not None)
+            if not isinstance(error.code, (int, type(None))):
+                print(error.code, file=sys.stderr)
+        elif error is not None:
+            code = 1
+            traceback.print_exception(type(error), error, error.__traceback__)
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        # Those that were made in this process: they give its memory back.
+        util._run_finalizers()
+    finally:
+        os._exit(code & 0xFF)
 
 
 class _Interrupts:
@@ -134,8 +181,8 @@ def work(
     initializer : callable or None
         What to call first, with `initargs`.
     """
-    interrupts = _Interrupts()
-    answer = partial(_answer, number, replies.channel)
+    interrupts, pid = _Interrupts(), os.getpid()
+    answer = partial(_answer, number, pid, replies.channel)
     gives = gives and _core.place_arrays(plain.threshold)
     if initializer is not None:
         interrupts.calling = True
@@ -143,6 +190,7 @@ def work(
             initializer(*initargs)
         except BaseException as error:
             interrupts.calling = False
+            end_if_cloned(pid, error)
             _base.LOGGER.critical("Exception in initializer:", exc_info=True)
             answer(0, UNFIT, 0.0, pack_error(error))
             return
@@ -158,12 +206,12 @@ def work(
             return
         if found[0] == STOP:
             return
-        _serve(found, interrupts, answer, plain, gives)
+        _serve(found, interrupts, pid, answer, plain, gives)
         done += 1
     answer(0, LEAVING, 0.0, None)
 
 
-def _serve(found, interrupts, answer, plain, gives):
+def _serve(found, interrupts, pid, answer, plain, gives):
     """Do one call, which is taken out of a list."""
     stream, keeper = _channels.unpack(found.pop())
     (task,) = head_of(stream, REQUEST)
@@ -180,6 +228,7 @@ def _serve(found, interrupts, answer, plain, gives):
             interrupts.calling = False
     except BaseException as raised:
         error = raised
+    end_if_cloned(pid, error)
     # Whoever looks for leaks looks when he has the answer: nothing of the call is left.
     function = args = kwargs = stream = keeper = None
     seconds = time.perf_counter() - start
@@ -202,11 +251,14 @@ def _serve(found, interrupts, answer, plain, gives):
         error.__traceback__ = None
 
 
-def _answer(number, replies, task, kind, seconds, thing, dumps=closures.dumps):
+def _answer(number, pid, replies, task, kind, seconds, thing, dumps=closures.dumps):
     handles = []  # type: List[bytes]
     try:
-        end = REPLY.pack(task, number, kind, seconds)
-        replies.put(dumps(thing, handles, end=end), handles)
+        stream = dumps(thing, handles, end=REPLY.pack(task, number, kind, seconds))
+        if os.getpid() == pid:
+            replies.put(stream, handles)
     finally:
         # (None is left of what was put.)
         transfer.cancel(handles)
+    # An initializer, or how a class is pickled, may fork, too.
+    end_if_cloned(pid)

@@ -17,7 +17,6 @@ import itertools
 import multiprocessing
 import operator
 import os
-import select
 import signal
 import sys
 import threading
@@ -27,7 +26,7 @@ from concurrent.futures import Executor, Future, _base
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from functools import partial
-from multiprocessing import util
+from multiprocessing import connection, util
 
 from . import _channels, _core, _workers, transfer
 from ._futures import LightFuture
@@ -53,8 +52,17 @@ _FIRST, _LONGEST = 1 << 14, 1 << 34
 # How many answers are taken at a time.
 _MANY = 64
 
-# How long a worker may take to end when the pool is broken.
+# How many seconds the workers of a broken pool have to end, all together; those that are
+# still there one second before are killed.
 _GRACE = 5.0
+
+# How many seconds a worker may take to end after its sentinel says that it has. A worker
+# that lives on has closed the sentinel together with its other descriptors.
+_DYING = 0.2
+
+# At process exit: after so many seconds without a sign of life the dispatcher is given up,
+# and so are workers that were told to stop.
+_STUCK = 60.0
 
 # At the end of a process, before its queues are closed.
 _ENDING = 20
@@ -72,7 +80,8 @@ class _Future(LightFuture):
         pool = self._pool()
         task = self._task
         try:
-            if pool is not None and task is not None:
+            # (A forked child must not take its parent's calls back.)
+            if pool is not None and task is not None and pool.pid == os.getpid():
                 pool.withdraw(task)
             cancelled = super().cancel()
         finally:
@@ -85,8 +94,10 @@ class _Future(LightFuture):
         """Be cancelled, and tell those who wait; nobody has the call any more."""
         self._task = None
         super().cancel()
-        if self._state == _base.CANCELLED:
-            self.set_running_or_notify_cancel()
+        # Two threads may cancel it at a time: one of them tells.
+        with self._condition:
+            if self._state == _base.CANCELLED:
+                self.set_running_or_notify_cancel()
 
 
 class _Task:
@@ -136,20 +147,63 @@ class _Task:
 
     def fail(self, error):
         self.future._task = None
-        self.future.set_exception(error)
+        self.future.fail(error)
 
 
 class _Worker:
     """A worker's process, and the calls that it has, in the order of their sending."""
 
-    def __init__(self, process, requests, left):
+    def __init__(self, process, requests, left, is_child):
         self.process = process
         self.requests = requests
+        # Not so with a fork server, whose child it is.
+        self.is_child = is_child
+        # The process is there; see `has_started`.
+        self.is_up = False
+        # The pool has ended before the process was there: whoever starts it ends it.
+        self.is_late = False
         self.tasks = collections.OrderedDict()  # type: Dict[int, _Task]
         # How many calls it will do, if that is limited.
         self.left = left
         # Why its initializer failed.
         self.unfit = None  # type: Optional[BaseException]
+
+    def has_started(self):
+        """Tell whether the process is there: it is started without the pool's lock."""
+        self.is_up = self.is_up or self.process.pid is not None
+        return self.is_up
+
+    def has_ended(self):
+        """Tell whether the process is gone."""
+        if not self.process.is_alive():
+            # The fork server of 3.6 leaves it to the process itself to tell of its end.
+            tells = self.is_child or sys.version_info >= (3, 7)
+            return tells or not _serves(self.process.pid)
+        if self.is_child:
+            # `is_alive` says yes for ever if others have taken the exit code: os.wait() of the
+            # program, or the kernel where SIGCHLD is ignored. Then it is no child any more.
+            try:
+                os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return True
+        return False
+
+    def exit_code(self):
+        """Return the exit code of the process, which has ended; None if nobody knows it."""
+        process = self.process
+        # (Without a limit it would wait for one that lives on without its sentinel.)
+        process.join(0)
+        # Another thread may be about to tell, which has asked for all children's.
+        end = time.monotonic() + 1
+        while process.exitcode is None and time.monotonic() < end:
+            time.sleep(0.001)
+        return process.exitcode
+
+    def send_signal(self, number):
+        """Send the process a signal, if it is still there."""
+        if self.has_started() and not self.has_ended():
+            with suppress(ProcessLookupError):
+                os.kill(self.process.pid, number)
 
     def drop(self, task):
         """Drop a call that it has not taken yet; False if it has."""
@@ -199,7 +253,8 @@ class _Pool:
         self.settings = settings
         self.reference = weakref.ref(self)
         self.pid = os.getpid()
-        # Held for moments, and never while anything is pickled or a future is told.
+        # Held for moments, and never while anything is pickled, a future is told, or a process
+        # is started or waited for.
         self.lock = threading.RLock()
         self.pending = collections.deque()  # type: Any
         self.workers = {}  # type: Dict[int, _Worker]
@@ -216,6 +271,14 @@ class _Pool:
         self.broken = None  # type: Optional[str]
         self.is_ending = False
         self.is_over = False
+        self.has_ended = False
+        # Released when the pool has ended.
+        self.end_lock = threading.Lock()
+        self.end_lock.acquire()
+        # The thread that starts workers, in a list of its own; no other one does meanwhile.
+        self.starter = None  # type: Optional[List[int]]
+        # Counts on for as long as the dispatcher is not stuck.
+        self.beats = 0
         # There was no room for a call: some other's end is waited for.
         self.is_full = False
         # The dispatcher waits, or is about to.
@@ -258,45 +321,99 @@ class _Pool:
                 over = "interpreter shutdown" if _over else "shutdown"
                 raise RuntimeError("cannot schedule new futures after " + over)
             self.pending.append(task)
-            try:
-                if self.thread is None or len(self.workers) < self.settings.workers:
-                    self.start()
-            except BaseException:
-                with suppress(ValueError):
-                    self.pending.remove(task)
-                raise
+        if self.thread is None or len(self.workers) < self.settings.workers:
+            self.start(task)
         if self.is_waiting:
             self.is_waiting = False
             self.wake()
         return future
 
-    def start(self):
-        """Have workers, and the dispatcher's thread; the lock is held."""
-        settings = self.settings
-        missing = settings.workers - len(self.workers)
-        if missing and not (settings.starts_all and self.thread is None):
-            idle = sum(1 for worker in self.workers.values() if not worker.tasks)
-            missing = min(missing, len(self.pending) - idle)
-        if self.thread is not None:
-            for _ in range(missing):
-                self.start_worker()
-            return
-        _watch_end()
-        _pools.add(self)
+    def start(self, task=None):
+        """Start the workers that are missing, and the dispatcher's thread.
+
+        Should that fail, `task` is not pending any more.
+        """
+        claim = [threading.get_ident()]
         try:
-            for _ in range(missing):
-                self.start_worker()
-            thread = threading.Thread(target=self.run, name="ExecutorDispatcher", daemon=True)
-            self.thread = thread
+            while True:
+                begin = self.next_start(claim)
+                if begin is None:
+                    return
+                begin()
+        except BaseException as error:
+            with self.lock, suppress(ValueError):
+                self.pending.remove(task)
+            if self.thread is None:
+                self.leave_start(error)
+            raise
+        finally:
+            if self.starter is claim:
+                self.starter = None
+
+    def leave_start(self, error):
+        """Deal with a start that has failed before there was a dispatcher."""
+        if not self.pending:
+            self.end_workers()
+            return
+        # Other threads have submitted calls meanwhile, and left the start to this one: the
+        # dispatcher tries again.
+        try:
+            self.start_dispatcher()
+        except BaseException:
+            self.breaks("its workers could not be started: {!r}".format(error))
+
+    def next_start(self, claim):
+        """Return the method that starts what is missing; None if nothing is, or another thread
+        starts it.
+
+        The thread with the claim is the only one that starts anything. It gives the claim back
+        in the same moment in which it sees that nothing is missing: a call that comes later finds
+        it free.
+        """
+        settings = self.settings
+        with self.lock:
+            if self.starter not in (None, claim) or self.broken is not None or self.is_over:
+                return None
+            self.starter = claim
+            missing = settings.workers - len(self.workers)
+            if self.thread is not None or not settings.starts_all:
+                idle = sum(1 for worker in self.workers.values() if not worker.tasks)
+                missing = min(missing, len(self.pending) - idle)
+            if missing > 0:
+                return self.start_worker
+            if self.thread is None:
+                return self.start_dispatcher
+            self.starter = None
+            return None
+
+    def is_starting(self):
+        """Tell whether another thread starts workers."""
+        starter = self.starter
+        return starter is not None and starter != [threading.get_ident()]
+
+    def start_dispatcher(self):
+        self.watch_end()
+        thread = threading.Thread(target=self.run, name="ExecutorDispatcher", daemon=True)
+        self.thread = thread
+        try:
             thread.start()
         except BaseException:
-            if self.thread is None or not self.thread.is_alive():
-                self.thread = None
-                self.end_workers()
+            # There is no thread, or Ctrl-C came while this one waited for it to begin: then
+            # it sees that it is not wanted, unless it has begun already.
+            with self.lock:
+                if not self.beats:
+                    self.thread = None
             raise
 
+    def watch_end(self):
+        """Have all calls done before this process ends."""
+        _watch_end()
+        _pools.add(self)
+
     def start_worker(self):
+        self.watch_end()
         settings = self.settings
+        method = settings.context.get_start_method()
         number, requests = next(self.numbers), self.channel()
         process = settings.context.Process(
             target=_workers.work,
@@ -305,24 +422,31 @@ class _Pool:
                 settings.gives, settings.limit, settings.initializer, settings.initargs,
             ),
         )  # fmt: skip
+        worker = _Worker(process, requests, settings.limit, method != "forkserver")
         # Ctrl-C is for those who can deal with it: a worker, when it is one. (A fork server
         # would hand that on to others.)
-        blocked = [] if settings.context.get_start_method() == "forkserver" else [signal.SIGINT]
+        blocked = [] if method == "forkserver" else [signal.SIGINT]
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
         try:
             signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
-            self.workers[number] = _Worker(process, requests, settings.limit)
+            with self.lock:
+                self.workers[number] = worker
             process.start()
         except BaseException:
             # One that has started stays, whatever came then; if that is not known yet, it ends.
             if process.pid is None:
-                worker = self.workers.pop(number, None)
-                if worker is not None:
-                    _tell_to_stop(worker)
+                with self.lock:
+                    self.workers.pop(number, None)
+                _tell_to_stop(worker)
                 requests.let_go()
             raise
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            with self.lock:
+                is_late = worker.is_late and worker.has_started()
+            if is_late:
+                self.end_workers([worker])
+                self.replies.close()
         self.wake()
 
     def dispatch(self):
@@ -359,7 +483,7 @@ class _Pool:
             transfer.cancel(handles)
             plain.crowd.used()
             # (Who keeps the error shall not keep this frame's.)
-            return None, error.with_traceback(error.__traceback__.tb_next)
+            return None, _workers.own_error(error.with_traceback(error.__traceback__.tb_next))
         task.copies = plain.crowd.used()
         return stream, None
 
@@ -374,7 +498,7 @@ class _Pool:
         best = None
         for worker in self.workers.values():
             load = len(worker.tasks)
-            if load < room and worker.left != load:
+            if load < room and worker.left != load and (worker.is_up or worker.has_started()):
                 room, best = load, worker
                 if not load:
                     break
@@ -413,7 +537,16 @@ class _Pool:
             if worker.tasks.pop(task.number, None) is None:
                 return
             task.begin()
-        task.fail(error)
+        self.tell(task, error)
+
+    def tell(self, task, error, value=None):
+        """Have a call fail, or with None for the error return a value; its callbacks are called."""
+        if error is None:
+            task.succeed(value)
+        else:
+            task.fail(error)
+        # A callback may have forked this process, and the child come back from it.
+        _workers.end_if_cloned(self.pid)
 
     def withdraw(self, task):
         """Take a call back that is to be cancelled; False if it is being done, or over."""
@@ -436,7 +569,7 @@ class _Pool:
             if self.pending:
                 return
             for thief in self.workers.values():
-                if thief.tasks or thief.left == 0:
+                if thief.tasks or thief.left == 0 or not thief.is_up:
                     continue
                 victim = max(self.workers.values(), key=lambda worker: len(worker.tasks))
                 share = len(victim.tasks) // 2
@@ -475,10 +608,14 @@ class _Pool:
 
     def run(self):
         """Be the dispatcher's thread."""
+        with self.lock:
+            if self.thread is not threading.current_thread():
+                return  # Its start was interrupted, see `start_dispatcher`.
+            self.beats += 1
         try:
             self.serve()
         except BaseException as error:
-            self.breaks("its dispatcher failed: {!r}".format(error), error)
+            self.breaks("its dispatcher failed: {!r}".format(error), _workers.text_of(error))
             raise
         finally:
             self.end()
@@ -486,6 +623,7 @@ class _Pool:
     def serve(self):
         """Take answers and send calls until there is nothing more to do."""
         while not self.is_done():
+            self.beats += 1
             self.is_waiting = True
             with self.lock:
                 idle = self.free_worker() is None
@@ -495,6 +633,8 @@ class _Pool:
             self.answer()
             for number in dead:
                 self.bury(number)
+            if self.pending and not self.workers:
+                self.replace_workers()  # Also if another thread began to, and failed.
             self.dispatch()
             self.balance()
 
@@ -505,19 +645,16 @@ class _Pool:
             return []
         self.looked = now
         with self.lock:
-            workers = list(self.workers.items())
+            workers = [each for each in self.workers.items() if each[1].has_started()]
             for _, worker in workers:
                 # Those that a signal's exception has left.
                 for number in [n for n, task in worker.tasks.items() if task.is_cancelled]:
                     del worker.tasks[number]
         if now - self.looked_well > _PATIENCE:
             self.looked_well = now
-            return [n for n, worker in workers if not worker.process.is_alive()]
+            return [n for n, worker in workers if worker.has_ended()]
         sentinels = {worker.process.sentinel: n for n, worker in workers}
-        poll = select.poll()
-        for sentinel in sentinels:
-            poll.register(sentinel, select.POLLIN)
-        return [sentinels[sentinel] for sentinel, _ in poll.poll(0)]
+        return [sentinels[sentinel] for sentinel in connection.wait(list(sentinels), 0)]
 
     def is_done(self):
         with self.lock:
@@ -572,62 +709,93 @@ class _Pool:
             self.mean = seconds if self.mean is None else 0.8 * self.mean + 0.2 * seconds
         if not task:
             return
+        error = value = None
         try:
             value = transfer.loads(stream)
             # Whoever looks for leaks looks when he has the answer.
             stream = keeper = None
-        except BaseException as error:
-            task.fail(error)
-            return
-        if kind == _workers.RESULT:
-            task.succeed(value)
+        except BaseException as why:
+            error = _workers.own_error(why)
         else:
-            task.fail(_workers.unpack_error(value))
+            if kind == _workers.ERROR:
+                error = _workers.unpack_error(value)
+        self.tell(task, error, value)
 
     # Deaths, and the end.
 
     def bury(self, number):
         """Deal with the end of a worker."""
+        worker = self.workers.get(number)
+        if worker is None:
+            return
+        fate = self.make_end(worker)
         self.answer()  # What it said before.
+        code, retries = worker.exit_code(), self.settings.retries
         with self.lock:
-            worker = self.workers.pop(number, None)
-            if worker is None:
-                return
+            self.workers.pop(number, None)
             untouched = {number for number, _ in worker.take_back()}
             tasks = list(worker.tasks.values())
             worker.tasks.clear()
             self.is_full = False
-            code = _exit_code(worker.process)
             worker.requests.close()
             done = [task for task in tasks if task.is_sent and task.number not in untouched]
             well = code in (0, None) and worker.left == 0 and not done and worker.unfit is None
-            if not well:
-                self.deaths += 1
             for task in done:
                 task.deaths += 1
+            # With retries a call that always kills its worker fails alone.
+            failed = [task for task in done if 0 < retries < task.deaths]
             for task in reversed(tasks):
                 task.is_sent = False
-                self.pending.appendleft(task)
+                if task not in failed:
+                    self.pending.appendleft(task)
         # What it held.
         _core.Arena.default().reap()
         if not well:
-            retries = self.settings.retries
-            text = "the worker with pid {} {}".format(worker.process.pid, _fate(code))
+            text = "the worker with pid {} {}".format(worker.process.pid, fate or _fate(code))
             if worker.unfit is not None:
                 text = "the initializer of a worker failed: {!r}".format(worker.unfit)
             elif done:
                 text += " while it ran {}".format(" and ".join(task.name for task in done))
-            most = retries * self.settings.workers
-            hopeless = worker.unfit is not None or any(task.deaths > retries for task in done)
-            if hopeless or self.deaths > most:
-                self.breaks(text, worker.unfit)
+                self.fail_alone(failed, text)
+            else:
+                # No call can be blamed for it, so none says when to give up.
+                self.deaths += 1
+            hopeless = worker.unfit is not None or (done and not retries)
+            if hopeless or self.deaths > retries * self.settings.workers:
+                self.breaks(text, worker.unfit and str(worker.unfit.__cause__))
                 return
-        with self.lock:
-            if self.pending:
-                self.start()
+        if self.pending:
+            self.replace_workers()
 
-    def breaks(self, text, cause=None):
-        """Break the pool: fail all calls, and end all workers."""
+    def make_end(self, worker):
+        """Wait until a worker has ended whose sentinel says so. One that lives on has closed that,
+        as libraries do which make a process a daemon: nobody could tell when it dies, and others
+        may take it for dead. It is killed; return how to say so then."""
+        if not self.await_ends([worker], _DYING):
+            return None
+        worker.send_signal(signal.SIGKILL)
+        self.await_ends([worker], _GRACE)
+        return "was killed, since it had closed its file descriptors"
+
+    def fail_alone(self, tasks, text):
+        """Have calls fail for which their workers have died, again and again."""
+        for task in tasks:
+            task.begin()
+            self.tell(task, BrokenProcessPool("{}, {} times".format(text, task.deaths)))
+
+    def replace_workers(self):
+        """Start what is missing; the pool breaks if that cannot be done."""
+        try:
+            self.start()
+        except BaseException as error:
+            text = "its workers could not be started: {!r}".format(error)
+            self.breaks(text, _workers.text_of(error))
+
+    def breaks(self, text, trace=None):
+        """Break the pool: fail all calls, and end all workers.
+
+        `trace` is the traceback of what it is for, as text.
+        """
         with self.lock:
             if self.broken is not None:
                 return
@@ -642,8 +810,8 @@ class _Pool:
                 task.begin()
         for task in tasks:
             error = BrokenProcessPool(text)
-            error.__cause__ = cause
-            task.fail(error)
+            error.__cause__ = trace and _workers.trace_of(trace)
+            self.tell(task, error)
 
     def finish(self):
         """End when all calls are done."""
@@ -666,40 +834,134 @@ class _Pool:
         with self.lock:
             workers = list(self.workers.values())
         for worker in workers:
-            _send_signal(worker.process, number)
+            worker.send_signal(number)
         self.wake()
 
-    def join(self):
-        thread = self.thread
-        if thread is None:
-            self.end()
-        elif thread is not threading.current_thread():
-            thread.join()
+    def join(self, patience=None):
+        """Wait until the pool has ended.
 
-    def end_workers(self):
+        Parameters
+        ----------
+        patience : float, optional
+            For how many seconds the dispatcher may show no sign of life before it is given up.
+        """
+        if self.thread is threading.current_thread():
+            return
+        # Before 3.10 Ctrl-C can end a `with` statement without its end: the dispatcher would wait
+        # for the lock, and this thread for the dispatcher.
+        while self.lock._is_owned():
+            self.lock.release()
+        sign, since = None, time.monotonic()
+        # (Not by `Thread.join`: Ctrl-C in it can leave the lock of a thread that has ended
+        # locked before 3.12, and the next join waits for ever. Should it come between these
+        # two steps, another thread that waits sees the attribute half a second later.)
+        while not self.has_ended:
+            if self.thread is None and not self.is_starting():
+                self.end()
+            if self.end_lock.acquire(True, 0.5):
+                self.end_lock.release()
+            now, before = time.monotonic(), sign
+            # A dispatcher that copies something huge uses the processor.
+            sign = self.beats, round(time.process_time(), 1)
+            if sign != before:
+                since = now
+            elif patience is not None and now - since > patience:
+                self.give_up()
+                return
+
+    def give_up(self):
+        """Kill the workers, at process exit, of a dispatcher that does not go on: in a callback that
+        waits for ever, say. `multiprocessing` would wait for them for ever."""
+        _base.LOGGER.critical(
+            "A process pool was given up at exit: its thread has done nothing for %d seconds "
+            "(a callback of a future that waits for something?)", _STUCK,
+        )  # fmt: skip
+        for worker in list(self.workers.values()):
+            worker.send_signal(signal.SIGKILL)
+
+    def await_ends(self, workers, seconds):
+        """Wait until workers have ended, for so many seconds in all; return those that have not.
+
+        (Not by `Process.join`: with a limit that waits for the sentinel, which the processes keep
+        open that the worker has started.)
+        """
+        end, pause = time.monotonic() + seconds, 0.001
+        while True:
+            workers = [worker for worker in workers if not worker.has_ended()]
+            if not workers or time.monotonic() >= end:
+                return workers
+            self.beats += 1
+            time.sleep(pause)
+            pause = min(2 * pause, 0.05)
+
+    def end_workers(self, workers=None):
+        """End some workers, or all."""
         with self.lock:
-            workers, self.workers = list(self.workers.values()), {}
+            if workers is None:
+                workers, self.workers = list(self.workers.values()), {}
+            for worker in workers:
+                worker.is_late = not worker.has_started()
+            left = workers = [worker for worker in workers if not worker.is_late]
+        if self.broken is None:
+            told = [worker for worker in workers if _tell_to_stop(worker)]
+            # A worker may have threads and children of its own that it waits for: as long as
+            # they like, but not at the end of this process.
+            since = time.monotonic()
+            while told and not (_over and time.monotonic() - since > _STUCK):
+                told = self.await_ends(told, 1)
+            left = [worker for worker in workers if not worker.has_ended()]
+        for worker in left:
+            worker.send_signal(signal.SIGTERM)
+        left = self.await_ends(left, _GRACE - 1)
+        for worker in left:
+            worker.send_signal(signal.SIGKILL)
+        # (One that cannot be killed is stuck in the kernel.)
+        self.await_ends(left, 1)
         for worker in workers:
-            if self.broken is not None or not _tell_to_stop(worker):
-                _send_signal(worker.process, signal.SIGTERM)
-        for worker in workers:
-            worker.process.join(None if self.broken is None else _GRACE)
-            if worker.process.is_alive():
-                _send_signal(worker.process, signal.SIGKILL)
-                worker.process.join()
+            worker.process.join(0)
             worker.requests.close()
 
     def end(self):
         """End the workers, and let go of everything."""
-        with self.lock:
-            if self.is_over:
-                return
-            self.is_over = True
-        self.end_workers()
-        self.replies.close()
-        self.settings.initargs = ()
-        # What the workers still held at their end.
-        _core.Arena.default().reap()
+        is_mine = False
+        try:
+            with self.lock:
+                if self.is_over:
+                    return
+                self.is_over = is_mine = True
+                tasks = list(self.pending)
+                self.pending.clear()
+            # Another thread may be starting a worker that this pool needs no more. Should that
+            # hang, the worker ends when it is there.
+            deadline = time.monotonic() + _GRACE
+            while self.is_starting() and time.monotonic() < deadline:
+                self.beats += 1
+                time.sleep(0.01)
+            self.end_workers()
+            if not self.is_starting():
+                self.replies.close()
+            self.settings.initargs = ()
+            for task in tasks:
+                # Submitted in a handler of a signal that came while workers were started.
+                self.tell(task, RuntimeError("cannot schedule new futures after shutdown"))
+            # What the workers still held at their end.
+            _core.Arena.default().reap()
+        finally:
+            if is_mine:
+                self.has_ended = True
+                self.end_lock.release()
+
+
+def _serves(pid):
+    """Tell whether a process is a living child of the fork server."""
+    from multiprocessing import forkserver
+
+    try:
+        with open("/proc/{}/stat".format(pid)) as file:
+            state, parent = file.read().rpartition(")")[2].split()[:2]
+    except OSError:
+        return False
+    return state != "Z" and int(parent) == forkserver._forkserver._forkserver_pid
 
 
 def _tell_to_stop(worker):
@@ -723,23 +985,6 @@ def _fate(code):
     return "ended with exit code {}".format(code)
 
 
-def _send_signal(process, number):
-    """Send a signal to a worker, if it is still there."""
-    if process.is_alive():
-        with suppress(ProcessLookupError):
-            os.kill(process.pid, number)
-
-
-def _exit_code(process):
-    """Return the exit code of a worker that has ended; None if nobody knows."""
-    process.join()
-    # Another thread may be about to tell, which has asked for all children's.
-    end = time.monotonic() + 1
-    while process.exitcode is None and time.monotonic() < end:
-        time.sleep(0.001)
-    return process.exitcode
-
-
 # Those that have a dispatcher, and whether the process is about to end.
 _pools = weakref.WeakSet()  # type: weakref.WeakSet[_Pool]
 _over = False
@@ -761,7 +1006,7 @@ def _end_all():
     for pool in pools:
         pool.finish()
     for pool in pools:
-        pool.join()
+        pool.join(_STUCK)
 
 
 class ProcessPoolExecutor(Executor):
@@ -775,8 +1020,9 @@ class ProcessPoolExecutor(Executor):
     ----------
     max_workers : int, optional
         How many processes; by default as many as there are CPUs for this one.
-    mp_context : multiprocessing context, optional
-        Which start method is used; by default that of `multiprocessing`.
+    mp_context : multiprocessing context or str, optional
+        Which start method is used, also by its name (``"spawn"``); by default that of
+        `multiprocessing`.
     initializer : callable, optional
         Called first in each worker, with `initargs`. If it fails, the pool is broken.
     initargs : tuple
@@ -846,6 +1092,7 @@ class ProcessPoolExecutor(Executor):
     ) -> None:
         if max_workers is None:
             max_workers = len(os.sched_getaffinity(0))
+        max_workers = _integer("max_workers", max_workers)
         if max_workers <= 0:
             raise ValueError("max_workers must be greater than 0, not {}".format(max_workers))
         if initializer is not None and not callable(initializer):
@@ -857,18 +1104,20 @@ class ProcessPoolExecutor(Executor):
                 "threshold is a number of bytes, an integer, not {!r}; with sys.maxsize no "
                 "array is moved".format(threshold)
             ) from None
+        retries = _integer("retries", retries)
         if threshold < 0 or retries < 0:
             raise ValueError(
                 "threshold and retries are not negative: {}, {}".format(threshold, retries)
             )
         if copy_results and zero_copy_results:
             raise ValueError("results are copied or not: copy_results or zero_copy_results")
-        context = mp_context or multiprocessing.get_context()
+        context = _context(mp_context)
         if max_tasks_per_child is not None:
-            if not isinstance(max_tasks_per_child, int):
-                raise TypeError("max_tasks_per_child must be an integer")
+            max_tasks_per_child = _integer("max_tasks_per_child", max_tasks_per_child)
             if max_tasks_per_child < 1:
-                raise ValueError("max_tasks_per_child must be >= 1")
+                raise ValueError(
+                    "max_tasks_per_child must be >= 1, not {}".format(max_tasks_per_child)
+                )
             if context.get_start_method(allow_none=False) == "fork":
                 if mp_context is not None:
                     raise ValueError(
@@ -892,7 +1141,7 @@ class ProcessPoolExecutor(Executor):
     def _processes(self):
         """The workers' processes by their ids, as the standard library's class has them."""
         workers = list(self._pool.workers.values())
-        return {worker.process.pid: worker.process for worker in workers}
+        return {each.process.pid: each.process for each in workers if each.has_started()}
 
     @property
     def _broken(self):
@@ -974,15 +1223,18 @@ class ProcessPoolExecutor(Executor):
         ------
         concurrent.futures.TimeoutError
             When a result is asked for and not there in time.
-        ValueError
-            `chunksize` or `buffersize` is less than 1.
+        TypeError, ValueError
+            `chunksize` or `buffersize` is no integer, or less than 1.
         ImportError
             tqdm is not installed.
         """
+        chunksize = _integer("chunksize", chunksize)
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1, not {}".format(chunksize))
-        if buffersize is not None and buffersize < 1:
-            raise ValueError("buffersize must be None or > 0, not {}".format(buffersize))
+        if buffersize is not None:
+            buffersize = _integer("buffersize", buffersize, " or None")
+            if buffersize < 1:
+                raise ValueError("buffersize must be None or > 0, not {}".format(buffersize))
         bar = progress_bar() if progress else None
         end = None if timeout is None else timeout + time.monotonic()
         calls = zip(*iterables)
@@ -1022,6 +1274,26 @@ class ProcessPoolExecutor(Executor):
         """End the workers by SIGKILL; what is not done fails, and the pool is broken."""
         self._pool.kill(signal.SIGKILL)
         self.shutdown()
+
+
+def _integer(name, value, others=""):
+    """Return an argument as an integer."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError("{} must be an integer{}, not {!r}".format(name, others, value)) from None
+
+
+def _context(given):
+    """Return the context of multiprocessing that was given, or named."""
+    if given is None or isinstance(given, str):
+        return multiprocessing.get_context(given)
+    if not callable(getattr(given, "Process", None)):
+        raise TypeError(
+            "mp_context must be a context of multiprocessing or a start method's name ({}), "
+            "not {!r}".format(", ".join(multiprocessing.get_all_start_methods()), given)
+        )
+    return given
 
 
 def progress_bar() -> "Any":
