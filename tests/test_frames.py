@@ -6,19 +6,23 @@ else, for as long as there is a view of it in any process; without `overwrite` n
 a killed writer has not written, and a killed reader keeps nobody waiting.
 """
 
+import contextlib
+import copy
 import gc
 import os
 import pickle
 import queue
 import threading
 import time
+import weakref
+from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pytest
 from conftest import NOTHING_LEFT, counts, run_program
 
 import shared_numpy as snp
-from shared_numpy import _core
+from shared_numpy import _core, frames
 
 METHODS = ["fork", "spawn", "forkserver"]
 
@@ -74,6 +78,74 @@ def test_writers_wait_for_readers():
     with pytest.raises(queue.Full):
         fill(ring, 3, timeout=0)
     assert seen(ring, 2) == [(1, 1, 0), (2, 2, 0)]
+
+
+def test_a_full_ring_says_what_its_slots_are_for():
+    ring = snp.RingBuffer(2, slots=3)
+    fill(ring, 0, 1, 2)
+    kept = []
+    with ring.read(0) as frame:
+        kept.append(frame[:])
+    with pytest.raises(queue.Full, match="within 0 s: .* 3 slots 1 is held .* and 2 wait to be"):
+        fill(ring, 3, timeout=0)
+    with ring.read(0) as frame:
+        with pytest.raises(queue.Full, match="3 slots 2 are held .* and 1 waits to be read"):
+            fill(ring, 3, timeout=0)
+    fill(ring, 3, timeout=0)
+    del kept
+    with ring.read(0) as one, ring.read(0) as other:
+        fill(ring, 4, timeout=0)
+    assert seen(ring, 1) == [(4, 4, 0)]
+
+
+def rest(opened):
+    """What a reader that is a ring's second opening finds: (sequence, skipped) of each."""
+    found = []
+    while True:
+        view = opened.read(0)
+        if view is None:
+            return found
+        found.append((view[1], view[3]))
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_late_reader_sees_no_gap(overwrite):
+    """A frame that somebody has kept stays for long. A new reader does not begin with it, but
+    where all that follow are there."""
+    ring = snp.RingBuffer(2, "i8", slots=4, overwrite=overwrite)
+    fill(ring, 0)
+    with ring.read(0) as frame:
+        kept = frame[:]
+    for i in range(1, 10):
+        fill(ring, i, timeout=0)
+        assert seen(ring, 1) == [(i, i, 0)]
+    assert rest(_core.Frames.open(ring._frames.block)) == [(7, 0), (8, 0), (9, 0)]
+    del frame, kept
+    assert rest(_core.Frames.open(ring._frames.block))[-3:] == [(7, 0), (8, 0), (9, 0)]
+
+
+def test_a_late_child_counts_what_it_has_missed():
+    ring = snp.RingBuffer(2, "i8", slots=4)
+    fill(ring, 0, 1)
+    assert seen(ring, 1) == [(0, 0, 0)]
+    (receive, go), (told, tell) = os.pipe(), os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.read(receive, 1)
+        os.write(tell, repr([seen(ring, 1)[0][1:] for _ in range(3)]).encode())
+        os._exit(0)
+    with ring.read(0) as frame:
+        kept = frame[:]
+    for i in range(2, 10):
+        fill(ring, i, timeout=0)
+        assert seen(ring, 1) == [(i, i, 0)]
+    os.write(go, b"x")
+    found = os.read(told, 1000).decode()
+    os.waitpid(pid, 0)
+    for fd in (receive, go, told, tell):
+        os.close(fd)
+    assert found == "[(7, 6), (8, 0), (9, 0)]"
+    del frame, kept
 
 
 def test_overwriting_takes_the_oldest_and_counts_what_was_missed():
@@ -144,17 +216,287 @@ def test_views_keep_a_frame(view):
             assert (one[0], other[0]) == (1, 2)
 
 
-def test_a_frame_is_gone_when_its_block_is_over():
+def test_the_slot_is_free_when_the_block_is_over():
     ring = snp.RingBuffer((2, 2), "i8", slots=1, overwrite=True)
     for i in range(5):
         with ring.write(0) as frame:
             frame[:] = i
-        assert frame.size == 0
+        assert frame.shape == (0,) and frame.sequence == i
         with ring.read(0) as frame:
             assert (frame == i).all()
             with pytest.raises(ValueError, match="read-only"):
                 frame[0, 0] = 1
-        assert frame.size == 0
+        assert frame.shape == (0,) and frame.sequence == i
+
+
+class Holder:
+    """An object with an attribute."""
+
+
+def test_a_frame_that_is_moved_in_its_block_stays_whole():
+    ring = snp.RingBuffer(4, "i8", slots=8)
+    fill(ring, *range(8))
+    kept, holder, table = [], Holder(), {}
+    with ring.read(0) as frame:
+        kept.append(frame)
+        del frame
+    with ring.read(0) as frame:
+        kept.append(frame)
+        frame = None
+    with ring.read(0) as holder.frame:
+        pass
+    with ring.read(0) as table["frame"]:
+        pass
+    with contextlib.ExitStack() as stack:
+        kept.append(stack.enter_context(ring.read(0)))
+    passed = queue.Queue()
+    with ring.read(0) as frame:
+        passed.put(frame)
+        del frame
+    for_cycle = [[]]
+    with ring.read(0) as for_cycle[0]:
+        for_cycle.append(for_cycle)
+    with ring.read(0) as holder.last:
+        pass
+    whole = kept[:2] + [holder.frame, table["frame"], kept[2], passed.get()]
+    whole += [for_cycle[0], holder.last]
+    for number, frame in enumerate(whole):
+        assert type(frame) is snp.ndarray and frame.sequence == number
+        assert (frame == number).all() and frame.shape == (4,)
+    with pytest.raises(queue.Full, match="8 slots 8 are held .* and 0 wait to be read"):
+        fill(ring, 9, timeout=0)
+    del whole, frame, kept, for_cycle, holder, table
+    gc.collect()
+    with ring.write(0) as frame:
+        frame[:] = 9
+        kept = [frame]
+        del frame
+    assert (kept[0] == 9).all() and not kept[0].flags.writeable
+
+
+def local(ring):
+    with ring.read(0) as frame:
+        pass
+    return frame
+
+
+def free(ring):
+    frame = None
+
+    def inner():
+        nonlocal frame
+        with ring.read(0) as frame:
+            pass
+
+    inner()
+    return frame
+
+
+def shared_with_a_closure(ring):
+    with ring.read(0) as frame:
+        pass
+    return (lambda: frame)()
+
+
+def globally(ring):
+    global of_the_module
+    with ring.read(0) as of_the_module:
+        pass
+    try:
+        return of_the_module
+    finally:
+        del of_the_module
+
+
+def in_a_class(ring):
+    class Body:
+        with ring.read(0) as frame:
+            pass
+
+    return Body.frame
+
+
+def at_top_level(ring):
+    names = {"ring": ring}
+    exec("with ring.read(0) as frame:\n    pass", names)
+    return names["frame"]
+
+
+def in_two_namespaces(ring):
+    names = {}
+    exec("with ring.read(0) as frame:\n    pass", {"ring": ring}, names)
+    return names["frame"]
+
+
+def in_a_generator(ring):
+    def body():
+        with ring.read(0) as frame:
+            yield
+        yield frame
+
+    steps = body()
+    next(steps)
+    return next(steps)
+
+
+def in_an_exit_stack(ring):
+    with contextlib.ExitStack() as stack:
+        frame = stack.enter_context(ring.read(0))
+        assert frame.size == 4
+    return frame
+
+
+def by_hand(ring):
+    reading = ring.read(0)
+    frame = reading.__enter__()
+    reading.__exit__(None, None, None)
+    return frame
+
+
+def with_an_error(ring):
+    try:
+        with ring.read(0) as frame:
+            raise KeyError
+    except KeyError:
+        return frame
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        local, free, shared_with_a_closure, globally, in_a_class, at_top_level,
+        in_two_namespaces, in_a_generator, in_an_exit_stack, by_hand, with_an_error,
+    ],
+)  # fmt: skip
+def test_a_frame_that_only_a_variable_refers_to_is_over(end):
+    ring = snp.RingBuffer(4, "i8", slots=1)
+    fill(ring, 5)
+    frame = end(ring)
+    assert frame.shape == (0,) and "frame 0 of a RingBuffer, after its with block" in repr(frame)
+    fill(ring, 6, timeout=0)
+
+
+def test_nothing_else_is_kept_by_the_end_of_a_block():
+    """Up to 3.12 the interpreter keeps a copy of the variables that it was asked for."""
+    ring = snp.RingBuffer(4, "i8", slots=1)
+
+    def use():
+        large = np.zeros(10)
+        seen = weakref.ref(large)
+        with ring.read(0) as frame:
+            pass
+        del large
+        return seen() is None and frame.size == 0
+
+    def use_locals():
+        large = np.zeros(10)
+        mine = locals()
+        with ring.read(0) as frame:
+            pass
+        # What the program has asked for is left to it.
+        return mine["large"] is large and frame.size == 0
+
+    for each in (use, use_locals):
+        fill(ring, 5)
+        assert each()
+
+
+def over():
+    """A frame after its block."""
+    ring = snp.RingBuffer((2, 2), "f8", slots=2)
+    fill(ring, 5)
+    with ring.read(0) as frame:
+        pass
+    return frame
+
+
+USES = {
+    "item": lambda f: f[0],
+    "slice": lambda f: f[:],
+    "all": lambda f: f[...],
+    "assignment": lambda f: f.__setitem__(0, 1),
+    "iteration": iter,
+    "length": len,
+    "list": list,
+    "unpacking": lambda f: [*f],
+    "membership": lambda f: 1 in f,
+    "truth": bool,
+    "int": int,
+    "float": float,
+    "complex": complex,
+    "sum": lambda f: f + 1,
+    "sum, from the right": lambda f: 1 + f,
+    "sum of arrays": lambda f: np.ones(2) + f,
+    "in place": lambda f: f.__iadd__(1),
+    "matrix product": lambda f: f @ f,
+    "negative": lambda f: -f,
+    "equal": lambda f: f == 1,
+    "not equal": lambda f: f != 1,
+    "less": lambda f: f < 1,
+    "equal, from the right": lambda f: np.ones(1) == f,
+    "ufunc": np.sin,
+    "out": lambda f: np.add(np.ones(2), 1, out=f),
+    "reduction": np.add.reduce,
+    "mean": lambda f: f.mean(),
+    "numpy's mean": np.mean,
+    "numpy's nanmax": np.nanmax,
+    "concatenate": lambda f: np.concatenate([np.ones(2), f]),
+    "stack": lambda f: np.stack([f, f]),
+    "array_equal": lambda f: np.array_equal(f, []),
+    "copyto": lambda f: np.copyto(np.ones(2), f),
+    "transposed": lambda f: f.T,
+    "real": lambda f: f.real,
+    "flat": lambda f: f.flat,
+    "data": lambda f: f.data,
+    "interface": lambda f: f.__array_interface__,
+    "array": lambda f: f.__array__(),
+    "copy": lambda f: f.copy(),
+    "view": lambda f: f.view(np.ndarray),
+    "reshape": lambda f: f.reshape(-1),
+    "bytes": lambda f: f.tobytes(),
+    "tolist": lambda f: f.tolist(),
+    "copy.copy": copy.copy,
+    "copy.deepcopy": copy.deepcopy,
+    "pickle": pickle.dumps,
+    "a channel's pickle": ForkingPickler.dumps,
+    "put": snp.put,
+    "a queue": lambda f: snp.SimpleQueue().put({"frame": [f]}),
+    "is_shared": lambda f: f.is_shared(),
+    "readonly": lambda f: f.readonly(),
+    "copy_local": lambda f: f.copy_local(),
+    "squeeze": np.squeeze,
+    "unlink": lambda f: f.unlink(),
+    "with": lambda f: f.__enter__(),
+    "snp.array": snp.array,
+    "snp.asarray": snp.asarray,
+    "snp.from_array": snp.from_array,
+    "snp.zeros_like": snp.zeros_like,
+}
+
+
+@pytest.mark.parametrize("use", sorted(USES))
+def test_a_use_after_the_block_says_so(use):
+    with pytest.raises(ValueError, match="frame 0 of a RingBuffer, after its with block"):
+        USES[use](over())
+
+
+def test_what_is_left_after_the_block():
+    frame = over()
+    assert isinstance(frame, snp.ndarray) and frame.closed and frame.time > 0
+    assert (frame.sequence, frame.skipped, frame.dtype, frame.ndim) == (0, 0, np.dtype("f8"), 1)
+    frame.close()
+    frame.release()
+    assert "after its with block" in "{} {!r} {:}".format(frame, frame, frame)
+    # Numpy asks no class for these.
+    assert np.asarray(frame).shape == np.array(frame).shape == memoryview(frame).shape == (0,)
+    with snp.RingBuffer(3).write(0) as blank:
+        blank[:] = 1
+    assert blank.sequence == 0 and not blank.size
+    # Every method and attribute of a later numpy refuses, too.
+    for name in set(dir(np.ndarray)) - frames._STAYS - {"__repr__", "__str__"}:
+        with pytest.raises(ValueError, match="after its with block"):
+            found = getattr(frame, name)
+            found()
 
 
 def test_an_exception_drops_the_frame():
@@ -215,6 +557,9 @@ def test_any_shape_and_dtype(shape, dtype):
         (("x",), TypeError),
         ((3, "nothing"), TypeError),
         ((2**62,), snp.ArenaFullError),
+        (((1,) * 65,), ValueError),
+        (((2,) * 33 + (0,) * 32,), ValueError),
+        (((2**62, 2**62, 0),), ValueError),
         (((2**40, 2**40),), (OverflowError, ValueError, snp.ArenaFullError)),
     ],
 )

@@ -190,6 +190,12 @@ def _order_of(order):
     return found
 
 
+def _plain(a, dtype=None):
+    """Return what is given as an array of numpy's own class."""
+    # By the method, which a frame refuses after its with block.
+    return np.asarray(a.view(np.ndarray) if isinstance(a, ndarray) else a, dtype)
+
+
 def sized(dtype: "Any") -> "np.dtype[Any]":
     """Return a dtype; strings of no length get the length 1, as in a new array."""
     dtype = np.dtype(dtype)
@@ -293,7 +299,7 @@ def from_array(a: "Any") -> ndarray:
     >>> b.is_shared(), bool((a == b).all())
     (True, True)
     """
-    a = np.asarray(a)
+    a = _plain(a)
     made = transfer.copy_to_shared(a, ndarray)
     if any(transfer.repeats(made.shape, made.dtype, made.strides)):
         # Writing to one of them would write to all, as where they come from.
@@ -351,7 +357,7 @@ def array(
         raise ValueError(
             "a copy cannot be avoided: with copy=None, or by asarray, it is made where it is needed"
         )
-    plain = np.asarray(object, dtype)
+    plain = _plain(object, dtype)
     if plain.ndim < ndmin:
         plain = plain.reshape((1,) * (ndmin - plain.ndim) + plain.shape)
     made = _like(plain, plain.dtype, order, plain.shape)
@@ -440,7 +446,7 @@ def empty_like(
     >>> snp.empty_like(np.zeros((2, 3), "f4", order="F")).flags.f_contiguous
     True
     """
-    plain = np.asarray(prototype)
+    plain = _plain(prototype)
     dtype = sized(plain.dtype if dtype is None else dtype)
     made = _like(plain, dtype, _order_of(order), shape)
     return made.view(type(prototype)) if subok and isinstance(prototype, ndarray) else made

@@ -6,6 +6,7 @@ fills a frame or looks at one holds its block: so nobody writes to what somebody
 what a killed process held is free again.
 """
 
+import inspect
 import operator
 import queue
 import sys
@@ -35,6 +36,52 @@ def _references():
 _ALONE = _references() + 1
 
 
+class EndedFrame(arrays.ndarray):
+    """What a frame becomes when its ``with`` block is over: all that reads or writes items,
+    and all that numpy lets a class intercept, raises ValueError.
+
+    Attributes
+    ----------
+    sequence, time, skipped
+        As the frame had them.
+    closed : bool
+        True.
+    """
+
+    sequence = time = skipped = None  # type: Any
+    closed = True  # type: ignore
+
+    def __repr__(self) -> str:
+        return "<frame{} of a RingBuffer, after its with block>".format(
+            "" if self.sequence is None else " {}".format(self.sequence)
+        )
+
+    __str__ = __repr__
+
+
+def _refuse(frame, *arguments, **options):
+    """Raise, in the place of whatever would use the items of a frame."""
+    raise ValueError(
+        "{!r} has no items any more: use a frame inside its with block; to keep it, copy it "
+        "there (frame.copy()), or keep it or a view of it in a second place".format(frame)
+    )
+
+
+# What works after the block: what tells about the array, and what every object has.
+_STAYS = frozenset(
+    "base close closed device dtype flags itemsize nbytes ndim release shape size strides "
+    "__array_finalize__ __array_priority__ __buffer__ __class__ __class_getitem__ __delattr__ __dict__ "
+    "__dir__ __doc__ __format__ __getattribute__ __hash__ __init__ __init_subclass__ "
+    "__module__ __new__ __release_buffer__ __setattr__ __sizeof__ __subclasshook__ __weakref__".split()
+)
+for _name in set(dir(arrays.ndarray)) - _STAYS - set(vars(EndedFrame)):
+    # (A method that every numpy from 1.13 on looks up in the class, and plain attributes.)
+    _is_method = callable(getattr(arrays.ndarray, _name))
+    setattr(EndedFrame, _name, _refuse if _is_method else property(_refuse))
+EndedFrame.__array_ufunc__ = EndedFrame.__array_function__ = _refuse  # type: ignore
+transfer.register(EndedFrame, _refuse)
+
+
 class _Frame:
     """A frame, while a ``with`` block fills it or looks at it."""
 
@@ -51,17 +98,46 @@ class _Frame:
         frame = self._frame = self._ring._on(self._block)
         return frame
 
-    def _end(self):
+    def _end(self, caller):
         """Let go of the frame, unless the program has kept it, or a view of it: then it is
-        let go of when these are gone."""
+        let go of when these are gone. `caller` is the stack's frame that ends the block."""
         frame, self._frame, self._block = self._frame, None, None
         # (The name here, and the program's.)
-        if sys.getrefcount(frame) <= _ALONE and not _has_views(frame):
-            # Whoever still has the name finds an array of nothing.
-            empty = (1, (0,) * max(frame.ndim, 1), frame.dtype, False, b"")
-            np.ndarray.__setstate__(frame, empty)
+        if sys.getrefcount(frame) <= _ALONE and _is_variable(frame, caller):
+            # Once more: another thread may have got it by the variable meanwhile.
+            if sys.getrefcount(frame) <= _ALONE and not _has_views(frame):
+                empty = (1, (0,), frame.dtype, False, b"")
+                np.ndarray.__setstate__(frame, empty)
+                frame.__class__ = EndedFrame
         del frame
         self._ring._let_go()
+
+
+def _is_variable(frame, caller):
+    """Tell whether a variable of the code that ends a with block refers to the frame: else
+    the program has moved it somewhere, and it stays whole there."""
+    while caller is not None and caller.f_globals.get("__name__") == "contextlib":
+        caller = caller.f_back  # An ExitStack's code ends it for the program's.
+    if caller is None:
+        return False
+    code, variables = caller.f_code, caller.f_locals
+    found = False
+    if code.co_flags & inspect.CO_OPTIMIZED:
+        # (In one step, since other threads may change the variables of closures.)
+        found = id(frame) in map(id, list(variables.values()))
+        if sys.version_info < (3, 13):
+            # The interpreter keeps this copy of a function's variables with the call, and so all
+            # that they refer to. If the program has it, too (`locals()`), it shall not refer to
+            # the frame when it did not before.
+            if sys.getrefcount(variables) <= _ALONE:
+                variables.clear()
+            for name in [name for name in variables if variables[name] is frame]:
+                del variables[name]
+    # A namespace may have thousands of names; those of the code are few.
+    spaces = [each for each in (variables, caller.f_globals) if isinstance(each, dict)]
+    return found or any(
+        dict.get(space, name) is frame for space in spaces for name in code.co_names
+    )
 
 
 def _has_views(frame):
@@ -90,7 +166,7 @@ class _Writing(_Frame):
     def _begin(self):
         found = self._ring._call("blank", self._timeout)
         if found is None:
-            raise queue.Full
+            raise queue.Full(self._ring._say_why_full(self._timeout))
         self._block, self._index = found
 
     def __exit__(self, kind, error, trace):
@@ -99,9 +175,10 @@ class _Writing(_Frame):
             if kind is None:
                 frame.flags.writeable = False
                 self.sequence = self._ring._call("write", self._block, self._index)
+                frame.sequence = self.sequence
         finally:
             del frame
-            self._end()
+            self._end(sys._getframe().f_back)
 
 
 class _Reading(_Frame):
@@ -139,7 +216,7 @@ class _Reading(_Frame):
         return frame
 
     def __exit__(self, kind, error, trace):
-        self._end()
+        self._end(sys._getframe().f_back)
 
 
 class RingBuffer:
@@ -176,13 +253,13 @@ class RingBuffer:
     Notes
     -----
     It can be an argument of a ``Process``. Each process that reads sees all frames, from the
-    oldest one on that is there when it begins to read; a child that is forked begins where
-    its parent is. There are 64 readers at most. A reader is forgotten when
+    oldest one on that is there when it begins to read and has no gap behind it; a child that
+    is forked begins where its parent is. There are 64 readers at most. A reader is forgotten when
     its process ends or has closed the ring.
 
-    Who keeps a frame, or a view of it, beyond the ``with`` block still looks at it: its slot is
-    not used until that is gone. Otherwise the array has no items any more when the block
-    is over.
+    A process that keeps a frame, or a view of it, beyond the ``with`` block still looks at it:
+    its slot is not used until that is gone. A frame that only the variable of the block refers
+    to is over after it, and whatever uses its items raises ValueError.
 
     A process that is killed while it fills a frame has not written it; one that is killed while
     it looks at a frame does not any more. Views of a frame that was filled, which a writer or a
@@ -214,13 +291,15 @@ class RingBuffer:
         # (A dtype of sub-arrays has a shape of its own.)
         self.shape += probe.shape[1:]
         self.dtype = probe.dtype
+        size = self.dtype.itemsize
+        for length in self.shape:
+            size *= length
+        # An array that takes no memory shows whether numpy has room for the dimensions.
+        arrays.empty((0,) * len(self.shape) if size else self.shape, self.dtype)
         self.slots = operator.index(slots)
         self.overwrite = bool(overwrite)
         if not 1 <= self.slots <= 256:
             raise ValueError("slots must be 1 to 256, not {}".format(slots))
-        size = self.dtype.itemsize
-        for length in self.shape:
-            size *= length
         # (What is too long for a number is too long for any memory.)
         self._frames = _core.Frames.create(self.slots, min(size, 1 << 62), self.overwrite)
         self._begin()
@@ -325,6 +404,16 @@ class RingBuffer:
         """Be done with the ring in this process; frames that are kept stay as they are."""
         self._closed = True
         self._frames.close()
+
+    def _say_why_full(self, timeout):
+        held, unread = self._call("occupied")
+        return (
+            "no frame could be filled within {:g} s: of the ring's {} slots {} {} held (filled or "
+            "looked at now, or kept beyond a with block) and {} {} to be read".format(
+                timeout, self.slots, held, "is" if held == 1 else "are",
+                unread, "waits" if unread == 1 else "wait",
+            )
+        )  # fmt: skip
 
     def _on(self, block):
         """Return the array on a frame's block."""

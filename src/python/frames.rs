@@ -147,6 +147,24 @@ impl Frames {
         Ok(())
     }
 
+    /// Tell why there is no frame to be filled.
+    ///
+    /// Returns
+    /// -------
+    /// tuple of int
+    ///     How many are held: looked at, filled, kept or sent on; and how many others wait to
+    ///     be read.
+    ///
+    /// Raises
+    /// ------
+    /// OSError
+    ///     The ring was closed (EBADF).
+    #[pyo3(text_signature = "($self)")]
+    fn occupied(&self, py: Python<'_>) -> PyResult<(usize, usize)> {
+        let inner = self.inner(py)?;
+        work(py, || inner.occupied())
+    }
+
     /// Take a frame to fill it.
     ///
     /// Parameters

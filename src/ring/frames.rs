@@ -116,6 +116,8 @@ pub struct Frames {
     row: U32,
     /// What was read here, or by its parent before it was forked; one more than the number.
     read: U64,
+    /// How many frames were filled anew between a fork and the child's first look.
+    missed: U64,
 }
 
 impl Frames {
@@ -157,6 +159,7 @@ impl Frames {
             looked: U64::default(),
             row: U32::default(),
             read: U64::default(),
+            missed: U64::default(),
         }
     }
 
@@ -353,6 +356,8 @@ impl Frames {
                     let frame = frame.ok_or_else(|| held.corrupted("a frame of a ring"))?;
                     let block = self.base.block().arena().hold(frame.which())?;
                     let number = filled - 1;
+                    let missed = self.missed.get();
+                    self.missed.set(0);
                     reader.position.commit(position.max(filled));
                     self.read.set(position.max(filled) + 1);
                     if self.consume() {
@@ -362,7 +367,7 @@ impl Frames {
                         block,
                         number,
                         time: frame.time.get(),
-                        skipped: number.saturating_sub(position),
+                        skipped: number.saturating_sub(position) + missed,
                     }));
                 }
                 self.seen(READY)
@@ -374,7 +379,8 @@ impl Frames {
     }
 
     /// This process's row among the readers, under the lock. A new one begins with the oldest
-    /// frame there is; a forked one where its parent was.
+    /// frame of those that are there without a gap up to the newest; a forked one where its
+    /// parent was, if the frames from there on are there.
     fn reader(&self, held: &Held<'_>) -> Result<&Reader> {
         let rows = self.rows();
         let me = pack(held.me);
@@ -397,11 +403,10 @@ impl Frames {
                 left: 0,
             });
         };
-        let oldest = || {
-            self.next_filled(1)
-                .map_or(rows.next.get(), |filled| filled - 1)
-        };
-        let position = self.read.get().checked_sub(1).unwrap_or_else(oldest);
+        let oldest = self.oldest_without_gap();
+        let inherited = self.read.get().checked_sub(1);
+        let position = inherited.unwrap_or(oldest).max(oldest);
+        self.missed.set(inherited.map_or(0, |from| position - from));
         let reader = &rows.readers[index];
         reader.member.commit(0);
         reader.position.set(position);
@@ -410,6 +415,21 @@ impl Frames {
         reader.member.commit(me);
         self.row.set(index as u32 + 1);
         Ok(reader)
+    }
+
+    /// The number of the first frame from which on all are there. An older one may be there,
+    /// too, because somebody has kept it.
+    fn oldest_without_gap(&self) -> u64 {
+        let is_there = |filled| {
+            self.frames()
+                .iter()
+                .any(|frame| frame.filled.get() == filled)
+        };
+        let mut oldest = self.rows().next.get();
+        while oldest > 0 && is_there(oldest) {
+            oldest -= 1;
+        }
+        oldest
     }
 
     /// Notes which frames all readers have read; whether they are more than before.
@@ -438,6 +458,24 @@ impl Frames {
             }
         }
         Ok(())
+    }
+
+    /// Why there is no frame to be filled: how many somebody looks at, fills, keeps or has sent
+    /// on, and how many others wait for a reader.
+    pub fn occupied(&self) -> Result<(usize, usize)> {
+        let _held = self.lock()?;
+        let rows = self.rows();
+        let arena = self.base.block().arena();
+        let (mut held, mut unread) = (0, 0);
+        for frame in self.frames() {
+            // Under the ring's lock, so that no writer finds it held by this look.
+            if arena.hold_unheld(frame.which())?.is_none() {
+                held += 1;
+            } else if rows.overwrites.get() == 0 && frame.filled.get() > rows.consumed.get() {
+                unread += 1;
+            }
+        }
+        Ok((held, unread))
     }
 
     /// How many frames were written so far.
