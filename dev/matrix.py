@@ -8,8 +8,8 @@
     python3 dev/matrix.py bench [3.6 3.13 ...]
 
 `test` is the gate: every pair of a test, a start method and an interpreter. `test-full`
-is every combination of the three, the tests of processes ten times as long, and installs
-from source everywhere. `quick` is for use while one works: one interpreter, no slow tests,
+is every combination of the three, the tests of processes ten times as long, installs
+from source everywhere, and both commands of the README on bare machines. `quick` is for use while one works: one interpreter, no slow tests,
 a wheel without the last optimisations. `kill-full` kills processes of the core after every
 instruction of every operation, and at 25,000 random moments.
 
@@ -43,6 +43,8 @@ TEST_PACKAGES += ["cloudpickle", "tqdm", "joblib", "loky", "pandas"]
 
 KNOWN = ["3.%d" % minor for minor in range(interpreters.OLDEST, interpreters.NEWEST + 1)]
 CORE = ["--locked", "--no-default-features"]
+# Every single instruction takes about half an hour; a limit for what hangs.
+CORE_SECONDS = 2 * 3600
 
 
 def in_ci():
@@ -90,7 +92,7 @@ def check_lints(job):
 def check_core(arguments, job):
     """Run tests of the core, with no interpreter on PATH."""
     environment = dict(os.environ, PATH=builds.path_without_python())
-    job.run(["cargo", "test"] + CORE + arguments, env=environment)
+    job.run(["cargo", "test"] + CORE + arguments, seconds=CORE_SECONDS, env=environment)
     return core_counts(job)
 
 
@@ -143,6 +145,12 @@ def check_source(version, executable, source, job):
     job.run([python, "-m", "shared_numpy", "demo", "--frames", "2", "--side", "500"])
 
 
+def check_bare_machines(job):
+    """Run both commands of the README on bare machines."""
+    job.run(["sh", "dev/fresh_machine.sh", os.path.join(builds.BUILD, "fresh")], seconds=4 * 3600)
+    return job.output().partition("=== fresh machines")[2].strip().replace("\n", "; ")
+
+
 def suite_jobs(version, amount, results, names=suites.SUITES):
     """Return the jobs that run suites on a version."""
     made = []
@@ -176,13 +184,14 @@ def gate(pythons, complete, results):
         work = partial(install, version, pythons[version], builds.wheel)
         made.append(Job("install " + version, work, ["wheel", "environment " + version], waits=True))
     made += suite_jobs(first, "whole" if complete else "quick", results)
-    made.append(Job("core, processes", partial(check_core, ["--test", "crash"]), ["lints"]))
+    crash = ["--test", "crash"] + (["--", "--full"] if complete else [])
+    made.append(Job("core, processes", partial(check_core, crash), ["lints"]))
     for version in others:
         amount = "whole" if complete else "paired" if version in (oldest, "3.8") else "quick"
         made += suite_jobs(version, amount, results)
     made.append(Job("core", partial(check_core, ["--lib", "--test", "core"]), ["lints"]))
     if not complete:
-        made += suite_jobs(first, "slow", results, [each for each in suites.SUITES])
+        made += suite_jobs(first, "slow", results)
     made.append(Job("core, AddressSanitizer", check_memory, ["core"]))
     made.append(Job("source distribution", builds.build_sdist, ["wheel"]))
     sources = [("source distribution", builds.sdist)]
@@ -195,6 +204,8 @@ def gate(pythons, complete, results):
             made.append(Job("install from {} on {}".format(name, version), work, [before]))
             # One after the other: they compile into one folder.
             before = made[-1].name
+    if complete:
+        made.append(Job("bare machines", check_bare_machines, ["lints"]))
     return made
 
 
