@@ -10,8 +10,13 @@ import zlib
 
 import pytest
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "tests"))
 
-def pytest_addoption(parser):
+import supervisor  # noqa: E402
+
+
+def pytest_addoption(parser, pluginmanager):
+    supervisor.register(pluginmanager)
     parser.addoption(
         "--amount",
         choices=["whole", "paired", "quick", "slow"],
