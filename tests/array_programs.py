@@ -15,10 +15,7 @@ import queue
 import sys
 import warnings
 
-import hypothesis
 import numpy as np
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 import shared_numpy as snp
 from shared_numpy import arrays, transfer
@@ -65,15 +62,6 @@ snp.register_type(Pair, flatten, unflatten)
 
 KINDS = ["shared", "frame", "record", "matrix", "image", "masked", "pair", "plain", "large"]
 VIEWS = ["T", "reverse", "rest", "step", "newaxis", "narrow", "empty", "repeat", "none"]
-RECIPES = st.tuples(
-    st.sampled_from(KINDS),
-    st.sampled_from(DTYPES + RECORDS),
-    st.lists(st.integers(0, 4), max_size=4).map(tuple),
-    st.sampled_from("CF"),
-    st.lists(st.sampled_from(VIEWS), max_size=3),
-    st.booleans(),
-    st.integers(0, 255),
-)
 
 
 def view_of(array, way):
@@ -220,6 +208,20 @@ def prepared(recipes, exact=False):
 
 def each_of(count, seed, test):
     """Run a test on lists of recipes with `count` recipes in all, about."""
+    # Workers import this file, too, and need none of it, which takes longer than all else.
+    import hypothesis
+    from hypothesis import HealthCheck, given, settings
+    from hypothesis import strategies as st
+
+    recipe = st.tuples(
+        st.sampled_from(KINDS),
+        st.sampled_from(DTYPES + RECORDS),
+        st.lists(st.integers(0, 4), max_size=4).map(tuple),
+        st.sampled_from("CF"),
+        st.lists(st.sampled_from(VIEWS), max_size=3),
+        st.booleans(),
+        st.integers(0, 255),
+    )
 
     @hypothesis.seed(seed)
     @settings(
@@ -228,7 +230,7 @@ def each_of(count, seed, test):
         database=None,
         suppress_health_check=list(HealthCheck),
     )
-    @given(st.lists(RECIPES, min_size=1, max_size=4))
+    @given(st.lists(recipe, min_size=1, max_size=4))
     def run(recipes):
         test(recipes)
 

@@ -9,19 +9,24 @@ import sys
 import time
 
 import pytest
-from hypothesis import settings
+import supervisor
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(ROOT, "dev"))
 
 from shared_numpy import shared_memory  # noqa: E402
 
-# The gate runs the same examples every time; elsewhere each run tries new ones.
-settings.register_profile("gate", derandomize=True, database=None)
-if os.environ.get("CI"):
-    settings.load_profile("gate")
-
 _serial = itertools.count()
+
+
+def pytest_configure():
+    # Workers under spawn import this file, too, and need none of it, which takes longest.
+    from hypothesis import settings
+
+    # The gate runs the same examples every time; elsewhere each run tries new ones.
+    settings.register_profile("gate", derandomize=True, database=None)
+    if os.environ.get("CI"):
+        settings.load_profile("gate")
 
 
 def pytest_collection_finish():
@@ -153,44 +158,49 @@ def alarm():
     signal.signal(signal.SIGALRM, before)
 
 
-def run_python(code, *arguments, **options):
+def complete(process, timeout=120):
+    """Wait for a program's end; return its output and errors.
+
+    After `timeout` seconds its processes are killed, and the error tells what it has said.
+    """
+    try:
+        return process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        supervisor.kill(supervisor.descendants(process.pid) + [process.pid])
+    try:
+        said = process.communicate(timeout=5)
+    except subprocess.TimeoutExpired:
+        said = "(What it has said is not known: another process keeps its pipes.)"
+    raise AssertionError("no end after {} s: {}".format(timeout, said))
+
+
+def run_command(command, timeout=120, **options):
+    """Run a program; return the completed process with its output as text."""
+    options.setdefault("stdout", subprocess.PIPE)
+    options.setdefault("stderr", subprocess.PIPE)
+    with subprocess.Popen(command, universal_newlines=True, **options) as process:
+        output = complete(process, timeout)
+    return subprocess.CompletedProcess(command, process.returncode, *output)
+
+
+def run_python(code, *arguments, wrapper=(), **options):
     """Run `code` in a new interpreter; fail unless it exits with 0 and quietly.
 
     Returns what it printed.
     """
-    wrapper = options.pop("wrapper", [])
-    timeout = options.pop("timeout", 120)
-    process = subprocess.Popen(
-        wrapper + [sys.executable, "-c", code] + list(arguments),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        universal_newlines=True,
-        **options
-    )
-    try:
-        output, errors = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        raise
-    assert process.returncode == 0, (process.returncode, output, errors)
-    assert not errors, errors
-    return output
+    process = run_command(list(wrapper) + [sys.executable, "-c", code] + list(arguments), **options)
+    assert (process.returncode, process.stderr) == (0, ""), process
+    return process.stdout
 
 
-def run_script(folder, code, *arguments, timeout=60):
+def run_script(folder, code, *arguments, **options):
     """Run `code` from a file, so that spawned children can import it.
 
     Returns the completed process with its output as text.
     """
     script = folder / "script.py"
     script.write_text(code)
-    return subprocess.run(
-        [sys.executable, str(script)] + list(arguments),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        universal_newlines=True,
-        timeout=timeout,
-    )
+    return run_command([sys.executable, str(script)] + list(arguments), **options)
 
 
 # How programs of tests begin, and how their main part ends: nothing is left in the arena.
@@ -216,8 +226,8 @@ NOTHING_LEFT = """
 """
 
 
-def run_program(folder, code, *arguments, timeout=60):
+def run_program(folder, code, *arguments, **options):
     """Run `BEGIN` and `code` from a file; it must end well and quietly. Return what it prints."""
-    process = run_script(folder, BEGIN + code, *arguments, timeout=timeout)
+    process = run_script(folder, BEGIN + code, *arguments, **options)
     assert (process.returncode, process.stderr) == (0, ""), process.stderr
     return process.stdout

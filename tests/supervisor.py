@@ -218,13 +218,23 @@ class Supervisor:
         os.set_blocking(writer, False)
         signal.set_wakeup_fd(writer)
         signal.signal(signal.SIGCHLD, lambda *_: None)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self.end)
         # The session gets Ctrl-C, too, and tells of it.
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, lambda *_: None)
-        while True:
-            status = self.run_session()
-            if status is not None:
-                return status
+        with self.file:
+            status = None
+            while status is None:
+                status = self.run_session()
+        return status
+
+    def end(self, number, _):
+        """End by a signal, and all processes before."""
+        self.kill_all()
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
 
     def run_session(self):
         """Return the exit status, or None if a test has ended the session."""
@@ -300,13 +310,8 @@ class Supervisor:
         self.deadline = time.monotonic() + PATIENCE
 
     def kill_all(self, but=None):
-        """Kill all that descends from this process, but trackers: they end when the others do."""
-        for pid in descendants(os.getpid()):
-            if pid != but and not is_tracker(pid):
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
+        """Kill all that descends from this process."""
+        kill(pid for pid in descendants(os.getpid()) if pid != but)
         self.reap()
 
 
@@ -325,6 +330,16 @@ def descendants(ancestor):
         new = [child for pid in new for child in children.get(pid, [])]
         found += new
     return found
+
+
+def kill(pids):
+    """Kill processes, but for trackers: they end when the others have, and clean up."""
+    for pid in pids:
+        if not is_tracker(pid):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
 
 
 def is_tracker(pid):

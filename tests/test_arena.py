@@ -456,6 +456,8 @@ def test_the_way_through_python():
         "-q",
         "-p",
         "no:cacheprovider",
+        "-p",
+        "no:supervisor",
         "-k",
         "(" + names + ") and not way_through and not block_s_user",
         env=dict(os.environ, SHARED_NUMPY_C_API="0"),

@@ -13,7 +13,7 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT, exists
+from conftest import ROOT, complete, exists, run_python
 
 from shared_numpy import _core
 from shared_numpy._core import LOCK_SUFFIX, Arena
@@ -28,7 +28,6 @@ def start(program, method, *arguments):
     # Since 3.12 a fork beside threads is warned of, and done all the same.
     command = [sys.executable, "-W", "ignore::DeprecationWarning", PROGRAMS, program, method]
     command += list(map(str, arguments))
-    # Like any program, it has signals that work: pytest's own may be ignored.
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True
     )
@@ -51,12 +50,7 @@ def arenas(output):
 def run(program, method, *arguments, **options):
     """Run a program to its end; return what it printed."""
     process = start(program, method, *arguments)
-    try:
-        output, errors = process.communicate(timeout=options.get("timeout", 120))
-    except subprocess.TimeoutExpired:
-        process.kill()
-        output, errors = process.communicate()
-        raise AssertionError("it hangs", output, errors)
+    output, errors = complete(process, **options)
     assert (process.returncode, errors) == (0, ""), (output, errors)
     names = arenas(output)
     assert names
@@ -119,7 +113,7 @@ def killed(method, signal_tracker):
         os.kill(tracker, signal.SIGKILL)
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
-    process.communicate()
+    complete(process)
     return names
 
 
@@ -150,7 +144,7 @@ def test_the_first_arena_of_a_process_sweeps(new_name):
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     name = new_name()
-    subprocess.call([sys.executable, "-c", code.format(name)])
+    assert subprocess.call([sys.executable, "-c", code.format(name)]) == -signal.SIGKILL
     assert exists(name)
     run("workers", "fork", 1)
     assert left([name]) == []
@@ -161,7 +155,7 @@ def test_a_living_process_s_arena_is_not_swept(new_name):
         array = arena.empty(10)
         array[:] = 3
         code = "from shared_numpy import _core; print(_core.sweep())"
-        output = subprocess.check_output([sys.executable, "-c", code], universal_newlines=True)
+        output = run_python(code)
         assert arena.name not in output
         assert exists(arena.name) and arena.name not in _core.sweep()
         assert (array == 3).all()
@@ -179,14 +173,8 @@ def test_one_that_attaches_destroys_nothing(new_name):
             "default = Arena.default(); print(default.name, end='');"
             "block.array(1000)[:] = 4; kept = default.empty(100)"
         )
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, arena.send(array.base).hex()],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            universal_newlines=True,
-        )
         # It met this arena before it allocated.
-        assert process.communicate(timeout=60) == (arena.name, "")
+        assert run_python(code, arena.send(array.base).hex()) == arena.name
         time.sleep(0.3)
         assert exists(arena.name) and (array == 4).all()
         del array

@@ -9,14 +9,13 @@ freed with the last that refers to it, and nothing is left.
 import gc
 import os
 import pickle
-import subprocess
 import sys
 import weakref
 from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pytest
-from conftest import ROOT, exists
+from conftest import ROOT, exists, run_command
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -57,19 +56,10 @@ def blocks():
 )
 def test_channel(channel, method):
     """Hundreds of arrays of all kinds go through and come back."""
-    process = subprocess.Popen(
-        [sys.executable, PROGRAMS, channel, method, str(200 * MORE), "7"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        universal_newlines=True,
-    )
-    try:
-        output, errors = process.communicate(timeout=60 + 20 * MORE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        raise AssertionError("it hangs", process.communicate())
-    assert (process.returncode, errors) == (0, ""), (output, errors)
-    name = output.split()[-1]
+    command = [sys.executable, PROGRAMS, channel, method, str(200 * MORE), "7"]
+    process = run_command(command, timeout=100 + 20 * MORE)
+    assert (process.returncode, process.stderr) == (0, ""), process
+    name = process.stdout.split()[-1]
     assert not exists(name) and not exists(name + LOCK_SUFFIX)
 
 

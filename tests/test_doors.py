@@ -13,7 +13,6 @@ import multiprocessing
 import os
 import pickle
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -21,7 +20,7 @@ from concurrent import futures
 
 import numpy as np
 import pytest
-from conftest import counts, eventually, run_python
+from conftest import counts, eventually, run_command, run_python
 
 import shared_numpy as snp
 from shared_numpy import _core
@@ -226,13 +225,7 @@ def test_examples(page, method, tmp_path):
     script = tmp_path / "script.py"
     start = "import multiprocessing, os, sys\n"
     script.write_text(start + GUARDED.format(functions, main))
-    process = subprocess.run(
-        [sys.executable, str(script), method],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        universal_newlines=True,
-        timeout=180,
-    )
+    process = run_command([sys.executable, str(script), method], timeout=150)
     assert process.returncode == 0, process.stderr
     assert "Traceback" not in process.stderr and "leaked" not in process.stderr
     assert process.stdout.startswith(expected)

@@ -15,7 +15,7 @@ import weakref
 
 import numpy as np
 import pytest
-from conftest import exists
+from conftest import complete, exists, run_command
 
 import shared_numpy as snp
 from shared_numpy._core import LOCK_SUFFIX, Arena, receive
@@ -175,10 +175,7 @@ def test_the_end_of_a_program(what):
         stderr=subprocess.PIPE,
         universal_newlines=True,
     )
-    try:
-        output, errors = process.communicate(timeout=60)
-    finally:
-        process.kill()
+    output, errors = complete(process)
     assert (process.returncode, errors) == (0, "")
     name = output.split()[0]
     # (The process's number is a part of the names that it chooses.)
@@ -198,7 +195,7 @@ import atexit
 
 def late(q):
     def work():
-        time.sleep(0.5)
+        time.sleep(0.2)
         q.put(("array", np.ones(10**5), snp.full(3, 7)))
         snp.ones(10)
     q.put(("small", 1))
@@ -242,12 +239,7 @@ def test_threads_that_go_on_when_the_target_has_returned(tmp_path, method, kind)
         pytest.skip("forked children of 3.6 end without their threads")
     script = tmp_path / "script.py"
     script.write_text(LATE)
-    process = subprocess.run(
-        [sys.executable, str(script), method, kind],
-        stderr=subprocess.PIPE,
-        universal_newlines=True,
-        timeout=60,
-    )
+    process = run_command([sys.executable, str(script), method, kind])
     assert process.returncode == 0, process.stderr
 
 
@@ -337,12 +329,7 @@ if __name__ == "__main__":
 def test_a_handle_in_three_processes(tmp_path, method, how):
     script = tmp_path / "script.py"
     script.write_text(HANDLES)
-    process = subprocess.run(
-        [sys.executable, str(script), method, how],
-        stderr=subprocess.PIPE,
-        universal_newlines=True,
-        timeout=60,
-    )
+    process = run_command([sys.executable, str(script), method, how])
     assert (process.returncode, process.stderr) == (0, "")
 
 

@@ -13,7 +13,7 @@ import sys
 import time
 
 import pytest
-from conftest import exists, run_python
+from conftest import complete, exists, run_command, run_python
 from interpreters import find
 
 from shared_numpy.managers import SharedMemoryManager, SharedMemoryServer
@@ -128,9 +128,8 @@ def test_misuse_is_told_as_in_38():
     if theirs is None:
         pytest.skip("no CPython 3.8 to compare with")
     ours = run_python("from shared_numpy.managers import SharedMemoryManager" + MISUSE)
-    expected = subprocess.check_output(
-        [theirs, "-c", "from multiprocessing.managers import SharedMemoryManager" + MISUSE]
-    ).decode()
+    code = "from multiprocessing.managers import SharedMemoryManager" + MISUSE
+    expected = run_command([theirs, "-c", code]).stdout
     assert "ProcessError" in expected and "ValueError" in expected
     assert ours == expected
 
@@ -171,7 +170,7 @@ except KeyboardInterrupt:
     name = process.stdout.readline().strip()
     assert exists(name)
     os.killpg(process.pid, signal.SIGINT)
-    output, errors = process.communicate(timeout=30)
+    output, errors = complete(process)
     assert (output, errors) == ("interrupted\n", "")
     assert not exists(name)
 
@@ -283,9 +282,7 @@ shm.close()
 os.kill(manager._process.pid, signal.SIGKILL)
 manager._process.join()
 """
-    process = subprocess.run(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60
-    )
+    process = run_command([sys.executable, "-c", code])
     assert process.returncode == 0
-    assert b"1 leaked shared_memory objects" in process.stderr
-    assert not exists(process.stdout.decode().strip())
+    assert "1 leaked shared_memory objects" in process.stderr
+    assert not exists(process.stdout.strip())

@@ -1,10 +1,10 @@
 """The examples of the project whose name this package has, as its page shows them."""
 
 import os
-import subprocess
 import sys
 
 import pytest
+from conftest import ROOT, run_command, run_script
 
 # Word for word, but that what runs at once stands under the guard that `spawn` needs.
 FUNCTION = """
@@ -66,16 +66,8 @@ if __name__ == "__main__":
 """
 
 
-def run(folder, code, *arguments):
-    script = folder / "script.py"
-    script.write_text(code)
-    process = subprocess.run(
-        [sys.executable, str(script)] + list(arguments),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        universal_newlines=True,
-        timeout=60,
-    )
+def run_quietly(folder, code, *arguments):
+    process = run_script(folder, code, *arguments)
     assert (process.returncode, process.stderr) == (0, ""), process.stderr
     return process.stdout
 
@@ -89,7 +81,7 @@ def test_a_queue_of_arrays(tmp_path, method):
     main = indented(MAIN).replace(
         "break\n", "break\n        seen.append(out.tolist())\n"
     )
-    name = run(tmp_path, FUNCTION + CHECKED.format(main), method).strip()
+    name = run_quietly(tmp_path, FUNCTION + CHECKED.format(main), method).strip()
     assert not os.path.exists("/dev/shm/" + name)
 
 
@@ -97,19 +89,19 @@ def test_a_queue_of_arrays(tmp_path, method):
 def test_word_for_word(tmp_path, start):
     code = FUNCTION + "if __name__ == '__main__':\n"
     code += "    import multiprocessing\n    multiprocessing.set_start_method({!r})\n".format(start)
-    assert run(tmp_path, code + indented(MAIN)) == ""
+    assert run_quietly(tmp_path, code + indented(MAIN)) == ""
 
 
 def test_from_array(tmp_path):
     code = FROM_ARRAY + "assert type(b) is snp.ndarray and b.is_shared() and (a == b).all()\n"
     code += "c = snp.ndarray((3, 4), 'f4')\nassert c.shape == (3, 4) and c.is_shared()\n"
     code += "snp.SharedMemory, snp.ShareableList\n"
-    run(tmp_path, code)
+    run_quietly(tmp_path, code)
 
 
 def test_import_star(tmp_path):
     code = "from shared_numpy import *\n"
-    run(tmp_path, code + "Queue, array, ndarray, from_array, SharedMemory, ShareableList\n")
+    run_quietly(tmp_path, code + "Queue, array, ndarray, from_array, SharedMemory, ShareableList\n")
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
@@ -173,19 +165,10 @@ if __name__ == "__main__":
         assert time.monotonic() < deadline, stats
         time.sleep(0.01)
 """
-    run(tmp_path, code, method)
+    run_quietly(tmp_path, code, method)
 
 
 def test_the_timing_comparison():
-    from conftest import ROOT
-
-    process = subprocess.run(
-        [sys.executable, "examples/timing_comparison.py", "3", "200"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        universal_newlines=True,
-        cwd=ROOT,
-        timeout=60,
-    )
+    process = run_command([sys.executable, "examples/timing_comparison.py", "3", "200"], cwd=ROOT)
     assert (process.returncode, process.stderr) == (0, "")
     assert process.stdout.count("total time") == 4 and process.stdout.count("ratio") == 2

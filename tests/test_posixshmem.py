@@ -259,7 +259,8 @@ def interrupting(tmp_path_factory):
     subprocess.check_call(
         [compiler, "-shared", "-fPIC", "-o", library, str(source), "-ldl", "-lrt"]
     )
-    return dict(os.environ, LD_PRELOAD=library, INTERRUPTIONS="3")
+    # What the shim and Python print comes in the order in which they print it.
+    return dict(os.environ, LD_PRELOAD=library, INTERRUPTIONS="3", PYTHONUNBUFFERED="1")
 
 
 INTERRUPTED = """

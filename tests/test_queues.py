@@ -9,7 +9,6 @@ it holds of rings and of pipes.
 import functools
 import pickle
 import queue
-import subprocess
 import sys
 import threading
 import time
@@ -17,7 +16,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from conftest import NOTHING_LEFT, ROOT, counts, run_program, run_python
+from conftest import NOTHING_LEFT, ROOT, counts, run_command, run_program, run_python
 
 import shared_numpy as snp
 from shared_numpy import _core, _piped
@@ -506,7 +505,8 @@ if __name__ == "__main__":
         q = snp.Queue()
         process = multiprocessing.Process(target=produce, args=(q, depth))
         process.start()
-        time.sleep(0.3)
+        while q.qsize() < 500:
+            time.sleep(0.01)
         assert [q.get(timeout=20) for _ in range(500)] == list(range(500))
         process.join()
         assert process.exitcode == 0
@@ -520,15 +520,15 @@ def test_children_of_children(tmp_path, method):
 
 
 FORGOTTEN = """
-def consume(q, seen):
+def consume(q, seen, gone):
     # (Before, the semaphores of `multiprocessing` must not go.)
     seen.put("running")
-    time.sleep(0.5)
+    assert gone.wait(20)
     seen.put([q.get(timeout=20)[0] for _ in range(300)])
 
-def fill(seen):
+def fill(seen, gone):
     q = snp.Queue()
-    process = multiprocessing.Process(target=consume, args=(q, seen))
+    process = multiprocessing.Process(target=consume, args=(q, seen, gone))
     process.start()
     assert seen.get(timeout=20) == "running"
     for i in range(300):
@@ -537,13 +537,14 @@ def fill(seen):
 
 if __name__ == "__main__":
     multiprocessing.set_start_method(sys.argv[1])
-    seen = snp.Queue()
-    process = fill(seen)
-    gc.collect()  # The queue is gone here, and most of what was put waits.
+    seen, gone = snp.Queue(), multiprocessing.Event()
+    process = fill(seen, gone)
+    gc.collect()  # The queue is gone here, and all that was put waits.
+    gone.set()
     assert seen.get(timeout=20) == list(range(300))
     process.join()
     assert process.exitcode == 0
-    del seen, process
+    del seen, gone, process
 """ + NOTHING_LEFT
 
 
@@ -566,7 +567,8 @@ if __name__ == "__main__":
         process = multiprocessing.Process(target=produce, args=(q, waits))
         process.start()
         if waits:
-            time.sleep(0.3)
+            while q.qsize() < 500:
+                time.sleep(0.01)
             assert [q.get()[0] for _ in range(500)] == list(range(500))
         process.join()
         assert process.exitcode == 0
@@ -666,7 +668,6 @@ if __name__ == "__main__":
         assert process.exitcode is None
     # It still works, end to end.
     before = Arena.default().stats()["received"]
-    time.sleep(0.5)
     end = time.monotonic() + 20
     while Arena.default().stats()["received"] <= before:
         assert time.monotonic() < end
@@ -697,12 +698,6 @@ def test_kills_under_load(tmp_path, method):
 @pytest.mark.slow
 def test_a_million_small_messages():
     """Nothing grows: memory, descriptors, segments, blocks, handles."""
-    process = subprocess.run(
-        [sys.executable, "benchmarks/many_messages.py", "1000000"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        universal_newlines=True,
-        timeout=500,
-        cwd=ROOT,
-    )
-    assert process.returncode == 0, process.stdout
+    command = [sys.executable, "benchmarks/many_messages.py", "1000000"]
+    process = run_command(command, timeout=500, cwd=ROOT)
+    assert process.returncode == 0, process

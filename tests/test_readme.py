@@ -3,11 +3,10 @@
 import glob
 import os
 import re
-import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, run_python, run_script
+from conftest import ROOT, run_command, run_python, run_script
 
 
 def examples(path):
@@ -66,10 +65,6 @@ def test_demo():
 
 def test_the_command_line_refuses_nonsense():
     for arguments in (["demo", "--frames", "0"], ["demo", "--side", "x"], ["nonsense"], []):
-        process = subprocess.run(
-            [sys.executable, "-m", "shared_numpy"] + arguments,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
+        process = run_command([sys.executable, "-m", "shared_numpy"] + arguments)
         assert process.returncode == 2
-        assert b"Traceback" not in process.stderr
+        assert "Traceback" not in process.stderr

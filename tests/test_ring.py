@@ -145,7 +145,7 @@ def test_a_child_that_closes_what_a_thread_of_its_parent_waits_for():
         q.close()
         del block
         # Nobody else has it here.
-        time.sleep(0.5)
+        time.sleep(0.2)
         os._exit(0)
     time.sleep(0.1)
     q.close()
@@ -256,7 +256,7 @@ def test_an_idle_consumer_uses_no_processor():
 
     thread = threading.Thread(target=wait)
     thread.start()
-    time.sleep(2)
+    time.sleep(1)
     q.put(1)
     thread.join()
-    assert all(seconds < 0.1 for seconds in used)
+    assert all(seconds < 0.05 for seconds in used)

@@ -11,7 +11,8 @@ import subprocess
 import sys
 import xml.etree.ElementTree
 
-from conftest import ROOT, eventually
+import pytest
+from conftest import ROOT, eventually, run_command
 
 CONFTEST = """
 import sys
@@ -169,6 +170,19 @@ def test_crashes():
     assert "nor when it was interrupted" in output and "the interpreter ended with -9" in output
 
 
+def test_a_program_that_hangs_is_killed_with_its_children(tmp_path):
+    code = (
+        "import subprocess, sys, time\n"
+        "command = [sys.executable, '-c', 'import time; time.sleep(600)', sys.argv[1]]\n"
+        "subprocess.Popen(command, start_new_session=True)\n"
+        "print('said', flush=True)\n"
+        "time.sleep(600)"
+    )
+    with pytest.raises(AssertionError, match="no end after 2 s.*said"):
+        run_command([sys.executable, "-c", code, str(tmp_path)], timeout=2)
+    eventually(lambda: not processes_with(str(tmp_path)))
+
+
 def test_statuses_and_choices_are_pytest_s(tmp_path):
     assert run_pytest(tmp_path, "", "-k", "nothing")[:2] == ({}, 5)
     tests = """
@@ -196,7 +210,8 @@ def test_signals():
 """
     code = (
         "import os, signal, sys;"
-        "[signal.signal(each, signal.SIG_IGN) for each in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)];"
+        "ignored = signal.SIGINT, signal.SIGQUIT, signal.SIGHUP;"
+        "[signal.signal(each, signal.SIG_IGN) for each in ignored];"
         "os.execv(sys.argv[1], sys.argv[1:])"
     )
     outcomes, status, output = run_pytest(tmp_path, tests, before=[sys.executable, "-c", code])

@@ -24,7 +24,7 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT, exists, run_python, run_script
+from conftest import ROOT, complete, exists, run_command, run_python, run_script
 
 from shared_numpy import resource_tracker
 
@@ -49,23 +49,13 @@ def command(program, method, prefix):
 
 def run(program, method, prefix):
     """Run a program to its end; return what it printed, and stderr."""
-    process = subprocess.Popen(
-        command(program, method, prefix),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        universal_newlines=True,
-    )
-    try:
-        output, errors = process.communicate(timeout=60)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        raise
+    process = run_command(command(program, method, prefix))
     left = [name for name in os.listdir("/dev/shm") if name.startswith(prefix)]
     for name in left:
         os.unlink("/dev/shm/" + name)
-    assert process.returncode == 0, errors
+    assert process.returncode == 0, process
     assert left == []
-    return output.split(), errors
+    return process.stdout.split(), process.stderr
 
 
 @pytest.mark.parametrize(
@@ -87,10 +77,7 @@ def test_tree(program, expected, method, prefix):
 
 def test_what_is_left_is_removed(method, prefix):
     untracked = prefix + "b"
-    process = subprocess.Popen(
-        command("leak", method, prefix), stderr=subprocess.PIPE, universal_newlines=True
-    )
-    errors = process.communicate(timeout=60)[1]
+    errors = run_command(command("leak", method, prefix)).stderr
     try:
         assert not exists(prefix + "a")
         assert exists(untracked)
@@ -133,7 +120,7 @@ def test_kill_of_the_whole_tree(method, prefix):
     kill(process, map(int, pids.split()))
     assert disappear(names) == []
     # The tracker holds stderr; it ends when it has said what it did.
-    errors = process.communicate(timeout=20)[1]
+    errors = complete(process)[1]
     assert "There appear to be 7 leaked shared_memory objects" in errors
     assert "Traceback" not in errors
 
@@ -152,7 +139,7 @@ def test_kill_of_the_parent_alone(method, prefix):
         except ProcessLookupError:
             pass
     assert disappear(names) == []
-    process.communicate(timeout=20)
+    complete(process)
 
 
 @pytest.mark.skipif(not OURS, reason="the standard library's tracker has a gap here")
@@ -164,7 +151,7 @@ def test_kill_between_making_and_registering(method, prefix):
         process, (pids,) = start("churn", method, prefix, 1)
         time.sleep(random.uniform(0.01, 0.1))
         kill(process, map(int, pids.split()))
-        errors = process.communicate(timeout=20)[1]
+        errors = complete(process)[1]
         assert "Traceback" not in errors
         left = [name for name in os.listdir("/dev/shm") if name.startswith(prefix)]
         assert disappear(left) == []
@@ -461,10 +448,8 @@ shm.unlink()
             "import os; from shared_numpy.shared_memory import SharedMemory; "
             "SharedMemory(sys.argv[1], create=True, size=9); os.kill(os.getpid(), 9)"
         )
-        process = subprocess.run(
-            [sys.executable] + flags + ["-c", code, name], stderr=subprocess.PIPE, timeout=60
-        )
-        assert b"1 leaked" in process.stderr and b"Traceback" not in process.stderr
+        process = run_command([sys.executable] + flags + ["-c", code, name])
+        assert "1 leaked" in process.stderr and "Traceback" not in process.stderr
         assert disappear([name]) == []
 
     @pytest.mark.parametrize("stream", [0, 2])
@@ -475,13 +460,8 @@ shm.unlink()
             "shm = SharedMemory(create=True, size=9); "
             "os.write(1, shm.name.encode()); os.kill(os.getpid(), 9)"
         )
-        process = subprocess.run(
-            [sys.executable, "-c", code.format(stream)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=60,
-        )
-        assert disappear([process.stdout.decode()]) == []
+        process = run_command([sys.executable, "-c", code.format(stream)])
+        assert disappear([process.stdout]) == []
 
     def test_a_daemon_that_closes_its_descriptors(self, name, tmp_path):
         """Neither the number nor the file that has it then is touched."""
@@ -529,13 +509,8 @@ assert seen[0][-2] == "-c" and seen[0][-1].startswith(start)
         (tmp_path / "elsewhere").mkdir()
         script = tmp_path / "elsewhere" / "script.py"
         script.write_text(self.KEPT)
-        process = subprocess.run(
-            [sys.executable, str(script), name],
-            cwd=str(tmp_path),
-            stderr=subprocess.PIPE,
-            timeout=60,
-        )
-        assert (process.returncode, process.stderr) == (0, b"")
+        process = run_command([sys.executable, str(script), name], cwd=str(tmp_path))
+        assert (process.returncode, process.stderr) == (0, "")
 
     def test_a_signal_handler_while_the_tracker_starts(self):
         run_python(
@@ -565,11 +540,7 @@ else:
         )
 
     def test_malformed_messages_are_survived(self):
-        process = subprocess.run(
-            [
-                sys.executable,
-                "-c",
-                """
+        code = """
 import os
 from shared_numpy import resource_tracker
 fd = resource_tracker.getfd()
@@ -579,15 +550,11 @@ assert resource_tracker._resource_tracker._check_alive()
 resource_tracker.register("/snptest_malformed", "dummy")
 resource_tracker._resource_tracker._stop()
 assert resource_tracker._resource_tracker._exitcode == 1
-""",
-            ],
-            stderr=subprocess.PIPE,
-            timeout=60,
-        )
+"""
+        process = run_command([sys.executable, "-c", code])
         assert process.returncode == 0
-        text = process.stderr.decode()
-        assert len(re.findall("^Traceback", text, re.MULTILINE)) == 5
-        assert "1 leaked dummy objects" in text
+        assert len(re.findall("^Traceback", process.stderr, re.MULTILINE)) == 5
+        assert "1 leaked dummy objects" in process.stderr
 
 
 def test_start_methods_are_complete():

@@ -8,14 +8,13 @@ is good once.
 import gc
 import pickle
 import pickletools
-import subprocess
 import sys
 from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pytest
 from array_programs import DTYPES, RECORDS
-from conftest import run_python
+from conftest import run_python, run_script
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -226,11 +225,7 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_share_arrays_is_for_children_too(tmp_path, method):
-    script = tmp_path / "script.py"
-    script.write_text(SHARING)
-    process = subprocess.run(
-        [sys.executable, str(script), method], stderr=subprocess.PIPE, universal_newlines=True
-    )
+    process = run_script(tmp_path, SHARING, method)
     assert (process.returncode, process.stderr) == (0, "")
 
 
@@ -432,9 +427,7 @@ def test_a_token_of_a_worker_outlives_the_program(tmp_path):
         "    process.start()\n"
         "    process.join()\n"
     )
-    script = tmp_path / "script.py"
-    script.write_text(code)
-    output = subprocess.check_output([sys.executable, str(script)], universal_newlines=True)
+    output = run_script(tmp_path, code).stdout
     assert snp.get(snp.Ref(bytes.fromhex(output.strip())))[0].sum() == 15
 
 
@@ -557,12 +550,5 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_a_child_that_dies_at_once(tmp_path, method):
-    script = tmp_path / "script.py"
-    script.write_text(EARLY)
-    process = subprocess.run(
-        [sys.executable, str(script), method],
-        stderr=subprocess.PIPE,
-        universal_newlines=True,
-        timeout=60,
-    )
+    process = run_script(tmp_path, EARLY, method)
     assert (process.returncode, process.stderr) == (0, "")
