@@ -106,6 +106,15 @@ def eventually(condition, seconds=20, tell=None):
         time.sleep(0.01)
 
 
+def is_running(pid):
+    """Tell whether a process lives; one that nobody has waited for does not."""
+    try:
+        with open("/proc/{}/stat".format(pid)) as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def place_of(array):
     """Return the file and the place in it where an array's items are mapped from."""
     address = array.__array_interface__["data"][0]

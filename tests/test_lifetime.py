@@ -15,7 +15,7 @@ import weakref
 
 import numpy as np
 import pytest
-from conftest import complete, exists, run_command
+from conftest import complete, exists, run_command, run_python
 
 import shared_numpy as snp
 from shared_numpy._core import LOCK_SUFFIX, Arena, receive
@@ -465,3 +465,35 @@ def test_a_child_gives_back_what_was_its_parent_s_own():
     in_a_fork(child)
     assert (a == np.arange(10000.0)).all()
     Arena.default().reap()
+
+
+SECOND = """
+import sys
+try:
+    import _interpreters as interpreters
+    second = interpreters.create("legacy")
+except ImportError:
+    import _xxsubinterpreters as interpreters
+    second = interpreters.create(**({"isolated": False} if sys.version_info >= (3, 9) else {}))
+if sys.argv[1] == "both":
+    import shared_numpy as snp
+    assert snp.zeros(3).sum() == 0
+interpreters.run_string(second, sys.argv[2])
+"""
+IN_THE_SECOND = """
+import sys
+for _ in range(2):
+    try:
+        import shared_numpy as snp
+        snp.zeros(3)
+    except ImportError as error:
+        print(error)
+assert not [name for name in sys.modules if name.startswith("shared_numpy")]
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 8), reason="they cannot be told apart there")
+@pytest.mark.parametrize("which", ["second", "both"])
+def test_other_interpreters_of_the_process_are_refused(which):
+    said = run_python(SECOND, which, IN_THE_SECOND).splitlines()
+    assert len(said) == 2 and all("WSGIApplicationGroup" in line for line in said)

@@ -13,7 +13,7 @@ import sys
 import time
 
 import pytest
-from conftest import complete, exists, run_command, run_python
+from conftest import complete, eventually, exists, is_running, run_command, run_python
 from interpreters import find
 
 from shared_numpy.managers import SharedMemoryManager, SharedMemoryServer
@@ -286,3 +286,107 @@ manager._process.join()
     assert process.returncode == 0
     assert "1 leaked shared_memory objects" in process.stderr
     assert not exists(process.stdout.strip())
+
+
+KILLED = """
+import multiprocessing, os, sys, time
+import shared_numpy as snp
+
+method, kind, how, log = sys.argv[1:]
+
+def work(manager, parent, log, connection):
+    connection.send(os.getpid())
+    while os.getppid() == parent:
+        time.sleep(0.01)
+    use(manager, log)
+
+def use(manager, log):
+    manager.connect()
+    manager.SharedMemory(10)
+    with open(log, "a") as file:
+        file.write("used\\n")
+    time.sleep(600)
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context(method)
+    manager = getattr(snp, kind)(ctx=context)
+    manager.start()
+    if kind == "ArrayManager":
+        manager.zeros(10)
+        name = manager.list()[0].name[len("shm://"):]
+    else:
+        shm = manager.SharedMemory(10)
+        name = shm.name
+    child = 0
+    if how == "a child lives":
+        reader, writer = context.Pipe(duplex=False)
+        arguments = manager, os.getpid(), log, writer
+        context.Process(target=work, args=arguments, daemon=True).start()
+        child = reader.recv()
+    elif how == "a daemon":
+        server = manager._process.pid
+        if os.fork():
+            os._exit(0)
+        os.setsid()
+        os.closerange(0, 256)
+        os.open(log, os.O_RDWR | os.O_CREAT)
+        os.dup2(0, 1)
+        os.dup2(0, 2)
+        print(server, os.getpid(), name, flush=True)
+        use(manager, log)
+    print(manager._process.pid, child, name, flush=True)
+    time.sleep(600)
+"""
+
+
+def start_to_kill(folder, *arguments):
+    """Start a program with a manager; return its process, and what it prints."""
+    script, log = folder / "script.py", folder / "log"
+    script.write_text(KILLED)
+    with (folder / "said").open("w") as errors:
+        program = [sys.executable, str(script)] + list(arguments) + [str(log)]
+        process = subprocess.Popen(
+            program, stdout=subprocess.PIPE, stderr=errors, universal_newlines=True
+        )
+    if arguments[-1] == "a daemon":
+        assert process.wait(60) == 0
+        eventually(lambda: log.exists() and log.read_text().endswith("\n"))
+        words = log.read_text().split("\n")[0].split()
+    else:
+        words = process.stdout.readline().split()
+    process.stdout.close()
+    return process, int(words[0]), int(words[1]), words[2]
+
+
+@pytest.mark.in_turn
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", ["SharedMemoryManager", "ArrayManager"])
+def test_the_server_of_a_killed_program_ends(tmp_path, method, kind):
+    process, server, _, segment = start_to_kill(tmp_path, method, kind, "nothing more")
+    assert is_running(server) and exists(segment)
+    process.kill()
+    process.wait()
+    eventually(lambda: not is_running(server) and not exists(segment))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_child_that_has_the_manager_keeps_the_server(tmp_path, method):
+    arguments = method, "SharedMemoryManager", "a child lives"
+    process, server, child, segment = start_to_kill(tmp_path, *arguments)
+    process.kill()
+    process.wait()
+    log = tmp_path / "log"
+    eventually(lambda: log.exists() and log.read_text().endswith("used\n"))
+    assert is_running(server) and exists(segment)
+    os.kill(child, signal.SIGKILL)
+    eventually(lambda: not is_running(server) and not exists(segment))
+
+
+def test_a_daemon_keeps_the_server(tmp_path):
+    """It has closed all its descriptors."""
+    arguments = "fork", "SharedMemoryManager", "a daemon"
+    process, server, daemon, segment = start_to_kill(tmp_path, *arguments)
+    eventually(lambda: (tmp_path / "log").read_text().endswith("used\n"))
+    assert is_running(server) and exists(segment)
+    os.kill(daemon, signal.SIGKILL)
+    eventually(lambda: not is_running(server) and not exists(segment))

@@ -577,10 +577,11 @@ class TestFailuresLeaveNothing:
         monkeypatch.setattr(mmap, "mmap", fail)
         with pytest.raises(Fault):
             SharedMemory(name, create=True, size=10)
-        assert told == ["+", "-"]
+        # Whether the first was heard is not known: twice is like once.
+        assert told == ["+", "+", "-"]
         with pytest.raises(FileNotFoundError):
             SharedMemory(name)
-        assert told == ["+", "-"]
+        assert told == ["+", "+", "-"]
 
     def test_a_failure_is_not_hidden_by_cleaning_up(self, name, monkeypatch):
         def fail(*arguments):

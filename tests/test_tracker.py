@@ -24,9 +24,10 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT, complete, exists, run_command, run_python, run_script
+from conftest import ROOT, complete, eventually, exists, is_running, run_command, run_python, run_script
 
 from shared_numpy import resource_tracker
+from shared_numpy._core import LOCK_SUFFIX
 
 PROGRAMS = os.path.join(ROOT, "tests", "tree_programs.py")
 METHODS = ["fork", "spawn", "forkserver"]
@@ -142,11 +143,11 @@ def test_kill_of_the_parent_alone(method, prefix):
     complete(process)
 
 
-@pytest.mark.skipif(not OURS, reason="the standard library's tracker has a gap here")
+@pytest.mark.in_turn
 def test_kill_between_making_and_registering(method, prefix):
     """Kill trees in the middle of making segments, at random moments."""
     random.seed(method)
-    rounds = 12
+    rounds = 8
     for _ in range(rounds):
         process, (pids,) = start("churn", method, prefix, 1)
         time.sleep(random.uniform(0.01, 0.1))
@@ -375,6 +376,227 @@ def test_a_parent_that_never_imports(method, name, tmp_path):
     assert disappear([name]) == []
 
 
+# What programs do so that the tracker leaves segments of others alone, and what is
+# seen of it with the standard library of 3.8 and later.
+WORKAROUNDS = {
+    "a subclass": """
+class Untracked(SharedMemory):
+    def __init__(self, *args, **kwargs):
+        self._track = False
+        super().__init__(*args, **kwargs)
+Untracked(sys.argv[1], create=True, size=10)
+""",
+    "an attribute of the class": """
+class Untracked(SharedMemory):
+    _track = False
+Untracked(sys.argv[1], create=True, size=10)
+""",
+    "unregister": """
+from multiprocessing import resource_tracker
+shm = SharedMemory(sys.argv[1], create=True, size=10)
+resource_tracker.unregister(shm._name, "shared_memory")
+""",
+    "unregister after attaching": """
+from multiprocessing import resource_tracker
+SharedMemory(sys.argv[1], create=True, size=10, track=False)
+shm = SharedMemory(sys.argv[1])
+resource_tracker.unregister(shm._name, "shared_memory")
+""",
+    "patched functions": """
+from multiprocessing import resource_tracker
+real = resource_tracker.register
+def register(name, rtype):
+    if rtype != "shared_memory":
+        return real(name, rtype)
+resource_tracker.register = register
+del resource_tracker._CLEANUP_FUNCS["shared_memory"]
+SharedMemory(sys.argv[1], create=True, size=10)
+""",
+}
+
+
+@pytest.mark.parametrize("how", sorted(WORKAROUNDS))
+def test_what_others_do_against_the_tracker(how, name):
+    try:
+        run_python(
+            "import os, sys\nfrom shared_numpy import backport\nbackport.install()\n"
+            "from shared_numpy.shared_memory import SharedMemory\n" + WORKAROUNDS[how],
+            name,
+        )
+        assert exists(name)
+    finally:
+        if exists(name):
+            os.unlink("/dev/shm/" + name)
+
+
+def test_a_patched_register_is_asked_for_automatic_names():
+    """Nothing else tells the tracker of them."""
+    run_python(
+        """
+import os
+from shared_numpy import backport
+backport.install()
+from multiprocessing import resource_tracker
+from shared_numpy.shared_memory import SharedMemory
+resource_tracker.ensure_running()
+asked = []
+resource_tracker.register = lambda name, rtype: asked.append((name, os.path.exists("/dev/shm" + name)))
+shm = SharedMemory(create=True, size=10)
+assert asked == [(shm._name, False)], asked
+os.unlink("/dev/shm" + shm._name)
+"""
+    )
+
+
+def test_a_fork_while_another_thread_talks_to_the_tracker():
+    """The lock that it holds is not the child's."""
+    run_python(
+        """
+import os, signal, threading, warnings
+from shared_numpy import resource_tracker
+from shared_numpy.shared_memory import SharedMemory
+warnings.simplefilter("ignore", DeprecationWarning)  # Of 3.12: it forks beside a thread.
+resource_tracker.ensure_running()
+tracker = resource_tracker._resource_tracker
+held, done = threading.Event(), threading.Event()
+def talk():
+    with tracker._lock if hasattr(tracker, "_lock") else tracker._guard():
+        held.set()
+        done.wait()
+thread = threading.Thread(target=talk)
+thread.start()
+held.wait()
+pid = os.fork()
+if pid == 0:
+    signal.alarm(30)
+    shm = SharedMemory(create=True, size=10)
+    shm.close()
+    shm.unlink()
+    os._exit(0 if tracker._pid is None else 1)
+status = os.waitpid(pid, 0)[1]
+done.set()
+thread.join()
+assert status == 0, status
+"""
+    )
+
+
+def test_a_forked_child_that_exits_says_nothing():
+    """From 3.12.10 to 3.13.5 the interpreter waits for a tracker that is its own."""
+    run_python(
+        """
+import os, sys
+from shared_numpy import resource_tracker
+resource_tracker.ensure_running()
+pid = os.fork()
+if pid == 0:
+    sys.exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+"""
+    )
+
+
+def test_a_daemon_that_closes_its_descriptors(name, tmp_path):
+    """Neither the number nor the file that has it then is touched."""
+    log = tmp_path / "log"
+    run_python(
+        """
+import multiprocessing, os, sys, warnings
+from shared_numpy import resource_tracker
+from shared_numpy.shared_memory import SharedMemory
+resource_tracker.ensure_running()
+pid, fd = resource_tracker._resource_tracker._pid, resource_tracker.getfd()
+os.closerange(3, 256)
+logs = [os.open(sys.argv[2], os.O_RDWR | os.O_CREAT) for _ in range(5)]
+assert fd in logs
+warnings.simplefilter("error")
+multiprocessing.Process()
+shm = SharedMemory(sys.argv[1], create=True, size=10)
+shm.close()
+shm.unlink()
+assert [os.fstat(fd).st_size for fd in logs] == [0] * 5
+os.waitpid(pid, 0)
+""",
+        name,
+        str(log),
+    )
+
+
+DAEMON = """
+import os, sys, time
+import shared_numpy as snp
+from shared_numpy import resource_tracker
+from shared_numpy._core import Arena
+
+log, go, closes = sys.argv[1], sys.argv[2], sys.argv[3] == "closes"
+array = snp.ones(1000)
+tracker = resource_tracker._resource_tracker._pid
+if os.fork():
+    os._exit(0)
+if closes:
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    os.closerange(0, 256)
+else:
+    os.closerange(0, 3)
+os.open(log, os.O_RDWR | os.O_CREAT)
+os.dup2(0, 1)
+os.dup2(0, 2)
+print(Arena.default().name, tracker, flush=True)
+while not os.path.exists(go):
+    time.sleep(0.01)
+print(array.sum() + snp.ones(1000000).sum(), flush=True)
+"""
+
+
+@pytest.mark.parametrize("how", ["closes", "keeps"])
+def test_a_daemon_keeps_its_arena(how, tmp_path):
+    """Whether it closes all descriptors, or keeps them; and its end removes the arena."""
+    log, go, said = tmp_path / "log", tmp_path / "go", tmp_path / "said"
+    script = tmp_path / "script.py"
+    script.write_text(DAEMON)
+    names = []
+    with said.open("w") as errors:
+        # Not a pipe: the tracker has it as long as it runs.
+        program = [sys.executable, str(script), str(log), str(go), how]
+        process = subprocess.Popen(program, stderr=errors)
+    try:
+        assert process.wait(60) == 0
+        eventually(lambda: log.exists() and log.read_text().endswith("\n"))
+        arena, tracker = log.read_text().split()
+        names = [arena, arena + LOCK_SUFFIX]
+        if how == "closes" or hasattr(resource_tracker.ResourceTracker, "_after_fork_in_child"):
+            # No process has its channel.
+            eventually(lambda: not is_running(tracker))
+        assert all(map(exists, names))
+    finally:
+        go.write_text("")
+    eventually(lambda: not any(map(exists, names)))
+    assert log.read_text().split("\n")[1:] == ["1001000.0", ""]
+    assert said.read_text() == ""
+
+
+def test_a_program_that_executes_itself(tmp_path):
+    """Its arena goes with the program before, on 3.6 and 3.7 without a word."""
+    code = """
+import os, sys
+import shared_numpy as snp
+from shared_numpy._core import Arena
+array = snp.ones(1000)
+os.write(1, Arena.default().name.encode() + b"\\n")
+if len(sys.argv) < 3:
+    os.execv(sys.executable, [sys.executable] + sys.argv + ["again"])
+"""
+    process = run_script(tmp_path, code, "first")
+    assert process.returncode == 0
+    first, second = process.stdout.split()
+    assert first != second
+    assert not any(exists(each) for arena in (first, second) for each in (arena, arena + LOCK_SUFFIX))
+    if OURS:
+        assert process.stderr == ""
+
+
 @pytest.mark.skipif(not OURS, reason="3.8 and later have their own")
 class TestTakeOver:
     """What the package changes in a process on 3.6 and 3.7."""
@@ -462,31 +684,6 @@ shm.unlink()
         )
         process = run_command([sys.executable, "-c", code.format(stream)])
         assert disappear([process.stdout]) == []
-
-    def test_a_daemon_that_closes_its_descriptors(self, name, tmp_path):
-        """Neither the number nor the file that has it then is touched."""
-        log = tmp_path / "log"
-        run_python(
-            """
-import multiprocessing, os, sys, warnings
-from shared_numpy import resource_tracker
-from shared_numpy.shared_memory import SharedMemory
-resource_tracker.ensure_running()
-pid = resource_tracker._resource_tracker._pid
-os.closerange(3, 256)
-logs = [os.open(sys.argv[2], os.O_RDWR | os.O_CREAT) for _ in range(5)]
-assert resource_tracker._resource_tracker._fd in logs
-warnings.simplefilter("error")
-multiprocessing.Process()
-shm = SharedMemory(sys.argv[1], create=True, size=10)
-shm.close()
-shm.unlink()
-assert [os.fstat(fd).st_size for fd in logs] == [0] * 5
-os.waitpid(pid, 0)
-""",
-            name,
-            str(log),
-        )
 
     def test_the_tracker_is_known_to_frozen_programs(self):
         """PyInstaller tells by the first words of the last argument."""

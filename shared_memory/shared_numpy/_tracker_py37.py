@@ -23,9 +23,13 @@ tracker in its place in the running process:
 The tracker is a child of the process that first needs it. Processes, and
 `Process` objects, that were made before the import know nothing of it.
 
-Differences from 3.8's: `expect` closes the gap between the making of a segment and its
-registration, so that a kill in between leaves nothing; unregistering does not
-ask first whether the tracker lives.
+Differences from 3.8's:
+
+* There is one more type, "arena". An arena is removed only if no living process has
+  it, and without a word: a daemon may have closed the channel with all its
+  descriptors, and a process that executes another program leaves its arena behind.
+* A process without a channel unregisters nothing, and unregistering does not ask
+  first whether the tracker lives.
 """
 
 import fcntl
@@ -35,11 +39,13 @@ import socket
 import stat
 import sys
 import threading
+import time
 import warnings
 
 import _multiprocessing
 from multiprocessing import context, process, semaphore_tracker, spawn, util
 
+from . import _core
 from ._posixshmem import shm_unlink
 
 # How the tracker removes what is left, by type.
@@ -48,12 +54,22 @@ _CLEANUP_FUNCS = {
     "semaphore": _multiprocessing.sem_unlink,
     "shared_memory": shm_unlink,
 }
-# The tracker takes one more, which CPython's tests of 3.13 leave behind. Those of
-# 3.8 would not expect to see it above.
-_TRACKED = dict(_CLEANUP_FUNCS, dummy=lambda name: None)
+# The tracker takes two more: one that CPython's tests of 3.13 leave behind, and ours.
+# Those of 3.8 would not expect to see them above.
+_TRACKED = dict(_CLEANUP_FUNCS, dummy=lambda name: None, arena=lambda name: _end_arena(name))
+
+# How long a killed process may still seem to live when its descriptors are closed, in s.
+_LAST_BREATH = 2
 
 _IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def _end_arena(name):
+    """Remove an arena unless a living process has it."""
+    end = time.monotonic() + _LAST_BREATH
+    while not _core.end_arena(name) and time.monotonic() < end:
+        time.sleep(0.01)
 
 
 def _identity(fd):
@@ -91,14 +107,20 @@ class ResourceTracker:
     def __init__(self):
         self._channel = None
         self._channel_identity = None
-        self._pid = None  # Of the tracker, if this process started it.
+        self._started = None, None  # The tracker's process, and the one that started it.
         self._exitcode = None
         self._locks = {}  # By process: one may have been forked while it was held.
 
     @property
     def _fd(self):
         """The channel, or None. ``multiprocessing`` reads and assigns it."""
-        return self._channel
+        return self._usable()
+
+    @property
+    def _pid(self):
+        """The tracker's process, if this one started it. A forked child did not."""
+        pid, parent = self._started
+        return pid if parent == os.getpid() else None
 
     @_fd.setter
     def _fd(self, fd):
@@ -110,7 +132,7 @@ class ResourceTracker:
     def _replace(self, fd, pid):
         old = self._usable()
         self._channel_identity = _identity(fd)
-        self._channel, self._pid = fd, pid
+        self._channel, self._started = fd, (pid, os.getpid())
         if old is not None and old != fd:
             os.close(old)
 
@@ -122,7 +144,8 @@ class ResourceTracker:
         """
         fd = self._channel
         if fd is not None and _identity(fd) != self._channel_identity:
-            self._channel = self._pid = fd = None
+            self._channel = fd = None
+            self._started = None, None
         return fd
 
     def _guard(self):
@@ -163,7 +186,7 @@ class ResourceTracker:
     def _reap(self):
         """Forget a tracker that has ended or is about to."""
         fd, pid = self._usable(), self._pid
-        self._channel = self._pid = None
+        self._channel, self._started = None, (None, None)
         if fd is not None:
             os.close(fd)
         if pid is not None:
@@ -218,19 +241,8 @@ class ResourceTracker:
 
     def unregister(self, name, rtype):
         """Tell the tracker that `name` has been removed."""
-        self._send("UNREGISTER", name, rtype)
-
-    def expect(self, name, rtype):
-        """Announce that `name`, which nobody else can have, will be made.
-
-        Registering it ends that. If the tree ends before, the tracker removes
-        it, and says nothing if it was never made.
-        """
-        self._send("EXPECT", name, rtype)
-
-    def forget(self, name, rtype):
-        """Take back `expect`; a registration of `name` stays."""
-        self._send("FORGET", name, rtype)
+        if self._usable() is not None:
+            self._send("UNREGISTER", name, rtype)
 
     def _send(self, command, name, rtype):
         message = "{}:{}:{}\n".format(command, name, rtype).encode("ascii")
@@ -257,8 +269,6 @@ _resource_tracker = ResourceTracker()
 ensure_running = _resource_tracker.ensure_running
 register = _resource_tracker.register
 unregister = _resource_tracker.unregister
-expect = _resource_tracker.expect
-forget = _resource_tracker.forget
 getfd = _resource_tracker.getfd
 
 
@@ -342,7 +352,6 @@ class _Ledger:
 
     def __init__(self):
         self.held = {rtype: set() for rtype in _TRACKED}
-        self.expected = {rtype: set() for rtype in _TRACKED}
 
     def note(self, line):
         """Follow one message."""
@@ -353,16 +362,15 @@ class _Ledger:
                 "Cannot register {} for automatic cleanup: unknown resource type "
                 "{}".format(name, rtype)
             )
-        held, expected = self.held[rtype], self.expected[rtype]
+        held = self.held[rtype]
         if command == "REGISTER":
             held.add(name)
-            expected.discard(name)
         elif command == "UNREGISTER":
-            held.remove(name)
-        elif command == "EXPECT":
-            expected.add(name)
-        elif command == "FORGET":
-            expected.discard(name)
+            if rtype == "arena":
+                # A daemon's tracker before this one may have had it.
+                held.discard(name)
+            else:
+                held.remove(name)
         elif command != "PROBE":
             raise RuntimeError("unrecognized command {!r}".format(command))
 
@@ -371,18 +379,11 @@ class _Ledger:
         found = False
         for rtype, remove in _TRACKED.items():
             held = self.held[rtype]
-            made = 0
-            for name in self.expected[rtype] - held:
-                try:
-                    remove(name)
-                except OSError:
-                    continue  # It was never made.
-                made += 1
-            if held or made:
+            if held and rtype != "arena":
                 found = True
                 warnings.warn(
                     "resource_tracker: There appear to be {} leaked {} objects to "
-                    "clean up at shutdown".format(len(held) + made, rtype)
+                    "clean up at shutdown".format(len(held), rtype)
                 )
             for name in held:
                 try:

@@ -15,10 +15,11 @@ of its parent's finalizers, so each is given its own.
 """
 
 import os
+import sys
 from multiprocessing import process, util
 
 from . import _forks, resource_tracker
-from ._core import LOCK_SUFFIX, retire
+from ._core import LOCK_SUFFIX, end_tracking, retire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ _LATE = -1000
 
 _imported_in = os.getpid()
 _follows_forks = False
+_session = None  # In which this process, or its parent's, first met the tracker.
 
 
 def _is_child():
@@ -58,55 +60,56 @@ def registrar(start: bool) -> int:
     start : bool
         Start one if there is none and it would not end before the tree.
     """
+    global _session
     tracker = resource_tracker._resource_tracker
-    try:
-        if tracker._fd is None:
-            if not start or not _is_root():
-                return 0
-            resource_tracker.ensure_running()
-        elif _is_child() and _started_the_tracker():
+    if tracker._fd is None:
+        if not start or not _is_root():
             return 0
-        elif _is_forked() and _is_held(getattr(tracker, "_lock", None)):
-            return 0  # By a thread that was not forked with the process.
-        return os.fstat(tracker._fd).st_ino
+        resource_tracker.ensure_running()
+    elif tracker._pid is not None and not _is_root():
+        return 0  # It was started by this process, and would end with it.
+    elif resource_tracker.is_lost():
+        return 0
+    try:
+        number = os.fstat(tracker._fd).st_ino
     except OSError:
         return 0  # A daemon has closed its descriptors.
+    if _session is None:
+        _session = os.getsid(0)
+    return number
 
 
-def _is_held(lock):
-    if lock is None or not lock.acquire(False):
-        return lock is not None
-    lock.release()
-    return False
-
-
-def _names(name):
-    return ["/" + name, "/" + name + LOCK_SUFFIX]
+def _entries(name):
+    """Return by which names and types the tracker knows an arena."""
+    if sys.version_info < (3, 8):
+        return [(name, "arena")]
+    return [("/" + name, "shared_memory"), ("/" + name + LOCK_SUFFIX, "shared_memory")]
 
 
 def register(name: str) -> None:
     """Have the tracker remove an arena's names in the end."""
-    for each in _names(name):
-        resource_tracker.register(each, "shared_memory")
+    for entry in _entries(name):
+        resource_tracker.register(*entry)
 
 
 def unregister(name: str) -> None:
     """Have the tracker forget an arena's names."""
-    for each in _names(name):
-        resource_tracker.unregister(each, "shared_memory")
+    for entry in _entries(name):
+        resource_tracker.unregister(*entry)
 
 
-def _started_the_tracker():
-    """Tell whether this tree's tracker is a child of this process."""
-    pid = resource_tracker._resource_tracker._pid
-    if pid is None:
-        return False
-    try:
-        with open("/proc/{}/stat".format(pid)) as file:
-            parent = file.read().rpartition(")")[2].split()[1]
-    except OSError:
-        return False
-    return int(parent) == os.getpid()
+def _before_fork():
+    """Have the tracker forget the arenas if it would take their names from the child.
+
+    It removes them when the last process that has its channel ends. The children of a
+    plain ``os.fork`` close the channel, in the newest patch releases. And a process
+    that has made a session of its own is becoming a daemon, which closes all its
+    descriptors after its second fork; the tracker cannot be told then.
+    """
+    intent = getattr(resource_tracker._twin, "_fork_intent", None)
+    closes = intent is not None and not getattr(intent, "preserve_fd", False)
+    if closes or _session not in (None, os.getsid(0)):
+        end_tracking()
 
 
 def at_end() -> None:
@@ -119,6 +122,8 @@ def at_end() -> None:
         # then calls this; it holds its first argument weakly.
         util.register_after_fork(at_end, lambda at_end: at_end())
         _forks.register_at_fork(after_in_child=at_end)
+        if sys.version_info >= (3, 8):
+            _forks.register_at_fork(before=_before_fork)
 
 
 def hand_down(name: str) -> None:

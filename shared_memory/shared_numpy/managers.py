@@ -3,22 +3,29 @@
 The twin of `SharedMemoryManager` in CPython's ``multiprocessing.managers``, with
 the blocks of `shared_numpy.shared_memory`. On 3.6 and 3.7 it behaves as 3.8's
 does: the server ignores Ctrl-C, and misuse is a `ProcessError` (the base class
-there uses assertions). Beyond it: registered types work (not so in 3.8), and a
-manager that is passed to a spawned child is connected there.
+there uses assertions). Beyond it: registered types work (not so in 3.8), a
+manager that is passed to a spawned child is connected there, and the server of a
+program that is killed ends, and its blocks with it.
 """
 
+import fcntl
+import mmap
+import os
 import signal
+import threading
 from contextlib import suppress
 from multiprocessing import ProcessError
 from multiprocessing import managers as _twin
+from multiprocessing import util
+from multiprocessing.connection import Connection
 from multiprocessing.managers import BaseManager, Server, State, dispatch
 
 from . import _posixshmem, resource_tracker
-from .shared_memory import ShareableList, SharedMemory
+from .shared_memory import ShareableList, SharedMemory, _make_filename
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Iterable, List, Tuple
+    from typing import Any, Iterable, List, Optional, Tuple
 
     from .shared_memory import Item
 
@@ -40,6 +47,18 @@ class SharedMemoryServer(Server):
     def __init__(self, *args: "Any", **kwargs: "Any") -> None:
         super().__init__(*args, **kwargs)
         self._segments = []  # type: List[str]
+
+    def accepter(self) -> None:
+        """Serve; and end when the program is gone that has started this server."""
+        if _program is not None:
+            threading.Thread(target=self._end_with_program, daemon=True).start()
+        super().accepter()
+
+    def _end_with_program(self):
+        # The program has locked the file; see `_hold`.
+        fcntl.flock(_program.fileno(), fcntl.LOCK_EX)
+        self._destroy_all()
+        self.stop_event.set()
 
     def track_segment(self, c: "Any", segment_name: str) -> None:
         """Take over a block: it is unlinked when the manager ends."""
@@ -64,17 +83,72 @@ class SharedMemoryServer(Server):
 
     def shutdown(self, c: "Any") -> None:
         """Unlink all blocks and end the server."""
-        while self._segments:
-            # Whatever is wrong with one (its user unlinked it), the others go.
-            with suppress(OSError):
-                _destroy(self._segments.pop())
+        self._destroy_all()
         super().shutdown(c)
+
+    def _destroy_all(self):
+        # Two threads may do so, when the program ends while it shuts the server down.
+        with suppress(IndexError):
+            while True:
+                # Whatever is wrong with one (its user unlinked it), the others go.
+                with suppress(OSError):
+                    _destroy(self._segments.pop())
 
 
 def _destroy(name):
     """Unlink a block without attaching to it, which can fail."""
     _posixshmem.shm_unlink("/" + name)
     resource_tracker.unregister("/" + name, "shared_memory")
+
+
+# In a server: the file that its program has locked, as long as it lives.
+_program = None  # type: Optional[Connection]
+# What keeps the locks of this process's managers, see `_hold`.
+_holds = {}  # type: dict
+
+
+def _hold(manager):
+    """Lock a file for as long as this process or a fork of it lives.
+
+    Returns the file, opened once more: who waits for its lock gets it when they are
+    gone. The lock (of ``flock``) belongs to the first opening of the file, which lasts
+    until nobody has a descriptor of it nor has it mapped. Forks have both, and a daemon
+    that closes all its descriptors keeps the mapping. A program that is executed in
+    their place has neither. (The signal of a parent's death would name a thread, and
+    not be sent for a daemon.)
+    """
+    name = _make_filename()
+    # Should the process be killed before the name is removed, the tracker does it.
+    resource_tracker.register(name, "shared_memory")
+    try:
+        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR
+        held = Connection(_posixshmem.shm_open(name, flags, 0o600))
+        try:
+            watched = Connection(_posixshmem.shm_open(name, os.O_RDWR))
+        finally:
+            _posixshmem.shm_unlink(name)
+    finally:
+        resource_tracker.unregister(name, "shared_memory")
+    fcntl.flock(held.fileno(), fcntl.LOCK_SH)
+    os.ftruncate(held.fileno(), 1)
+    manager._held = held
+    key = object()
+    _holds[key] = held, mmap.mmap(held.fileno(), 1)
+    # Not in forks, which may have closed the descriptors: their numbers are not ours then.
+    util.Finalize(manager, _holds.pop, (key, None))
+    return watched
+
+
+def _begin_server(watched, initializer, initargs):
+    """Run in a new server: it watches its program, and does not keep it alive."""
+    global _program
+    _program = watched
+    for held, mapping in _holds.values():
+        held.close()
+        mapping.close()
+    _holds.clear()
+    if initializer is not None:
+        initializer(*initargs)
 
 
 class SharedMemoryManager(BaseManager):
@@ -101,10 +175,11 @@ class SharedMemoryManager(BaseManager):
     -----
     Blocks are made in the calling process; the server, a process of its own,
     remembers their names. It survives Ctrl-C, so that `shutdown` can run after
-    it.
+    it, and ends when the program and all its forks are gone, however they ended.
     """
 
     _Server = SharedMemoryServer
+    _held = None  # Keeps the server running, here and where the manager is sent.
 
     def __init__(self, *args: "Any", **kwargs: "Any") -> None:
         # Before the server exists, so that the two have the same one.
@@ -113,7 +188,8 @@ class SharedMemoryManager(BaseManager):
 
     def __reduce__(self) -> "Tuple[Any, ...]":
         # The key travels to a process that is being spawned, and nowhere else.
-        return _connected, (type(self), self._address, self._authkey, self._serializer)
+        arguments = self._address, self._authkey, self._serializer, self._held
+        return _connected, (type(self),) + arguments
 
     def get_server(self) -> SharedMemoryServer:
         """Return a server, to be run by its ``serve_forever`` in this process."""
@@ -141,15 +217,18 @@ class SharedMemoryManager(BaseManager):
         """Connect to the server; a ValueError if it is not started."""
         return self._Client(self._address, authkey=self._authkey)
 
-    if not _COMPLETE_BASE:
+    def start(self, initializer: "Any" = None, initargs: "Tuple[Any, ...]" = ()) -> None:
+        """Start the server's process."""
+        if self._state.value == State.STARTED:
+            raise ProcessError("Already started server")
+        if self._state.value == State.SHUTDOWN:
+            raise ProcessError("Manager has shut down")
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable, not {!r}".format(initializer))
+        with _hold(self) as watched:
+            super().start(_begin_server, (watched, initializer, initargs))
 
-        def start(self, initializer: "Any" = None, initargs: "Tuple[Any, ...]" = ()) -> None:
-            """Start the server's process."""
-            if self._state.value == State.STARTED:
-                raise ProcessError("Already started server")
-            if self._state.value == State.SHUTDOWN:
-                raise ProcessError("Manager has shut down")
-            super().start(initializer, initargs)
+    if not _COMPLETE_BASE:
 
         def __enter__(self) -> "SharedMemoryManager":
             if self._state.value == State.INITIAL:
@@ -175,8 +254,9 @@ def _handed_over(connection, result, shm):
     return result
 
 
-def _connected(cls, address, authkey, serializer):
-    """Make a manager that uses the running server of another."""
+def _connected(cls, address, authkey, serializer, held):
+    """Make a manager that uses the running server of another, and keeps it running."""
     manager = cls(address, authkey, serializer)
+    manager._held = held
     manager.connect()
     return manager

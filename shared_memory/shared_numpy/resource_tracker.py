@@ -12,21 +12,32 @@ not know the package has a tracker of its own, which removes at the worker's end
 what the worker registered.
 """
 
+import os
+import stat
 import sys
+import threading
 
 if sys.version_info >= (3, 8):
     from multiprocessing import resource_tracker as _twin
 
-    def expect(name: str, rtype: str) -> None:
-        """Do nothing: this tracker cannot be told of what is still to be made."""
+    def _after_fork_in_child():
+        """Renew the tracker's lock, and forget its process, in a forked child.
 
-    def forget(name: str, rtype: str) -> None:
-        """Do nothing, as `expect`."""
+        Another thread of the parent may have held the lock; it does not exist in
+        the child, which would wait for ever. The tracker's process is a child of
+        the parent: from 3.12.10 to 3.13.5 and later ones, this process would
+        otherwise wait for it at its end, and say that it has no such child.
+        """
+        tracker = _twin._resource_tracker
+        reentrant = isinstance(tracker._lock, type(threading.RLock()))
+        tracker._lock = threading.RLock() if reentrant else threading.Lock()
+        tracker._pid = None
 
-
+    if not hasattr(_twin.ResourceTracker, "_after_fork_in_child"):
+        # The newest patch releases do the same.
+        os.register_at_fork(after_in_child=_after_fork_in_child)
 else:
     from . import _tracker_py37 as _twin
-    from ._tracker_py37 import expect, forget
 
     _twin.take_over()
 
@@ -37,13 +48,33 @@ _CLEANUP_FUNCS = {
 }
 _resource_tracker = _twin._resource_tracker
 ResourceTracker = _twin.ResourceTracker
-ensure_running = _twin.ensure_running
 getfd = _twin.getfd
 
 __all__ = ["ensure_running", "register", "unregister"]
 
 # Since 3.13.10 and 3.14.1 the protocol carries any name.
 _ANY_NAME = sys.version_info >= (3, 13, 10) and sys.version_info[:3] != (3, 14, 0)
+
+
+def ensure_running() -> None:
+    """Start the tracker unless it runs, in any process of the tree."""
+    if not is_lost():
+        _twin.ensure_running()
+
+
+def is_lost() -> bool:
+    """Tell whether this process has closed the tracker's descriptor, as daemons do.
+
+    Then no tracker can be told anything. The number may be another file's by now:
+    3.8 and later would write to that. (On 3.6 and 3.7 a new tracker is started.)
+    """
+    fd = _twin._resource_tracker._fd
+    if fd is None or sys.version_info < (3, 8):
+        return False
+    try:
+        return not stat.S_ISFIFO(os.fstat(fd).st_mode)
+    except OSError:
+        return True
 
 
 def register(name: str, rtype: str) -> None:
@@ -62,8 +93,9 @@ def register(name: str, rtype: str) -> None:
         The name would break the tracker's protocol: its message would be longer
         than 512 bytes, or it is not ASCII, or it has a colon, a newline or a NUL.
     """
-    _check(name, rtype)
-    _twin.register(name, rtype)
+    check(name, rtype)
+    if not is_lost():
+        _twin.register(name, rtype)
 
 
 def unregister(name: str, rtype: str) -> None:
@@ -71,16 +103,17 @@ def unregister(name: str, rtype: str) -> None:
 
     Parameters and errors are those of `register`.
     """
-    _check(name, rtype)
-    _twin.unregister(name, rtype)
+    check(name, rtype)
+    if not is_lost():
+        _twin.unregister(name, rtype)
 
 
 # Comes with 3.7.
 _is_ascii = getattr(str, "isascii", lambda name: max(name, default="") <= "\x7f")
 
 
-def _check(name, rtype):
-    """Refuse what the tracker would take for something else."""
+def check(name: str, rtype: str) -> None:
+    """Refuse what `register` would refuse."""
     if _ANY_NAME:
         return
     if ":" in name or "\n" in name or "\0" in name or not _is_ascii(name):

@@ -77,6 +77,15 @@ def _keep(mapping, view):
     _kept[key] = weakref.ref(view, lambda _: _kept.pop(key)), mapping
 
 
+def _unregister(registered):
+    """Take back the registration of names, which may have been interrupted."""
+    while registered:
+        # Whether the tracker was told is not known; to tell it twice is like once.
+        resource_tracker.register(registered[-1], "shared_memory")
+        resource_tracker.unregister(registered[-1], "shared_memory")
+        registered.pop()
+
+
 class SharedMemory:
     """A block of memory that processes share by its name.
 
@@ -161,20 +170,21 @@ class SharedMemory:
             raise TypeError(
                 "'reserve' must be None, False or True, not {!r}".format(reserve)
             )
-        self._track = bool(track)
+        # A subclass may have switched it off for all its instances.
+        self._track = bool(track and self._track)
 
         # An exception raised by a signal handler can arrive between any two
-        # bytecodes. What was done is noted by the call that does it, with no
-        # bytecode between, so that the handler below always knows of it.
+        # bytecodes. The descriptor is noted by the call that gets it, with no
+        # bytecode between, and a name before it is registered, so that the
+        # handler below always knows of them.
         opened = []  # type: list
         registered = []  # type: list
         try:
-            self._open(name, opened)
+            self._open(name, opened, registered)
             self._fd = opened[0]
-            if self._track and exclusive:
+            if self._track and exclusive and not registered:
                 # At once: until then a kill of all processes leaves the segment.
-                register = resource_tracker.register
-                registered.extend(map(register, (self._name,), ("shared_memory",)))
+                self._register(registered)
             if create:
                 self._allocate(size, reserve)
             if reserve:
@@ -193,29 +203,35 @@ class SharedMemory:
             if exclusive and opened:
                 with suppress(FileNotFoundError):
                     _posixshmem.shm_unlink(path)
-                if registered:
-                    resource_tracker.unregister(path, "shared_memory")
+            _unregister(registered)
             raise
 
-    def _open(self, name, opened):
+    def _open(self, name, opened, registered):
         """Open the segment, under a new random name if `name` is None.
 
-        Its descriptor is appended to `opened`.
+        Its descriptor is appended to `opened`. A random name is registered before
+        it exists, since nobody else can have it: a process that is killed right
+        after the call leaves no segment that the tracker does not know.
         """
         while True:
             self._name = _make_filename() if name is None else "/" + name
+            if name is None and self._track:
+                if os.access("/dev/shm" + self._name, os.F_OK):
+                    continue
+                self._register(registered)
             call = partial(_posixshmem.shm_open, self._name, self._flags)
-            expected = name is None and self._track
-            if expected:
-                resource_tracker.expect(self._name, "shared_memory")
             try:
                 opened.extend(map(call, (self._mode,)))
                 return
-            except BaseException as error:
-                if expected:
-                    resource_tracker.forget(self._name, "shared_memory")
-                if name is not None or not isinstance(error, FileExistsError):
+            except FileExistsError:
+                if name is not None:
                     raise
+                _unregister(registered)
+
+    def _register(self, registered):
+        resource_tracker.check(self._name, "shared_memory")
+        registered.append(self._name)
+        resource_tracker.register(self._name, "shared_memory")
 
     def _allocate(self, size, reserve):
         """Give a new segment its size, if there is room for it."""

@@ -37,7 +37,8 @@
 //!                                       compare and exchange; never falls
 //! 232             registrar    u64       compare and exchange, without the lock:
 //!                                       whose tree's end removes the names, or 0;
-//!                                       ENDING: until that is told otherwise
+//!                                       ENDING: until that is told otherwise;
+//!                                       NO_TREE: no tree's, now and later
 //! 256     C       space index            lock; see `IndexCache`
 //! 3072            counters     24 x u64  lock, though nothing depends on them
 //! 4096 T          segments     1024 x 16 lock; the row of segment n
@@ -95,6 +96,8 @@ pub const SEGMENTS: usize = 1024;
 pub const CHUNKS: usize = 4096;
 /// Beside a registrar: its end of the matter is being told.
 pub const ENDING: u64 = 1 << 63;
+/// A registrar that is no tree: the names go with the last member, or in a sweep.
+pub const NO_TREE: u64 = 1 << 62;
 /// No row: the end of a list.
 pub const NIL: u32 = u32::MAX;
 

@@ -10,7 +10,9 @@ use super::family::{self, Place};
 use super::own::Own;
 use super::shared::Shared;
 use super::spares::{Spare, Spares};
-use crate::arena::format::{BlockId, Expected, Geometry, Header, SlotId, ENDING, PAGE, POISONED};
+use crate::arena::format::{
+    BlockId, Expected, Geometry, Header, SlotId, ENDING, NO_TREE, PAGE, POISONED,
+};
 use crate::arena::handle::{Handle, Name};
 use crate::arena::{BlockRef, Core, Extent, Member, Offspring, Parting, Stats, TicketRef};
 use crate::error::{Error, Result};
@@ -363,6 +365,16 @@ impl Inner {
         let tree = self.shared.tree();
         let registrar = &self.core.header().registrar;
         let _ = registrar.swap_if(tree | ENDING, 0);
+    }
+
+    /// Has no tree's end remove the names, now and later. Whether this process's tree
+    /// has to be told is noted.
+    pub fn end_tracking(&self) {
+        let tree = self.shared.tree();
+        let registrar = &self.core.header().registrar;
+        if tree != 0 && registrar.swap_if(tree, NO_TREE).is_ok() {
+            self.note_unregistered();
+        }
     }
 
     /// Removes the names, which the end of no tree has to do any more.

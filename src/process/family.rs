@@ -111,6 +111,19 @@ impl Family {
     }
 }
 
+/// Has the end of this process's tree remove no names of its arenas any more: its last
+/// member does, whatever tree that is of. For a process that is about to leave its tree.
+pub fn end_tracking() {
+    let attached: Vec<Arc<Inner>> = {
+        let family = lock();
+        let members = family.members.iter();
+        members
+            .filter_map(|relative| relative.arena.upgrade())
+            .collect()
+    };
+    attached.iter().for_each(|arena| arena.end_tracking());
+}
+
 /// Prepares the end of this process: it parts from all its arenas but for the
 /// blocks to which it has references. Returns the arenas that stay.
 ///

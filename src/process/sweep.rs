@@ -28,12 +28,26 @@ pub fn sweep() -> Result<Vec<Name>> {
     for object in shm::names()? {
         let name = object.strip_suffix(LOCK_SUFFIX).map(Name::new);
         if let Some(Ok(name)) = name {
-            if is_deserted(name) && remove(name) {
+            if is_deserted(name) && remove(name, KEPT) {
                 removed.push(name);
             }
         }
     }
     Ok(removed)
+}
+
+/// Removes an arena whose program has ended, unless some process lives that has it;
+/// whether it is gone. What waits in it for a receiver goes with it.
+pub fn end(name: Name) -> bool {
+    if is_deserted(name) && !remove(name, 0) {
+        // Not finished, or not in order: it was this program's, so no age is asked.
+        let family = family::lock();
+        let found = shared::Remains::find(name, |file| family.has_lock_file(file));
+        if let Some(remains) = found.filter(|remains| !remains.is_finished()) {
+            remains.remove();
+        }
+    }
+    !shared::exists(name)
 }
 
 /// Whether no process has a byte of the lock file. (A daemon that closed all its
@@ -45,11 +59,12 @@ fn is_deserted(name: Name) -> bool {
 }
 
 /// Removes a deserted arena by attaching and leaving it, which others may do at
-/// the same time; whether it is gone.
-fn remove(name: Name) -> bool {
+/// the same time; whether it is gone. It stays while a reference waits for a receiver
+/// that is younger than `kept` ms.
+fn remove(name: Name, kept: u64) -> bool {
     match Arena::attach(name, PATIENCE) {
         Ok(arena) => {
-            let _ = arena.end_abandoned(KEPT, false);
+            let _ = arena.end_abandoned(kept, false);
         }
         Err(Error::Corrupted { .. }) => remove_remains(name, true),
         Err(_) => remove_remains(name, false),

@@ -33,6 +33,8 @@ pub fn add_to(module: &PyModule) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(cancel, module)?)?;
     module.add_function(wrap_pyfunction!(cancel_all, module)?)?;
     module.add_function(wrap_pyfunction!(sweep, module)?)?;
+    module.add_function(wrap_pyfunction!(end_arena, module)?)?;
+    module.add_function(wrap_pyfunction!(end_tracking, module)?)?;
     module.add_function(wrap_pyfunction!(retire, module)?)
 }
 
@@ -1160,6 +1162,40 @@ fn sweep(py: Python<'_>) -> PyResult<Vec<String>> {
     announce(py);
     let names = swept.map_err(|error| exception(py, error))?;
     Ok(names.iter().map(|name| name.as_str().to_owned()).collect())
+}
+
+/// Remove an arena whose program has ended, unless a living process has it.
+///
+/// Parameters
+/// ----------
+/// name : str
+///     Its name.
+///
+/// Returns
+/// -------
+/// bool
+///     Whether there is no such arena now.
+///
+/// Raises
+/// ------
+/// ValueError
+///     `name` cannot be an arena's.
+#[pyfunction]
+#[pyo3(text_signature = "(name)")]
+fn end_arena(py: Python<'_>, name: &str) -> PyResult<bool> {
+    let name = name_of(name)?;
+    Ok(end_long(py, || process::end(name)))
+}
+
+/// Have the resource tracker forget this process's arenas.
+///
+/// For a process that leaves its tree: the names of its arenas then go with the last
+/// process that has them, and not at the end of the tree.
+#[pyfunction]
+#[pyo3(text_signature = "()")]
+fn end_tracking(py: Python<'_>) {
+    end_long(py, process::end_tracking);
+    announce(py);
 }
 
 /// Give this process's arenas back, at its end.
