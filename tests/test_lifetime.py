@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -497,3 +498,113 @@ assert not [name for name in sys.modules if name.startswith("shared_numpy")]
 def test_other_interpreters_of_the_process_are_refused(which):
     said = run_python(SECOND, which, IN_THE_SECOND).splitlines()
     assert len(said) == 2 and all("WSGIApplicationGroup" in line for line in said)
+
+
+CHANGED = START + """
+import multiprocessing.popen_spawn_posix
+from shared_numpy import executor
+before, queue = snp.ones(5000000), snp.Queue()
+first = Arena.default().name
+os.setgid(65534)
+os.setuid(65534)
+# Those that have the arena go on with it.
+queue.put(before[:5])
+assert queue.get().sum() == 5
+# A new process could not open it, and is not even started.
+process = multiprocessing.get_context("spawn").Process(target=print, args=(before,))
+try:
+    process.start()
+except snp.ForeignHandleError as error:
+    assert "changed its user to 65534" in str(error), error
+else:
+    raise AssertionError("it was started")
+after = [snp.ones(1000000), snp.Queue()] + [snp.ones(10) for _ in range(300)]
+second = Arena.default().name
+assert after[0].name.startswith(second) and after[-1].name.startswith(second)
+print(first, second)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change its user")
+def test_a_program_that_changes_its_user():
+    first, second = run_python(CHANGED).split()
+    assert not exists(second) and not exists(second + LOCK_SUFFIX)
+    # The program cannot remove these names; there is no memory behind them.
+    assert remove_names(first) < 1 << 18
+
+
+def remove_names(arena):
+    """Remove an arena's names, which any program's sweep may do; return what memory it had."""
+    memory = 0
+    for each in (arena, arena + LOCK_SUFFIX):
+        with suppress(FileNotFoundError):
+            memory += os.stat("/dev/shm/" + each).st_blocks * 512
+            os.unlink("/dev/shm/" + each)
+    return memory
+
+
+CHROOT = START + """
+from shared_numpy import messages
+array, queue = snp.ones(5000000), snp.Queue()
+name = Arena.default().name
+os.chroot(sys.argv[1])
+os.chdir("/")
+more = snp.ones(5000000)
+queue.put(more[:5])
+assert queue.get().sum() == 5
+print(name)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change its root directory")
+def test_a_program_that_changes_its_root(tmp_path):
+    """It goes on with what it has, and gives it back at its end."""
+    assert remove_names(run_python(CHROOT, str(tmp_path)).strip()) < 1 << 20
+
+
+HIDE_PROC = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs tmpfs /proc && exec "$@"', "sh"]
+WITHOUT_PROC = """
+import multiprocessing, os, sys
+import numpy as np
+import shared_numpy as snp
+from shared_numpy._core import Arena
+
+def work(queue, array):
+    array[0] = 9
+    queue.put((snp.ones(5), np.ones(100000)))
+
+if __name__ == "__main__":
+    assert not os.path.exists("/proc/self")
+    array, queue = snp.ones(1000), snp.Queue()
+    for method in ("fork", "spawn"):
+        array[0] = 1
+        process = multiprocessing.get_context(method).Process(target=work, args=(queue, array))
+        process.start()
+        shared, moved = queue.get(timeout=30)
+        process.join()
+        assert array[0] == 9 and shared.sum() == 5 and moved.sum() == 100000
+    with snp.ProcessPoolExecutor(1) as pool:
+        assert pool.submit(np.sum, array).result(timeout=30) == 1008
+    del array, shared, moved
+    arena = Arena.default()
+    arena.reap()
+    assert arena.stats()["blocks"] <= 1, arena.stats()  # The queue's.
+    try:
+        snp.create(sys.argv[1], 3)
+    except FileNotFoundError as error:
+        assert "no /proc" in str(error), error
+"""
+
+
+def test_where_no_proc_is_mounted(tmp_path, name):
+    if subprocess.call(HIDE_PROC + ["true"], stderr=subprocess.DEVNULL) != 0:
+        pytest.skip("this user may not mount")
+    script = tmp_path / "script.py"
+    script.write_text(WITHOUT_PROC)
+    process = subprocess.Popen(
+        HIDE_PROC + [sys.executable, str(script), name], stderr=subprocess.PIPE
+    )
+    errors = process.communicate(timeout=60)[1]
+    assert (process.returncode, errors) == (0, b"")
+    prefix = "snp-{:x}-".format(process.pid)
+    assert not [each for each in os.listdir("/dev/shm") if each.startswith(prefix)]

@@ -409,6 +409,12 @@ def create_filled(name: str, shape: "Any", dtype: "Any", order: str, fill: "Any"
             os.link(source, _path(plain), src_dir_fd=fd, follow_symlinks=True)
         except FileExistsError:
             raise _error(errno.EEXIST, "there is something of this name", plain) from None
+        except FileNotFoundError:
+            if os.path.exists("/proc/self/fd"):
+                raise
+            raise _error(
+                errno.ENOENT, "arrays cannot be given names where no /proc is mounted", plain
+            ) from None
     finally:
         os.close(fd)
     return made

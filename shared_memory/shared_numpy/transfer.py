@@ -14,6 +14,7 @@ copied once, into a block that becomes the receiver's own.
 import collections
 import copyreg
 import io
+import os
 import pickle
 import weakref
 from functools import partial
@@ -25,7 +26,7 @@ from types import ModuleType
 import numpy as np
 
 from . import _core, _tree  # noqa: F401 (what an arena asks for, imported early)
-from .errors import ArenaFullError
+from .errors import ArenaFullError, ForeignHandleError
 
 if not hasattr(_core, "Arena"):
     raise ImportError("arrays in shared memory need Linux; SharedMemory works without it")
@@ -167,9 +168,21 @@ def send(block: "_core.Block", handles: "Optional[List[bytes]]" = None) -> "_cor
     Sending
         One for a process that is being made ends with that, should it be killed before
         it has read what it was given.
+
+    Raises
+    ------
+    ForeignHandleError
+        The block is another user's, and is for a process that is being made.
     """
-    sending = block.sending(handles)
     child = context.get_spawning_popen()
+    if child is not None and not block.is_of_this_user:
+        raise ForeignHandleError(
+            "the arena {} was made before this program changed its user to {}: the new "
+            "process could not open it. Make anew what it is to get".format(
+                block.arena.name, os.geteuid()
+            )
+        )
+    sending = block.sending(handles)
     if child is not None:
         util.Finalize(child, _core.cancel, (sending.handle,))
     return sending

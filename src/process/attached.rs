@@ -325,8 +325,14 @@ impl Inner {
         // What is kept without a reference would be used after it was freed.
         self.spares.close(|spare| self.give_back(spare));
         let parted = self.core.part(me, |block| self.has(block));
-        self.settle_names(&parted);
+        let names_stay = self.settle_names(&parted);
         let parting = parted?;
+        if names_stay && !parting.left {
+            // The memory goes with the blocks: what is free now, and what is freed later.
+            self.core.reap(me)?;
+            self.core.header().budget.set(0);
+            self.core.trim(me)?;
+        }
         if parting.left {
             // Should it be used once more, it gets another slot.
             let left = |word| (word & !CHORES == pack(me)).then_some(UNREGISTERED);
@@ -338,12 +344,18 @@ impl Inner {
     }
 
     /// Removes the names, if that is up to this process, and notes whether its
-    /// tree has to be told that it need not.
-    fn settle_names(&self, parted: &Result<Parting>) {
+    /// tree has to be told that it need not. True if the names should be gone and cannot be
+    /// removed, since the process has changed its user or its root: the memory is given back
+    /// then, unless this process has blocks.
+    fn settle_names(&self, parted: &Result<Parting>) -> bool {
+        let mut names_stay = false;
         match parted {
             Ok(parting) => {
                 if parting.last {
-                    self.shared.unlink();
+                    names_stay = !self.shared.unlink();
+                    if names_stay && parting.left {
+                        self.shared.empty();
+                    }
                 }
                 if parting.unregisters {
                     self.note_unregistered();
@@ -353,6 +365,7 @@ impl Inner {
             Err(Error::Corrupted { .. }) => self.remove_names(),
             Err(_) => {}
         }
+        names_stay
     }
 
     /// See [`Arena::end_abandoned`].
@@ -482,7 +495,9 @@ impl Arena {
             let made = Core::create(shared.clone(), geometry, set).and_then(|(core, me)| {
                 Self::join(core, me, shared.clone(), boot, place(shared.memory_file()))
             });
-            made.inspect_err(|_| shared.unlink())
+            made.inspect_err(|_| {
+                shared.unlink();
+            })
         })?;
         Ok(Arena(inner))
     }
@@ -770,7 +785,9 @@ impl Arena {
             return foreign("the handle is of another machine, or of before it was started");
         }
         if handle.uid != user {
-            return foreign("the handle is another user's");
+            return foreign(
+                "the handle is another user's, or was made before this program changed its user",
+            );
         }
         Ok(())
     }
@@ -901,6 +918,11 @@ impl Arena {
         self.0.core.mark_unlinked(self.0.member()?)?;
         self.0.remove_names();
         Ok(())
+    }
+
+    /// Whether this process's user made it: others cannot open it, nor remove its names.
+    pub fn is_of_this_user(&self) -> bool {
+        self.0.core.header().uid.get() == proc::user()
     }
 
     /// Whether the arena has lost its names, or is about to.

@@ -178,7 +178,7 @@ impl Shared {
         let facts = shm::facts(memory.as_fd())?;
         if facts.uid != proc::user() {
             return Err(Error::Foreign {
-                why: "another user's arena",
+                why: "another user's arena, or made before this program changed its user",
             });
         }
         if facts.permissions != MODE {
@@ -337,7 +337,15 @@ impl Shared {
 
     /// Opens the description whose locks are signs of life for a child.
     pub fn open_signs(&self) -> Result<OwnedFd> {
-        shm::reopen(self.memory()?)
+        let memory = self.memory()?;
+        shm::reopen(memory).or_else(|error| {
+            // No /proc: by its name, if that still is this arena's.
+            let named = shm::open(&memory_name(self.name), READ_WRITE, 0)?;
+            match shm::facts(named.as_fd())?.file() == self.memory_file() {
+                true => Ok(named),
+                false => Err(error),
+            }
+        })
     }
 
     /// Gives the child in the making in `slot` its sign of life.
@@ -363,22 +371,33 @@ impl Shared {
     ///
     /// While the lock file is there nobody can make another arena of the same
     /// name. One process removes at a time: so whatever has the names then, has
-    /// them of this arena.
-    pub fn unlink(&self) {
+    /// them of this arena. Whether this process has removed the memory's.
+    pub fn unlink(&self) -> bool {
         let Ok(lock) = self.lock_fd() else {
-            return;
+            return false;
         };
         if locks::try_for_process(lock, REMOVAL_BYTE) != Ok(true) {
-            return;
+            return false;
         }
+        let mut removed = false;
         if self.owns_name() {
             let found = shm::facts_of(&memory_name(self.name));
             if found.is_ok_and(|found| found.file() == self.memory_file()) {
-                let _ = shm::unlink(&memory_name(self.name));
+                removed = shm::unlink(&memory_name(self.name)).is_ok();
             }
             let _ = shm::unlink(&lock_name(self.name));
         }
         let _ = locks::release_for_process(lock, REMOVAL_BYTE);
+        removed
+    }
+
+    /// Gives back all memory but the header. For the last member of an arena, which nobody
+    /// uses any more, where the names cannot be removed.
+    pub fn empty(&self) {
+        if let Ok(memory) = self.memory() {
+            let size = shm::facts(memory).map_or(0, |facts| facts.size);
+            let _ = shm::deallocate(memory, PAGE, size.saturating_sub(PAGE));
+        }
     }
 
     /// Whether the lock file of this name is this arena's.

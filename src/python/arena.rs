@@ -18,7 +18,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple, PyType};
 use std::cell::RefCell;
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -43,6 +43,11 @@ const MOMENT: Duration = Duration::from_millis(1);
 const MOMENTS: usize = 200;
 /// How long to wait for a living owner of an arena's lock, in ms.
 const PATIENCE: u64 = 30_000;
+/// To ask for the process's user takes as long as two small arrays: after so many
+/// allocations, and where it is short beside the rest.
+const OFTEN: u32 = 256;
+/// An allocation of so many bytes takes longer.
+const MUCH: u64 = 1 << 20;
 
 /// Shared memory in which blocks are allocated and handed from process to
 /// process; see ``create``, ``attach`` and ``default``.
@@ -79,7 +84,7 @@ fn offer_as_default(py: Python<'_>, arena: &process::Arena) -> PyResult<()> {
     let replaced = {
         let mut default = DEFAULT.lock().unwrap_or_else(PoisonError::into_inner);
         match &*default {
-            Some(known) if !known.is_unlinked() => return Ok(()),
+            Some(known) if !known.is_unlinked() && known.is_of_this_user() => return Ok(()),
             _ => default.replace(arena.clone()),
         }
     };
@@ -408,6 +413,28 @@ impl Arena {
 /// The arena in which this process allocates, made if there is none.
 #[inline]
 pub(super) fn find_default(py: Python<'_>) -> PyResult<process::Arena> {
+    /// How many times it is asked for.
+    static ASKED: AtomicU32 = AtomicU32::new(0);
+    // Two threads may count as one.
+    let asked = ASKED.load(Ordering::Relaxed).wrapping_add(1);
+    ASKED.store(asked, Ordering::Relaxed);
+    if asked % OFTEN == 0 {
+        return find_own_default(py);
+    }
+    match default_arena().filter(|arena| !arena.is_unlinked()) {
+        Some(arena) => Ok(arena),
+        None => choose_default(py),
+    }
+}
+
+/// The same for what may take longer: an arena that this process's user may open, also if
+/// that has just changed. Processes that are made from now on could not open the one before.
+pub(super) fn find_own_default(py: Python<'_>) -> PyResult<process::Arena> {
+    let foreign = {
+        let mut default = DEFAULT.lock().unwrap_or_else(PoisonError::into_inner);
+        default.take_if(|arena| !arena.is_of_this_user())
+    };
+    leave(py, foreign);
     match default_arena().filter(|arena| !arena.is_unlinked()) {
         Some(arena) => Ok(arena),
         None => choose_default(py),
@@ -445,7 +472,7 @@ fn make_array(
     dtype: Option<&PyAny>,
     order: Option<&str>,
     class: Option<&PyType>,
-    arena: impl FnOnce() -> PyResult<process::Arena>,
+    arena: impl FnOnce(u64) -> PyResult<process::Arena>,
 ) -> PyResult<PyObject> {
     let fortran = match order {
         None | Some("C" | "c") => false,
@@ -459,7 +486,7 @@ fn make_array(
     let items = Items::new(py, dtype)?.with_length(py)?;
     let shape = Shape::new(shape)?;
     let bytes = shape.bytes(&items)?;
-    let arena = arena()?;
+    let arena = arena(bytes)?;
     let block = work(py, || arena.allocate_owned(bytes))?;
     let block = Py::new(py, Block::new(block))?;
     numpy::array(py, block, Layout::whole(items, shape, fortran), class)
@@ -492,7 +519,10 @@ fn empty(
     cls: Option<&PyType>,
 ) -> PyResult<PyObject> {
     watch_end(py)?;
-    make_array(py, shape, dtype, order, cls, || find_default(py))
+    make_array(py, shape, dtype, order, cls, |bytes| match bytes >= MUCH {
+        true => find_own_default(py),
+        false => find_default(py),
+    })
 }
 
 /// Copy an array into a block of its own, its items lying as they do.
@@ -530,7 +560,10 @@ pub(super) fn copy(
         return Ok(py.None());
     };
     let bytes = shape.bytes(&items)?;
-    let arena = find_default(py)?;
+    let arena = match bytes >= MUCH {
+        true => find_own_default(py)?,
+        false => find_default(py)?,
+    };
     // So much is there up to the first whole page, and behind the last.
     let around = if pages { 2 * PAGE } else { 0 };
     let block = work(py, || arena.allocate_owned(bytes.saturating_add(around)))?;
@@ -641,7 +674,7 @@ impl Arena {
     #[staticmethod]
     #[pyo3(text_signature = "()")]
     fn default(py: Python<'_>) -> PyResult<Self> {
-        find_default(py).map(Arena::from)
+        find_own_default(py).map(Arena::from)
     }
 
     #[getter]
@@ -721,7 +754,7 @@ impl Arena {
     ) -> PyResult<PyObject> {
         watch_end(py)?;
         let arena = self.open()?;
-        make_array(py, shape, dtype, order, cls, || Ok(arena))
+        make_array(py, shape, dtype, order, cls, |_| Ok(arena))
     }
 
     /// Make a handle of a block for one receiver.

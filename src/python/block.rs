@@ -137,6 +137,11 @@ impl Block {
     }
 
     #[getter]
+    fn is_of_this_user(&self) -> bool {
+        self.inner.arena().is_of_this_user()
+    }
+
+    #[getter]
     fn arena(&self) -> Arena {
         Arena::from(self.inner.arena().clone())
     }

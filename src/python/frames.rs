@@ -1,6 +1,6 @@
 //! Rings of frames as Python has them.
 
-use super::arena::{announce, find_default, is_forsaken, watch_end};
+use super::arena::{announce, find_own_default, is_forsaken, watch_end};
 use super::block::Block;
 use super::error::exception;
 use super::ring::patience;
@@ -99,7 +99,7 @@ impl Frames {
     #[pyo3(text_signature = "(slots, nbytes, overwrites)")]
     fn create(py: Python<'_>, slots: usize, nbytes: u64, overwrites: bool) -> PyResult<Self> {
         watch_end(py)?;
-        let arena = find_default(py)?;
+        let arena = find_own_default(py)?;
         let made = work(py, || {
             frames::Frames::create(&arena, slots, nbytes, overwrites)
         })?;

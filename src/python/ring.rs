@@ -1,6 +1,6 @@
 //! Rings as Python has them.
 
-use super::arena::{announce, cancel_all, find_default, is_forsaken, watch_end};
+use super::arena::{announce, cancel_all, find_own_default, is_forsaken, watch_end};
 use super::block::Block;
 use super::error::exception;
 use super::message::{end_of, ends_with, laid_down, taken_up};
@@ -190,7 +190,7 @@ impl Ring {
     #[pyo3(text_signature = "(limit=0, first=65536, longest=65536)")]
     fn create(py: Python<'_>, limit: u64, first: u64, longest: u64) -> PyResult<Self> {
         watch_end(py)?;
-        let arena = find_default(py)?;
+        let arena = find_own_default(py)?;
         let settings = Settings {
             limit,
             first,

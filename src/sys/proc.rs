@@ -181,10 +181,18 @@ pub fn exists(pid: u64) -> bool {
     found == 0 || last() as i32 != libc::ESRCH
 }
 
-/// A number for this boot of this machine, from its boot id: `random(4)`.
+/// A number for this boot of this machine, from its boot id: `random(4)`. 0 where there
+/// is no /proc.
 pub fn boot() -> Result<u64> {
     let mut buffer = [0; 64];
-    let text = read_file(c"/proc/sys/kernel/random/boot_id", &mut buffer)?;
+    let text = match read_file(c"/proc/sys/kernel/random/boot_id", &mut buffer) {
+        // No /proc.
+        Err(Error::Os {
+            errno: libc::ENOENT,
+            ..
+        }) => return Ok(0),
+        text => text?,
+    };
     // FNV-1a.
     Ok(text.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ *byte as u64).wrapping_mul(0x0000_0100_0000_01b3)
