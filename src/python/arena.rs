@@ -44,7 +44,7 @@ const MOMENTS: usize = 200;
 /// How long to wait for a living owner of an arena's lock, in ms.
 const PATIENCE: u64 = 30_000;
 /// To ask for the process's user takes as long as two small arrays: after so many
-/// allocations, and where it is short beside the rest.
+/// allocations, a power of two, and where it is short beside the rest.
 const OFTEN: u32 = 256;
 /// An allocation of so many bytes takes longer.
 const MUCH: u64 = 1 << 20;
@@ -418,7 +418,7 @@ pub(super) fn find_default(py: Python<'_>) -> PyResult<process::Arena> {
     // Two threads may count as one.
     let asked = ASKED.load(Ordering::Relaxed).wrapping_add(1);
     ASKED.store(asked, Ordering::Relaxed);
-    if asked % OFTEN == 0 {
+    if asked & (OFTEN - 1) == 0 {
         return find_own_default(py);
     }
     match default_arena().filter(|arena| !arena.is_unlinked()) {
