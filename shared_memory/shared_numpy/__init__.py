@@ -44,7 +44,31 @@ import sys
 import types
 from importlib import import_module
 
-from . import _forks  # noqa: F401 (it watches imports from now on)
+
+def _refuse_other_interpreters():
+    """Raise ImportError in any interpreter of this process but the first.
+
+    The core has one state for the process: it would mix up the objects of two
+    interpreters, and wait at the end for one that has ended.
+    """
+    # What tells them apart is called so from 3.13 on, and from 3.8 on; before there
+    # is nothing.
+    for name in ("_interpreters", "_xxsubinterpreters"):
+        try:
+            interpreters = import_module(name)
+        except ImportError:
+            continue
+        if interpreters.get_current() != interpreters.get_main():
+            raise ImportError(
+                "shared_numpy works in a process's first interpreter only, and this is "
+                "another one. Under mod_wsgi, set WSGIApplicationGroup %{GLOBAL}"
+            )
+        return
+
+
+_refuse_other_interpreters()
+
+from . import _forks  # noqa: E402, F401 (it watches imports from now on)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -97,30 +121,6 @@ if TYPE_CHECKING:
     from .queues import JoinableQueue, Queue, SimpleQueue
     from .shared_memory import ShareableList, SharedMemory
     from .transfer import register_array_wrapper, register_type, share_arrays
-
-
-def _refuse_other_interpreters():
-    """Raise ImportError in any interpreter of this process but the first.
-
-    The core has one state for the process: it would mix up the objects of two
-    interpreters, and wait at the end for one that has ended.
-    """
-    # What tells them apart is called so from 3.13 on, and from 3.8 on; before there
-    # is nothing.
-    for name in ("_interpreters", "_xxsubinterpreters"):
-        try:
-            interpreters = import_module(name)
-        except ImportError:
-            continue
-        if interpreters.get_current() != interpreters.get_main():
-            raise ImportError(
-                "shared_numpy works in a process's first interpreter only, and this is "
-                "another one. Under mod_wsgi, set WSGIApplicationGroup %{GLOBAL}"
-            )
-        return
-
-
-_refuse_other_interpreters()
 
 # Module -> the public names that it defines.
 _NAMES = {
