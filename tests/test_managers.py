@@ -358,7 +358,6 @@ def start_to_kill(folder, *arguments):
     return process, int(words[0]), int(words[1]), words[2]
 
 
-@pytest.mark.in_turn
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", ["SharedMemoryManager", "ArrayManager"])
 def test_the_server_of_a_killed_program_ends(tmp_path, method, kind):

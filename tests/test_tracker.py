@@ -143,7 +143,6 @@ def test_kill_of_the_parent_alone(method, prefix):
     complete(process)
 
 
-@pytest.mark.in_turn
 def test_kill_between_making_and_registering(method, prefix):
     """Kill trees in the middle of making segments, at random moments."""
     random.seed(method)
