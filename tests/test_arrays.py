@@ -143,7 +143,7 @@ def test_what_is_repeated_is_stored_once():
 def test_views_of_buffers_are_plain():
     memory = bytearray(b"12345678")
     view = snp.ndarray(4, "u1", memory, 2)
-    assert type(view) is snp.ndarray and not view.is_shared() and view.name is None
+    assert type(view) is snp.ndarray and not view.is_shared() and snp.name_of(view) is None
     view[0] = 48
     assert memory == b"12045678"
     assert type(sent(view)) is np.ndarray and (sent(view) == view).all()
@@ -153,12 +153,13 @@ def test_views_of_buffers_are_plain():
 
 def test_types_of_results():
     a = snp.array([[1.0, 2.0], [3.0, 4.0]])
+    name = snp.name_of(a)
     for result in (a + 1, -a, a > 1, np.add(a, a), a.sum(axis=0), a @ a, np.sqrt(a)):
         assert type(result) is np.ndarray
     for scalar in (a.sum(), a.max(), np.add.reduce(a, axis=None)):
         assert isinstance(scalar, np.generic)
     for view in (a[0], a[:, ::-1], a.T, a.reshape(4), a[np.newaxis], a[...]):
-        assert type(view) is snp.ndarray and view.is_shared() and view.name == a.name
+        assert type(view) is snp.ndarray and view.is_shared() and snp.name_of(view) == name
     thin = snp.zeros((1, 3))
     for view in (thin.squeeze(), np.squeeze(thin), snp.zeros((1, 1)).squeeze()):
         assert type(view) is snp.ndarray and view.is_shared()
@@ -285,8 +286,11 @@ def test_asarray_copies_only_what_it_must():
 
 def test_names():
     a, b = snp.zeros(3), snp.zeros(3)
-    assert a.name == a[1:].name == sent(a).name != b.name
-    assert a.name.startswith(Arena.default().name)
+    name = snp.name_of(a)
+    assert name == snp.name_of(a[1:]) == snp.name_of(sent(a)) != snp.name_of(b)
+    assert name == snp.name_of(np.asarray(a)) and name.startswith(Arena.default().name)
+    for other in (np.zeros(3), a.copy(), [1], None, "text"):
+        assert snp.name_of(other) is None
 
 
 def test_misuse():

@@ -33,7 +33,7 @@ def sent(thing):
 def test_made_attached_deleted(name):
     a = snp.create("shm://" + name, (3, 4), "f4", order="F")
     assert type(a) is snp.ndarray and a.is_shared() and a.flags.f_contiguous
-    assert (a == 0).all() and a.name == name
+    assert (a == 0).all() and snp.name_of(a) == name
     b = snp.attach(name)
     assert (b.dtype, b.shape, b.flags.f_contiguous) == (a.dtype, a.shape, True)
     b[1, 2] = 5

@@ -31,6 +31,7 @@ __all__ = [
     "from_array",
     "full",
     "full_like",
+    "name_of",
     "ndarray",
     "ones",
     "ones_like",
@@ -101,13 +102,6 @@ class ndarray(np.ndarray):
         transfer.register(cls, transfer.reduce_view)
 
     @property
-    def name(self) -> "Optional[str]":
-        """What tells the memory from all other there is and was; None if it is not
-        shared."""
-        memory = transfer.memory_of(self)
-        return None if memory is None else memory.name
-
-    @property
     def closed(self) -> bool:
         """Whether `close` was called."""
         return self.__dict__.get("_closed", False)
@@ -176,6 +170,32 @@ class ndarray(np.ndarray):
             # Of these, numpy's protocol 5 loses the byte order.
             plain = plain.copy()
         return plain.__reduce_ex__(protocol)
+
+
+def name_of(a: "Any") -> "Optional[str]":
+    """Return what tells the memory of an array from all other there is and was.
+
+    Parameters
+    ----------
+    a : numpy.ndarray
+        An array in shared memory or any view of one. (Arrays have no attribute ``name``, which
+        other packages would take for the name of a column or an axis.)
+
+    Returns
+    -------
+    str or None
+        For an array with a name of its own (`create`) that, without ``shm://``. None if the
+        array does not lie in shared memory.
+
+    Examples
+    --------
+    >>> import shared_numpy as snp
+    >>> a, b = snp.zeros(3), snp.zeros(3)
+    >>> snp.name_of(a) == snp.name_of(a[1:]), snp.name_of(a) == snp.name_of(b)
+    (True, False)
+    """
+    memory = transfer.memory_of(a)
+    return None if memory is None else memory.name
 
 
 transfer.register(ndarray, transfer.reduce_copy)
