@@ -277,6 +277,83 @@ def test_subclasses_keep_type_and_attributes():
     assert type(made) is Frame and made.is_shared()
 
 
+class Finalized:
+    """What subclasses do that have attributes, as numpy's documentation tells it."""
+
+    def __array_finalize__(self, obj):
+        self.info = getattr(obj, "info", None)
+
+
+class PlainFinalized(Finalized, np.ndarray):
+    """Such a subclass of numpy's class, to compare with."""
+
+
+class SharedFinalized(Finalized, snp.ndarray):
+    """Such a subclass of ours."""
+
+
+TAKEN_OVER = {
+    "squeeze": lambda xp, a: a.squeeze(),
+    "squeeze one": lambda xp, a: a.squeeze(0),
+    "squeeze two": lambda xp, a: a.squeeze((0, -2)),
+    "squeeze nothing": lambda xp, a: a[0, :, 0].squeeze(),
+    "squeeze no axes": lambda xp, a: a.squeeze(()),
+    "squeeze all": lambda xp, a: a[:, :1].squeeze(),
+    "squeeze no items": lambda xp, a: a[:, :0].squeeze(),
+    "squeeze no dimensions": lambda xp, a: a[0, 0, 0, ...].squeeze(),
+    "numpy's squeeze": lambda xp, a: np.squeeze(a, axis=2),
+    "array": lambda xp, a: xp.array(a, subok=True),
+    "array of a dtype": lambda xp, a: xp.array(a, "f4", subok=True),
+    "array with more dimensions": lambda xp, a: xp.array(a, subok=True, ndmin=5),
+    "array in order": lambda xp, a: xp.array(a, order="F", subok=True),
+    "as array": lambda xp, a: (xp.asarray if xp is snp else xp.asanyarray)(a),
+    "as array of a dtype": lambda xp, a: (xp.asarray if xp is snp else xp.asanyarray)(a, "f4"),
+    "empty_like": lambda xp, a: xp.empty_like(a),
+    "empty_like of a dtype": lambda xp, a: xp.empty_like(a, "i2"),
+    "zeros_like": lambda xp, a: xp.zeros_like(a),
+    "zeros_like of a shape": lambda xp, a: xp.zeros_like(a, shape=(2, 2)),
+    "ones_like": lambda xp, a: xp.ones_like(a),
+    "full_like": lambda xp, a: xp.full_like(a, 7),
+    "numpy's zeros_like": lambda xp, a: np.zeros_like(a),
+    "slice": lambda xp, a: a[:, ::2],
+    "transposed": lambda xp, a: a.T,
+    "reshaped": lambda xp, a: a.reshape(-1),
+    "copy": lambda xp, a: a.copy(),
+    "astype": lambda xp, a: a.astype("f4"),
+    "wide": lambda xp, a: np.broadcast_to(a, (2, 1, 4, 1, 3), subok=True),
+    "expanded": lambda xp, a: np.expand_dims(a, 0),
+    "flipped": lambda xp, a: np.flip(a, 1),
+    "moved axis": lambda xp, a: np.moveaxis(a, 0, 1),
+    "atleast": lambda xp, a: np.atleast_3d(a),
+    "real": lambda xp, a: a.real,
+    "diagonal": lambda xp, a: a.diagonal(),
+}
+
+
+@pytest.mark.parametrize("what", sorted(TAKEN_OVER))
+def test_subclasses_take_over_what_numpy_s_do(what):
+    items = np.arange(12.0).reshape(1, 4, 1, 3)
+    plain, shared = items.view(PlainFinalized), snp.array(items).view(SharedFinalized)
+    plain.info = shared.info = "hi"
+    expected, made = TAKEN_OVER[what](np, plain), TAKEN_OVER[what](snp, shared)
+    assert (type(expected), type(made)) == (PlainFinalized, SharedFinalized)
+    assert expected.info == made.info == "hi"
+    assert (made.shape, made.dtype, made.strides) == (expected.shape, expected.dtype, expected.strides)
+    if "empty" not in what:
+        assert (np.asarray(made) == np.asarray(expected)).all()
+
+
+def test_what_cannot_be_squeezed_is_refused_as_by_numpy():
+    plain = np.zeros((1, 3))
+    for axis in (1, (0, 1), 2, -3, (0, 0), "x", 0.5):
+        errors = []
+        for each in (plain, snp.array(plain)):
+            with pytest.raises(Exception) as caught:
+                each.squeeze(axis)
+            errors.append((caught.type, str(caught.value)))
+        assert errors[0] == errors[1]
+
+
 def test_asarray_copies_only_what_it_must():
     a = snp.array([[1, 2], [3, 4]])
     assert snp.asarray(a) is a and snp.asarray(a, a.dtype, "C") is a

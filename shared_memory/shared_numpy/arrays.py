@@ -135,8 +135,14 @@ class ndarray(np.ndarray):
 
     def squeeze(self, axis: "Any" = None) -> "ndarray":
         """Return a view without dimensions of length 1, as ``numpy.squeeze``."""
-        # numpy's own asks `__array_wrap__`, which takes it for a result.
-        return np.asarray(self).squeeze(axis).view(type(self))
+        # numpy's own asks `__array_wrap__`, which takes it for a result. A view by an index has
+        # what the subclass's `__array_finalize__` takes over.
+        index = [slice(None)] * self.ndim
+        if np.asarray(self).squeeze(axis).ndim < self.ndim:  # Which refuses what cannot be.
+            for each in range(self.ndim) if axis is None else np.atleast_1d(axis):
+                if self.shape[each] == 1:
+                    index[each] = 0
+        return np.ndarray.__getitem__(self, tuple(index) + (Ellipsis,))  # type: ignore
 
     def readonly(self) -> "ndarray":
         """Return a view that cannot be written to, here or where it is sent."""
@@ -214,6 +220,17 @@ def _plain(a, dtype=None):
     """Return what is given as an array of numpy's own class."""
     # By the method, which a frame refuses after its with block.
     return np.asarray(a.view(np.ndarray) if isinstance(a, ndarray) else a, dtype)
+
+
+def _as(made, prototype):
+    """Return a new array as one of the prototype's subclass, with what that takes over."""
+    if not isinstance(prototype, ndarray) or type(prototype) is ndarray:
+        return made
+    view = made.view(type(prototype))
+    # The view was made of a plain array: as numpy's functions, let the class see the prototype.
+    if view.__array_finalize__ is not None:
+        view.__array_finalize__(prototype)
+    return view
 
 
 def sized(dtype: "Any") -> "np.dtype[Any]":
@@ -382,7 +399,7 @@ def array(
         plain = plain.reshape((1,) * (ndmin - plain.ndim) + plain.shape)
     made = _like(plain, plain.dtype, order, plain.shape)
     made[...] = plain
-    return made.view(type(object)) if subok and isinstance(object, ndarray) else made
+    return _as(made, object) if subok else made
 
 
 def _is_such(a, dtype, order, subok):
@@ -469,7 +486,7 @@ def empty_like(
     plain = _plain(prototype)
     dtype = sized(plain.dtype if dtype is None else dtype)
     made = _like(plain, dtype, _order_of(order), shape)
-    return made.view(type(prototype)) if subok and isinstance(prototype, ndarray) else made
+    return _as(made, prototype) if subok else made
 
 
 def zeros_like(
