@@ -1156,11 +1156,13 @@ def test_a_start_that_fails_leaves_the_calls_of_others(monkeypatch):
         assert others[0].result(20) == 5 and ex.submit(same, 6).result(20) == 6
 
 
-def start_helper(path):
-    """Leave a process behind that keeps the sentinel open."""
+def start_helper(folder, number):
+    """In each worker: leave a process behind that keeps the sentinel open."""
+    (folder / str(number)).touch()
+    eventually(lambda: len(list(folder.iterdir())) == 3)
     pid = os.fork()
     if not pid:
-        eventually(lambda: os.path.exists(path), 60)
+        eventually(lambda: not folder.exists(), 60)
         os._exit(0)
     return pid
 
@@ -1168,11 +1170,11 @@ def start_helper(path):
 @pytest.mark.parametrize("breaks", [False, True])
 def test_helpers_of_workers_keep_no_broken_pool(monkeypatch, tmp_path, breaks):
     monkeypatch.setattr(executor, "_GRACE", 60)
-    end, helpers = str(tmp_path / "end"), []
+    folder = tmp_path / "helpers"
+    folder.mkdir()
     try:
         ex = pool(3)
-        for _ in range(3):
-            helpers.append(ex.submit(start_helper, end).result(20))
+        helpers = list(ex.map(start_helper, [folder] * 3, range(3), timeout=30))
         if breaks:
             with pytest.raises(BrokenProcessPool):
                 ex.submit(die, signal.SIGKILL).result(20)
@@ -1180,7 +1182,7 @@ def test_helpers_of_workers_keep_no_broken_pool(monkeypatch, tmp_path, breaks):
         thread.join(20)
         assert not thread.is_alive() and not any(map(gone, zip(helpers)))
     finally:
-        open(end, "w").close()
+        folder.rename(tmp_path / "end")
     thread.join()
 
 

@@ -1,9 +1,11 @@
 """Functions and classes that are found under no name, on their way to a worker.
 
-Anything is pickled as `transfer.dumps` does, by the pickler written in C. What has no
-name in a module that the other process can import, a lambda, a closure, what was
-defined at a prompt, is taken apart by cloudpickle where that is installed, and only
-that: the arrays in it, in its defaults and its globals travel as all others do.
+Anything is pickled as `transfer.dumps` does. A message with something that has no name in a
+module that the other process can import (a lambda, a closure, what was defined at a prompt)
+is pickled by one pickler of cloudpickle, where that is installed: so what its functions and
+classes share, they share where they arrive, with each other and with the data around them.
+All that has a name goes by it, and the arrays, also in defaults, closures and globals, travel
+as all others do.
 """
 
 import io
@@ -67,8 +69,7 @@ def dumps(
             transfer.cancel(handles)
             del handles[:]
     file = io.BytesIO()
-    pickler = _Pickler(file, handles, plain)
-    pickler.dump(thing)
+    _pickler_class()(file, handles, plain).dump(thing)
     file.write(end)
     return file.getvalue()
 
@@ -91,8 +92,6 @@ _IS_PROGRAM = hasattr(_main, "__file__") or getattr(_main, "__spec__", None) is 
 def _has_name(thing):
     """Tell whether another process finds a function or a class by its name."""
     name, module = thing.__qualname__, thing.__module__
-    if module == "builtins":
-        return True
     if module is None or (module == "__main__" and not _IS_PROGRAM):
         return False
     found = sys.modules.get(module)
@@ -101,15 +100,6 @@ def _has_name(thing):
     for part in name.split("."):
         found = getattr(found, part, None)
     return found is thing
-
-
-def _reduce(pickler, thing):
-    """Return a function or a class by value, or NotImplemented if it has a name."""
-    if _has_name(thing):
-        return NotImplemented
-    file = io.BytesIO()
-    _by_value()(file, pickler.handles, pickler.plain).dump(thing)
-    return pickle.loads, (file.getvalue(),)
 
 
 class _Table:
@@ -134,56 +124,47 @@ class _Table:
 _classes = []  # type: List[Any]
 
 
-def _by_value():
-    """Return the class of picklers for what has no name."""
+def _pickler_class():
+    """Return the class of picklers of messages with something that has no name."""
     if not _classes:
-        base = _cloudpickle().CloudPickler
-
-        class ByValue(base):
-            def __init__(self, file, handles, plain):
-                # The pickler written in C asks for it once, and before anything else.
-                self._table = _Table(transfer.reducers(handles, plain), base.dispatch_table)
-                super().__init__(file, transfer.PROTOCOL)
-
-            @property
-            def dispatch_table(self):
-                return self._table
-
-        _classes.append(ByValue)
+        _classes.append(_make_class(_cloudpickle().CloudPickler))
     return _classes[0]
 
 
-if hasattr(pickle.Pickler, "reducer_override") or sys.version_info >= (3, 8):
-
-    class _Pickler(pickle.Pickler):
+def _make_class(base):
+    class Pickler(base):
         def __init__(self, file, handles, plain):
+            # The pickler written in C asks for it once, and before anything else.
+            self._table = _Table(transfer.reducers(handles, plain), base.dispatch_table)
             super().__init__(file, transfer.PROTOCOL)
-            self.handles, self.plain = handles, plain
-            self.dispatch_table = transfer.reducers(handles, plain)
+
+        @property
+        def dispatch_table(self):
+            return self._table
 
         def reducer_override(self, thing):
-            if isinstance(thing, (FunctionType, type)):
-                return _reduce(self, thing)
-            return NotImplemented
+            if isinstance(thing, (FunctionType, type)) and _has_name(thing):
+                return NotImplemented
+            return super().reducer_override(thing)
 
-else:
+    if hasattr(base, "reducer_override"):
+        return Pickler
 
-    class _Pickler(pickle._Pickler):
-        """The pickler written in Python: that in C asks nobody about functions here."""
+    # Before 3.8 it is written in Python, and has methods for functions and classes instead.
+    class Python(Pickler):
+        dispatch = dict(base.dispatch)
 
-        def __init__(self, file, handles, plain):
-            super().__init__(file, transfer.PROTOCOL)
-            self.handles, self.plain = handles, plain
-            self.dispatch_table = transfer.reducers(handles, plain)
+        def save_global(self, thing, name=None, **options):
+            by_name = name is not None or _has_name(thing)
+            (pickle._Pickler if by_name else base).save_global(self, thing, name, **options)
 
-        def _save(self, thing):
-            reduced = _reduce(self, thing)
-            if reduced is NotImplemented:
-                by_name = self.save_type if isinstance(thing, type) else self.save_global
-                by_name(thing)
+        def save_function(self, thing, name=None):
+            if _has_name(thing):
+                self.save_global(thing, name)
             else:
-                self.save_reduce(*reduced, obj=thing)
+                super().save_function(thing, name)
 
-        dispatch = dict(pickle._Pickler.dispatch)
-        dispatch[FunctionType] = _save
-        dispatch[type] = _save
+        dispatch[type] = save_global
+        dispatch[FunctionType] = save_function
+
+    return Python
