@@ -182,7 +182,7 @@ def gate(pythons, complete, results):
     made += [Job("wheel", builds.build_wheel, ["format"]), Job("lints", check_lints, ["format"])]
     for version in [first] + others:
         work = partial(install, version, pythons[version], builds.wheel)
-        made.append(Job("install " + version, work, ["wheel", "environment " + version], waits=True))
+        made.append(Job("install " + version, work, ["wheel", "environment " + version]))
     made += suite_jobs(first, "whole" if complete else "quick", results)
     crash = ["--test", "crash"] + (["--", "--full"] if complete else [])
     made.append(Job("core, processes", partial(check_core, crash), ["lints"]))
