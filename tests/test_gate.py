@@ -156,7 +156,7 @@ def selected(tmp_path_factory):
         output = subprocess.check_output(
             [sys.executable, "-m", "pytest", "-q", "--collect-only", "-p", "no:cacheprovider"]
             + ["--amount", amount, str(folder)],
-            env=dict(os.environ, MINOR=str(minor)),
+            env=dict(os.environ, MINOR=str(minor), PYTHONPATH=os.path.join(ROOT, "tests")),
             cwd=str(folder),
             universal_newlines=True,
         )

@@ -520,7 +520,7 @@ else:
     raise AssertionError("it was started")
 after = [snp.ones(1000000), snp.Queue()] + [snp.ones(10) for _ in range(300)]
 second = Arena.default().name
-assert after[0].name.startswith(second) and after[-1].name.startswith(second)
+assert all(snp.name_of(each).startswith(second) for each in (after[0], after[-1]))
 print(first, second)
 """
 

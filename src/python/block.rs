@@ -29,6 +29,8 @@ use std::mem::ManuallyDrop;
 ///     Where it begins in this process's memory; a multiple of 64.
 /// arena : Arena
 ///     Where it is from.
+/// is_of_this_user : bool
+///     Whether its arena was made as the user that this process is now.
 /// name : str
 ///     What tells it from all other blocks there are and were. Once it was asked for,
 ///     other processes can find the block by it, as long as some process has it.
