@@ -18,10 +18,12 @@ import interpreters
 import known_differences
 import pytest
 import run
+import supervisor
 
 RUN = run.__file__
 METHODS = ("fork", "spawn", "forkserver")
 SECONDS = 600
+pytestmark = pytest.mark.limit(SECONDS + 60)
 MINOR = sys.version_info[1]
 
 
@@ -51,7 +53,7 @@ def outcomes(minor, method, target="package", only="", environment=()):
         with open(report) as file:
             return json.loads(file.read() or "{}"), output
     except subprocess.TimeoutExpired:
-        process.kill()
+        supervisor.kill_tree(process.pid)
         raise
     finally:
         os.unlink(report)

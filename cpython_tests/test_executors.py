@@ -13,9 +13,11 @@ import time
 import executors
 import interpreters
 import pytest
+import supervisor
 
 MINOR = sys.version_info[1]
 SECONDS = 600
+pytestmark = pytest.mark.limit(SECONDS + 60)
 # How many processes have a share of the tests each, at once: most of what they do is to
 # sleep. (With more, those that start many workers would be late for their own timeouts.)
 SHARES = 2
@@ -83,7 +85,7 @@ def test_executors(tmp_path):
         try:
             process.wait(timeout=max(end - time.monotonic(), 0))
         except subprocess.TimeoutExpired:
-            process.kill()
+            supervisor.kill_tree(process.pid)
             process.wait()
     texts = [(tmp_path / ("%d.txt" % share)).read_text() for share in range(1, SHARES + 1)]
     text = "\n".join(texts)

@@ -175,7 +175,7 @@ def complete(process, timeout=120):
     try:
         return process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
-        supervisor.kill(supervisor.descendants(process.pid) + [process.pid])
+        supervisor.kill_tree(process.pid)
     try:
         said = process.communicate(timeout=5)
     except subprocess.TimeoutExpired:

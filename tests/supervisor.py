@@ -332,6 +332,11 @@ def descendants(ancestor):
     return found
 
 
+def kill_tree(pid):
+    """Kill a process and all that descends from it."""
+    kill(descendants(pid) + [pid])
+
+
 def kill(pids):
     """Kill processes, but for trackers: they end when the others have, and clean up."""
     for pid in pids:
