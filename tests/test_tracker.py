@@ -24,7 +24,16 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT, complete, eventually, exists, is_running, run_command, run_python, run_script
+from conftest import (
+    ROOT,
+    complete,
+    eventually,
+    exists,
+    is_running,
+    run_command,
+    run_python,
+    run_script,
+)
 
 from shared_numpy import resource_tracker
 from shared_numpy._core import LOCK_SUFFIX
@@ -439,7 +448,9 @@ from multiprocessing import resource_tracker
 from shared_numpy.shared_memory import SharedMemory
 resource_tracker.ensure_running()
 asked = []
-resource_tracker.register = lambda name, rtype: asked.append((name, os.path.exists("/dev/shm" + name)))
+def register(name, rtype):
+    asked.append((name, os.path.exists("/dev/shm" + name)))
+resource_tracker.register = register
 shm = SharedMemory(create=True, size=10)
 assert asked == [(shm._name, False)], asked
 os.unlink("/dev/shm" + shm._name)
@@ -591,7 +602,8 @@ if len(sys.argv) < 3:
     assert process.returncode == 0
     first, second = process.stdout.split()
     assert first != second
-    assert not any(exists(each) for arena in (first, second) for each in (arena, arena + LOCK_SUFFIX))
+    for arena in (first, second):
+        assert not exists(arena) and not exists(arena + LOCK_SUFFIX)
     if OURS:
         assert process.stderr == ""
 
