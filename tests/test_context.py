@@ -1,17 +1,21 @@
 """`SharedContext` and `ArrayManager`: arrays that are there once, for many processes."""
 
+import functools
 import gc
 import multiprocessing
 import os
 import sys
 import types
+from math import sqrt
 
 import numpy as np
 import pytest
 from conftest import counts, eventually
+from numpy import exp
 
 import shared_numpy as snp
 from shared_numpy import closures, transfer
+from shared_numpy import context as context_module
 
 METHODS = ["fork", "spawn", "forkserver"]
 
@@ -136,6 +140,41 @@ def test_progress(capsys, monkeypatch):
             ctx.evaluate(progress=True)
         # The calls are still there.
         assert ctx.evaluate() == [4]
+
+
+def scaled(x):
+    return sqrt(x) * exp(0)
+
+
+class Scale:
+    def method(self, x):
+        return exp(x)
+
+
+@pytest.mark.parametrize("name, meant", [
+    ("exp", "ufunc 'exp'"), ("sqrt", "built-in function sqrt"), ("scaled", "function scaled"),
+    ("Scale", "class"), ("np", "module 'numpy'"), ("max", "built-in function max"),
+    ("snp", "module 'shared_numpy'"), ("int", "class 'int'"),
+])  # fmt: skip
+def test_names_of_what_is_called_are_refused(name, meant):
+    with context({name: np.ones(3)}, workers=1) as ctx:
+        for function in (
+            scaled, functools.partial(scaled, 1), Scale().method, functools.lru_cache()(scaled)
+        ):  # fmt: skip
+            for give in (ctx.register, ctx.submit, lambda f: ctx.map(f, [1])):
+                with pytest.raises(ValueError, match=repr(name) + ".*" + meant):
+                    give(function)
+        # Others are called, and what has the name goes on to be that.
+        assert ctx.submit(os.getpid).result() > 0 and ctx.submit(abs, -1).result() == 1
+    assert exp is np.exp and scaled(4) == 2
+
+
+def test_names_that_only_a_worker_has_are_not_set_either(monkeypatch):
+    with context({"D": np.ones(3)}, "fork", workers=1) as ctx:
+        monkeypatch.setitem(globals(), "D", len)
+        future = ctx._executor.submit(functools.partial(context_module._run, total), (1,), {})
+        with pytest.raises(ValueError, match="'D'.*built-in function len"):
+            future.result()
 
 
 def test_misuse():

@@ -5,6 +5,7 @@ arrays are globals of each function. Wherever else one of them turns up, in the 
 of a call or what a function has captured, it goes by reference, too.
 """
 
+import builtins
 import collections
 import functools
 import types
@@ -32,20 +33,37 @@ def _enter(names):
 
 def _run(function, args, kwargs):
     """Call a function that has the context's arrays as globals."""
-    inner = function
-    while not isinstance(inner, types.FunctionType):
-        # A partial function, a method, what `functools.wraps` has made.
-        below = getattr(inner, "func", None) or getattr(inner, "__func__", None)
-        below = below or getattr(inner, "__wrapped__", None)
-        if below is None:
-            return function(*args, **kwargs)
-        inner = below
-    scope = inner.__globals__
-    for name, array in _names.items():
-        # Not what a module needs itself, as numpy's may that name.
-        if not isinstance(scope.get(name), (types.ModuleType, types.FunctionType, type)):
-            scope[name] = array
+    inner = _inner(function)
+    if inner is not None:
+        # (Here the module may have other names than in the process that calls.)
+        _check_names(inner, _names)
+        inner.__globals__.update(_names)
     return function(*args, **kwargs)
+
+
+def _inner(function):
+    """Return the function written in Python that is called in the end; None if there is none."""
+    while not isinstance(function, types.FunctionType):
+        # A partial function, a method, what `functools.wraps` has made.
+        below = getattr(function, "func", None) or getattr(function, "__func__", None)
+        function = below or getattr(function, "__wrapped__", None)
+        if function is None:
+            return None
+    return function
+
+
+def _check_names(function, names):
+    """Refuse arrays whose names a function's module has for something else that it calls or asks:
+    it, or the rest of its module, would not find that any more."""
+    for name in names:
+        taken = function.__globals__.get(name, getattr(builtins, name, None))
+        if callable(taken) or isinstance(taken, types.ModuleType):
+            raise ValueError(
+                "the array {!r} of this context would take the place of {!r}, which {} of module "
+                "{} finds by that name: give one of them another name".format(
+                    name, taken, function.__qualname__, function.__module__
+                )
+            )
 
 
 class SharedContext:
@@ -58,8 +76,8 @@ class SharedContext:
         workers there are; changing it later changes nothing for the workers.
     nworkers : int, optional
         How many processes; by default as many as there are CPUs for this one.
-    mp_context : multiprocessing context, optional
-        Which start method is used; by default that of `multiprocessing`.
+    mp_context : multiprocessing context or str, optional
+        Which start method is used, also by its name; by default that of `multiprocessing`.
     writable : bool
         Let the functions change the arrays, for all processes.
 
@@ -139,7 +157,14 @@ class SharedContext:
         callable
             Which takes the function's arguments, returns at once, and counts for the
             next `evaluate`. Its result is the call's future.
+
+        Raises
+        ------
+        ValueError
+            The name of an array is that of a function, class or module which the function's
+            module, or Python, has.
         """
+        self._check(function)
 
         @functools.wraps(function)
         def enqueue(*args, **kwargs):
@@ -208,10 +233,16 @@ class SharedContext:
         -------
         concurrent.futures.Future
             Which yields what it returns, or raises what it has raised.
+
+        Raises
+        ------
+        ValueError
+            As `register`.
         """
         if len(args) < 2:
             raise TypeError("submit() takes a function and its arguments")
         self, function = args[:2]
+        self._check(function)
         return self._executor.submit(functools.partial(_run, function), args[2:], kwargs)
 
     submit.__text_signature__ = "($self, fn, /, *args, **kwargs)"  # type: ignore
@@ -225,11 +256,20 @@ class SharedContext:
         buffersize: "Optional[int]" = None,
         progress: bool = False
     ) -> "Iterator[Any]":
-        """Call a function with the items of iterables; see `ProcessPoolExecutor.map`."""
+        """Call a function with the items of iterables; see `ProcessPoolExecutor.map`.
+
+        A ValueError is raised as by `register`.
+        """
+        self._check(fn)
         return self._executor.map(
             functools.partial(_call, fn), *iterables, timeout=timeout, chunksize=chunksize,
             buffersize=buffersize, progress=progress
         )  # fmt: skip
+
+    def _check(self, function):
+        inner = _inner(function)
+        if inner is not None:
+            _check_names(inner, self._arrays)
 
     def close(self) -> None:
         """Cancel what no worker has yet, and end the workers."""
