@@ -1301,3 +1301,25 @@ def test_nothing_is_waited_for_for_ever_at_the_end(tmp_path, where):
     assert process.returncode == 0
     assert ("given up at exit" in process.stderr) == (where == "callback")
     assert gone(process.stdout.split())
+
+
+WITHOUT_POLL = """
+import select
+del select.poll, select.epoll
+""" + START + """
+    with snp.ProcessPoolExecutor(1, method, retries=1) as ex:
+        first = ex.submit(os.getpid).result(30)
+        os.kill(first, signal.SIGKILL)
+        while first in ex._processes:
+            time.sleep(0.01)
+        print(ex.submit(os.getpid).result(30) != first)
+"""
+
+
+@pytest.mark.parametrize("ring", ["0", "1"])
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_where_select_has_no_poll(tmp_path, method, ring, monkeypatch):
+    """As under eventlet, which takes away what it cannot make green."""
+    monkeypatch.setenv("SHARED_NUMPY_RING", ring)
+    process = run_script(tmp_path, WITHOUT_POLL, method)
+    assert (process.returncode, process.stdout, process.stderr) == (0, "True\n", "")

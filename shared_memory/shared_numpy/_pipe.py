@@ -8,7 +8,7 @@ pipe as it was before its call or as it is after it, and no half of a packet.
 import errno
 import fcntl
 import os
-import select
+import selectors
 import socket
 import time
 from itertools import chain
@@ -49,14 +49,14 @@ def _open():
 
 def _wait(descriptor, event, deadline):
     """Wait until something can be done; False if it cannot by then."""
-    left = None  # type: Optional[float]
-    if deadline is not None:
-        # In ms, and never less than asked for.
-        left = deadline - time.monotonic()
-        left = left * 1000 + 1 if left > 0 else 0
-    poll = select.poll()
-    poll.register(descriptor, event)
-    return bool(poll.poll(left))
+    left = None if deadline is None else max(0, deadline - time.monotonic())
+    with _Selector() as selector:
+        selector.register(descriptor, event)
+        return bool(selector.select(left))
+
+
+# (Eventlet takes `select.poll` away.)
+_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
 class Pipe:
@@ -98,7 +98,7 @@ class Pipe:
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             sent.extend(filter(None, map(_core.write_packet, (self._writer,), (packet,))))
-            if sent or timeout == 0 or not _wait(self._writer, select.POLLOUT, deadline):
+            if sent or timeout == 0 or not _wait(self._writer, selectors.EVENT_WRITE, deadline):
                 return
 
     def receive(
@@ -128,13 +128,13 @@ class Pipe:
                 received.pop()
                 if not received:
                     raise EOFError("nobody can send any more")
-            if received or timeout == 0 or not _wait(self._reader, select.POLLIN, deadline):
+            if received or timeout == 0 or not _wait(self._reader, selectors.EVENT_READ, deadline):
                 return
 
     def poll(self, timeout: "Optional[float]" = 0) -> bool:
         """Tell whether there is a packet, or will be within so many seconds."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        return _wait(self._reader, select.POLLIN, deadline)
+        return _wait(self._reader, selectors.EVENT_READ, deadline)
 
     def close_reader(self) -> None:
         """Receive nothing more; closing again does nothing."""
