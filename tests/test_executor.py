@@ -26,7 +26,7 @@ import pytest
 from conftest import complete, counts, eventually, place_of, run_script
 
 import shared_numpy as snp
-from shared_numpy import closures, executor, transfer
+from shared_numpy import _futures, closures, executor, transfer
 from shared_numpy._core import Arena
 from shared_numpy.executor import BrokenProcessPool, ProcessPoolExecutor
 
@@ -1275,8 +1275,12 @@ def test_what_is_waited_for_at_the_end_is_not_the_thread(monkeypatch):
     with pool(1) as ex:
         ex.submit(same, 1).result()
         monkeypatch.setattr(ex._executor_manager_thread, "join", None)
-        # A lock that Ctrl-C has left is given back.
+        # Locks that Ctrl-C has left are given back.
+        monkeypatch.setattr(_futures, "_HELD", 1000)
+        future = ex.submit(time.sleep, 0.2)
+        future._condition.acquire()
         ex._pool.lock.acquire()
+    assert future.result() is None
 
 
 HANGS = START + """

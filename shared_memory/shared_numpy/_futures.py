@@ -112,9 +112,15 @@ class LightFuture(Future):
         try:
             return method(timeout)
         finally:
-            while not was_mine and condition._is_owned():
-                condition.release()
+            if not was_mine:
+                self.release()
             self = method = None  # type: ignore
+
+    def release(self) -> None:
+        """Release the condition as often as this thread has locked it."""
+        condition = self.__dict__.get("_condition")
+        while condition is not None and condition._is_owned():
+            condition.release()
 
     def __reduce__(self) -> "Any":
         raise TypeError("a future cannot be pickled or copied")

@@ -821,12 +821,15 @@ class _Pool:
 
     def cancel(self):
         """Cancel what no worker has taken yet."""
+        # (The last ones first: else a worker may take one meanwhile.)
+        for task in reversed(self.all_tasks()):
+            task.future.cancel()
+
+    def all_tasks(self):
+        """Return the calls that have no answer yet."""
         with self.lock:
             tasks = [task for worker in self.workers.values() for task in worker.tasks.values()]
-            tasks += self.pending
-        # (The last ones first: else a worker may take one meanwhile.)
-        for task in reversed(tasks):
-            task.future.cancel()
+            return tasks + list(self.pending)
 
     def kill(self, number):
         """Send all workers a signal; the pool breaks of it."""
@@ -847,10 +850,13 @@ class _Pool:
         """
         if self.thread is threading.current_thread():
             return
-        # Before 3.10 Ctrl-C can end a `with` statement without its end: the dispatcher would wait
-        # for the lock, and this thread for the dispatcher.
+        # Ctrl-C can end a `with` statement without its end, before 3.10 any, and always one of a
+        # condition, see `_futures`: the dispatcher would wait for what this thread has locked,
+        # and this thread for the dispatcher.
         while self.lock._is_owned():
             self.lock.release()
+        for task in self.all_tasks():
+            task.future.release()
         sign, since = None, time.monotonic()
         # (Not by `Thread.join`: Ctrl-C in it can leave the lock of a thread that has ended
         # locked before 3.12, and the next join waits for ever. Should it come between these
