@@ -1156,6 +1156,29 @@ def test_a_start_that_fails_leaves_the_calls_of_others(monkeypatch):
         assert others[0].result(20) == 5 and ex.submit(same, 6).result(20) == 6
 
 
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_handler_that_uses_a_pool_whose_workers_are_being_started(monkeypatch, ends):
+    Process = multiprocessing.get_context("fork").Process
+    start, futures = Process.start, []
+
+    def start_and_use(process):
+        if not futures:
+            futures.append(ex.submit(same, 1))
+            if ends:
+                ex.shutdown()
+        start(process)
+
+    monkeypatch.setattr(Process, "start", start_and_use)
+    with pool(2) as ex:
+        futures.append(ex.submit(same, 2))
+        for number, future in enumerate(futures, 1):
+            if ends:
+                with pytest.raises(RuntimeError, match="after shutdown"):
+                    future.result(20)
+            else:
+                assert future.result(20) == number
+
+
 def start_helper(folder, number):
     """In each worker: leave a process behind that keeps the sentinel open."""
     (folder / str(number)).touch()

@@ -372,7 +372,9 @@ class _Pool:
         """
         settings = self.settings
         with self.lock:
-            if self.starter not in (None, claim) or self.broken is not None or self.is_over:
+            # (A handler of a signal may have come in the thread that has the claim.)
+            is_free = self.starter is None or self.starter is claim
+            if not is_free or self.broken is not None or self.is_over:
                 return None
             self.starter = claim
             missing = settings.workers - len(self.workers)
