@@ -293,6 +293,50 @@ def test_subclasses_of_the_item_types(name):
     sl.shm.unlink()
 
 
+NUMBERS = [
+    ("float64", 1.5), ("float32", 0.1), ("float16", 0.1), ("int64", -(2 ** 63)), ("int8", -5),
+    ("uint8", 255), ("uint64", 2 ** 63 - 1), ("intp", 7), ("bool_", True), ("str_", "\xe4\u20ac"),
+    ("bytes_", b"ab\0c"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind, value", NUMBERS)
+def test_scalars_of_numpy_s_are_stored_as_their_values(make, layout, kind, value):
+    numpy = pytest.importorskip("numpy")
+    scalar = getattr(numpy, kind)(value)
+    python = scalar.item()
+    sl = make([0, scalar, "x" * 20])
+    assert type(sl[1]) is type(python) and sl[1] == scalar == python
+    assert bytes_of(sl) == bytes_of(make([0, python, "x" * 20]))
+    for position in (0, 2):
+        if position == 2 or not isinstance(python, (str, bytes)):
+            sl = make([0, 1, "x" * 20])
+            sl[position] = scalar
+            assert type(sl[position]) is type(python) and sl[position] == python
+    assert sl.count(scalar) and list(sl).index(scalar) == sl.index(scalar)
+
+
+def test_other_scalars_of_numpy_s_are_refused(make):
+    numpy = pytest.importorskip("numpy")
+    others = [numpy.complex64(1j), numpy.datetime64("2020-01-01"), numpy.datetime64(5, "ns")]
+    others += [numpy.timedelta64(5, "ns"), numpy.void(b"abc"), numpy.zeros(1, "i4,f4")[0]]
+    if numpy.dtype(numpy.longdouble).itemsize > 8:
+        others.append(numpy.longdouble(1))
+    sl = make([1, "two"])
+    before = bytes_of(sl)
+    for scalar in others:
+        with pytest.raises(TypeError, match="numpy.* has no Python value that a ShareableList"):
+            sl[0] = scalar
+        with pytest.raises(TypeError, match="numpy.* has no Python value that a ShareableList"):
+            ShareableList([1, scalar])
+    for large in (numpy.uint64(2 ** 63), numpy.uint64(2 ** 64 - 1)):
+        with pytest.raises(struct.error):
+            sl[0] = large
+    with pytest.raises(KeyError):
+        sl[0] = numpy.zeros(())  # An array is none.
+    assert bytes_of(sl) == before
+
+
 def test_subclass_of_the_list(name):
     sl = Mine([1], name=name)
     copy = pickle.loads(pickle.dumps(sl))

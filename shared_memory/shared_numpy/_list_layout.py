@@ -43,13 +43,34 @@ _LARGEST_ROOM = 9999999 // WORD * WORD
 CUMULATIVE = sys.version_info >= (3, 9)
 
 
+# The kinds of numpy's dtypes whose scalars have a value of these types.
+_NUMPY_KINDS = "biufSU"
+
+
+def _python_value(value):
+    """Return a scalar of numpy's as its Python value, anything else as it is."""
+    # Only a program that has imported numpy has one.
+    generic = getattr(sys.modules.get("numpy"), "generic", ())
+    if not isinstance(value, generic):
+        return value
+    found = value.item() if value.dtype.kind in _NUMPY_KINDS else value
+    if type(found) not in CODE:
+        raise TypeError(
+            "{!r} of type numpy.{} has no Python value that a ShareableList holds, which are "
+            "int, float, bool, str, bytes and None: convert it".format(
+                value, type(value).__name__
+            )
+        )
+    return found
+
+
 def pack_item(value, room=None):
     """Translate an item.
 
     Parameters
     ----------
     value : int, float, bool, str, bytes or None
-        The item.
+        The item; a scalar of numpy's is taken for its Python value.
     room : int, optional
         Bytes that there are for it. By default it gets the room that it needs:
         one word, or for a string of n characters n + 1 bytes rounded up to whole
@@ -68,12 +89,15 @@ def pack_item(value, room=None):
     ------
     KeyError
         It is of another type, which is the exception's argument.
+    TypeError
+        It is a scalar of numpy's without such a value.
     struct.error
         An int does not fit 64 bits.
     ValueError
         A string does not fit its room, or is too long for the layout.
     """
     if not isinstance(value, (str, bytes)):
+        value = _python_value(value)
         kind = type(value)
         return FORMAT[kind], CODE[kind], FIXED[kind].pack(value)
     encoded = value.encode("utf-8") if isinstance(value, str) else value
@@ -100,7 +124,8 @@ def pack(items, cumulative=CUMULATIVE):
     Parameters
     ----------
     items : list
-        Objects whose type is exactly int, float, bool, str, bytes or NoneType.
+        Objects whose type is exactly int, float, bool, str, bytes or NoneType, and scalars of
+        numpy's.
     cumulative : bool
         Whether the table holds offsets (3.9's layout) or rooms (3.8's).
 
@@ -113,6 +138,8 @@ def pack(items, cumulative=CUMULATIVE):
     ------
     KeyError
         An item is of another type, which is the exception's argument.
+    TypeError
+        An item is a scalar of numpy's that has no such value.
     struct.error
         An int does not fit 64 bits.
     ValueError
@@ -121,6 +148,9 @@ def pack(items, cumulative=CUMULATIVE):
     data, formats, codes = [], [], []
     for item in items:
         kind = type(item)
+        if kind not in CODE:
+            item = _python_value(item)
+            kind = type(item)
         if kind in FIXED:
             data.append(FIXED[kind].pack(item))
             formats.append(FORMAT[kind])

@@ -343,7 +343,8 @@ class ShareableList:
     Parameters
     ----------
     sequence : iterable, optional
-        The items of a new list: int (64 bits), float, bool, str, bytes or None.
+        The items of a new list: int (64 bits), float, bool, str, bytes or None. A scalar of
+        numpy's is stored as its Python value.
     name : str, optional
         The segment's name: of the new list or, without `sequence`, of the
         existing one to attach to. By default a new one is made up.
@@ -357,6 +358,9 @@ class ShareableList:
     ------
     KeyError
         An item is of another type.
+    TypeError
+        An item is a scalar of numpy's that has no value of these types: a date, a complex
+        number, a number of more than 64 bits.
     struct.error
         An int does not fit 64 bits.
     ValueError
