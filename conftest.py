@@ -19,10 +19,11 @@ def pytest_addoption(parser, pluginmanager):
     supervisor.register(pluginmanager)
     parser.addoption(
         "--amount",
-        choices=["whole", "paired", "quick", "slow"],
+        choices=["whole", "paired", "quick", "slow", "turns"],
         default="whole",
         help="paired: one start method for each line of a test; quick: and no slow test;"
-        " slow: what quick leaves out of paired",
+        " slow: what quick leaves out of paired; turns: half of quick, the other half on the next"
+        " minor version",
     )
     parser.addoption("--shuffle", metavar="SEED", help="run the tests in a random order")
 
@@ -62,12 +63,19 @@ def paired(items):
     return [item for item in items if item not in others]
 
 
+def has_its_turn(item, minor):
+    """Tell whether a test, with all its lines, runs on CPython 3.`minor` or on the next."""
+    return ((zlib.crc32(item.nodeid.partition("[")[0].encode()) >> 8) + minor) % 2 == 0
+
+
 def pytest_collection_modifyitems(config, items):
     amount = config.getoption("--amount")
     kept = items if amount == "whole" else paired(items)
-    if amount in ("quick", "slow"):
+    if amount in ("quick", "slow", "turns"):
         wanted = amount == "slow"
         kept = [item for item in kept if bool(item.get_closest_marker("slow")) == wanted]
+    if amount == "turns":
+        kept = [item for item in kept if has_its_turn(item, sys.version_info[1])]
     seed = config.getoption("--shuffle")
     if seed is not None:
         kept = list(kept)

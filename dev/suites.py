@@ -7,6 +7,7 @@ its `amount`:
 * ``"paired"``: every test, each line of a test that has a start method under one of
   them, the next one on the next minor version (see ``tests/conftest.py``);
 * ``"quick"``: the same without those that are marked `slow`;
+* ``"turns"``: half of ``"quick"``, the other half on the next minor version;
 * ``"slow"``: what ``"paired"`` has and ``"quick"`` has not.
 """
 
@@ -69,7 +70,7 @@ def command(python, arguments, amount, report):
     arguments : list of str
         Files, or what else pytest takes.
     amount : str
-        "whole", "paired", "quick" or "slow".
+        "whole", "paired", "quick", "turns" or "slow".
     report : str
         The file for the report.
     """

@@ -180,6 +180,18 @@ def test_pairs_are_all_met(selected):
     assert set(methods) == set(suites.METHODS)
 
 
+def test_turns_are_taken_by_versions_in_a_row(selected):
+    quick = {minor: selected("quick", minor) for minor in (9, 10)}
+    turns = {minor: selected("turns", minor) for minor in (9, 10)}
+    assert all(turns[minor] and turns[minor] < quick[minor] for minor in (9, 10))
+
+    def functions(tests):
+        return {test.partition("[")[0] for test in tests}
+
+    assert functions(turns[9]) | functions(turns[10]) == functions(quick[9])
+    assert not functions(turns[9]) & functions(turns[10])
+
+
 def test_quick_and_slow_are_the_parts_of_paired(selected):
     quick, slow, all_ = (selected(amount, 8) for amount in ("quick", "slow", "paired"))
     assert quick | slow == all_ and not quick & slow
