@@ -116,7 +116,11 @@ def check_memory(job):
         ["cargo", "+nightly", "test"] + CORE
         + ["--target", host.group(1), "--target-dir", "build/asan"]
         + ["--test", "core", "--", "--skip", "lock::"],
-        env=dict(os.environ, RUSTFLAGS="-Zsanitizer=address"),
+        env=dict(
+            os.environ,
+            RUSTFLAGS="-Zsanitizer=address",
+            LSAN_OPTIONS="suppressions=" + os.path.join(ROOT, "tests", "core", "sanitizer.txt"),
+        ),
     )  # fmt: skip
     return core_counts(job)
 
