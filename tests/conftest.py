@@ -127,6 +127,15 @@ def place_of(array):
     raise AssertionError("not mapped")
 
 
+@pytest.fixture
+def quick_switches():
+    """Threads take turns at nearly every instruction, so that races are met."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
 class Alarm(BaseException):
     """What `alarm` raises."""
 

@@ -919,14 +919,6 @@ def test_a_worker_whose_start_is_interrupted_ends(monkeypatch):
 # Threads, and what is raised where nobody expects it.
 
 
-@pytest.fixture
-def quick_switches():
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
-
-
 def test_two_threads_cancel_the_same_futures(quick_switches):
     errors, both = [], threading.Barrier(2)
 

@@ -162,14 +162,6 @@ def race(cls, seconds):
     return lost
 
 
-@pytest.fixture
-def quick_switches():
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
-
-
 def test_whoever_waits_is_told(quick_switches):
     assert race(LightFuture, 1.5) == []
 

@@ -111,17 +111,19 @@ impl Family {
     }
 }
 
+/// The arenas that this process has attached. The list is not held when this returns.
+fn all_attached() -> Vec<Arc<Inner>> {
+    let family = lock();
+    let members = family.members.iter();
+    members
+        .filter_map(|relative| relative.arena.upgrade())
+        .collect()
+}
+
 /// Has the end of this process's tree remove no names of its arenas any more: its last
 /// member does, whatever tree that is of. For a process that is about to leave its tree.
 pub fn end_tracking() {
-    let attached: Vec<Arc<Inner>> = {
-        let family = lock();
-        let members = family.members.iter();
-        members
-            .filter_map(|relative| relative.arena.upgrade())
-            .collect()
-    };
-    attached.iter().for_each(|arena| arena.end_tracking());
+    all_attached().iter().for_each(|arena| arena.end_tracking());
 }
 
 /// Prepares the end of this process: it parts from all its arenas but for the
@@ -132,13 +134,6 @@ pub fn end_tracking() {
 ///
 /// What cannot be given back in peace is found when the process is gone.
 pub fn retire_all(dropped: bool) -> Vec<Arena> {
-    let attached: Vec<Arc<Inner>> = {
-        let family = lock();
-        let members = family.members.iter();
-        members
-            .filter_map(|relative| relative.arena.upgrade())
-            .collect()
-    };
     let stays = |arena: &Arc<Inner>| {
         if dropped {
             // If it cannot, a sweep does in time.
@@ -146,7 +141,7 @@ pub fn retire_all(dropped: bool) -> Vec<Arena> {
         }
         !matches!(arena.retire(), Ok(true))
     };
-    attached
+    all_attached()
         .into_iter()
         .filter(stays)
         .map(Arena::from)
