@@ -562,7 +562,8 @@ def test_mutated_handles(data):
     arena = default()
     kept = [arena.alloc(100 * number) for number in (1, 2, 3)]
     places = {(block.address, block.nbytes) for block in kept}
-    handle = arena.send(data.draw(st.sampled_from(kept)))
+    # (Hypothesis keeps what it draws from: a place, not the block.)
+    handle = arena.send(kept[data.draw(st.integers(0, 2))])
     at = data.draw(st.integers(0, len(handle) - 1))
     other = forged(handle, at, data.draw(st.binary(min_size=1, max_size=len(handle) - at)))
     try:
