@@ -242,8 +242,13 @@ class Supervisor:
         self.session = subprocess.Popen(self.command, env=environment, pass_fds=[self.notes])
         self.test, self.status, self.attempts = None, None, 0
         self.deadline = time.monotonic() + OTHER_LIMIT
+        before = time.monotonic()
         while self.session.returncode is None:
             select.select([self.wakeup], [], [], 1)
+            # Time in which all processes were stopped is nobody's.
+            now = time.monotonic()
+            self.deadline += max(0, now - before - 5)
+            before = now
             self.empty_wakeup()
             self.reap()
             self.look()
@@ -251,9 +256,11 @@ class Supervisor:
                 self.press()
         self.look()
         code = self.session.returncode
-        if self.status is not None:
-            return self.status
-        if self.test is None or -code in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if self.status is not None and self.attempts:
+            print("\nthe interpreter did not end after the tests", file=sys.stderr, flush=True)
+            return self.status or 1
+        ends = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if self.status is not None or self.test is None or -code in ends:
             return code
         self.kill_all()
         why = "the interpreter ended with {}".format(code)
@@ -290,9 +297,10 @@ class Supervisor:
             if kind == "begin":
                 self.test, self.attempts, self.deadline = what[0], 0, now + what[1]
             elif kind == "end":
-                self.test, self.deadline = None, now + OTHER_LIMIT
+                self.test, self.attempts, self.deadline = None, 0, now + OTHER_LIMIT
             elif kind == "finished":
-                self.test, self.status, self.deadline = None, what[0], now + END_LIMIT
+                self.status = what[0]
+                self.test, self.attempts, self.deadline = None, 0, now + END_LIMIT
 
     def press(self):
         """Do the next thing to come out of a hang."""

@@ -25,7 +25,7 @@ def pytest_addoption(pluginmanager):
 """.format(os.path.join(ROOT, "tests"))
 
 BEGIN = """
-import ctypes, os, signal, subprocess, sys, threading, time
+import atexit, ctypes, os, signal, subprocess, sys, threading, time
 import pytest
 # Children that close nothing, and tell which they are by the mark in their arguments.
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)", {mark!r}]
@@ -191,10 +191,20 @@ def test_dies():
 
 def test_interrupts():
     os.kill(os.getpid(), signal.SIGINT)
+
+def test_leaves_a_thread():
+    threading.Thread(target=time.sleep, args=(600,)).start()
+
+def test_crashes_later():
+    atexit.register(os.abort)
 """
     outcomes, status, output = run_pytest(tmp_path, tests, "-k", "before or dies", "-x")
     assert (outcomes, status) == ({"test_before": "passed", "test_dies": "failed"}, 1), output
     assert run_pytest(tmp_path, tests, "-k", "interrupts or fails")[1] == 2
+    outcomes, status, output = run_pytest(tmp_path, tests, "-k", "leaves")
+    assert (outcomes, status) == ({"test_leaves_a_thread": "passed"}, 1)
+    assert "did not end after the tests" in output
+    assert run_pytest(tmp_path, tests, "-k", "later")[1] == 256 - signal.SIGABRT
 
 
 def test_signals_that_are_ignored_work_in_tests(tmp_path):
