@@ -16,6 +16,9 @@ sys.path.insert(0, os.path.join(ROOT, "dev"))
 
 from shared_numpy import shared_memory  # noqa: E402
 
+# How many times as much as in the gate the tests of processes do, in `make test-full`.
+MORE = supervisor.FACTOR
+
 _serial = itertools.count()
 
 

@@ -38,6 +38,8 @@ import pytest
 LIMIT, SLOW_LIMIT = 180, 900
 # From the limit to the killing of children, and from one attempt to the next.
 PATIENCE = 5
+# How often the supervisor looks.
+POLL = 1
 # How often a test is interrupted before its session is aborted.
 ATTEMPTS = 5
 # For what comes before and between the tests, and for the end of the session after them.
@@ -244,7 +246,7 @@ class Supervisor:
         self.deadline = time.monotonic() + OTHER_LIMIT
         before = time.monotonic()
         while self.session.returncode is None:
-            select.select([self.wakeup], [], [], 1)
+            select.select([self.wakeup], [], [], POLL)
             # Time in which all processes were stopped is nobody's.
             now = time.monotonic()
             self.deadline += max(0, now - before - 5)

@@ -13,15 +13,13 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT, complete, exists, run_python
+from conftest import MORE, ROOT, complete, exists, run_python
 
 from shared_numpy import _core
 from shared_numpy._core import LOCK_SUFFIX, Arena
 
 METHODS = ["fork", "spawn", "forkserver"]
 PROGRAMS = os.path.join(ROOT, "tests", "arena_programs.py")
-# Many times what the gate does, for `make test-full`.
-MORE = int(os.environ.get("SHARED_NUMPY_TEST_FACTOR", "1"))
 
 
 def start(program, method, *arguments):

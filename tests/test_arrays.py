@@ -15,7 +15,7 @@ from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pytest
-from conftest import ROOT, exists, run_command
+from conftest import MORE, ROOT, exists, run_command
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -23,7 +23,6 @@ import shared_numpy as snp
 from shared_numpy._core import LOCK_SUFFIX, Arena
 
 PROGRAMS = os.path.join(ROOT, "tests", "array_programs.py")
-MORE = int(os.environ.get("SHARED_NUMPY_TEST_FACTOR", "1"))
 CHANNELS = [
     "arguments", "executor", "joinable_queue", "manager", "our_joinable_queue", "our_queue",
     "our_simple_queue", "pipe", "pool", "queue", "sharing_pipe", "simple_queue", "tokens",

@@ -154,8 +154,8 @@ def selected(tmp_path_factory):
 
     def select(amount, minor):
         output = subprocess.check_output(
-            [sys.executable, "-m", "pytest", "-q", "--collect-only", "-p", "no:cacheprovider"]
-            + ["--amount", amount, str(folder)],
+            [sys.executable, "-m", "pytest", "-q", "--collect-only", "--amount", amount, str(folder)]
+            + ["-p", "no:cacheprovider", "-p", "no:supervisor"],
             env=dict(os.environ, MINOR=str(minor), PYTHONPATH=os.path.join(ROOT, "tests")),
             cwd=str(folder),
             universal_newlines=True,

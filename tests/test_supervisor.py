@@ -18,7 +18,7 @@ CONFTEST = """
 import sys
 sys.path.insert(0, {!r})
 import supervisor
-supervisor.PATIENCE, supervisor.END_LIMIT = 0.5, 2
+supervisor.POLL, supervisor.PATIENCE, supervisor.END_LIMIT = 0.1, 0.5, 2
 
 def pytest_addoption(pluginmanager):
     supervisor.register(pluginmanager)
