@@ -23,6 +23,9 @@ _serial = itertools.count()
 
 
 def pytest_configure():
+    # Programs of tests must be quiet, and their assertions must count.
+    for name in ("PYTHONWARNINGS", "PYTHONDEVMODE", "PYTHONVERBOSE", "PYTHONOPTIMIZE"):
+        os.environ.pop(name, None)
     # Workers under spawn import this file, too, and need none of it, which takes longest.
     from hypothesis import settings
 

@@ -602,9 +602,11 @@ def test_where_no_proc_is_mounted(tmp_path, name):
     script = tmp_path / "script.py"
     script.write_text(WITHOUT_PROC)
     process = subprocess.Popen(
-        HIDE_PROC + [sys.executable, str(script), name], stderr=subprocess.PIPE
+        HIDE_PROC + [sys.executable, str(script), name],
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
     )
-    errors = process.communicate(timeout=60)[1]
-    assert (process.returncode, errors) == (0, b"")
+    errors = complete(process)[1]
+    assert (process.returncode, errors) == (0, "")
     prefix = "snp-{:x}-".format(process.pid)
     assert not [each for each in os.listdir("/dev/shm") if each.startswith(prefix)]

@@ -260,7 +260,10 @@ def interrupting(tmp_path_factory):
         [compiler, "-shared", "-fPIC", "-o", library, str(source), "-ldl", "-lrt"]
     )
     # What the shim and Python print comes in the order in which they print it.
-    return dict(os.environ, LD_PRELOAD=library, INTERRUPTIONS="3", PYTHONUNBUFFERED="1")
+    environment = dict(os.environ, INTERRUPTIONS="3", PYTHONUNBUFFERED="1")
+    # (A folder's name may have spaces, at which LD_PRELOAD is split.)
+    folders = [str(folder)] + os.environ.get("LD_LIBRARY_PATH", "").split(":")
+    return dict(environment, LD_PRELOAD="shim.so", LD_LIBRARY_PATH=":".join(filter(None, folders)))
 
 
 INTERRUPTED = """

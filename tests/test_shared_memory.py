@@ -735,6 +735,10 @@ def test_many_rounds_stay_flat(new_name):
 )
 def test_names_that_the_tracker_cannot_carry(name, character):
     odd = name + character
+    try:
+        os.fsencode(odd)
+    except UnicodeEncodeError:
+        pytest.skip("no file has such a name in this locale")
     with pytest.raises(ValueError) as raised:
         SharedMemory(odd, create=True, size=1)
     assert "track=False" in str(raised.value)
