@@ -6,13 +6,15 @@
 #[path = "../core/seed.rs"]
 pub mod seed;
 
-use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
 /// Seconds that a test, or each part of one that tells of its parts, may take; SNP_LIMIT says
 /// otherwise.
 const LIMIT: u64 = 120;
 
 static SECONDS: AtomicU32 = AtomicU32::new(0);
+/// Whether half of them are over.
+static HALF: AtomicBool = AtomicBool::new(false);
 
 /// The command that repeats what runs.
 static COMMAND: AtomicPtr<String> = AtomicPtr::new(std::ptr::null_mut());
@@ -43,12 +45,19 @@ pub fn command() -> &'static str {
 
 /// The test does not hang: its time begins anew.
 pub fn go_on() {
+    HALF.store(false, Ordering::SeqCst);
     // SAFETY: sets a timer of this process; its children have none.
-    unsafe { libc::alarm(SECONDS.load(Ordering::SeqCst)) };
+    unsafe { libc::alarm(SECONDS.load(Ordering::SeqCst).div_ceil(2)) };
 }
 
 /// Ends a process whose test hangs; its children end with it.
 extern "C" fn hang(_signal: i32) {
+    // Twice, since one that was stopped for longer than that did nothing in that time.
+    if !HALF.swap(true, Ordering::SeqCst) {
+        // SAFETY: as in `go_on`; it may be set in a handler.
+        unsafe { libc::alarm(SECONDS.load(Ordering::SeqCst).div_ceil(2)) };
+        return;
+    }
     for text in ["the test hangs; repeat it with: ", command(), "\n"] {
         // SAFETY: the bytes are lent to the call, which may be made in a handler.
         unsafe { libc::write(2, text.as_ptr().cast(), text.len()) };
