@@ -16,7 +16,7 @@ SOURCE = os.path.join(ROOT, "shared_memory", "shared_numpy")
 LAYERS = [
     {"errors", "_forks"},
     {"_core"},
-    {"_posixshmem", "_list_layout", "_room"},
+    {"_posixshmem", "_list_layout", "_mapping", "_room"},
     {"_tracker_py37"},
     {"resource_tracker"},
     {"_tree", "shared_memory", "_futures"},

@@ -7,9 +7,11 @@ and left as it is; who is killed while making one leaves nothing.
 
 import ctypes
 import gc
+import mmap
 import os
 import pickle
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -18,12 +20,12 @@ from multiprocessing.reduction import ForkingPickler
 import numpy as np
 import pytest
 from array_programs import DTYPES, RECORDS
-from conftest import exists, run_command, run_python, run_script
+from conftest import complete, eventually, exists, run_command, run_python, run_script
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import shared_numpy as snp
-from shared_numpy import named
+from shared_numpy import _mapping, named
 
 
 def sent(thing):
@@ -355,12 +357,319 @@ def test_memory_outlives_all_but_its_arrays(name):
 
 
 def test_a_descriptor_is_not_kept_open(name):
-    a = snp.create(name, 10)
     before = len(os.listdir("/proc/self/fd"))
+    a = snp.create(name, 10)
+    assert len(os.listdir("/proc/self/fd")) == before
+    readonly = snp.attach(name, readonly=True)
+    a[3] = 5
+    assert readonly[3] == 5
     views = [snp.attach(name) for _ in range(50)]
     assert len(os.listdir("/proc/self/fd")) == before
     assert all(view.base is a.base for view in views)
+    local = named.take(name)
+    assert local[3] == 5 and len(os.listdir("/proc/self/fd")) == before
+
+
+def test_where_unreserved_memory_is_counted(name, monkeypatch):
+    """Then a mapping keeps a descriptor, as everybody's."""
+    monkeypatch.setattr(_mapping, "_FLAGS", mmap.MAP_SHARED)  # Refused, without a file.
+    a = snp.create(name, 10)
+    named._mapped.clear()
+    b = snp.attach(name, readonly=True)
+    a[3] = 5
+    assert b[3] == 5
+    with pytest.raises(ValueError):
+        b.setflags(write=True)
     snp.delete(name)
+
+
+FEW = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+import shared_numpy as snp
+arrays = [snp.create("%s-%d" % (sys.argv[1], i), 10) for i in range(300)]
+arrays += [snp.attach("%s-%d" % (sys.argv[1], i), readonly=i % 2) for i in range(300)]
+for i in range(300):
+    arrays[i][:] = i
+assert all((arrays[i] == i % 300).all() for i in range(600))
+for i in range(300):
+    snp.delete("%s-%d" % (sys.argv[1], i))
+"""
+
+
+def test_more_arrays_than_descriptors(new_name):
+    run_python(FEW, new_name())
+
+
+# With `exist_ok` and `replace`.
+
+
+def test_an_array_that_exists_is_taken(name):
+    a = snp.create(name, (3, 4), "f4", "F", exist_ok=True, fill=7)
+    b = snp.create("shm://" + name, (3, 4), "f4", "F", exist_ok=True, fill=8)
+    assert (a == 7).all() and b.base is a.base and b.flags.f_contiguous
+    others = [((4, 3), "f4", "F"), ((3, 4), "f8", "F"), ((3, 4), "f4", "C"), ((3, 4), ">f4", "F")]
+    for other in others:
+        with pytest.raises(FileExistsError) as caught:
+            snp.create(name, *other, exist_ok=True)
+        text = str(caught.value)
+        assert "shape (3, 4), dtype float32 and order 'F'" in text and name in text
+        assert "shape {}, dtype {} and order {!r}".format(
+            other[0], np.dtype(other[1]), other[2]
+        ) in text
+    with pytest.raises(FileExistsError):
+        snp.create(name, (3, 4), "f4", "F")
+    assert (a == 7).all()
+    snp.delete(name)
+    # With one dimension the orders are one.
+    a = snp.create(name, 3, order="F")
+    assert snp.create(name, 3, exist_ok=True).base is a.base
+    snp.delete(name)
+
+
+def test_an_array_is_replaced(name):
+    old = snp.create(name, 3)
+    late = ForkingPickler.dumps(old)
+    new = snp.create(name, (2, 2), "i4", replace=True, fill=[[1, 2], [3, 4]])
+    assert (old == 0).all() and old.shape == (3,) and new.tolist() == [[1, 2], [3, 4]]
+    assert snp.attach(name).base is new.base and (sent(new) == new).all()
+    with pytest.raises(snp.StaleHandleError, match="deleted or replaced"):
+        sent(old)
+    with pytest.raises(snp.StaleHandleError, match="deleted or replaced"):
+        sent([old[1:]])
+    assert ForkingPickler.loads(late).base is old.base  # Who has it still has it.
+    old.unlink()
+    assert exists(name)
+    snp.delete(name)
+    with pytest.raises(snp.StaleHandleError, match="deleted or replaced"):
+        sent(new)
+    # There need not be one.
+    again = snp.create(name, 3, replace=True)
+    assert (again == 0).all() and len(left_of_replacing()) == 0
+    snp.delete(name)
+
+
+def left_of_replacing():
+    return [each for each in os.listdir("/dev/shm") if each.startswith(named._TEMPORARY)]
+
+
+def test_what_cannot_be_asked_for(name):
+    with pytest.raises(ValueError, match="not both"):
+        snp.create(name, 3, exist_ok=True, replace=True)
+    with pytest.raises(TypeError):
+        snp.create(name, 3, float, "C", True)
+    for options in ({}, {"exist_ok": True}, {"replace": True}):
+        with pytest.raises(ValueError):
+            snp.create(name, 3, fill=[1, 2], **options)
+        assert not exists(name)
+    snp.create(name, 2)
+    with pytest.raises(ValueError):
+        snp.create(name, 3, fill=[1, 2], replace=True)
+    assert snp.create(name, 2, exist_ok=True, fill=[1, 2, 3]).tolist() == [0, 0]
+    snp.delete(name)
+
+
+KINDS = {
+    "folder": (os.mkdir, os.rmdir),
+    "pipe": (os.mkfifo, os.unlink),
+    "link": (lambda path: os.symlink("/etc/passwd", path), os.unlink),
+    "file": (lambda path: open(path, "w").close(), os.unlink),
+}
+
+
+@pytest.mark.parametrize("options", [{"exist_ok": True}, {"replace": True}])
+@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize("late", [False, True])
+def test_what_is_of_another_kind_is_left_alone(name, kind, options, late, monkeypatch):
+    make, remove = KINDS[kind]
+    path = "/dev/shm/" + name
+    if late:
+        # It comes when there was an array a moment ago.
+        snp.create(name, 3)
+        existing = named._existing
+
+        def then(*arguments):
+            found = existing(*arguments)
+            if exists(name):
+                snp.delete(name)
+                make(path)
+            return found
+
+        monkeypatch.setattr(named, "_existing", then)
+        options = {"replace": True}
+    else:
+        make(path)
+    before = os.lstat(path).st_ino if not late else None
+    with pytest.raises((OSError, ValueError)):
+        snp.create(name, 4, **options)
+    after = os.lstat(path)
+    assert before in (None, after.st_ino) and not left_of_replacing()
+    remove(path)
+
+
+def test_what_comes_between_an_exchange_and_the_look_at_it(name, monkeypatch):
+    """Of another kind, and meanwhile ours is deleted, or replaced by another program."""
+    path, rename = "/dev/shm/" + name, named._rename
+    for meanwhile in ("deleted", "replaced"):
+        steps = []
+
+        def step(old, new, exchange):
+            steps.append(exchange)
+            if len(steps) == 1:
+                snp.delete(name)
+                os.mkfifo(path)
+            elif len(steps) == 2:
+                snp.delete(name)
+                if meanwhile == "replaced":
+                    snp.create(name, 9)
+            rename(old, new, exchange)
+
+        snp.create(name, 3)
+        monkeypatch.setattr(named, "_rename", step)
+        with pytest.raises(ValueError, match="no file"):
+            snp.create(name, 4, replace=True)
+        monkeypatch.undo()
+        assert stat.S_ISFIFO(os.stat(path).st_mode)
+        assert steps == ([True, True, False] if meanwhile == "deleted" else [True, True])
+        os.unlink(path)
+        # The other program's array is not removed: it has the temporary name.
+        left = left_of_replacing()
+        assert len(left) == (meanwhile == "replaced")
+        for each in left:
+            assert snp.attach(each).shape == (9,)
+            snp.delete(each)
+
+
+def test_another_user_s_is_neither_taken_nor_replaced(name, monkeypatch):
+    a = snp.create(name, 3)
+    monkeypatch.setattr(os, "geteuid", lambda: 54321)
+    for options in ({"exist_ok": True}, {"replace": True}):
+        with pytest.raises(PermissionError, match="another user"):
+            snp.create(name, 3, **options)
+    monkeypatch.undo()
+    assert snp.attach(name).base is a.base
+    snp.delete(name)
+
+
+RACE = """
+import os, sys
+import numpy as np, shared_numpy as snp
+name, what, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+me = os.getpid()
+for i in range(count):
+    if what == "exist_ok":
+        a = snp.create("%s-%d" % (name, i), 1000, "i8", exist_ok=True, fill=me)
+        assert (a == a[0]).all() and a[0] > 0, a
+        print(a[0])
+    elif what == "replace":
+        snp.create(name, 1000, "i8", replace=True, fill=me)
+    else:
+        a = snp.attach(name)
+        assert (a == a[0]).all() and a[0] > 0, a
+"""
+
+
+def run_together(*programs):
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", RACE] + list(each),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            universal_newlines=True,
+        )
+        for each in programs
+    ]
+    outputs = [complete(process, 60) for process in processes]
+    for process, (_, errors) in zip(processes, outputs):
+        assert (process.returncode, errors) == (0, "")
+    return [output.split() for output, _ in outputs]
+
+
+def test_several_programs_make_one_array(new_name):
+    name = new_name()
+    seen = run_together(*[(name, "exist_ok", "200")] * 3)
+    for i in range(200):
+        snp.delete("%s-%d" % (name, i))
+    assert seen[0] == seen[1] == seen[2]
+
+
+def test_a_name_leads_to_a_whole_array_while_it_is_replaced(name):
+    snp.create(name, 1000, "i8", fill=1)
+    run_together(
+        (name, "replace", "300"), (name, "replace", "300"), (name, "attach", "600")
+    )
+    snp.delete(name)
+    assert not left_of_replacing()
+
+
+def test_who_is_killed_while_replacing_leaves_nothing_for_long(name):
+    """The next one removes it, and not what a living one has."""
+    snp.create(name, 3)
+    code = (
+        "import os, signal, sys, shared_numpy as snp\n"
+        "from shared_numpy import _mapping, named\n"
+        "rename = named._rename\n"
+        "def die(*arguments):\n"
+        "    if sys.argv[2] == 'after':\n"
+        "        rename(*arguments)\n"
+        "    os.kill(os.getpid(), getattr(signal, sys.argv[3]))\n"
+        "    rename(*arguments)\n"
+        "named._rename = die\n"
+        "snp.create(sys.argv[1], 5, replace=True)\n"
+    )
+    for when in ("before", "after"):
+        process = subprocess.Popen([sys.executable, "-c", code, name, when, "SIGKILL"])
+        assert process.wait() == -signal.SIGKILL
+        assert len(left_of_replacing()) == 1
+        assert snp.attach(name).shape == ((3,) if when == "before" else (5,))
+        assert not [each for each in snp.list_arrays() if named._TEMPORARY in each.name]
+        snp.create(name, 3, replace=True)
+        assert not left_of_replacing()
+    process = subprocess.Popen([sys.executable, "-c", code, name, "before", "SIGSTOP"])
+    eventually(left_of_replacing)
+    snp.create(name, 4, replace=True)
+    assert len(left_of_replacing()) == 1
+    process.send_signal(signal.SIGCONT)
+    assert process.wait() == 0 and not left_of_replacing()
+    assert snp.attach(name).shape == (5,)
+    snp.delete(name)
+
+
+@pytest.mark.filterwarnings("ignore")  # Exceptions in callbacks, files that closed themselves.
+def test_exceptions_while_an_array_is_replaced(name, alarm):
+    """At any moment: the name leads to the old array or the new one, and nothing is left."""
+    snp.create(name, 3, "i8")
+    rng = np.random.RandomState(5)
+    for i in range(300):
+        ended = alarm(
+            rng.randint(1, 600) * 1e-6,
+            lambda: snp.create(name, 3, "i8", replace=True, fill=i + 1),
+        )
+        found = snp.attach(name)
+        assert found[0] == i + 1 or not ended
+        assert len(set(found.tolist())) == 1
+    snp.create(name, 3, replace=True)
+    assert not left_of_replacing()
+    snp.delete(name)
+
+
+def test_whatever_the_umask(name):
+    code = (
+        "import os, sys\n"
+        "os.umask(int(sys.argv[2], 8))\n"
+        "import shared_numpy as snp\n"
+        "from shared_numpy._core import Arena, LOCK_SUFFIX\n"
+        "a = snp.zeros(3)\n"
+        "b = snp.create(sys.argv[1], 3)\n"
+        "arena = Arena.default().name\n"
+        "for each in (arena, arena + LOCK_SUFFIX, sys.argv[1]):\n"
+        "    print(oct(os.stat('/dev/shm/' + each).st_mode & 0o7777), end=' ')\n"
+        "snp.delete(sys.argv[1])\n"
+    )
+    for umask in ("777", "277", "0"):
+        assert run_python(code, name, umask) == "0o600 0o600 0o600 "
+
+
 
 
 SHARED_ARRAY = """

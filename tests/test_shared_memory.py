@@ -357,7 +357,7 @@ print(before - len(os.listdir("/proc/self/fd")))
 """,
             name,
         )
-        assert output.split() == ["7", "1", "False", "2"]
+        assert output.split() == ["7", "1", "False", "1"]
 
     def test_an_export_at_exit_is_silent(self, name):
         run_python(
@@ -670,10 +670,39 @@ for free in range(4):
         )
         assert output.split("\n")[:4] == [
             "0 refused",
-            "1 refused",
+            "1 made",
             "2 made",
             "3 made",
         ]
+
+    def test_one_descriptor_for_each(self, name):
+        output = run_python(
+            """
+import os, resource, sys
+import numpy as np
+from shared_numpy.shared_memory import SharedMemory
+def descriptors():
+    return len(os.listdir("/proc/self/fd"))
+first = SharedMemory(sys.argv[1], create=True, size=100)  # Starts the tracker.
+before = descriptors()
+attached = [SharedMemory(sys.argv[1]) for _ in range(10)]
+print(descriptors() - before)
+arrays = [np.ndarray(100, "u1", buffer=shm.buf) for shm in attached]
+for shm in attached:
+    shm.close()
+print(descriptors() - before)
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+more = [SharedMemory(sys.argv[1]) for _ in range(40)]
+arrays[3][5] = 7
+print(arrays[9][5], first.buf[5], more[39].buf[5])
+for shm in more:
+    shm.close()
+first.close()
+first.unlink()
+""",
+            name,
+        )
+        assert output == "10\n0\n7 7 7\n"
 
     @pytest.mark.slow
     def test_signals_at_any_moment(self, new_name, alarm):

@@ -12,6 +12,7 @@ The map of the package, from the ground up; imports point down only:
 `resource_tracker`  that one, or the standard library's
 `_tree`             what arenas ask of the processes around them
 `_room`             room in shared memory, asked for or taken
+`_mapping`          files in memory, without a descriptor
 `_list_layout`      how a `ShareableList` lies in its segment
 `shared_memory`     `SharedMemory` and `ShareableList`: a backport of CPython
                     3.8's ``multiprocessing.shared_memory``

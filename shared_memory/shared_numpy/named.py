@@ -7,8 +7,10 @@ Each is a segment of its own, a file in /dev/shm, and stays until it is deleted:
     a = snp.create("shm://weights", (1000, 1000))    # in one program
     b = snp.attach("shm://weights")                  # in another
 
-A new array is complete before it gets its name: nobody can see half of one, and who
-is killed while making one leaves nothing.
+A new array is complete before it gets its name: nobody can see half of one, and a process
+that is killed while it makes one leaves nothing. One that is to replace another needs a name
+of its own first, by which the two are exchanged in one step; what a process leaves that is
+killed right there is removed by the next that replaces one.
 
 ::
 
@@ -24,6 +26,8 @@ is killed while making one leaves nothing.
 
 import collections
 import errno
+import fcntl
+import io
 import json
 import mmap
 import operator
@@ -35,7 +39,7 @@ import zlib
 
 import numpy as np
 
-from . import _room, transfer
+from . import _core, _mapping, _room, transfer
 from .arrays import ndarray, sized
 from .errors import StaleHandleError
 
@@ -47,6 +51,10 @@ __all__ = ["NamedArray", "attach", "create", "delete", "list_arrays"]
 
 _FOLDER = "/dev/shm"
 _PREFIX = "shm://"
+_MODE = 0o600
+
+# How names begin that arrays have while they replace others. Their makers hold a lock on them.
+_TEMPORARY = ".snp-replacing-"
 _PAGE = 4096
 _HEAD = struct.Struct("=8sIIQQ16sI")
 _MAGIC = b"snpNAMED"
@@ -71,6 +79,7 @@ class Segment(mmap.mmap):
 
     name = ""
     head = None  # type: Any
+    file = (-1, -1)
     readonly = False
     unlinked = False
 
@@ -87,6 +96,11 @@ def _refer(array, segment, cls, handles):
     """Reduce an array to its segment's name and where it lies in the segment."""
     if segment.unlinked:
         raise ValueError("the array was unlinked: it cannot be sent any more")
+    if _file_of(segment.name) != segment.file:
+        raise StaleHandleError(
+            "the array {!r} was deleted or replaced: here it stays, but it cannot be sent any "
+            "more".format(_PREFIX + segment.name)
+        )
     first = array.__array_interface__["data"][0]
     start = np.frombuffer(segment, "u1").__array_interface__["data"][0]
     offset = first - start if array.size else 0
@@ -259,13 +273,21 @@ def _path(name):
     return os.path.join(_FOLDER, name)
 
 
+def _file_of(name):
+    """Return what tells the file of a name from all others; None if there is none."""
+    try:
+        status = os.stat(_path(name), follow_symlinks=False)
+    except OSError:
+        return None
+    return status.st_ino, status.st_dev
+
+
 def _unlink(name, number):
     """Remove a name if it still is that of a certain array; tell whether it was."""
     try:
-        fd, head = _open(name, os.O_RDONLY)
+        head = _look_at(name)
     except (OSError, ValueError):
         return False
-    os.close(fd)
     if head.uuid != number:
         return False
     try:
@@ -279,10 +301,13 @@ def _error(number, text, name):
     return OSError(number, text, _PREFIX + name)
 
 
-def _open(name, flags):
-    """Open the segment of an array; return its descriptor and what it says."""
+def _open(name, writable=False):
+    """Open the segment of an array; return the file and what it says."""
+    flags = os.O_RDWR if writable else os.O_RDONLY
+    flags |= os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
-        fd = os.open(_path(name), flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        # A file object: it closes itself, wherever an exception of a signal's handler comes.
+        file = io.FileIO(_path(name), opener=lambda path, _: os.open(path, flags))
     except FileNotFoundError:
         raise _error(errno.ENOENT, "there is no array of this name", name) from None
     except PermissionError:
@@ -290,32 +315,38 @@ def _open(name, flags):
     except OSError as error:
         raise _error(error.errno, "it cannot be opened: " + error.strerror, name) from None
     try:
-        status = os.fstat(fd)
+        status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise ValueError("{!r} is no array: it is no file".format(_PREFIX + name))
         if status.st_uid != os.geteuid():
             text = "the array is another user's: {}".format(status.st_uid)
             raise _error(errno.EACCES, text, name)
-        return fd, _read_head(fd, name)
+        return file, _read_head(file.fileno(), name)
     except BaseException:
-        os.close(fd)
+        file.close()
         raise
 
 
+def _look_at(name):
+    """Return what an array says of itself; refuse what is none, as `_open` does."""
+    file, head = _open(name)
+    file.close()
+    return head
+
+
 def _map_descriptor(fd, head, name, readonly):
-    access = mmap.ACCESS_READ if readonly else mmap.ACCESS_WRITE
-    segment = Segment(fd, head.size, access=access)
+    segment = _mapping.map_file(fd, head.size, Segment, readonly)
     segment.name, segment.head, segment.readonly = name, head, readonly
+    status = os.fstat(fd)
+    segment.file = status.st_ino, status.st_dev
     return _mapped.setdefault((head.uuid, readonly), segment)
 
 
 def _map(name, readonly):
-    fd, head = _open(name, os.O_RDONLY if readonly else os.O_RDWR)
-    try:
+    file, head = _open(name, not readonly)
+    with file:
         known = _mapped.get((head.uuid, readonly))
-        return _map_descriptor(fd, head, name, readonly) if known is None else known
-    finally:
-        os.close(fd)
+        return _map_descriptor(file.fileno(), head, name, readonly) if known is None else known
 
 
 def _array(segment):
@@ -326,8 +357,17 @@ def _array(segment):
 # What users call.
 
 
-def create(name: str, shape: "Any", dtype: "Any" = float, order: str = "C") -> ndarray:
-    """Make an array of zeros that other programs of this user find by its name.
+def create(
+    name: str,
+    shape: "Any",
+    dtype: "Any" = float,
+    order: str = "C",
+    *,
+    exist_ok: bool = False,
+    replace: bool = False,
+    fill: "Any" = None
+) -> ndarray:
+    """Make an array that other programs of this user find by its name.
 
     Parameters
     ----------
@@ -339,6 +379,16 @@ def create(name: str, shape: "Any", dtype: "Any" = float, order: str = "C") -> n
         What the items are; none that hold references to objects.
     order : {"C", "F"}
         Whether the last or the first index varies fastest.
+    exist_ok : bool
+        If there is such an array already, of this dtype, shape and order, return that. So of
+        several programs that begin at a time one makes the array, and all have it.
+    replace : bool
+        Take the name away from the array that has it, in one step: at each moment the name
+        leads to one of the two. Processes that have the old one keep it, but can send it on
+        no more (`StaleHandleError`).
+    fill : array_like, optional
+        What the items of a new array are before anybody sees it, broadcast to the shape; zeros
+        by default.
 
     Returns
     -------
@@ -349,13 +399,16 @@ def create(name: str, shape: "Any", dtype: "Any" = float, order: str = "C") -> n
     Raises
     ------
     FileExistsError
-        The name is taken.
+        The name is taken; with `exist_ok`, by an array of another dtype, shape or order.
     OSError
-        ENOSPC: there is no room for it.
+        ENOSPC: there is no room for it. EACCES: another user's array has the name that is to
+        be attached or replaced.
     TypeError
         Items would hold references to Python objects.
     ValueError
-        `name`, `shape` or `order` cannot be.
+        `name`, `shape` or `order` cannot be, `fill` does not fit the shape; both `exist_ok` and
+        `replace` are asked for; what is to be attached or replaced is no array, and is left as
+        it is.
 
     See Also
     --------
@@ -369,13 +422,11 @@ def create(name: str, shape: "Any", dtype: "Any" = float, order: str = "C") -> n
     >>> a[1, 2] = 7
     >>> float(b[1, 2])
     7.0
+    >>> c = snp.create("example-of-create", 3, "i4", replace=True, fill=[1, 2, 3])
+    >>> snp.create("example-of-create", 3, "i4", exist_ok=True).tolist(), float(b[1, 2])
+    ([1, 2, 3], 7.0)
     >>> snp.delete("shm://example-of-create")
     """
-    return create_filled(name, shape, dtype, order, None)
-
-
-def create_filled(name: str, shape: "Any", dtype: "Any", order: str, fill: "Any") -> ndarray:
-    """`create` an array whose items are set before it has its name."""
     plain = _plain(name)
     dtype = sized(dtype)
     if dtype.hasobject:
@@ -390,11 +441,15 @@ def create_filled(name: str, shape: "Any", dtype: "Any", order: str, fill: "Any"
     shape = tuple(operator.index(length) for length in shape)
     if any(length < 0 for length in shape):
         raise ValueError("negative dimensions are not allowed: {}".format(shape))
-    if os.path.lexists(_path(plain)):
-        raise _error(errno.EEXIST, "there is something of this name", plain)
+    if exist_ok and replace:
+        raise ValueError("an array that exists is either taken (exist_ok) or replaced, not both")
     head, described = _write_head(dtype, shape, order)
-    fd = os.open(_FOLDER, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
+    found = _existing(plain, described, exist_ok, replace)
+    if found is not None:
+        return found
+    with io.FileIO(_FOLDER, "r+", opener=_open_unnamed) as file:
+        fd = file.fileno()
+        os.fchmod(fd, _MODE)  # Whatever the umask has taken from it.
         _room.refuse_if_larger(fd, described.size, _PREFIX + plain)
         os.ftruncate(fd, described.size)
         _room.reserve(fd, _PREFIX + plain)
@@ -402,22 +457,137 @@ def create_filled(name: str, shape: "Any", dtype: "Any", order: str, fill: "Any"
         made = _array(_map_descriptor(fd, described, plain, False))
         if fill is not None:
             made[...] = fill
-        try:
-            # (With a folder's descriptor, though it has no say: else the link of /proc
-            # itself would be linked.)
-            source = "/proc/self/fd/{}".format(fd)
-            os.link(source, _path(plain), src_dir_fd=fd, follow_symlinks=True)
-        except FileExistsError:
-            raise _error(errno.EEXIST, "there is something of this name", plain) from None
-        except FileNotFoundError:
-            if os.path.exists("/proc/self/fd"):
-                raise
-            raise _error(
-                errno.ENOENT, "arrays cannot be given names where no /proc is mounted", plain
-            ) from None
-    finally:
-        os.close(fd)
+        while not (_link(fd, plain) or replace and _replace(fd, described, plain)):
+            # Another process was faster. What it has made may be gone again.
+            found = _existing(plain, described, exist_ok, replace)
+            if found is not None:
+                return found
     return made
+
+
+def _open_unnamed(folder, _):
+    return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, _MODE)
+
+
+def _existing(plain, described, exist_ok, replace):
+    """Return the array that `create` is to take instead of a new one, or None if it may make
+    one; refuse what has the name and may neither be taken nor replaced."""
+    if exist_ok:
+        try:
+            segment = _map(plain, False)
+        except FileNotFoundError:
+            return None
+        if not _is_alike(segment.head, described):
+            text = "there is an array of this name: {}; asked for was one of {}".format(
+                _describe(segment.head), _describe(described)
+            )
+            raise _error(errno.EEXIST, text, plain)
+        return _array(segment)
+    if not os.path.lexists(_path(plain)):
+        return None
+    if not replace:
+        raise _error(errno.EEXIST, "there is something of this name", plain)
+    try:
+        _look_at(plain)
+    except FileNotFoundError:
+        pass
+    return None
+
+
+def _is_alike(one, other):
+    same_order = one.order == other.order or len(one.shape) < 2
+    return one.dtype == other.dtype and one.shape == other.shape and same_order
+
+
+def _describe(head):
+    return "shape {}, dtype {} and order {!r}".format(head.shape, head.dtype, head.order)
+
+
+def _link(fd, name):
+    """Give a file that has no name one; tell whether nobody had that."""
+    # (With a folder's descriptor, though it has no say: else the link of /proc itself would
+    # be linked.)
+    source = "/proc/self/fd/{}".format(fd)
+    try:
+        os.link(source, _path(name), src_dir_fd=fd, follow_symlinks=True)
+    except FileExistsError:
+        return False
+    except FileNotFoundError:
+        if os.path.exists("/proc/self/fd"):
+            raise
+        text = "arrays cannot be given names where no /proc is mounted"
+        raise _error(errno.ENOENT, text, name) from None
+    return True
+
+
+def _replace(fd, head, name):
+    """Give a new array the name that another has; tell whether there still was one."""
+    _remove_left()
+    temporary = _TEMPORARY + head.uuid.hex()
+    fcntl.flock(fd, fcntl.LOCK_EX)  # While it is held, nobody takes the file for a dead one's.
+    try:
+        _link(fd, temporary)
+        try:
+            _rename(temporary, name, True)
+        except FileNotFoundError:
+            return False
+        return True
+    finally:
+        # Also if a signal handler's exception came anywhere in between.
+        _settle(temporary, head, name)
+
+
+def _settle(temporary, head, name):
+    """Remove what has the temporary name of an array: itself, or the one that it has replaced.
+    If that is of another kind, it gets its name back, and an error says so."""
+    try:
+        _look_at(temporary)
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError):
+        # It came after `_existing` had looked.
+        while True:
+            try:
+                _rename(temporary, name, True)
+                break
+            except FileNotFoundError:  # Somebody has deleted ours: nobody has the name.
+                pass
+            try:
+                _rename(temporary, name, False)
+                break
+            except FileExistsError:  # Somebody has made another one.
+                pass
+        _unlink(temporary, head.uuid)
+        raise
+    _remove(temporary)
+
+
+def _remove_left():
+    """Remove what processes have left that were killed while they replaced an array."""
+    for name in os.listdir(_FOLDER):
+        if not name.startswith(_TEMPORARY):
+            continue
+        try:
+            file, _ = _open(name)
+        except (OSError, ValueError):
+            continue
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                continue  # Its maker is at it.
+            _remove(name)
+
+
+def _remove(name):
+    try:
+        os.unlink(_path(name))
+    except FileNotFoundError:
+        pass
+
+
+def _rename(old, new, exchange):
+    _core.rename(os.fsencode(_path(old)), os.fsencode(_path(new)), exchange)
 
 
 def attach(name: str, readonly: bool = False) -> ndarray:
@@ -455,11 +625,9 @@ def take(name: str) -> "np.ndarray[Any, Any]":
         As in `attach`.
     """
     plain = _plain(name)
-    fd, head = _open(plain, os.O_RDWR)
-    try:
-        memory = mmap.mmap(fd, head.size)
-    finally:
-        os.close(fd)
+    file, head = _open(plain, writable=True)
+    with file:
+        memory = _mapping.map_file(file.fileno(), head.size)
     if not _unlink(plain, head.uuid):
         raise _error(errno.ENOENT, "another process has deleted the array", plain)
     return np.ndarray(head.shape, head.dtype, memory, head.data, order=head.order)
@@ -487,8 +655,7 @@ def delete(name: str) -> None:
     create
     """
     plain = _plain(name)
-    fd, _ = _open(plain, os.O_RDONLY)
-    os.close(fd)
+    _look_at(plain)
     try:
         os.unlink(_path(plain))
     except FileNotFoundError:
@@ -510,10 +677,11 @@ def list_arrays() -> "List[NamedArray]":
     """
     found = []
     for name in sorted(os.listdir(_FOLDER)):
+        if name.startswith(_TEMPORARY):
+            continue
         try:
-            fd, head = _open(name, os.O_RDONLY)
+            head = _look_at(name)
         except (OSError, ValueError):
             continue
-        os.close(fd)
         found.append(NamedArray(_PREFIX + name, head.dtype, head.shape, head.order))
     return found

@@ -16,7 +16,6 @@ and lists made by either open in the other. What it does better:
 * ``track=False``, as in CPython 3.13, on every version.
 """
 
-import mmap
 import os
 import struct
 import sys
@@ -26,7 +25,7 @@ from contextlib import suppress
 from functools import partial
 from operator import index as as_integer
 
-from . import _list_layout, _posixshmem, _room, resource_tracker
+from . import _list_layout, _mapping, _posixshmem, _room, resource_tracker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -189,7 +188,7 @@ class SharedMemory:
                 self._allocate(size, reserve)
             if reserve:
                 _room.reserve(self._fd, self._name)
-            self._mmap = mmap.mmap(self._fd, 0)  # All of it, in one call.
+            self._mmap = _mapping.map_file(self._fd, os.fstat(self._fd).st_size)
             self._size = len(self._mmap)
             self._buf = memoryview(self._mmap)
             if self._track and not exclusive:

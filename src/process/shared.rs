@@ -76,6 +76,16 @@ pub(super) fn lock_name(name: Name) -> CString {
     CString::new(format!("/{}{LOCK_SUFFIX}", name.as_str())).expect("names have no zeros")
 }
 
+/// Makes an object that this user can open again, whatever the process's umask.
+fn make(name: &CStr) -> Result<OwnedFd> {
+    let made = shm::open(name, CREATE | READ_WRITE, MODE)?;
+    if let Err(error) = shm::set_mode(made.as_fd(), MODE) {
+        let _ = shm::unlink(name);
+        return Err(error);
+    }
+    Ok(made)
+}
+
 /// Where a segment begins in the memory object. What lies between two is a
 /// hole, which takes no memory.
 fn start_of(number: usize) -> u64 {
@@ -122,7 +132,7 @@ impl Shared {
     /// EEXIST if there is such an arena, `Full` if there is no memory for it, and
     /// what the calls report; what was made is removed again.
     pub fn create(name: Name, size: u64) -> Result<Self> {
-        let lock = shm::open(&lock_name(name), CREATE | READ_WRITE, MODE)?;
+        let lock = make(&lock_name(name))?;
         let made = locks::try_for_process(lock.as_fd(), 0).and_then(|claimed| {
             if !claimed || !is_of(&lock_name(name), lock.as_fd()) {
                 // It was taken for a dead process's, after this one had been
@@ -132,7 +142,7 @@ impl Shared {
                     errno: sys::EEXIST,
                 });
             }
-            let memory = shm::open(&memory_name(name), CREATE | READ_WRITE, MODE)?;
+            let memory = make(&memory_name(name))?;
             // First of all whose it is: should this process die before it is an
             // arena, nobody else's may be taken for it.
             let facts = shm::facts(lock.as_fd())?;

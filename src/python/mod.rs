@@ -5,6 +5,7 @@
 //! | `error`      | the core's errors as exceptions                              |
 //! | `section`    | letting the interpreter's other threads run                  |
 //! | `posixshmem` | `shm_open`, `shm_unlink`, and the room for what they open    |
+//! | `mapping`    | a file in the place of memory that an `mmap` object has      |
 //! | `packet`     | packets through pipes                                        |
 //! | `numpy`      | arrays on blocks                                             |
 //! | `terse`      | simple things as bytes, without a pickler                    |
@@ -27,6 +28,7 @@
 //! around this one.
 
 mod error;
+mod mapping;
 mod packet;
 mod posixshmem;
 mod section;
@@ -68,6 +70,7 @@ fn _core(_py: Python<'_>, module: &PyModule) -> PyResult<()> {
     }
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     posixshmem::add_to(module)?;
+    mapping::add_to(module)?;
     packet::add_to(module)?;
     #[cfg(target_os = "linux")]
     add_arena_to(module)?;

@@ -1,4 +1,4 @@
-//! `shm_open`, `shm_unlink`, and the room for what they open.
+//! `shm_open`, `shm_unlink`, the room for what they open, and other names for it.
 //!
 //! The first two have the signatures and errors of CPython 3.8's
 //! `_posixshmem`. One difference: a name with an embedded NUL is refused, as
@@ -11,6 +11,8 @@ use crate::segment::Reservation;
 use crate::sys;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
+#[cfg(target_os = "linux")]
+use pyo3::types::PyBytes;
 use pyo3::types::PyString;
 use std::ffi::CString;
 use std::os::fd::{BorrowedFd, IntoRawFd};
@@ -21,6 +23,8 @@ pub fn add_to(module: &PyModule) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(shm_open, module)?)?;
     module.add_function(wrap_pyfunction!(shm_unlink, module)?)?;
     module.add_function(wrap_pyfunction!(room, module)?)?;
+    #[cfg(target_os = "linux")]
+    module.add_function(wrap_pyfunction!(rename, module)?)?;
     module.add_function(wrap_pyfunction!(reserve, module)?)
 }
 
@@ -75,6 +79,37 @@ fn shm_open(py: Python<'_>, path: &PyAny, flags: c_int, mode: c_int) -> PyResult
 fn shm_unlink(py: Python<'_>, path: &PyAny) -> PyResult<()> {
     let name = object_name("shm_unlink", path)?;
     uninterrupted(py, Some(path), || sys::shm::unlink(&name))
+}
+
+/// Give a file another name.
+///
+/// Parameters
+/// ----------
+/// old : bytes
+///     The file's path.
+/// new : bytes
+///     A path in the same file system.
+/// exchange : bool
+///     Whether `new` is a file that gets the name `old`, in one step. Else nobody may have
+///     that name.
+///
+/// Raises
+/// ------
+/// OSError
+///     FileNotFoundError: there is no `old`, or no `new` to exchange it with.
+///     FileExistsError: somebody has the name `new`, which was not to be exchanged.
+#[cfg(target_os = "linux")]
+#[pyfunction]
+#[pyo3(text_signature = "(old, new, exchange)")]
+fn rename(py: Python<'_>, old: &PyBytes, new: &PyBytes, exchange: bool) -> PyResult<()> {
+    let path = |bytes: &PyBytes| {
+        CString::new(bytes.as_bytes()).map_err(|_| PyValueError::new_err("embedded null character"))
+    };
+    let how = match exchange {
+        true => sys::shm::Rename::Exchange,
+        false => sys::shm::Rename::New,
+    };
+    sys::shm::rename(&path(old)?, &path(new)?, how).map_err(|error| os_error(py, error, Some(new)))
 }
 
 /// Return how many bytes the file system of a descriptor can still take.

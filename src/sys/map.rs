@@ -36,6 +36,35 @@ pub fn private(length: usize) -> Result<NonNull<u8>> {
     map(length, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
 }
 
+/// Flag of anonymous mappings: their memory is not reserved before it is used.
+pub const NORESERVE: i32 = libc::MAP_NORESERVE;
+
+/// Maps a file from its beginning on in the place of what is mapped there, shared: `mmap(2)`,
+/// MAP_FIXED.
+///
+/// # Safety
+/// The range begins with a page, all pages that it reaches into are mapped, and nobody needs
+/// what is there.
+pub unsafe fn over(
+    base: NonNull<u8>,
+    length: usize,
+    fd: BorrowedFd<'_>,
+    writable: bool,
+) -> Result<()> {
+    let write = if writable { libc::PROT_WRITE } else { 0 };
+    // SAFETY: as promised by the caller.
+    unsafe {
+        fixed(
+            base,
+            length,
+            libc::PROT_READ | write,
+            libc::MAP_SHARED,
+            fd,
+            0,
+        )
+    }
+}
+
 /// Maps pages of a file in the place of what is mapped there: as copies that are
 /// made when they are written to, or shared. `mmap(2)`, MAP_FIXED.
 ///
@@ -56,6 +85,20 @@ pub unsafe fn again(
     } else {
         libc::MAP_SHARED
     };
+    // SAFETY: as promised by the caller.
+    unsafe { fixed(base, length, protection, kind, fd, offset) }
+}
+
+/// # Safety
+/// Whole pages that are mapped, of which nobody needs what is there.
+unsafe fn fixed(
+    base: NonNull<u8>,
+    length: usize,
+    protection: i32,
+    kind: i32,
+    fd: BorrowedFd<'_>,
+    offset: u64,
+) -> Result<()> {
     // SAFETY: as promised by the caller.
     let mapped = unsafe {
         libc::mmap(

@@ -28,6 +28,47 @@ pub fn unlink(name: &CStr) -> Result<()> {
     mman::shm_unlink(name).map_err(failed("shm_unlink"))
 }
 
+/// Sets the permissions of an open file, which an object that is made has less what the
+/// process's umask takes away: `fchmod(2)`.
+pub fn set_mode(fd: BorrowedFd<'_>, mode: u32) -> Result<()> {
+    let mode = Mode::from_bits_retain(mode as libc::mode_t);
+    nix::sys::stat::fchmod(fd, mode).map_err(failed("fchmod"))
+}
+
+/// How a name is given to what has another.
+#[cfg(target_os = "linux")]
+#[derive(Clone, Copy, Debug)]
+pub enum Rename {
+    /// If nobody has the new name: RENAME_NOREPLACE.
+    New,
+    /// What had the new name gets the old one, in one step: RENAME_EXCHANGE.
+    Exchange,
+}
+
+/// Renames a file: `renameat2(2)`, through `syscall` since glibc has it from 2.28 on.
+#[cfg(target_os = "linux")]
+pub fn rename(old: &CStr, new: &CStr, how: Rename) -> Result<()> {
+    let flags = match how {
+        Rename::New => libc::RENAME_NOREPLACE,
+        Rename::Exchange => libc::RENAME_EXCHANGE,
+    };
+    // SAFETY: two texts that end with a zero, and live during the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_renameat2,
+            libc::AT_FDCWD,
+            old.as_ptr(),
+            libc::AT_FDCWD,
+            new.as_ptr(),
+            flags,
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(failed("renameat2")(super::last())),
+    }
+}
+
 /// What the file system knows of an open file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facts {

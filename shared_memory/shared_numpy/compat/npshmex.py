@@ -227,7 +227,7 @@ def _check(key):
 
 def _create(name, array):
     order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
-    named.create_filled(name, array.shape, array.dtype, order, array)
+    named.create(name, array.shape, array.dtype, order, fill=array)
 
 
 def _part(key, number):

@@ -161,7 +161,7 @@ class _Entry:
     @classmethod
     def create(cls, name, block, handle, size):
         data = cls.HEAD.pack(len(block), len(handle), size) + block.encode() + handle
-        named.create_filled(name, len(data), "u1", "C", np.frombuffer(data, "u1"))
+        named.create(name, len(data), "u1", fill=np.frombuffer(data, "u1"))
 
     @classmethod
     def read(cls, name):
