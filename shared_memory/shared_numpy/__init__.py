@@ -3,7 +3,8 @@
 The map of the package, from the ground up; imports point down only:
 
 ==================  ========================================================
-`errors`            the exceptions of arenas
+`errors`            the exceptions of arenas, and a warning
+`_copies`           where arrays are pickled by value, told on request
 `_core`             the extension module, written in Rust: arenas, and what
                     `_posixshmem` takes from it
 `_forks`            handlers around forks, and no fork in the middle of an import
@@ -90,6 +91,7 @@ if TYPE_CHECKING:
         shared_memory,
         transfer,
     )
+    from ._copies import warn_on_copy
     from ._core import __version__
     from .array_manager import ArrayManager
     from .arrays import (
@@ -112,6 +114,7 @@ if TYPE_CHECKING:
         ArenaBusyError,
         ArenaCorruptedError,
         ArenaFullError,
+        CopyWarning,
         ForeignHandleError,
         StaleHandleError,
     )
@@ -126,6 +129,7 @@ if TYPE_CHECKING:
 
 # Module -> the public names that it defines.
 _NAMES = {
+    "_copies": ["warn_on_copy"],
     "_core": ["__version__"],
     "arrays": [
         "array",
@@ -150,6 +154,7 @@ _NAMES = {
         "ArenaBusyError",
         "ArenaCorruptedError",
         "ArenaFullError",
+        "CopyWarning",
         "ForeignHandleError",
         "StaleHandleError",
     ],

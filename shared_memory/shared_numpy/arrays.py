@@ -16,7 +16,7 @@ The memory is freed when no array, view or handle refers to it in any process.
 
 import numpy as np
 
-from . import _core, transfer
+from . import _copies, _core, transfer
 from .transfer import block_of
 
 TYPE_CHECKING = False
@@ -171,6 +171,8 @@ class ndarray(np.ndarray):
 
     def __reduce_ex__(self, protocol: int) -> "Any":
         """Pickle by value; loads as a plain array."""
+        if transfer.memory_of(self) is not None:
+            _copies.tell(self)
         plain = np.asarray(self)
         if not (plain.flags.c_contiguous or plain.flags.f_contiguous):
             # Of these, numpy's protocol 5 loses the byte order.

@@ -1,4 +1,4 @@
-"""The exceptions of arenas; each is also the nearest one of the builtins.
+"""The exceptions of arenas, and a warning; each is also the nearest one of the builtins.
 
 What is no more than a wrong argument raises `ValueError` or `TypeError`, what
 the system refuses plain `OSError`.
@@ -12,6 +12,7 @@ __all__ = [
     "ArenaBusyError",
     "ArenaCorruptedError",
     "ArenaFullError",
+    "CopyWarning",
     "ForeignHandleError",
     "StaleHandleError",
 ]
@@ -66,3 +67,7 @@ class ArenaCorruptedError(RuntimeError):
 
     No process can use the arena any more. Arrays that exist stay as they are.
     """
+
+
+class CopyWarning(UserWarning):
+    """An array in shared memory was pickled by value; see `warn_on_copy`."""

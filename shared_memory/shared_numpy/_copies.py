@@ -1,0 +1,108 @@
+"""Where arrays in shared memory are copied in silence, told on request.
+
+A pickler that does not know these arrays takes them by value, as it must: what it writes may
+go to a file or another machine. Where the receiver is a process beside it, that is a copy which
+the program did not mean to pay for.
+"""
+
+import os
+import sys
+import threading
+import warnings
+
+from .errors import CopyWarning
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import Any, Callable, List, Optional
+
+__all__ = ["warn_on_copy"]
+
+# Whether `warn_on_copy` is on. A list, so that a look at it is one step.
+_on = []  # type: List[bool]
+
+# Folders with code that is not the user's: this package's, the standard library's, and those
+# for packages, wherever they are.
+_OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_LIBRARY = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
+_PACKAGES = tuple(os.sep + name + os.sep for name in ("site-packages", "dist-packages"))
+
+
+def warn_on_copy(on: bool = True) -> None:
+    """Warn from now on where an array in shared memory is pickled by value.
+
+    The warning is a `CopyWarning` and names the line of the program at which that happens:
+    the nearest one outside of the standard library and of installed packages. Where a package
+    pickles in a thread of its own, in which no such line is, it names the line at which the main
+    thread is then, and the package's.
+
+    Parameters
+    ----------
+    on : bool
+        False ends it; it is off by default.
+
+    Notes
+    -----
+    It is for this process, and those that it forks. By which ways arrays go by reference the
+    README tells. A view that is a plain ``numpy.ndarray`` (``numpy.asarray(a)``) is pickled by
+    numpy, which nothing here can see.
+
+    Examples
+    --------
+    >>> import pickle
+    >>> import warnings
+    >>> import shared_numpy as snp
+    >>> snp.warn_on_copy()
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     data = pickle.dumps(snp.zeros(1000))
+    >>> caught[0].category is snp.CopyWarning
+    True
+    >>> snp.warn_on_copy(False)
+    """
+    _on[:] = [True] if on else []
+
+
+def tell(array: "Any") -> None:
+    """Warn, if that is on, that an array in shared memory is being pickled by value."""
+    if not _on:
+        return
+    here = sys._getframe(1)
+    frame, where = _nearest(here, _is_user_s), ""
+    if frame is None:
+        # A package's thread. The program may be waiting for it.
+        carrier = _nearest(here, _is_package_s) or here
+        main = sys._current_frames().get(threading.main_thread().ident or 0)
+        frame = _nearest(main, _is_user_s) or carrier
+        where = " by the thread {!r} at {}:{}, while the main thread is here".format(
+            threading.current_thread().name, carrier.f_code.co_filename, carrier.f_lineno
+        )
+    text = (
+        "an array in shared memory (shape {}, dtype {}, {:,} bytes) is pickled by value{}: its "
+        "receiver gets a copy. It goes by reference through multiprocessing and concurrent.futures, "
+        "shared_numpy's queues and pools, joblib and loky after "
+        "shared_numpy.integrations.joblib.register() or loky.register(), and anywhere else by the "
+        "token of shared_numpy.put()".format(array.shape, array.dtype, array.nbytes, where)
+    )
+    names = frame.f_globals
+    warnings.warn_explicit(
+        text, CopyWarning, frame.f_code.co_filename, frame.f_lineno,
+        names.get("__name__") or "<string>", names.setdefault("__warningregistry__", {}),
+    )  # fmt: skip
+
+
+def _nearest(frame, is_sought):
+    # type: (Optional[FrameType], Callable[[str], bool]) -> Optional[FrameType]
+    """Return the innermost call, from `frame` outwards, of code in a file that is sought."""
+    while frame is not None and not is_sought(frame.f_code.co_filename):
+        frame = frame.f_back
+    return frame
+
+
+def _is_user_s(name):
+    return not (name.startswith((_OURS, _LIBRARY, "<frozen ")) or _is_package_s(name))
+
+
+def _is_package_s(name):
+    return any(each in name for each in _PACKAGES) and not name.startswith(_OURS)
