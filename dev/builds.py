@@ -139,7 +139,8 @@ def _newest_glibc(wheel):
 def build_sdist(job):
     """Build the source distribution."""
     _forget(".tar.gz")
-    maturin(job, BUILD_PACKAGES, "sdist", "--out", DIST)
+    # In the environment that built the wheel, so that a run makes one.
+    maturin(job, RELEASE_PACKAGES, "sdist", "--out", DIST)
 
 
 def build_quick(job):

@@ -15,6 +15,9 @@ from interpreters import version_of
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 ENVIRONMENTS = os.path.join(ROOT, "build", "envs")
 
+# The first pip that takes wheels for manylinux2014 and sources with a pyproject.toml.
+OLDEST_PIP = (19, 3)
+
 # How many lines of a failed command's output are shown.
 SHOWN_LINES = 30
 
@@ -62,10 +65,13 @@ def make(name, executable, packages):
                 return python
     shutil.rmtree(folder, ignore_errors=True)
     run([executable, "-m", "venv", folder])
-    # The pip that comes with 3.6 knows neither pyproject.toml nor manylinux2014.
-    run([python, "-m", "pip", "install", "-q", "-U", "pip"])
+    # Compiling all modules takes longer than the rest, and most are never imported.
+    pip = [python, "-m", "pip", "install", "-q", "--no-compile"]
+    found = run([python, "-m", "pip", "--version"]).split()[1]
+    if tuple(map(int, found.split(".")[:2])) < OLDEST_PIP:
+        run(pip + ["-U", "pip"])
     if packages:
-        run([python, "-m", "pip", "install", "-q"] + packages)
+        run(pip + packages)
     with open(stamp, "w") as file:
         file.write(wanted)
     return python

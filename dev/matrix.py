@@ -160,7 +160,9 @@ def suite_jobs(version, amount, results, names=suites.SUITES):
     made = []
     for suite in names:
         work = partial(run_suite, version, suite, amount, results)
-        made.append(Job("{} on {}, {}".format(suite, version, amount), work, ["install " + version]))
+        name = "{} on {}, {}".format(suite, version, amount)
+        # The interpreter's own tests sleep for half of their time.
+        made.append(Job(name, work, ["install " + version], waits=suite == "cpython"))
     return made
 
 
@@ -177,10 +179,10 @@ def amount_of(version, oldest, complete):
     """Return how much of the tests an interpreter runs that is not the first."""
     if complete:
         return "whole"
-    if version in (oldest, "3.8"):
+    if version == oldest:
         return "paired"
     # 3.7 has a resource tracker of ours; those after 3.8 differ little from each other.
-    return "quick" if version == "3.7" else "turns"
+    return "quick" if version in ("3.7", "3.8") else "turns"
 
 
 def gate(pythons, complete, results):
@@ -201,10 +203,12 @@ def gate(pythons, complete, results):
     crash = ["--test", "crash"] + (["--", "--full"] if complete else [])
     made.append(Job("core, processes", partial(check_core, crash), ["lints"]))
     for version in others:
-        made += suite_jobs(version, amount_of(version, oldest, complete), results)
+        amount = amount_of(version, oldest, complete)
+        names = [suite for suite in suites.SUITES if suite != "gate" or amount in ("whole", "paired")]
+        made += suite_jobs(version, amount, results, names)
     made.append(Job("core", partial(check_core, ["--lib", "--test", "core"]), ["lints"]))
     if not complete:
-        made += suite_jobs(first, "slow", results)
+        made += suite_jobs(first, "slow", results, [suite for suite in suites.SUITES if suite != "gate"])
     made.append(Job("core, AddressSanitizer", check_memory, ["core"]))
     made.append(Job("source distribution", builds.build_sdist, ["wheel"]))
     sources = [("source distribution", builds.sdist)]

@@ -38,6 +38,8 @@ _FILES = collections.OrderedDict(
             ],
         ),
         ("arrays", []),
+        # What runs the others: the same on every interpreter.
+        ("gate", ["gate", "supervisor"]),
         ("pools", ["context", "doors", "executor", "futures", "original_readme", "readme", "zero_copy"]),
     ]
 )  # fmt: skip
