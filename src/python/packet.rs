@@ -75,7 +75,7 @@ fn write_packet(py: Python<'_>, fd: c_int, packet: &[u8]) -> PyResult<bool> {
 ///     The call failed; nothing was read.
 #[pyfunction]
 #[pyo3(text_signature = "(fd, most)")]
-fn read_packets<'p>(py: Python<'p>, fd: c_int, most: usize) -> PyResult<&'p PyList> {
+fn read_packets(py: Python<'_>, fd: c_int, most: usize) -> PyResult<&PyList> {
     let fd = open(py, &fd, "read")?;
     let packets = PyList::empty(py);
     let mut bytes = [0; PACKET];

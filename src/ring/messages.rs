@@ -613,11 +613,7 @@ impl Messages {
     pub fn withdraw(&self, behind: usize, right: impl Fn(&Taken) -> bool) -> Result<Option<Taken>> {
         let arena = self.base.block().arena();
         loop {
-            let size = {
-                let held = self.lock()?;
-                let size = self.body(&held)?.size;
-                size
-            };
+            let size = self.body(&self.lock()?)?.size;
             let block = arena.allocate(size)?;
             let held = self.lock()?;
             let open = self.body(&held)?;
