@@ -3,11 +3,17 @@
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
 
+    // Arenas map more than an address of 32 bits can reach, and wait by calls of Linux.
+    println!("cargo:rustc-check-cfg=cfg(arenas)");
+    let variable = |name| std::env::var(name).unwrap_or_default();
+    let os = variable("CARGO_CFG_TARGET_OS");
+    if os == "linux" && variable("CARGO_CFG_TARGET_POINTER_WIDTH") == "64" {
+        println!("cargo:rustc-cfg=arenas");
+    }
+
     // Before glibc 2.34 `shm_open` lived in librt. Newer ones keep an empty
     // librt, so that naming it is right for both.
-    let os = std::env::var("CARGO_CFG_TARGET_OS").unwrap_or_default();
-    let env = std::env::var("CARGO_CFG_TARGET_ENV").unwrap_or_default();
-    if os == "linux" && env == "gnu" {
+    if os == "linux" && variable("CARGO_CFG_TARGET_ENV") == "gnu" {
         println!("cargo:rustc-link-lib=rt");
     }
 

@@ -73,10 +73,10 @@ def builder(packages):
     return environments.make(name, executable, packages)
 
 
-def maturin(job, packages, *arguments):
+def maturin(job, packages, *arguments, **variables):
     python = builder(packages)
-    path = os.path.dirname(python) + os.pathsep + os.environ["PATH"]
-    job.run([python, "-m", "maturin"] + list(arguments), env=dict(os.environ, PATH=path))
+    variables["PATH"] = os.path.dirname(python) + os.pathsep + os.environ["PATH"]
+    job.run([python, "-m", "maturin"] + list(arguments), env=dict(os.environ, **variables))
 
 
 def _only(pattern):
@@ -153,6 +153,23 @@ def build_quick(job):
     maturin(job, BUILD_PACKAGES, "build", "--profile", "quick", "--locked", "--out", folder)
     kept.remember()
     return ""
+
+
+# Where only the backport works.
+TARGET_32 = "i686-unknown-linux-gnu"
+BACKPORT_TARGETS = [TARGET_32, "armv7-unknown-linux-gnueabihf"]
+BACKPORT_TARGETS += ["x86_64-apple-darwin", "aarch64-apple-darwin"]
+
+
+def build_32_bits(job):
+    """Build a wheel for i686 and return its path."""
+    folder = os.path.join(BUILD, "wheel32")
+    shutil.rmtree(folder, ignore_errors=True)
+    words = ["build", "--profile", "quick", "--locked", "--zig", "--target", TARGET_32]
+    words += ["--compatibility", "manylinux2014", "--out", folder]
+    # The stable ABI needs no interpreter of that system.
+    maturin(job, RELEASE_PACKAGES, *words, PYO3_NO_PYTHON="1")
+    return _only(os.path.join(folder, "*.whl"))
 
 
 def quick_wheel():

@@ -19,6 +19,7 @@ set) CPython 3.6 and 3.7, rustfmt and clippy must be there; elsewhere they are s
 
 import collections
 import os
+import platform
 import random
 import re
 import signal
@@ -43,6 +44,7 @@ TEST_PACKAGES += ["cloudpickle", "tqdm", "joblib", "loky", "pandas"]
 
 KNOWN = ["3.%d" % minor for minor in range(interpreters.OLDEST, interpreters.NEWEST + 1)]
 CORE = ["--locked", "--no-default-features"]
+MUSL = "x86_64-unknown-linux-musl"
 # Every single instruction takes about half an hour; a limit for what hangs.
 CORE_SECONDS = 2 * 3600
 
@@ -108,8 +110,10 @@ def check_memory(job):
     nightly = subprocess.run(
         ["rustc", "+nightly", "-vV"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
-    host = re.search(r"^host: (.*)$", nightly.stdout.decode(), re.M)
-    if nightly.returncode or not host:
+    told = nightly.stdout.decode()
+    host = re.search(r"^host: (.*)$", told, re.M)
+    # (A compiler without rustup tells its own version.)
+    if nightly.returncode or not host or "-nightly" not in told:
         return "skipped: it needs a nightly compiler (a toolchain of rustup)"
     # The model checker switches stacks, which the sanitizer takes for overflows.
     job.run(
@@ -153,6 +157,51 @@ def check_bare_machines(job):
     """Run both commands of the README on bare machines."""
     job.run(["sh", "dev/fresh_machine.sh", os.path.join(builds.BUILD, "fresh")], seconds=4 * 3600)
     return job.output().partition("=== fresh machines")[2].strip().replace("\n", "; ")
+
+
+def installed_targets():
+    """Return the targets for which rustup has a standard library."""
+    try:
+        text = subprocess.check_output(["rustup", "target", "list", "--installed"])
+    except (OSError, subprocess.CalledProcessError):
+        return set()
+    return set(text.decode().split())
+
+
+def check_other_systems(job):
+    """Compile for systems where only the backport works, and test the core on musl."""
+    there = installed_targets()
+    told = []
+    for target in builds.BACKPORT_TARGETS:
+        if target not in there:
+            told.append("{} skipped: rustup target add {}".format(target, target))
+            continue
+        # No interpreter of that system is here, and the stable ABI needs none.
+        environment = dict(os.environ, PYO3_NO_PYTHON="1", RUSTFLAGS="-D warnings")
+        folder = ["--target-dir", os.path.join(builds.BUILD, "targets")]
+        job.run(["cargo", "check", "--locked", "--target", target] + folder, env=environment)
+        told.append(target + " compiles")
+    if MUSL in there:
+        job.run(
+            ["cargo", "test", "--target", MUSL] + CORE + ["--lib", "--test", "core", "--test", "crash"],
+            seconds=CORE_SECONDS,
+        )
+        told.append("{}: {}".format(MUSL, core_counts(job)))
+    else:
+        told.append("{} skipped: rustup target add {}".format(MUSL, MUSL))
+    return "; ".join(told)
+
+
+def check_32_bits(job):
+    """Run the backport's tests on an interpreter of 32 bits."""
+    if os.getuid() != 0:
+        return "skipped: it needs root (chroot, mount)"
+    if platform.machine() != "x86_64" or builds.TARGET_32 not in installed_targets():
+        return "skipped: it needs an x86-64 and {} (rustup target add)".format(builds.TARGET_32)
+    wheel = builds.build_32_bits(job)
+    tests = ["--amount", "paired"] + suites.files("backport")
+    job.run(["sh", "dev/machine32.sh", wheel, builds.BUILD] + tests, seconds=3600)
+    return job.output().strip().splitlines()[-1]
 
 
 def suite_jobs(version, amount, results, names=suites.SUITES):
@@ -222,6 +271,8 @@ def gate(pythons, complete, results):
             # One after the other: they compile into one folder.
             before = made[-1].name
     if complete:
+        made.append(Job("other systems", check_other_systems, ["core"]))
+        made.append(Job("backport, 32 bits", check_32_bits, ["wheel"]))
         made.append(Job("bare machines", check_bare_machines, ["lints"]))
     return made
 

@@ -33,8 +33,8 @@ _FILES = collections.OrderedDict(
         (
             "backport",
             [
-                "backport", "cross_interpreter", "differential", "lifetime", "managers",
-                "posixshmem", "reserve", "shareable_list", "shared_memory", "tracker",
+                "backport", "cross_interpreter", "differential", "managers", "posixshmem",
+                "reserve", "shareable_list", "shared_memory", "tracker",
             ],
         ),
         ("arrays", []),

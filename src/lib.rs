@@ -20,9 +20,9 @@
 
 pub mod arena;
 pub mod error;
-#[cfg(target_os = "linux")]
+#[cfg(arenas)]
 pub mod process;
-#[cfg(target_os = "linux")]
+#[cfg(arenas)]
 pub mod ring;
 pub mod segment;
 pub mod sys;

@@ -45,10 +45,10 @@ impl Reservation {
     }
 
     /// [`Reservation::step`], over any `allocate(offset, length)`.
-    fn step_by(&mut self, allocate: impl FnOnce(i64, i64) -> Result<()>) -> Result<bool> {
+    fn step_by(&mut self, allocate: impl FnOnce(u64, u64) -> Result<()>) -> Result<bool> {
         let length = CHUNK.min(self.size - self.done);
         if length > 0 {
-            allocate((self.start + self.done) as i64, length as i64)?;
+            allocate(self.start + self.done, length)?;
             self.done += length;
         }
         Ok(self.done == self.size)
@@ -74,14 +74,14 @@ mod tests {
             let mut step = || {
                 reservation.step_by(|offset, length| {
                     assert_eq!(offset, end);
-                    assert!(length > 0 && length as u64 <= CHUNK);
+                    assert!(length > 0 && length <= CHUNK);
                     end = offset + length;
                     Ok(())
                 })
             };
             while !step().unwrap() {}
             assert_eq!(step(), Ok(true));
-            assert_eq!(end as u64, size);
+            assert_eq!(end, size);
         }
     }
 
@@ -92,7 +92,7 @@ mod tests {
         let mut reservation = Reservation::new(2 * CHUNK);
         let mut step = |result: Result<()>| {
             reservation.step_by(|offset, _| {
-                calls.push(offset as u64);
+                calls.push(offset);
                 result
             })
         };

@@ -14,7 +14,11 @@ import supervisor
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(ROOT, "dev"))
 
-from shared_numpy import shared_memory  # noqa: E402
+from shared_numpy import _core, shared_memory  # noqa: E402
+
+needs_arenas = pytest.mark.skipif(
+    not hasattr(_core, "Arena"), reason="arrays in shared memory need 64-bit Linux"
+)
 
 # How many times as much as in the gate the tests of processes do, in `make test-full`.
 MORE = supervisor.FACTOR

@@ -82,7 +82,8 @@ def check(operation, actual, expected):
         if isinstance(operation[2], int) and operation[2] < 0:
             return  # BEFORE_THE_START
     if operation[0] == "create" and operation[3] == 2 ** 62 and actual[0] == "error":
-        if expected[3] == 12:
+        # (On 32 bits the number itself is too large for theirs.)
+        if expected[3] == 12 or expected[1] == "OverflowError":
             assert actual[3] == 28, context  # TOO_LARGE
             return
     if operation[0] == "new_list" and expected[1] == "FileExistsError":

@@ -13,7 +13,15 @@ import sys
 import time
 
 import pytest
-from conftest import complete, eventually, exists, is_running, run_command, run_python
+from conftest import (
+    complete,
+    eventually,
+    exists,
+    is_running,
+    needs_arenas,
+    run_command,
+    run_python,
+)
 from interpreters import find
 
 from shared_numpy.managers import SharedMemoryManager, SharedMemoryServer
@@ -359,7 +367,9 @@ def start_to_kill(folder, *arguments):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("kind", ["SharedMemoryManager", "ArrayManager"])
+@pytest.mark.parametrize(
+    "kind", ["SharedMemoryManager", pytest.param("ArrayManager", marks=needs_arenas)]
+)
 def test_the_server_of_a_killed_program_ends(tmp_path, method, kind):
     process, server, _, segment = start_to_kill(tmp_path, method, kind, "nothing more")
     assert is_running(server) and exists(segment)

@@ -30,13 +30,13 @@ from conftest import (
     eventually,
     exists,
     is_running,
+    needs_arenas,
     run_command,
     run_python,
     run_script,
 )
 
-from shared_numpy import resource_tracker
-from shared_numpy._core import LOCK_SUFFIX
+from shared_numpy import _core, resource_tracker
 
 PROGRAMS = os.path.join(ROOT, "tests", "tree_programs.py")
 METHODS = ["fork", "spawn", "forkserver"]
@@ -560,6 +560,7 @@ print(array.sum() + snp.ones(1000000).sum(), flush=True)
 """
 
 
+@needs_arenas
 @pytest.mark.parametrize("how", ["closes", "keeps"])
 def test_a_daemon_keeps_its_arena(how, tmp_path):
     """Whether it closes all descriptors, or keeps them; and its end removes the arena."""
@@ -575,7 +576,7 @@ def test_a_daemon_keeps_its_arena(how, tmp_path):
         assert process.wait(60) == 0
         eventually(lambda: log.exists() and log.read_text().endswith("\n"))
         arena, tracker = log.read_text().split()
-        names = [arena, arena + LOCK_SUFFIX]
+        names = [arena, arena + _core.LOCK_SUFFIX]
         if how == "closes" or hasattr(resource_tracker.ResourceTracker, "_after_fork_in_child"):
             # No process has its channel.
             eventually(lambda: not is_running(tracker))
@@ -587,6 +588,7 @@ def test_a_daemon_keeps_its_arena(how, tmp_path):
     assert said.read_text() == ""
 
 
+@needs_arenas
 def test_a_program_that_executes_itself(tmp_path):
     """Its arena goes with the program before, on 3.6 and 3.7 without a word."""
     code = """
@@ -603,7 +605,7 @@ if len(sys.argv) < 3:
     first, second = process.stdout.split()
     assert first != second
     for arena in (first, second):
-        assert not exists(arena) and not exists(arena + LOCK_SUFFIX)
+        assert not exists(arena) and not exists(arena + _core.LOCK_SUFFIX)
     if OURS:
         assert process.stderr == ""
 

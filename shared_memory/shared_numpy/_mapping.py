@@ -5,7 +5,9 @@ has the usual 1,024 could have no more arrays than that. Here the object maps me
 belongs to no file, and then the file is put in its place.
 """
 
+import errno
 import mmap
+import sys
 
 from . import _core
 
@@ -47,6 +49,9 @@ def map_file(
     """
     if not size:
         raise ValueError("cannot mmap an empty file")
+    if size > sys.maxsize:
+        text = "{:,} bytes are more than this interpreter, of 32 bits, can map"
+        raise OSError(errno.ENOMEM, text.format(size))
     cls = mmap.mmap if cls is None else cls
     protection = mmap.PROT_READ if readonly else mmap.PROT_READ | mmap.PROT_WRITE
     try:

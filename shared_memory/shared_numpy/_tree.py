@@ -18,8 +18,12 @@ import os
 import sys
 from multiprocessing import process, util
 
-from . import _forks, resource_tracker
-from ._core import LOCK_SUFFIX, end_tracking, retire
+from . import _core, _forks, resource_tracker
+
+if not hasattr(_core, "Arena"):
+    raise ImportError("arrays in shared memory need 64-bit Linux; SharedMemory works without it")
+
+from ._core import LOCK_SUFFIX, end_tracking, retire  # noqa: E402
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,6 +12,8 @@ import fcntl
 import mmap
 import os
 import signal
+import sys
+import tempfile
 import threading
 from contextlib import suppress
 from multiprocessing import ProcessError
@@ -117,18 +119,7 @@ def _hold(manager):
     their place has neither. (The signal of a parent's death would name a thread, and
     not be sent for a daemon.)
     """
-    name = _make_filename()
-    # Should the process be killed before the name is removed, the tracker does it.
-    resource_tracker.register(name, "shared_memory")
-    try:
-        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR
-        held = Connection(_posixshmem.shm_open(name, flags, 0o600))
-        try:
-            watched = Connection(_posixshmem.shm_open(name, os.O_RDWR))
-        finally:
-            _posixshmem.shm_unlink(name)
-    finally:
-        resource_tracker.unregister(name, "shared_memory")
+    held, watched = _open_twice()
     fcntl.flock(held.fileno(), fcntl.LOCK_SH)
     os.ftruncate(held.fileno(), 1)
     manager._held = held
@@ -137,6 +128,29 @@ def _hold(manager):
     # Not in forks, which may have closed the descriptors: their numbers are not ours then.
     util.Finalize(manager, _holds.pop, (key, None))
     return watched
+
+
+def _open_twice():
+    """Open a new file without a name twice."""
+    if sys.platform == "darwin":
+        # It has no locks of what is in shared memory.
+        fd, path = tempfile.mkstemp()
+        try:
+            return Connection(fd), Connection(os.open(path, os.O_RDWR))
+        finally:
+            os.unlink(path)
+    name = _make_filename()
+    # Should the process be killed before the name is removed, the tracker does it.
+    resource_tracker.register(name, "shared_memory")
+    try:
+        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR
+        held = Connection(_posixshmem.shm_open(name, flags, 0o600))
+        try:
+            return held, Connection(_posixshmem.shm_open(name, os.O_RDWR))
+        finally:
+            _posixshmem.shm_unlink(name)
+    finally:
+        resource_tracker.unregister(name, "shared_memory")
 
 
 def _begin_server(watched, initializer, initargs):

@@ -28,9 +28,6 @@ import numpy as np
 from . import _core, _tree  # noqa: F401 (what an arena asks for, imported early)
 from .errors import ArenaFullError, ForeignHandleError
 
-if not hasattr(_core, "Arena"):
-    raise ImportError("arrays in shared memory need Linux; SharedMemory works without it")
-
 # It looks for modules of numpy, now rather than at the first array: a fork that another
 # thread makes waits for imports of this package, and would not wait for that.
 _core.array_maker()

@@ -3,98 +3,12 @@
 //! The classes are those of the package's module `errors`, which imports
 //! nothing.
 
-use super::section::surviving;
+#[cfg(arenas)]
+pub use arena::{exception, natural};
+
 use crate::error::Error;
-#[cfg(target_os = "linux")]
-use crate::sys::proc;
-use pyo3::exceptions::{PyEOFError, PyOSError, PyValueError};
+use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
-
-/// Makes the exception for `error`.
-#[cold]
-pub fn exception(py: Python<'_>, error: Error) -> PyErr {
-    surviving(&mut || make_exception(py, error))
-}
-
-fn make_exception(py: Python<'_>, error: Error) -> PyErr {
-    let made = match error {
-        Error::Os { .. } | Error::Interrupted | Error::Closed => return os_error(py, error, None),
-        Error::Orphaned => return PyEOFError::new_err(error.to_string()),
-        Error::BadHandle { .. } | Error::Detached | Error::Invalid { .. } => {
-            return PyValueError::new_err(error.to_string())
-        }
-        Error::Stale => simple(py, "StaleHandleError", error),
-        Error::Foreign { .. } => simple(py, "ForeignHandleError", error),
-        Error::Corrupted { .. } => simple(py, "ArenaCorruptedError", error),
-        Error::Full { asked, left, .. } => {
-            with_errno(py, "ArenaFullError", error, error.to_string()).and_then(|exception| {
-                exception.setattr("asked", asked)?;
-                exception.setattr("left", left)?;
-                Ok(exception)
-            })
-        }
-        Error::Busy { pid, .. } => {
-            let state = state(pid);
-            let message = format!("{error} (it is {state})");
-            with_errno(py, "ArenaBusyError", error, message).and_then(|exception| {
-                exception.setattr("pid", pid)?;
-                exception.setattr("state", state)?;
-                Ok(exception)
-            })
-        }
-    };
-    match made {
-        Ok(exception) => PyErr::from_instance(exception),
-        Err(failure) => failure,
-    }
-}
-
-fn class<'py>(py: Python<'py>, name: &str) -> PyResult<&'py PyAny> {
-    py.import("shared_numpy.errors")?.getattr(name)
-}
-
-fn simple<'py>(py: Python<'py>, name: &str, error: Error) -> PyResult<&'py PyAny> {
-    class(py, name)?.call1((error.to_string(),))
-}
-
-fn with_errno<'py>(
-    py: Python<'py>,
-    name: &str,
-    error: Error,
-    message: String,
-) -> PyResult<&'py PyAny> {
-    class(py, name)?.call1((error.errno(), message))
-}
-
-/// Reads the argument `what`, which must not be negative.
-#[cfg(target_os = "linux")]
-pub fn natural(what: &str, number: i64) -> PyResult<u64> {
-    u64::try_from(number).map_err(|_| {
-        PyValueError::new_err(format!("'{what}' must not be negative, as {number} is"))
-    })
-}
-
-/// What a process is doing, in words.
-#[cfg(target_os = "linux")]
-fn state(pid: u32) -> &'static str {
-    match proc::status(pid as u64) {
-        Ok(Some(status)) => match status.state {
-            b'T' => "stopped",
-            b't' => "stopped by a debugger",
-            b'D' => "in an uninterruptible sleep",
-            b'R' => "running",
-            b'S' => "sleeping",
-            _ => "in an unusual state",
-        },
-        Ok(None) => "not to be seen from here",
-        Err(_) => "in an unknown state",
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn state(_pid: u32) -> &'static str {
-    "in an unknown state"
-}
 
 /// Makes the `OSError` for `error`; `filename` is the name that the caller gave.
 pub fn os_error(py: Python<'_>, error: Error, filename: Option<&PyAny>) -> PyErr {
@@ -114,5 +28,94 @@ pub fn os_error(py: Python<'_>, error: Error, filename: Option<&PyAny>) -> PyErr
     match make() {
         Ok(exception) => PyErr::from_instance(exception),
         Err(failure) => failure,
+    }
+}
+
+#[cfg(arenas)]
+mod arena {
+    use super::super::section::surviving;
+    use super::*;
+    use crate::sys::proc;
+    use pyo3::exceptions::{PyEOFError, PyValueError};
+
+    /// Makes the exception for `error`.
+    #[cold]
+    pub fn exception(py: Python<'_>, error: Error) -> PyErr {
+        surviving(&mut || make_exception(py, error))
+    }
+
+    fn make_exception(py: Python<'_>, error: Error) -> PyErr {
+        let made = match error {
+            Error::Os { .. } | Error::Interrupted | Error::Closed => {
+                return os_error(py, error, None)
+            }
+            Error::Orphaned => return PyEOFError::new_err(error.to_string()),
+            Error::BadHandle { .. } | Error::Detached | Error::Invalid { .. } => {
+                return PyValueError::new_err(error.to_string())
+            }
+            Error::Stale => simple(py, "StaleHandleError", error),
+            Error::Foreign { .. } => simple(py, "ForeignHandleError", error),
+            Error::Corrupted { .. } => simple(py, "ArenaCorruptedError", error),
+            Error::Full { asked, left, .. } => {
+                with_errno(py, "ArenaFullError", error, error.to_string()).and_then(|exception| {
+                    exception.setattr("asked", asked)?;
+                    exception.setattr("left", left)?;
+                    Ok(exception)
+                })
+            }
+            Error::Busy { pid, .. } => {
+                let state = state(pid);
+                let message = format!("{error} (it is {state})");
+                with_errno(py, "ArenaBusyError", error, message).and_then(|exception| {
+                    exception.setattr("pid", pid)?;
+                    exception.setattr("state", state)?;
+                    Ok(exception)
+                })
+            }
+        };
+        match made {
+            Ok(exception) => PyErr::from_instance(exception),
+            Err(failure) => failure,
+        }
+    }
+
+    fn class<'py>(py: Python<'py>, name: &str) -> PyResult<&'py PyAny> {
+        py.import("shared_numpy.errors")?.getattr(name)
+    }
+
+    fn simple<'py>(py: Python<'py>, name: &str, error: Error) -> PyResult<&'py PyAny> {
+        class(py, name)?.call1((error.to_string(),))
+    }
+
+    fn with_errno<'py>(
+        py: Python<'py>,
+        name: &str,
+        error: Error,
+        message: String,
+    ) -> PyResult<&'py PyAny> {
+        class(py, name)?.call1((error.errno(), message))
+    }
+
+    /// Reads the argument `what`, which must not be negative.
+    pub fn natural(what: &str, number: i64) -> PyResult<u64> {
+        u64::try_from(number).map_err(|_| {
+            PyValueError::new_err(format!("'{what}' must not be negative, as {number} is"))
+        })
+    }
+
+    /// What a process is doing, in words.
+    fn state(pid: u32) -> &'static str {
+        match proc::status(pid as u64) {
+            Ok(Some(status)) => match status.state {
+                b'T' => "stopped",
+                b't' => "stopped by a debugger",
+                b'D' => "in an uninterruptible sleep",
+                b'R' => "running",
+                b'S' => "sleeping",
+                _ => "in an unusual state",
+            },
+            Ok(None) => "not to be seen from here",
+            Err(_) => "in an unknown state",
+        }
     }
 }

@@ -33,29 +33,29 @@ mod packet;
 mod posixshmem;
 mod section;
 
-#[cfg(target_os = "linux")]
+#[cfg(arenas)]
 mod arena;
-#[cfg(target_os = "linux")]
+#[cfg(arenas)]
 mod block;
-#[cfg(target_os = "linux")]
+#[cfg(arenas)]
 mod frames;
-#[cfg(target_os = "linux")]
+#[cfg(arenas)]
 mod future;
-#[cfg(target_os = "linux")]
+#[cfg(arenas)]
 mod message;
-#[cfg(target_os = "linux")]
+#[cfg(arenas)]
 mod numpy;
-#[cfg(target_os = "linux")]
+#[cfg(arenas)]
 mod placing;
-#[cfg(target_os = "linux")]
+#[cfg(arenas)]
 mod ring;
-#[cfg(target_os = "linux")]
+#[cfg(arenas)]
 mod sending;
-#[cfg(target_os = "linux")]
+#[cfg(arenas)]
 mod shared;
-#[cfg(target_os = "linux")]
+#[cfg(arenas)]
 mod single;
-#[cfg(target_os = "linux")]
+#[cfg(arenas)]
 mod terse;
 
 use pyo3::prelude::*;
@@ -63,7 +63,7 @@ use pyo3::prelude::*;
 /// The compiled core of shared_numpy.
 #[pymodule]
 fn _core(_py: Python<'_>, module: &PyModule) -> PyResult<()> {
-    #[cfg(target_os = "linux")]
+    #[cfg(arenas)]
     {
         single::check(_py)?;
         crate::process::watch_forks().map_err(|failure| error::exception(_py, failure))?;
@@ -72,12 +72,12 @@ fn _core(_py: Python<'_>, module: &PyModule) -> PyResult<()> {
     posixshmem::add_to(module)?;
     mapping::add_to(module)?;
     packet::add_to(module)?;
-    #[cfg(target_os = "linux")]
+    #[cfg(arenas)]
     add_arena_to(module)?;
     Ok(())
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(arenas)]
 fn add_arena_to(module: &PyModule) -> PyResult<()> {
     module.add_class::<block::Block>()?;
     module.add_class::<sending::Sending>()?;
@@ -93,7 +93,7 @@ fn add_arena_to(module: &PyModule) -> PyResult<()> {
 }
 
 /// Tell how arrays are made: by numpy's functions in "C", or in "Python".
-#[cfg(target_os = "linux")]
+#[cfg(arenas)]
 #[pyfunction]
 #[pyo3(text_signature = "()")]
 fn array_maker(py: Python<'_>) -> PyResult<&'static str> {

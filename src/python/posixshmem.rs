@@ -11,7 +11,7 @@ use crate::segment::Reservation;
 use crate::sys;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-#[cfg(target_os = "linux")]
+#[cfg(arenas)]
 use pyo3::types::PyBytes;
 use pyo3::types::PyString;
 use std::ffi::CString;
@@ -23,7 +23,7 @@ pub fn add_to(module: &PyModule) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(shm_open, module)?)?;
     module.add_function(wrap_pyfunction!(shm_unlink, module)?)?;
     module.add_function(wrap_pyfunction!(room, module)?)?;
-    #[cfg(target_os = "linux")]
+    #[cfg(arenas)]
     module.add_function(wrap_pyfunction!(rename, module)?)?;
     module.add_function(wrap_pyfunction!(reserve, module)?)
 }
@@ -98,7 +98,7 @@ fn shm_unlink(py: Python<'_>, path: &PyAny) -> PyResult<()> {
 /// OSError
 ///     FileNotFoundError: there is no `old`, or no `new` to exchange it with.
 ///     FileExistsError: somebody has the name `new`, which was not to be exchanged.
-#[cfg(target_os = "linux")]
+#[cfg(arenas)]
 #[pyfunction]
 #[pyo3(text_signature = "(old, new, exchange)")]
 fn rename(py: Python<'_>, old: &PyBytes, new: &PyBytes, exchange: bool) -> PyResult<()> {

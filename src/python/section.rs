@@ -9,7 +9,7 @@
 //!
 //! What runs in a section must not touch anything of the interpreter's.
 
-#[cfg(target_os = "linux")]
+#[cfg(arenas)]
 pub use arena::{end, end_long, stay, work, work_long};
 
 use pyo3::ffi;
@@ -57,14 +57,14 @@ pub fn surviving<T>(work: &mut dyn FnMut() -> T) -> T {
 }
 
 /// Whether the interpreter has begun to end, in another thread than this one.
-#[cfg(target_os = "linux")]
+#[cfg(arenas)]
 fn is_left_behind() -> bool {
     // SAFETY: may be asked at any time, by anybody.
     let ends = unsafe { ffi::Py_IsInitialized() } == 0;
     ends && !crate::sys::proc::is_first_thread() && !super::arena::ends_here()
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(arenas))]
 fn is_left_behind() -> bool {
     false
 }
@@ -110,14 +110,14 @@ pub fn without_interpreter<T: Send>(_py: Python<'_>, work: impl FnOnce() -> T + 
 }
 
 /// To copy so many bytes takes longer than to let the interpreter go meanwhile.
-#[cfg(target_os = "linux")]
+#[cfg(arenas)]
 const LONG: usize = 1 << 20;
 
 /// Copies `count` bytes; lets the other threads run meanwhile, if that takes long.
 ///
 /// # Safety
 /// As for [`crate::sys::copy::copy`]; nobody else frees or moves either meanwhile.
-#[cfg(target_os = "linux")]
+#[cfg(arenas)]
 pub unsafe fn copy(py: Python<'_>, from: *const u8, to: *mut u8, count: usize) {
     let (from, to) = (from as usize, to as usize);
     // SAFETY: as the caller promises.
@@ -128,7 +128,7 @@ pub unsafe fn copy(py: Python<'_>, from: *const u8, to: *mut u8, count: usize) {
     }
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(arenas)]
 mod arena {
     use super::super::error::exception;
     use super::*;

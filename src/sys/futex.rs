@@ -11,7 +11,7 @@ use std::time::Duration;
 /// EAGAIN if it does not, ETIMEDOUT, EINTR.
 pub fn wait(word: &AtomicU32, expected: u32, timeout: Duration) -> Result<()> {
     let timeout = libc::timespec {
-        tv_sec: timeout.as_secs() as libc::time_t,
+        tv_sec: timeout.as_secs() as _,
         tv_nsec: timeout.subsec_nanos() as libc::c_long,
     };
     // SAFETY: the kernel checks the address of the word and reads the timeout,

@@ -8,13 +8,20 @@
 
 use super::{failed, last};
 use crate::error::{Error, Result};
+use std::ffi::c_short;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-fn byte(kind: i32, at: u64) -> libc::flock {
+// Their types differ between systems.
+#[cfg(target_os = "linux")]
+const READ: c_short = libc::F_RDLCK as c_short;
+const WRITE: c_short = libc::F_WRLCK as c_short;
+const NONE: c_short = libc::F_UNLCK as c_short;
+
+fn byte(kind: c_short, at: u64) -> libc::flock {
     // SAFETY: a struct of numbers, for which zero is a value.
     let mut range: libc::flock = unsafe { std::mem::zeroed() };
-    range.l_type = kind as libc::c_short;
-    range.l_whence = libc::SEEK_SET as libc::c_short;
+    range.l_type = kind;
+    range.l_whence = libc::SEEK_SET as c_short;
     range.l_start = at as libc::off_t;
     range.l_len = 1;
     range
@@ -28,7 +35,7 @@ fn control(fd: BorrowedFd<'_>, command: i32, range: &mut libc::flock) -> Result<
     }
 }
 
-fn try_lock(fd: BorrowedFd<'_>, command: i32, kind: i32, at: u64) -> Result<bool> {
+fn try_lock(fd: BorrowedFd<'_>, command: i32, kind: c_short, at: u64) -> Result<bool> {
     match control(fd, command, &mut byte(kind, at)) {
         Ok(()) => Ok(true),
         // Which of the two is up to the system.
@@ -39,37 +46,37 @@ fn try_lock(fd: BorrowedFd<'_>, command: i32, kind: i32, at: u64) -> Result<bool
 
 /// Locks byte `at` for this process, F_SETLK; false if another has it.
 pub fn try_for_process(fd: BorrowedFd<'_>, at: u64) -> Result<bool> {
-    try_lock(fd, libc::F_SETLK, libc::F_WRLCK, at)
+    try_lock(fd, libc::F_SETLK, WRITE, at)
 }
 
 /// Gives back this process's lock of byte `at`, F_SETLK.
 pub fn release_for_process(fd: BorrowedFd<'_>, at: u64) -> Result<()> {
-    control(fd, libc::F_SETLK, &mut byte(libc::F_UNLCK, at))
+    control(fd, libc::F_SETLK, &mut byte(NONE, at))
 }
 
 /// Locks byte `at` for this open file description, F_OFD_SETLK; `shared` locks
 /// go together. False if another has it.
 #[cfg(target_os = "linux")]
 pub fn try_for_description(fd: BorrowedFd<'_>, at: u64, shared: bool) -> Result<bool> {
-    let kind = if shared { libc::F_RDLCK } else { libc::F_WRLCK };
+    let kind = if shared { READ } else { WRITE };
     try_lock(fd, libc::F_OFD_SETLK, kind, at)
 }
 
 /// Whether anybody but this process has a lock on byte `at`, F_GETLK. Locks of
 /// descriptions count, its own among them.
 pub fn is_locked(fd: BorrowedFd<'_>, at: u64) -> Result<bool> {
-    is_range_locked(fd, byte(libc::F_WRLCK, at))
+    is_range_locked(fd, byte(WRITE, at))
 }
 
 /// Whether anybody but this process has a lock on one of the first `length`
 /// bytes, F_GETLK.
 pub fn is_any_locked(fd: BorrowedFd<'_>, length: u64) -> Result<bool> {
-    let mut range = byte(libc::F_WRLCK, 0);
+    let mut range = byte(WRITE, 0);
     range.l_len = length as libc::off_t;
     is_range_locked(fd, range)
 }
 
 fn is_range_locked(fd: BorrowedFd<'_>, mut range: libc::flock) -> Result<bool> {
     control(fd, libc::F_GETLK, &mut range)?;
-    Ok(range.l_type != libc::F_UNLCK as libc::c_short)
+    Ok(range.l_type != NONE)
 }

@@ -108,7 +108,10 @@ pub fn namespace() -> Result<u64> {
         return Err(failed("stat")(last()));
     }
     // SAFETY: the call succeeded.
-    Ok(unsafe { status.assume_init() }.st_ino)
+    let status = unsafe { status.assume_init() };
+    // On 32 bits the number has 32.
+    #[allow(clippy::unnecessary_cast)]
+    Ok(status.st_ino as u64)
 }
 
 /// Reads the beginning of a small file: `open(2)`, `read(2)`, `close(2)`.

@@ -1,15 +1,24 @@
 //! Named shared memory objects and their storage.
 
 use super::failed;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::mman;
 use nix::sys::stat::Mode;
-use std::ffi::{c_int, CStr, OsStr};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::ffi::{c_int, CStr};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+#[cfg(target_os = "linux")]
+use {
+    crate::error::Error,
+    std::{
+        ffi::OsStr,
+        os::{fd::AsRawFd, unix::ffi::OsStrExt},
+        path::PathBuf,
+    },
+};
 
 /// Opens the shared memory object `name`: `shm_open(3)`.
 ///
@@ -156,13 +165,20 @@ pub fn reopen(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
     nix::fcntl::open(path.as_str(), flags, Mode::empty()).map_err(failed("open"))
 }
 
+/// A place in a file, as `call` takes it: 32 bits of it on systems of 32 bits.
+fn offset_for(call: &'static str, place: u64) -> Result<libc::off_t> {
+    libc::off_t::try_from(place).map_err(|_| failed(call)(Errno::EOVERFLOW))
+}
+
 /// Takes storage for `length` bytes from `offset` on: `posix_fallocate(3)`.
 ///
 /// Bytes that are there already keep their values; the file grows if the range
 /// ends behind its end.
 #[cfg(not(target_vendor = "apple"))]
-pub fn allocate(fd: BorrowedFd<'_>, offset: i64, length: i64) -> Result<()> {
-    nix::fcntl::posix_fallocate(fd, offset, length).map_err(failed("posix_fallocate"))
+pub fn allocate(fd: BorrowedFd<'_>, offset: u64, length: u64) -> Result<()> {
+    let place = |place| offset_for("posix_fallocate", place);
+    nix::fcntl::posix_fallocate(fd, place(offset)?, place(length)?)
+        .map_err(failed("posix_fallocate"))
 }
 
 /// Frees the storage of `length` bytes from `offset` on, which read as zeros
@@ -171,13 +187,15 @@ pub fn allocate(fd: BorrowedFd<'_>, offset: i64, length: i64) -> Result<()> {
 pub fn deallocate(fd: BorrowedFd<'_>, offset: u64, length: u64) -> Result<()> {
     use nix::fcntl::FallocateFlags;
     let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-    nix::fcntl::fallocate(fd, hole, offset as i64, length as i64).map_err(failed("fallocate"))
+    let place = |place| offset_for("fallocate", place);
+    nix::fcntl::fallocate(fd, hole, place(offset)?, place(length)?).map_err(failed("fallocate"))
 }
 
 /// Reads bytes of a file from `offset` on: `pread(2)`. How many, which is fewer
 /// than `bytes` has at the file's end.
 pub fn read(fd: BorrowedFd<'_>, offset: u64, bytes: &mut [u8]) -> Result<usize> {
-    nix::sys::uio::pread(fd, bytes, offset as i64).map_err(failed("pread"))
+    let offset = offset_for("pread", offset)?;
+    nix::sys::uio::pread(fd, bytes, offset).map_err(failed("pread"))
 }
 
 /// Writes bytes of a file from `offset` on, all or none: `pwrite(2)`.
@@ -185,18 +203,23 @@ pub fn read(fd: BorrowedFd<'_>, offset: u64, bytes: &mut [u8]) -> Result<usize> 
 /// # Errors
 /// ENOSPC also if only some could be written.
 pub fn write(fd: BorrowedFd<'_>, offset: u64, bytes: &[u8]) -> Result<()> {
-    let written = nix::sys::uio::pwrite(fd, bytes, offset as i64).map_err(failed("pwrite"))?;
+    let offset = offset_for("pwrite", offset)?;
+    let written = nix::sys::uio::pwrite(fd, bytes, offset).map_err(failed("pwrite"))?;
     match written == bytes.len() {
         true => Ok(()),
-        false => Err(failed("pwrite")(nix::errno::Errno::ENOSPC)),
+        false => Err(failed("pwrite")(Errno::ENOSPC)),
     }
 }
 
 /// Returns how many more bytes the file system of `fd` can hold: `fstatvfs(3)`.
 ///
-/// None stands for a file system without a limit, which reports no blocks.
+/// None stands for a file system without a limit, which reports no blocks, and for
+/// shared memory that lies in no file system.
 pub fn room(fd: BorrowedFd<'_>) -> Result<Option<u64>> {
-    let system = nix::sys::statvfs::fstatvfs(fd).map_err(failed("fstatvfs"))?;
+    let system = match nix::sys::statvfs::fstatvfs(fd) {
+        Err(Errno::EINVAL | Errno::ENOTSUP) => return Ok(None),
+        system => system.map_err(failed("fstatvfs"))?,
+    };
     if system.blocks() == 0 {
         return Ok(None);
     }
@@ -223,6 +246,6 @@ pub fn available() -> Result<u64> {
 
 /// Says that this system cannot take storage ahead of its use.
 #[cfg(target_vendor = "apple")]
-pub fn allocate(_fd: BorrowedFd<'_>, _offset: i64, _length: i64) -> Result<()> {
-    Err(failed("posix_fallocate")(nix::errno::Errno::ENOTSUP))
+pub fn allocate(_fd: BorrowedFd<'_>, _offset: u64, _length: u64) -> Result<()> {
+    Err(failed("posix_fallocate")(Errno::ENOTSUP))
 }

@@ -9,7 +9,7 @@ use shared_numpy::arena::Member;
 use shared_numpy::error::{Error, Exhausted};
 use shared_numpy::process::{Arena, Block, Settings};
 use std::collections::BTreeSet;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::OpenOptions;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -854,34 +854,11 @@ fn sweeping_remains() {
     assert!(sweep().contains(&poisoned));
 }
 
-/// Runs `work` in a child of its own user and mount namespace, where `/dev/shm`
-/// is a tmpfs of `size` bytes; says so if that is not permitted.
+/// Runs `work` in a child of its own mount namespace, where `/dev/shm` is a tmpfs of `size`
+/// bytes; says so if that is not permitted. Nobody else's `/dev/shm` changes.
 fn in_a_small_tmpfs(size: u64, work: impl FnOnce()) {
     fork(|| {
-        // SAFETY: asks only.
-        let user = unsafe { libc::geteuid() };
-        // SAFETY: asks only.
-        let group = unsafe { libc::getegid() };
-        // SAFETY: changes this child's own namespaces.
-        let unshared = unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS) };
-        // Who is nobody in a namespace can make no file there.
-        let _ = std::fs::write("/proc/self/setgroups", "deny");
-        let mapped = std::fs::write("/proc/self/uid_map", format!("{user} {user} 1"))
-            .and_then(|()| std::fs::write("/proc/self/gid_map", format!("{group} {group} 1")));
-        let tmpfs = c"tmpfs";
-        let target = c"/dev/shm";
-        let options = CString::new(format!("size={size}")).unwrap();
-        // SAFETY: C strings that live until the call is over.
-        let mounted = unsafe {
-            libc::mount(
-                tmpfs.as_ptr(),
-                target.as_ptr(),
-                tmpfs.as_ptr(),
-                0,
-                options.as_ptr().cast(),
-            )
-        };
-        if unshared != 0 || mounted != 0 || mapped.is_err() {
+        if !has_its_own_mounts() || !mount_tmpfs(size) {
             println!("  skipped: no mount namespaces here");
             return 0;
         }
@@ -889,6 +866,45 @@ fn in_a_small_tmpfs(size: u64, work: impl FnOnce()) {
         0
     })
     .succeed();
+}
+
+/// Gives this process a mount namespace, and a user namespace if it needs one for that.
+fn has_its_own_mounts() -> bool {
+    // SAFETY: asks only.
+    let user = unsafe { libc::geteuid() };
+    // SAFETY: asks only.
+    let group = unsafe { libc::getegid() };
+    // SAFETY: changes this process's own namespaces.
+    if unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS) } != 0 {
+        // After a chroot there are no user namespaces, and root needs none.
+        // SAFETY: as above.
+        return unsafe { libc::unshare(libc::CLONE_NEWNS) } == 0;
+    }
+    // Who is nobody in a namespace can make no file there.
+    let _ = std::fs::write("/proc/self/setgroups", "deny");
+    std::fs::write("/proc/self/uid_map", format!("{user} {user} 1"))
+        .and_then(|()| std::fs::write("/proc/self/gid_map", format!("{group} {group} 1")))
+        .is_ok()
+}
+
+/// Mounts a tmpfs over `/dev/shm`, in this process's mount namespace alone.
+fn mount_tmpfs(size: u64) -> bool {
+    let mount = |kind: &CStr, flags, options: &CStr| {
+        // SAFETY: C strings that live until the call is over.
+        let result = unsafe {
+            libc::mount(
+                kind.as_ptr(),
+                c"/dev/shm".as_ptr(),
+                kind.as_ptr(),
+                flags,
+                options.as_ptr().cast(),
+            )
+        };
+        result == 0
+    };
+    // Else the other namespaces would see it, too. (It fails if nothing is mounted there.)
+    let options = CString::new(format!("size={size}")).unwrap();
+    mount(c"none", libc::MS_PRIVATE, c"") && mount(c"tmpfs", 0, &options)
 }
 
 fn small_tmpfs() {
