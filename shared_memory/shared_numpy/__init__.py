@@ -92,7 +92,7 @@ if TYPE_CHECKING:
         transfer,
     )
     from ._copies import warn_on_copy
-    from ._core import __version__
+    from ._core import __version__, trim
     from .array_manager import ArrayManager
     from .arrays import (
         array,
@@ -130,7 +130,7 @@ if TYPE_CHECKING:
 # Module -> the public names that it defines.
 _NAMES = {
     "_copies": ["warn_on_copy"],
-    "_core": ["__version__"],
+    "_core": ["__version__", "trim"],
     "arrays": [
         "array",
         "asarray",

@@ -7,6 +7,7 @@
 
 use super::core::{Block, Core, Locked, Member};
 use super::format::*;
+use super::upkeep::LARGE;
 use crate::error::{Error, Exhausted, Result};
 
 /// A block as its holder knows it.
@@ -33,9 +34,6 @@ pub(super) struct Allocated {
     pub place: Extent,
     pub whole: bool,
 }
-
-/// After so many allocations a process looks for dead ones.
-const ALLOCATIONS_PER_REAP: u32 = 8192;
 
 /// How often an allocation makes room and tries again: others may take what it
 /// made.
@@ -68,17 +66,29 @@ impl<'a> Locked<'a> {
     /// [`Locked::allocate`], down to the last row.
     #[inline(always)]
     pub fn allocate_from_reserve(&self, size: u64) -> Result<Allocated> {
-        let Some(extent) = self.find(size)? else {
-            return Err(Error::Full {
-                what: Exhausted::Space,
-                asked: size,
-                left: self.header.index.free.get(),
-            });
+        let extent = match self.find(size)? {
+            Some(extent) => extent,
+            None => self.find_by_merging(size)?,
         };
         self.meet_extent(extent)?;
         let allocated = self.take(extent, size)?;
         self.count(|c| &c.allocated, 1);
         Ok(allocated)
+    }
+
+    /// [`Locked::find`], when nothing fits as it is.
+    #[cold]
+    fn find_by_merging(&self, size: u64) -> Result<Block<'a>> {
+        let left = self.header.index.free.get();
+        let found = match left >= size {
+            true => self.merge_all().and_then(|()| self.find(size))?,
+            false => None,
+        };
+        found.ok_or(Error::Full {
+            what: Exhausted::Space,
+            asked: size,
+            left,
+        })
     }
 
     /// Makes a block of the first `size` bytes of a free extent.
@@ -90,6 +100,7 @@ impl<'a> Locked<'a> {
         }
         self.leave_bin(extent)?;
         let size = self.split(extent, size)?;
+        self.note_use();
         let (word, bit) = SlotSet::place(self.me.slot);
         for (i, holders) in extent.row.holders.iter().enumerate() {
             holders.set(if i == word { bit } else { 0 });
@@ -117,15 +128,17 @@ impl<'a> Locked<'a> {
     pub fn free(&self, block: Block<'a>) -> Result<()> {
         let pages = block.row.marks.get() & PAGES;
         let kept = block.kept().get();
+        let size = block.size();
         let generation = block.generation() + 1;
         block.row.state.commit(state_word(generation, FREE));
         block.cache.whole.set((pages == PAGES_THERE) as u32);
         block.warm().set(match pages {
             PAGES_RETURNED => 0,
-            _ => block.size(),
+            _ => size,
         });
         self.count(|c| &c.freed, 1);
         self.merge(block)?;
+        self.note_freed(size);
         match kept {
             0 => Ok(()),
             _ => self.end_orphans(),
@@ -209,7 +222,9 @@ impl Core {
         count: impl Fn(BlockId, u32),
     ) -> Result<(BlockRef, Extent)> {
         let size = Self::block_size(bytes)?;
-        self.reap_now_and_then(me)?;
+        if size >= LARGE {
+            self.note_large();
+        }
         let found = self.try_allocate(me, size, &count);
         let found = match found {
             Err(Error::Full { what, .. }) => self.make_room(me, size, what, &count),
@@ -229,20 +244,6 @@ impl Core {
         let allocated = locked.allocate(size)?;
         count(allocated.which.id, 1);
         Ok(allocated)
-    }
-
-    #[inline]
-    fn reap_now_and_then(&self, me: Member) -> Result<()> {
-        use std::sync::atomic::Ordering::Relaxed;
-        // Threads may lose a step of each other's; it is a matter of now and
-        // then.
-        let count = self.until_reap.load(Relaxed);
-        if count != 0 {
-            self.until_reap.store(count - 1, Relaxed);
-            return Ok(());
-        }
-        self.until_reap.store(ALLOCATIONS_PER_REAP, Relaxed);
-        self.reap(me).map(|_| ())
     }
 
     #[cold]
@@ -275,8 +276,9 @@ impl Core {
 
     /// Drops `me`'s reference; whether that freed the block.
     ///
-    /// When more free memory than the budget keeps its pages, some of it is
-    /// given back to the system.
+    /// If it is held by nobody then but processes that are over, it is freed at
+    /// once. When more free memory than the budget keeps its pages, some of it
+    /// is given back to the system.
     ///
     /// # Errors
     /// `Stale` if `me` does not hold it.
@@ -293,18 +295,31 @@ impl Core {
         which: BlockRef,
         condition: impl FnOnce() -> bool,
     ) -> Result<bool> {
-        let (freed, warm) = {
+        let (freed, size, warm, others) = {
             let locked = self.lock(me)?;
             if !condition() {
                 return Ok(false);
             }
-            (locked.release(which)?, locked.header.index.warm.get())
+            let size = locked.live(which)?.size();
+            let freed = locked.release(which)?;
+            let others = if freed {
+                None
+            } else {
+                locked.remaining(which)?
+            };
+            (freed, size, locked.header.index.warm.get(), others)
         };
-        if freed && warm > self.header().budget.get() {
-            // The block is released, whatever becomes of this.
-            let _ = self.trim(me);
+        let budget = self.header().budget.get();
+        // The block is released, whatever becomes of this.
+        if freed && warm > budget {
+            let _ = self.trim(me, budget);
+        } else if freed && size >= LARGE {
+            let _ = self.return_large(me, size, warm);
         }
-        Ok(freed)
+        match others.filter(|others| self.are_gone(others)) {
+            Some(_) => Ok(self.free_after_deaths(me, which).unwrap_or(false)),
+            None => Ok(freed),
+        }
     }
 
     /// Makes `me` the only holder of a block that nobody holds, and for which one ticket is

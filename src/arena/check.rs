@@ -401,7 +401,7 @@ impl Snapshot {
     }
 
     /// Blocks and free extents tile the data of each segment, linked in order,
-    /// and no two free ones are neighbours.
+    /// and no two free ones that are alike are neighbours.
     fn check_tiling(&self, wrong: &mut Vec<String>) {
         let mut pieces: BTreeMap<usize, Vec<&BlockCopy>> = BTreeMap::new();
         for block in self.blocks.iter().filter(|block| block.state != UNUSED) {
@@ -435,8 +435,10 @@ impl Snapshot {
                         block.id, block.previous, block.next
                     ));
                 }
-                let both_free = |other: &&BlockCopy| block.state == FREE && other.state == FREE;
-                if row.get(i + 1).is_some_and(both_free) {
+                let alike = |other: &&BlockCopy| {
+                    block.state == FREE && other.state == FREE && block.whole == other.whole
+                };
+                if row.get(i + 1).is_some_and(alike) {
                     wrong.push(format!("free extents {} and {after} touch", block.id));
                 }
             }

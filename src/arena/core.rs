@@ -70,8 +70,8 @@ pub struct Core {
     tickets: Places,
     /// How many chunks of each table have a place here.
     known: [AtomicU32; 2],
-    /// Counts down to the next look for dead processes.
-    pub(super) until_reap: AtomicU32,
+    /// A holder that was found alive, and when: see `upkeep`.
+    pub(super) found_alive: AtomicU64,
     /// How many threads of this process are at work outside the lock on what
     /// is the process's own, or under another lock: counted up under the lock, or
     /// while nobody is `leaving`.
@@ -219,7 +219,7 @@ impl Core {
             blocks: Places::new(CHUNKS),
             tickets: Places::new(CHUNKS),
             known: [AtomicU32::new(1), AtomicU32::new(1)],
-            until_reap: AtomicU32::new(0),
+            found_alive: AtomicU64::new(0),
             work: AtomicU32::new(0),
             leaving: AtomicU32::new(0),
         };

@@ -39,8 +39,14 @@
 //!                                       whose tree's end removes the names, or 0;
 //!                                       ENDING: until that is told otherwise;
 //!                                       NO_TREE: no tree's, now and later
+//! 240             checked      u64       anyone, without the lock: when a member
+//!                                       last checked on the others, in ms; see
+//!                                       `upkeep`
+//! 248             orphans      u64       lock; the first end of an orphan's grace
+//!                                       that there may be, in ms, or 0
 //! 256     C       space index            lock; see `IndexCache`
 //! 3072            counters     24 x u64  lock, though nothing depends on them
+//! 3264    C       idle memory            lock; see `IdleCache`
 //! 4096 T          segments     1024 x 16 lock; the row of segment n
 //! 20480 T         block directory  4096 x u32   lock; block that holds chunk n, + 1
 //! 36864 T         ticket directory 4096 x u32   lock; the same
@@ -82,7 +88,7 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"snpARENA");
 /// The first eight bytes of a data segment.
 pub const DATA_MAGIC: u64 = u64::from_le_bytes(*b"snpSPACE");
 /// The version of this format.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Blocks begin at multiples of this and their sizes are multiples of it.
 pub const ALIGN: u64 = 64;
@@ -98,6 +104,8 @@ pub const CHUNKS: usize = 4096;
 pub const ENDING: u64 = 1 << 63;
 /// A registrar that is no tree: the names go with the last member, or in a sweep.
 pub const NO_TREE: u64 = 1 << 62;
+/// In place of the time of the last check: there is nothing to check.
+pub const NO_CHECK: u64 = u64::MAX;
 /// No row: the end of a list.
 pub const NIL: u32 = u32::MAX;
 
@@ -403,12 +411,38 @@ pub struct IndexCache {
     pub free: U64,
     /// How many of them have pages, at most.
     pub warm: U64,
+    /// The least that this was in the present span of time, see [`IdleCache`].
+    pub least_warm: U64,
     /// Bit n: class n has an extent.
     pub classes: U64,
     /// Class n, bit m: bin m of the class has an extent.
     pub bins: [U32; CLASSES],
     /// The first extent of each bin.
     pub heads: [[U32; BINS]; CLASSES],
+}
+
+/// In how many parts the time is cut in which memory counts as used.
+pub const SPANS: usize = 6;
+
+/// How much of the free memory with pages was left unused: a cache, from which
+/// `upkeep` learns what to give back. What is wrong here costs pages that are
+/// given back too early or too late.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct IdleCache {
+    /// When memory became free for the last time, in ms.
+    pub freed: U64,
+    /// How many bytes became free since, too few for a look at the clock.
+    pub small: U64,
+    /// The number of this span, counted since the clock began.
+    pub span: U64,
+    /// Of the spans before: the least number of free bytes that had pages, and
+    /// when memory became free for the last time.
+    pub before: [[U64; 2]; SPANS],
+    /// When the pages of a large block went back as it was freed, in ms.
+    pub large_returned: U64,
+    /// When a large block was made not long after another went back, in ms.
+    pub large_wanted: U64,
 }
 
 /// What has happened so far, counted under the lock.
@@ -498,13 +532,20 @@ pub struct Header {
     pub slot_rows: U32,
     /// The tree of processes whose end removes the names; 0 for none.
     pub registrar: U64,
-    rest_of_truth: [U32; 4],
+    /// When a member last checked on the others, in ms; 0: that is to be done at
+    /// once; [`NO_CHECK`].
+    pub checked: U64,
+    /// When the first ticket of a dead sender ends, at the earliest, in ms; 0 for
+    /// never. Written before the ticket is.
+    pub orphans: U64,
     /// The cache.
     pub index: IndexCache,
-    rest_of_index: [U64; 7],
+    rest_of_index: [U64; 6],
     /// The counters.
     pub counters: Counters,
-    rest_of_counters: [U64; 104],
+    /// Free memory that is left unused.
+    pub idle: IdleCache,
+    rest_of_counters: [U64; 87],
     /// The segments.
     pub segments: [SegmentRow; SEGMENTS],
     /// The blocks that hold the chunks of the table of blocks.
@@ -542,8 +583,10 @@ const _: () = {
     assert!(offset_of!(Header, condition) == 192);
     assert!(offset_of!(Header, slot_rows) == 228);
     assert!(offset_of!(Header, registrar) == 232);
+    assert!(offset_of!(Header, checked) == 240);
     assert!(offset_of!(Header, index) == 256);
     assert!(offset_of!(Header, counters) == 3072);
+    assert!(offset_of!(Header, idle) == 3264);
     assert!(offset_of!(Header, segments) == 4096);
     assert!(offset_of!(Header, block_directory) == 20480);
     assert!(offset_of!(Header, ticket_directory) == 36864);

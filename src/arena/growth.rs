@@ -53,7 +53,9 @@ impl Locked<'_> {
         self.count(|c| &c.grown, 1);
         let space = (size - DATA_START) / ALIGN * ALIGN;
         let start = Address::new(number, DATA_START);
-        self.add_extent(start, space, NIL, NIL, true).map(|_| ())
+        self.add_extent(start, space, NIL, NIL, true)?;
+        self.note_freed(space);
+        Ok(())
     }
 
     /// All bytes of all segments.

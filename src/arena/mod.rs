@@ -34,6 +34,7 @@
 //! | `offspring` | fork                                                          |
 //! | `growth`    | more segments, more rows                                      |
 //! | `warm`      | which free memory keeps its pages                             |
+//! | `upkeep`    | when the dead and idle memory are looked for                  |
 //! | `space`     | the index of free space: a cache                              |
 //! | `recovery`  | every cache from the truth                                    |
 //! | `stats`     | numbers                                                       |
@@ -58,6 +59,7 @@ mod slots;
 mod space;
 mod stats;
 mod tickets;
+mod upkeep;
 mod warm;
 pub mod word;
 

@@ -46,6 +46,10 @@ impl Locked<'_> {
             if row.state.swap_if(empty, embryo).is_ok() {
                 // Nobody's number yet: the sign alone speaks for it.
                 row.pid.set(0);
+                // It is of its parent's tree, whose tracker is not told yet that it need not
+                // remove the names.
+                row.tree.set(self.slot(self.me.slot).tree.get());
+                self.core.begin_checks();
                 return Ok(Some(Member { slot, generation }));
             }
         }
@@ -66,6 +70,7 @@ impl Locked<'_> {
     fn pin(&self, keeps: &dyn Fn(BlockId) -> bool) -> Result<()> {
         self.count(|c| &c.pins, 1);
         self.header.pinned.commit(1);
+        self.core.begin_checks();
         self.hand_over(keeps, |block| {
             block.row.marks.commit(block.row.marks.get() | PINNED);
         })
@@ -136,6 +141,7 @@ impl Core {
         while let Err(now) = frozen.swap_if(seen, seen.wrapping_add(1).max(1)) {
             seen = now;
         }
+        self.begin_checks();
     }
 
     /// Gives back the lock that [`prepare_fork`](Core::prepare_fork) kept. For

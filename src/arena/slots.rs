@@ -65,6 +65,9 @@ impl Locked<'_> {
     /// time is over end.
     fn orphan_tickets(&self, dead: SlotSet, now: u64) -> Result<()> {
         let grace = self.header.grace.get();
+        let orphans = &self.header.orphans;
+        // When the first of those that stay ends.
+        let mut first = u64::MAX;
         for id in 0..self.header.ticket_rows.get() {
             let ticket = self.ticket(id)?;
             if state_of(ticket.state.get()) != OPEN {
@@ -77,12 +80,19 @@ impl Locked<'_> {
                 }
                 Keeper::Sender(slot) if dead.contains(slot) => {
                     let end = now.saturating_add(grace).min(u64::MAX >> 2);
+                    // First of all: whoever finds this process dead sees to it.
+                    if orphans.get() == 0 {
+                        orphans.commit(end);
+                    }
                     ticket.keeper.commit(Keeper::Nobody(end).pack());
+                    first = first.min(end);
                 }
                 Keeper::Nobody(end) if end <= now => self.end(id, ticket)?,
+                Keeper::Nobody(end) => first = first.min(end),
                 _ => {}
             }
         }
+        orphans.commit(if first == u64::MAX { 0 } else { first });
         Ok(())
     }
 
@@ -139,8 +149,9 @@ impl Locked<'_> {
     }
 
     /// Gives this process's tickets to the arena, and drops the blocks that it
-    /// does not keep; if it keeps none, empties its slot.
-    fn part(&self, keeps: &dyn Fn(BlockId) -> bool) -> Result<Parting> {
+    /// does not keep; if it keeps none, empties its slot. If it is alone, and its
+    /// whole program ends, so do tickets that nobody will receive.
+    fn part(&self, keeps: &dyn Fn(BlockId) -> bool, program_ends: bool) -> Result<Parting> {
         let me = self.me.slot;
         self.bury_the_dead()?;
         for ticket in self.open_tickets() {
@@ -174,8 +185,12 @@ impl Locked<'_> {
             self.slot(me).parted.set(self.me.generation);
         }
         let tree = self.slot(me).tree.get();
-        // What the blocks that it has dropped answered for is closed by now.
-        let last = self.open_tickets().next().is_none() && self.is_alone();
+        let alone = self.is_alone();
+        if alone && program_ends {
+            // Under the same lock: a thread that goes on may have opened some.
+            self.end_abandoned(u64::MAX, true, 0)?;
+        }
+        let last = alone && !self.is_awaited()?;
         if last {
             // Whoever has opened the arena and is not a member yet sees this.
             self.header.unlinked.commit(1);
@@ -196,22 +211,25 @@ impl Locked<'_> {
         })
     }
 
-    /// The rows of other processes that are members, as far as can be seen.
-    /// Children without a slot have mapped what they need, and do not count; nor do
-    /// those that have parted and are about to end.
+    /// See [`Core::others`].
     fn others(&self) -> impl Iterator<Item = &SlotRow> {
-        let slots = self.header.known_slots();
-        let others = slots.filter(|(slot, row)| {
-            let state = row.state.read();
-            let empty = state_of(state) == EMPTY;
-            let parted = row.parted.get() == generation_of(state);
-            !(empty || parted || *slot == self.me.slot || self.core.is_over(*slot))
-        });
-        others.map(|(_, row)| row)
+        self.core.others(self.me)
     }
 
-    fn is_alone(&self) -> bool {
+    pub fn is_alone(&self) -> bool {
         self.others().next().is_none()
+    }
+
+    /// Whether a ticket waits for a receiver that no process knows of. One for
+    /// which a block answers does not: that is held by this process alone, or
+    /// goes with another ticket.
+    fn is_awaited(&self) -> Result<bool> {
+        for ticket in self.open_tickets() {
+            if self.keeper(ticket?)?.is_none() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Ends tickets that were opened at `time` or before, and those of the dead
@@ -262,6 +280,13 @@ impl Core {
     /// `Full` if all slots belong to living processes, and what the platform
     /// reports.
     pub fn register(&self) -> Result<Member> {
+        let member = self.take_slot();
+        // After it is a member: a check that has not seen it does not end the checks.
+        self.begin_checks();
+        member
+    }
+
+    fn take_slot(&self) -> Result<Member> {
         let slots = || (0..SLOTS).map(|slot| SlotId(slot as u8));
         for slot in slots() {
             if let Some(member) = self.take_empty(slot)? {
@@ -385,7 +410,7 @@ impl Core {
     /// `Busy` or `Corrupted`; the byte lock is given back all the same, so that
     /// others see this process as dead.
     pub fn leave(&self, me: Member) -> Result<Parting> {
-        let parted = self.part(me, |_| false);
+        let parted = self.part(me, |_| false, false);
         let row = &self.header().slots[me.slot.0 as usize];
         if parted.is_err() && generation_of(row.state.read()) == me.generation {
             // Nobody's number: without its byte the slot is a dead one's.
@@ -396,11 +421,17 @@ impl Core {
     }
 
     /// Ends this process's membership but for the blocks it `keeps`: those it
-    /// holds until its own end. The tickets it opened are left to the arena.
+    /// holds until its own end. The tickets it opened are left to the arena, or
+    /// end, if `program_ends` and nobody else is there, but for what is lasting.
     ///
     /// # Errors
     /// `Busy` or `Corrupted`; it is a member still.
-    pub fn part(&self, me: Member, keeps: impl Fn(BlockId) -> bool) -> Result<Parting> {
+    pub fn part(
+        &self,
+        me: Member,
+        keeps: impl Fn(BlockId) -> bool,
+        program_ends: bool,
+    ) -> Result<Parting> {
         loop {
             let _leaving = self.leaving();
             let locked = self.lock(me)?;
@@ -410,7 +441,7 @@ impl Core {
                 std::thread::yield_now();
                 continue;
             }
-            let parting = locked.part(&keeps)?;
+            let parting = locked.part(&keeps, program_ends)?;
             drop(locked);
             if parting.left {
                 self.platform().disclaim(me.slot);
@@ -429,6 +460,20 @@ impl Core {
             true => locked.end_abandoned(now.saturating_sub(age), keep_lasting, now),
             false => Ok(()),
         }
+    }
+
+    /// The rows of other processes that are members, as far as can be seen.
+    /// Children without a slot have mapped what they need, and do not count; nor do
+    /// those that have parted and are about to end.
+    pub fn others(&self, me: Member) -> impl Iterator<Item = &SlotRow> {
+        let slots = self.header().known_slots();
+        let others = slots.filter(move |(slot, row)| {
+            let state = row.state.read();
+            let empty = state_of(state) == EMPTY;
+            let parted = row.parted.get() == generation_of(state);
+            !(empty || parted || *slot == me.slot || self.is_over(*slot))
+        });
+        others.map(|(_, row)| row)
     }
 
     /// Whether the arena has lost its names, or is about to. Asked by a member,

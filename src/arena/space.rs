@@ -10,7 +10,9 @@
 //!
 //! A free extent knows how many of its bytes still have memory (`warm`, at
 //! most) and whether all have (`whole`). The sums over all free extents are
-//! kept in the header.
+//! kept in the header. An extent that is whole is not merged with one that is
+//! not: what a program uses again and again stays whole beside memory that was
+//! given back. Only when nothing fits are all neighbours merged.
 
 use super::core::{Block, Locked};
 use super::format::*;
@@ -212,14 +214,16 @@ impl<'a> Locked<'a> {
         Ok(None)
     }
 
-    /// The neighbour `id` of an extent, if there is one and it is free.
+    /// The neighbour `id` of an extent, if there is one, it is free, and it is
+    /// whole if the extent is.
     #[inline(always)]
-    fn free_neighbour(&self, id: u32) -> Result<Option<Block<'a>>> {
+    fn like_neighbour(&self, id: u32, extent: Block<'_>) -> Result<Option<Block<'a>>> {
         if id == NIL {
             return Ok(None);
         }
         let block = self.block(id)?;
-        Ok((block.state() == FREE).then_some(block))
+        let like = block.state() == FREE && block.cache.whole.get() == extent.cache.whole.get();
+        Ok(like.then_some(block))
     }
 
     /// Makes `id`, if it is a row, the one whose neighbour before is `previous`.
@@ -262,16 +266,16 @@ impl<'a> Locked<'a> {
         Ok(size)
     }
 
-    /// Merges a free extent that is in no bin with the free ones beside it, and
-    /// puts the result into its bin.
+    /// Merges a free extent that is in no bin with its like beside it, and puts
+    /// the result into its bin.
     #[inline(always)]
     pub fn merge(&self, extent: Block<'a>) -> Result<()> {
         let mut extent = extent;
-        if let Some(after) = self.free_neighbour(extent.cache.next.get())? {
+        if let Some(after) = self.like_neighbour(extent.cache.next.get(), extent)? {
             self.leave_bin(after)?;
             self.absorb(extent, after)?;
         }
-        if let Some(before) = self.free_neighbour(extent.cache.previous.get())? {
+        if let Some(before) = self.like_neighbour(extent.cache.previous.get(), extent)? {
             self.leave_bin(before)?;
             self.absorb(before, extent)?;
             extent = before;
@@ -294,6 +298,26 @@ impl<'a> Locked<'a> {
         extent.cache.next.set(next);
         self.link_back(next, extent.id)?;
         self.leave_row(after);
+        Ok(())
+    }
+
+    /// Merges all free extents that are neighbours, whole or not.
+    #[cold]
+    pub fn merge_all(&self) -> Result<()> {
+        for block in self.all_blocks() {
+            let extent = block?;
+            // (One that was absorbed is UNUSED by now.)
+            while extent.state() == FREE && extent.cache.next.get() != NIL {
+                let after = self.block(extent.cache.next.get())?;
+                if after.state() != FREE {
+                    break;
+                }
+                self.leave_bin(after)?;
+                self.leave_bin(extent)?;
+                self.absorb(extent, after)?;
+                self.enter_bin(extent)?;
+            }
+        }
         Ok(())
     }
 
@@ -331,6 +355,7 @@ impl<'a> Locked<'a> {
         index.spare_tickets.set(0);
         index.free.set(0);
         index.warm.set(0);
+        index.least_warm.set(0);
         index.classes.set(0);
         for (bins, heads) in index.bins.iter().zip(&index.heads) {
             bins.set(0);

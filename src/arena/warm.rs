@@ -2,7 +2,8 @@
 //!
 //! Filling a page that a freed block has left is many times faster than filling
 //! one that the system must first find and clear, so free memory keeps its
-//! pages, up to a budget; what is beyond is given back. A free extent that may
+//! pages, up to a budget, and for a time (see `upkeep`); the rest is given
+//! back. A free extent that may
 //! lack pages is reserved before a block of it is handed out: memory that was
 //! promised is there.
 //!
@@ -17,7 +18,7 @@ use crate::error::Result;
 
 /// Free extents below this size keep their pages: they are shared with
 /// neighbours, and the call costs more than it gains.
-const LEAST_RETURN: u64 = 64 << 10;
+pub(super) const LEAST_RETURN: u64 = 64 << 10;
 
 /// How many extents are given back by one call, so that it ends.
 const RETURNS: usize = 64;
@@ -58,18 +59,28 @@ impl<'a> Locked<'a> {
         Ok(None)
     }
 
-    /// Takes an extent whose pages should go, as a block of this process's, if
-    /// free memory has more pages than the budget.
-    fn take_surplus(&self) -> Result<Option<(BlockRef, Extent)>> {
-        let surplus = self.header.index.warm.get() > self.header.budget.get();
-        if !surplus {
+    /// Takes memory whose pages should go, as a block of this process's, if more
+    /// bytes of free memory have pages than are to `stay`.
+    fn take_surplus(&self, stay: u64) -> Result<Option<(BlockRef, Extent)>> {
+        let index = &self.header.index;
+        let warm = index.warm.get();
+        let surplus = warm.saturating_sub(stay);
+        if surplus < LEAST_RETURN {
             return Ok(None);
         }
         let Some(extent) = self.most_to_return()? else {
             return Ok(None);
         };
         self.meet_extent(extent)?;
-        let taken = self.take(extent, extent.size())?;
+        let size = match extent.cache.whole.get() == 1 {
+            // No more than that, and what lies in pages that are not its own.
+            true => (surplus.next_multiple_of(PAGE) + 2 * PAGE).min(extent.size()),
+            // Which of its pages are there is not known.
+            false => extent.size(),
+        };
+        let least = index.least_warm.get();
+        let taken = self.take(extent, size)?;
+        self.note_return(least, warm.saturating_sub(index.warm.get()));
         self.mark_pages(taken.which, PAGES_UNKNOWN)?;
         Ok(Some((taken.which, taken.place)))
     }
@@ -120,14 +131,17 @@ impl Core {
         }
     }
 
-    /// Gives pages of free memory back to the system until no more than the
-    /// budget is kept.
+    /// Gives pages of free memory back to the system, as long as more bytes have
+    /// pages than are to `stay`; how many went.
+    ///
+    /// It ends after some of the largest extents: another call does the rest.
     #[cold]
-    pub fn trim(&self, me: Member) -> Result<()> {
+    pub fn trim(&self, me: Member, stay: u64) -> Result<u64> {
+        let mut sum = 0;
         for _ in 0..RETURNS {
             let (taken, _work) = {
                 let locked = self.lock(me)?;
-                (locked.take_surplus()?, locked.begin_work())
+                (locked.take_surplus(stay)?, locked.begin_work())
             };
             let Some((which, place)) = taken else {
                 break;
@@ -140,12 +154,13 @@ impl Core {
             if returned.is_ok() {
                 locked.mark_pages(which, PAGES_RETURNED)?;
                 locked.count(|c| &c.returned, place.size);
+                sum += place.size;
             }
             locked.release(which)?;
             if returned.is_err() {
                 break;
             }
         }
-        Ok(())
+        Ok(sum)
     }
 }

@@ -5,6 +5,7 @@
 //! process may know of becomes 0 only under the arena's lock, and so agrees with
 //! the process's bit among the holders.
 
+use super::caller;
 use super::counts::Counts;
 use super::family::{self, Place};
 use super::own::Own;
@@ -171,6 +172,19 @@ impl Inner {
         self.counts.forget_spares();
     }
 
+    /// Gives free memory back to the system; how many bytes.
+    fn trim(&self, me: Member) -> Result<u64> {
+        self.give_spares_back();
+        self.core.reap(me)?;
+        let mut sum = 0;
+        loop {
+            match self.core.trim(me, 0)? {
+                0 => return Ok(sum),
+                more => sum += more,
+            }
+        }
+    }
+
     pub fn place(&self) -> &Place {
         &self.place
     }
@@ -199,6 +213,31 @@ impl Inner {
             });
         }
         self.attend()
+    }
+
+    /// [`Inner::member`], at the beginning of an operation: before, what is due in
+    /// the arena is done.
+    #[inline(always)]
+    fn begin(&self) -> Result<Member> {
+        let me = self.member()?;
+        if self.core.is_upkeep_due() {
+            self.keep_up(me)?;
+        }
+        Ok(me)
+    }
+
+    #[cold]
+    fn keep_up(&self, me: Member) -> Result<()> {
+        if caller::holds() {
+            // Others wait for a thread that holds a ring's lock: the next operation
+            // does it.
+            return Ok(());
+        }
+        match self.core.do_upkeep(me) {
+            // The thread is told to give up, and must not go on to what it does.
+            Err(Error::Interrupted) => Err(Error::Interrupted),
+            _ => Ok(()),
+        }
     }
 
     fn chores(&self) -> MutexGuard<'_, Chores> {
@@ -317,21 +356,24 @@ impl Inner {
     }
 
     /// Gives back, before the end of the process, what it does not need any
-    /// more. Returns whether the arena has lost its names with that.
-    pub fn retire(&self) -> Result<bool> {
+    /// more. Returns whether the arena has lost its names with that. See
+    /// [`retire_all`](super::retire_all) for `program_ends`.
+    pub fn retire(&self, program_ends: bool) -> Result<bool> {
         let Some(me) = self.member_now() else {
             return Ok(false);
         };
         // What is kept without a reference would be used after it was freed.
         self.spares.close(|spare| self.give_back(spare));
-        let parted = self.core.part(me, |block| self.has(block));
+        let trimmed = self.core.trim_at_exit(me);
+        let keeps = |block| self.has(block);
+        let parted = trimmed.and_then(|()| self.core.part(me, keeps, program_ends));
         let names_stay = self.settle_names(&parted);
         let parting = parted?;
         if names_stay && !parting.left {
             // The memory goes with the blocks: what is free now, and what is freed later.
             self.core.reap(me)?;
             self.core.header().budget.set(0);
-            self.core.trim(me)?;
+            self.core.trim(me, 0)?;
         }
         if parting.left {
             // Should it be used once more, it gets another slot.
@@ -366,11 +408,6 @@ impl Inner {
             Err(_) => {}
         }
         names_stay
-    }
-
-    /// See [`Arena::end_abandoned`].
-    pub fn end_abandoned(&self, age: u64, keep_lasting: bool) -> Result<()> {
-        self.core.end_abandoned(self.member()?, age, keep_lasting)
     }
 
     /// Notes that this process's tree has been told.
@@ -597,6 +634,16 @@ impl Arena {
         self.0.member()
     }
 
+    /// [`Arena::member`], at the beginning of an operation on what lies in the
+    /// arena: before, what is due in that is done.
+    ///
+    /// # Errors
+    /// As for `member`.
+    #[inline(always)]
+    pub fn begin(&self) -> Result<Member> {
+        self.0.begin()
+    }
+
     /// Allocates a block of `bytes` bytes; what is in it is undefined.
     ///
     /// # Errors
@@ -612,7 +659,7 @@ impl Arena {
     /// As for `allocate`.
     #[inline]
     pub fn allocate_owned(self, bytes: u64) -> Result<Block> {
-        let me = self.0.member()?;
+        let me = self.0.begin()?;
         let size = Core::block_size(bytes)?;
         let (which, bytes, size) = match self.reuse(me, size) {
             Some(found) => found,
@@ -693,7 +740,7 @@ impl Arena {
                 why: "the block is of another arena",
             });
         }
-        let me = self.0.member()?;
+        let me = self.0.begin()?;
         self.0.counts.of(block.which.id).share();
         let ticket = self.0.core.send_as(me, block.which, lasting)?;
         Ok(Handle {
@@ -718,7 +765,7 @@ impl Arena {
                 why: "the block is of another arena",
             });
         }
-        let me = self.0.member()?;
+        let me = self.0.begin()?;
         for each in [block, keeper] {
             self.0.counts.of(each.which.id).share();
         }
@@ -747,7 +794,7 @@ impl Arena {
     /// # Errors
     /// `Stale` if it has been freed.
     pub fn hold_unheld(&self, which: BlockRef) -> Result<Option<Block>> {
-        let me = self.0.member()?;
+        let me = self.0.begin()?;
         let count = || self.0.counts.of(which.id).receive();
         let place = self.0.core.claim_unheld(me, which, count)?;
         Ok(place.map(|place| self.block(which, place)))
@@ -764,7 +811,7 @@ impl Arena {
         let Some(ticket) = handle.ticket.filter(|_| ours) else {
             return Ok(false);
         };
-        let me = self.0.member()?;
+        let me = self.0.begin()?;
         // Not one that is kept for later when it is let go of.
         self.0.counts.of(keeper.which.id).share();
         let core = &self.0.core;
@@ -828,7 +875,7 @@ impl Arena {
 
     #[inline(always)]
     fn receive_by(&self, which: BlockRef, ticket: Option<TicketRef>, once: bool) -> Result<Block> {
-        let me = self.0.member()?;
+        let me = self.0.begin()?;
         if self.0.counts.is_spare(which.id) {
             // It was never sent: the handle was forged.
             return Err(Error::Stale);
@@ -856,7 +903,7 @@ impl Arena {
     /// # Errors
     /// `Stale` if it has been freed or was not told, `BadHandle` if it never was.
     pub fn find(&self, which: BlockRef) -> Result<Block> {
-        let me = self.0.member()?;
+        let me = self.0.begin()?;
         // (One that was told is never spare.)
         let count = || self.0.counts.of(which.id).receive();
         let place = self.0.core.find_and(me, which, count)?;
@@ -865,7 +912,7 @@ impl Arena {
 
     /// The blocks that can be found.
     pub fn blocks(&self) -> Result<Vec<BlockRef>> {
-        self.0.core.named_blocks(self.0.member()?)
+        self.0.core.named_blocks(self.0.begin()?)
     }
 
     /// Ends the ticket of a handle that nobody will receive; false if it has
@@ -876,7 +923,7 @@ impl Arena {
     pub fn cancel(&self, handle: &Handle) -> Result<bool> {
         self.check_handle(handle)?;
         match handle.ticket {
-            Some(ticket) => self.0.core.cancel(self.0.member()?, ticket, handle.block),
+            Some(ticket) => self.0.core.cancel(self.0.begin()?, ticket, handle.block),
             None => Ok(false),
         }
     }
@@ -891,11 +938,10 @@ impl Arena {
         self.0.core.reap(self.0.member()?)
     }
 
-    /// Gives free memory beyond the budget back to the system.
-    pub fn trim(&self) -> Result<()> {
-        let me = self.0.member()?;
-        self.0.give_spares_back();
-        self.0.core.trim(me)
+    /// Gives free memory back to the system, after dead processes have lost what
+    /// they held; how many bytes.
+    pub fn trim(&self) -> Result<u64> {
+        self.0.trim(self.0.member()?)
     }
 
     /// The arena in numbers.
@@ -968,7 +1014,8 @@ impl Arena {
     /// tickets opened at least `age` ms ago, and those of killed senders whose
     /// grace is over. What is lasting perhaps not.
     pub fn end_abandoned(&self, age: u64, keep_lasting: bool) -> Result<()> {
-        self.0.end_abandoned(age, keep_lasting)
+        let me = self.0.member()?;
+        self.0.core.end_abandoned(me, age, keep_lasting)
     }
 
     /// Ends this process's part in the arena in peace: its references are

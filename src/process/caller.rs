@@ -71,8 +71,12 @@ pub fn waits() {
     }
 }
 
+/// Whether this thread holds something that others wait for.
+pub fn holds() -> bool {
+    HOLDS.with(Cell::get) > 0
+}
+
 /// Whether this thread's caller gives up waiting; not while it holds something.
 pub fn gives_up() -> bool {
-    let free = HOLDS.with(Cell::get) == 0;
-    free && caller().is_some_and(|caller| (caller.gives_up)())
+    !holds() && caller().is_some_and(|caller| (caller.gives_up)())
 }

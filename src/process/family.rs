@@ -126,21 +126,20 @@ pub fn end_tracking() {
     all_attached().iter().for_each(|arena| arena.end_tracking());
 }
 
+/// All arenas that this process has attached.
+pub fn all() -> Vec<Arena> {
+    all_attached().into_iter().map(Arena::from).collect()
+}
+
 /// Prepares the end of this process: it parts from all its arenas but for the
 /// blocks to which it has references. Returns the arenas that stay.
 ///
-/// With `dropped`, what is in flight in an arena that no other process has is
-/// ended, but for what is lasting: nobody will receive it.
+/// If the whole program ends, what is in flight in an arena that no other process
+/// has is ended, but for what is lasting: nobody will receive it.
 ///
 /// What cannot be given back in peace is found when the process is gone.
-pub fn retire_all(dropped: bool) -> Vec<Arena> {
-    let stays = |arena: &Arc<Inner>| {
-        if dropped {
-            // If it cannot, a sweep does in time.
-            let _ = arena.end_abandoned(0, true);
-        }
-        !matches!(arena.retire(), Ok(true))
-    };
+pub fn retire_all(program_ends: bool) -> Vec<Arena> {
+    let stays = |arena: &Arc<Inner>| !matches!(arena.retire(program_ends), Ok(true));
     all_attached()
         .into_iter()
         .filter(stays)

@@ -35,6 +35,7 @@ pub fn add_to(module: &PyModule) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(sweep, module)?)?;
     module.add_function(wrap_pyfunction!(end_arena, module)?)?;
     module.add_function(wrap_pyfunction!(end_tracking, module)?)?;
+    module.add_function(wrap_pyfunction!(trim, module)?)?;
     module.add_function(wrap_pyfunction!(retire, module)?)
 }
 
@@ -1229,6 +1230,33 @@ fn end_arena(py: Python<'_>, name: &str) -> PyResult<bool> {
 fn end_tracking(py: Python<'_>) {
     end_long(py, process::end_tracking);
     announce(py);
+}
+
+/// Give the free memory of this process's arenas back to the system.
+///
+/// Free memory keeps its pages for a while, since they are quickly used again. What was
+/// not used for ten seconds is given back anyway, at the next operation of any process.
+///
+/// Returns
+/// -------
+/// int
+///     How many bytes were given back.
+#[pyfunction]
+#[pyo3(text_signature = "()")]
+fn trim(py: Python<'_>) -> PyResult<u64> {
+    let arenas = work(py, || Ok(process::all()))?;
+    let mut sum = 0;
+    for arena in arenas {
+        let trimmed = work_long(py, || arena.trim());
+        leave(py, Some(arena));
+        match trimmed {
+            Ok(bytes) => sum += bytes,
+            // This process has left it.
+            Err(_) if is_retired() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(sum)
 }
 
 /// Give this process's arenas back, at its end.

@@ -227,7 +227,7 @@ impl Base {
         let core = arena.core();
         let Lock { owner, condition } = &self.head().lock;
         let (me, taken, work) = loop {
-            let me = arena.member()?;
+            let me = arena.begin()?;
             let taken = core.lock_word(me, owner)?;
             // While this thread waited a signal's handler may have forked, and this be the
             // child; or the process may have left.

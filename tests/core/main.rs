@@ -10,3 +10,4 @@ mod model;
 mod random;
 mod ring;
 mod seed;
+mod upkeep;

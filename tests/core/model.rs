@@ -105,7 +105,8 @@ enum Step {
     Leave(u8),
     Kill(u8),
     Reap(u8),
-    Trim(u8),
+    Trim(u8, u64),
+    Upkeep(u8),
     Pass(u16),
     Recover(u8),
 }
@@ -135,7 +136,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => who().prop_map(Step::Leave),
         2 => who().prop_map(Step::Kill),
         2 => who().prop_map(Step::Reap),
-        1 => who().prop_map(Step::Trim),
+        1 => (who(), size()).prop_map(|(p, stay)| Step::Trim(p, stay)),
+        2 => who().prop_map(Step::Upkeep),
         2 => any::<u16>().prop_map(Step::Pass),
         2 => who().prop_map(Step::Recover),
     ]
@@ -379,9 +381,17 @@ impl Model {
                 }
             }
             Step::Reap(p) => self.reap(self.who(p)),
-            Step::Trim(p) => {
+            Step::Trim(p, stay) => {
                 let process = &self.processes[self.who(p)];
-                process.core.trim(process.me).unwrap();
+                process.core.trim(process.me, stay).unwrap();
+            }
+            Step::Upkeep(p) => {
+                let process = &self.processes[self.who(p)];
+                if process.core.is_upkeep_due() {
+                    process.core.do_upkeep(process.me).unwrap();
+                    // Tickets end in time; of the dead there are none, see `Kill`.
+                    self.reaped();
+                }
             }
             Step::Pass(ms) => {
                 self.world.pass(ms as u64);

@@ -283,6 +283,32 @@ const OPERATIONS: &[Operation] = &[
         ..SIMPLE
     },
     Operation {
+        name: "release of what the dead hold",
+        child: |arena, _| {
+            let block = arena.allocate(70_000).unwrap();
+            without_signals_of_children();
+            fork(|| kill_self()).wait();
+            stop();
+            drop(block);
+        },
+        // For the sake of the dead alone.
+        passing: &[(
+            "block 5 life 0",
+            "at Address(78848), 70016 bytes, held by [2]",
+        )],
+        ..SIMPLE
+    },
+    Operation {
+        name: "upkeep after a death",
+        before: a_death,
+        child: |arena, _| {
+            arena.core().header().checked.set(0);
+            stop();
+            arena.begin().unwrap();
+        },
+        ..SIMPLE
+    },
+    Operation {
         name: "reap",
         before: a_death,
         child: |arena, _| {
@@ -444,7 +470,22 @@ const OPERATIONS: &[Operation] = &[
         // All that is free, while its pages are given back.
         passing: &[(
             "block 5 life 2",
-            "at Address(78848), 445440 bytes, held by [1]",
+            "at Address(78848), 100032 bytes, held by [1]",
+        )],
+        ..SIMPLE
+    },
+    Operation {
+        name: "return of idle pages",
+        child: |arena, _| {
+            drop(arena.allocate(300_000).unwrap());
+            idle_for_long(arena);
+            stop();
+            arena.begin().unwrap();
+        },
+        // What is more than stays, while its pages are given back.
+        passing: &[(
+            "block 6 life 1",
+            "at Address(281474976710720), 8323072 bytes, held by [1]",
         )],
         ..SIMPLE
     },
@@ -466,6 +507,27 @@ const OPERATIONS: &[Operation] = &[
         ..SIMPLE
     },
 ];
+
+/// Has this process, which is traced, not stopped by its child's end.
+fn without_signals_of_children() {
+    // SAFETY: a set of bits, for which zero is a value.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the set is lent to the call.
+    unsafe { libc::sigaddset(&mut set, libc::SIGCHLD) };
+    // SAFETY: as above; the old set is not asked for.
+    let blocked = unsafe { libc::sigprocmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()) };
+    assert_eq!(blocked, 0);
+}
+
+/// Makes all free memory look as if it had not been used for long.
+fn idle_for_long(arena: &Arena) {
+    let header = arena.core().header();
+    header.idle.freed.set(0);
+    for [_, freed] in &header.idle.before {
+        freed.set(0);
+    }
+    header.checked.set(0);
+}
 
 /// Makes every slot look like that of a process that is no more.
 fn fill_slots_with_the_dead(arena: &Arena) {

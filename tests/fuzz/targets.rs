@@ -179,7 +179,8 @@ fn work(world: &World, core: &Core, bytes: &[u8]) {
             }
             6 => {
                 let _ = core.reap(me);
-                let _ = core.trim(me);
+                let _ = core.trim(me, 0);
+                let _ = core.do_upkeep(me);
             }
             _ => {
                 // As if the last owner of the lock had died.

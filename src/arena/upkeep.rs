@@ -1,0 +1,282 @@
+//! Upkeep: when the dead and idle memory are looked for.
+//!
+//! No thread does it, so that a program may fork: members do, on the way to
+//! their operations.
+//!
+//! **At the last reference.** A process that lets go of a block which others
+//! hold asks whether these live, and reaps them if none does: so the memory is
+//! free when that returns. It asks until it has found one that lives, since
+//! then the block stays; of small blocks, of which there may be very many, it
+//! takes a holder for alive that it has found alive within the same
+//! millisecond.
+//!
+//! **Once a second** some member checks on all the others, ends tickets whose
+//! grace is over, and gives back what was idle. Whose turn it is is decided by
+//! an exchange of the time of the last check. What the other members need not
+//! look at costs them one load, and nobody looks at the clock where there is
+//! nothing to check: in an arena of one process with little free memory.
+//!
+//! **A large block**'s pages go back as it is freed: they are missed most and used
+//! again least. If another one is made within [`IDLE`], such blocks come and go, and
+//! keep their pages like all others.
+//!
+//! **Idle** is how much of the free memory with pages was never used in
+//! [`IDLE`]: the least number of such bytes that there was in that time. It is
+//! kept for spans of time, [`SPANS`] of them; each ends, as far as is known,
+//! when memory became free for the last time, since after that nothing was in
+//! use that is free now.
+
+use super::blocks::BlockRef;
+use super::core::{Core, Locked, Member};
+use super::format::*;
+use super::warm::LEAST_RETURN;
+use crate::error::Result;
+use std::sync::atomic::Ordering;
+
+/// The time between two checks on the other members, in ms.
+const INTERVAL: u64 = 1000;
+/// The time after which memory that was not used goes back, in ms.
+const IDLE: u64 = 10_000;
+/// Blocks from this size on go back as they are freed, unless such blocks come and go.
+pub(super) const LARGE: u64 = 128 << 20;
+/// How long a span of time is, in ms: all of them are longer than [`IDLE`].
+const SPAN: u64 = IDLE / (SPANS as u64 - 1);
+
+/// Whether less than `age` ms are between a time and now. (The clocks of two
+/// containers may differ: what seems to lie in the future is long ago.)
+fn is_within(age: u64, time: u64, now: u64) -> bool {
+    now.wrapping_sub(time) < age
+}
+
+impl Locked<'_> {
+    /// Notes that memory was taken.
+    #[inline(always)]
+    pub fn note_use(&self) {
+        let index = &self.header.index;
+        let warm = index.warm.get();
+        if warm < index.least_warm.get() {
+            index.least_warm.set(warm);
+        }
+    }
+
+    /// Notes that `size` bytes became free.
+    #[inline(always)]
+    pub fn note_freed(&self, size: u64) {
+        if self.header.index.warm.get() > self.core.least_warm() {
+            self.note_idle(size)
+        }
+    }
+
+    fn note_idle(&self, size: u64) {
+        let idle = &self.header.idle;
+        let small = idle.small.get().wrapping_add(size);
+        if small < LEAST_RETURN {
+            idle.small.set(small);
+            return;
+        }
+        idle.small.set(0);
+        idle.freed.set(self.core.platform().now());
+        if self.header.checked.get() == NO_CHECK {
+            self.header.checked.commit(0);
+        }
+    }
+
+    /// Notes that `warm` bytes are about to be given back, and were not used;
+    /// `least` is what the index had as the least before.
+    pub fn note_return(&self, least: u64, warm: u64) {
+        let less = |word: &super::word::U64, bytes: u64| word.set(bytes.saturating_sub(warm));
+        less(&self.header.index.least_warm, least);
+        for [least, _] in &self.header.idle.before {
+            less(least, least.get());
+        }
+    }
+
+    /// How many bytes of free memory have pages and were not used for the time
+    /// of [`IDLE`]. Begins another span if that is due.
+    fn idle_bytes(&self, now: u64) -> u64 {
+        let (index, idle) = (&self.header.index, &self.header.idle);
+        let recent = |[least, freed]: &[u64; 2]| is_within(IDLE, *freed, now).then_some(*least);
+        let this = [index.least_warm.get(), idle.freed.get()];
+        let before = idle.before.iter();
+        let before = before.map(|[least, freed]| [least.get(), freed.get()]);
+        let all = before.chain([this]);
+        let least = all.filter_map(|span| recent(&span)).min();
+        let warm = index.warm.get();
+        let span = now / SPAN;
+        if idle.span.get() != span {
+            let place = &idle.before[span as usize % SPANS];
+            place
+                .iter()
+                .zip(this)
+                .for_each(|(word, value)| word.set(value));
+            idle.span.set(span);
+            index.least_warm.set(warm);
+        }
+        least.unwrap_or(warm).min(warm)
+    }
+
+    /// For whose sake a block stays that this process has let go of; None if for
+    /// a ticket's.
+    #[inline]
+    pub fn remaining(&self, which: BlockRef) -> Result<Option<Remaining>> {
+        let block = self.live(which)?;
+        let pinned = block.row.marks.get() & PINNED != 0 || self.header.frozen.get() != 0;
+        let remaining = || Remaining {
+            holders: SlotSet([0, 1, 2, 3].map(|i| block.row.holders[i].get())),
+            pinned,
+            size: block.size(),
+        };
+        Ok((block.cache.tickets.get() == 0).then(remaining))
+    }
+}
+
+/// For whose sake a block stays.
+pub(super) struct Remaining {
+    holders: SlotSet,
+    /// Children without a slot may have it.
+    pinned: bool,
+    size: u64,
+}
+
+impl Core {
+    /// So many bytes of free memory keep their pages for good: what the arena was
+    /// made with.
+    #[inline(always)]
+    fn least_warm(&self) -> u64 {
+        self.geometry().size
+    }
+
+    /// Whether those for whose sake a block stays are over, as far as is known
+    /// without the lock.
+    pub(super) fn are_gone(&self, block: &Remaining) -> bool {
+        let now = self.platform().now();
+        let seen = self.found_alive.load(Ordering::Relaxed);
+        let known = block.holders.contains(SlotId(seen as u8));
+        if block.size < LEAST_RETURN && known && seen >> 8 == now {
+            return false;
+        }
+        if let Some(slot) = block.holders.iter().find(|slot| !self.is_over(*slot)) {
+            // Of several threads any may be right.
+            let seen = now << 8 | slot.0 as u64;
+            self.found_alive.store(seen, Ordering::Relaxed);
+            return false;
+        }
+        !(block.pinned && self.platform().is_pinned())
+    }
+
+    /// Reaps, and gives back as much as became free by that; whether the block
+    /// did.
+    #[cold]
+    pub(super) fn free_after_deaths(&self, me: Member, which: BlockRef) -> Result<bool> {
+        let locked = self.lock(me)?;
+        let before = locked.header.index.warm.get();
+        locked.bury_the_dead()?;
+        let freed = locked.live(which).is_err();
+        drop(locked);
+        self.trim(me, before.max(self.least_warm()))?;
+        Ok(freed)
+    }
+
+    /// Notes that a large block is made.
+    #[cold]
+    pub(super) fn note_large(&self) {
+        let idle = &self.header().idle;
+        let now = self.platform().now();
+        let recent = |time: &super::word::U64| is_within(IDLE, time.get(), now);
+        if recent(&idle.large_returned) || recent(&idle.large_wanted) {
+            idle.large_wanted.set(now);
+        }
+    }
+
+    /// Gives back as many bytes as a large block had that was freed, unless another
+    /// will soon be made: `warm` have pages now.
+    #[cold]
+    pub(super) fn return_large(&self, me: Member, size: u64, warm: u64) -> Result<()> {
+        let idle = &self.header().idle;
+        let now = self.platform().now();
+        if is_within(IDLE, idle.large_wanted.get(), now) {
+            return Ok(());
+        }
+        idle.large_returned.set(now);
+        let stay = warm.saturating_sub(size).max(self.least_warm());
+        self.trim(me, stay).map(|_| ())
+    }
+
+    /// Whether it is time for the upkeep.
+    #[inline(always)]
+    pub fn is_upkeep_due(&self) -> bool {
+        let checked = self.header().checked.get();
+        checked != NO_CHECK && self.is_old(checked)
+    }
+
+    fn is_old(&self, checked: u64) -> bool {
+        checked == 0 || !is_within(INTERVAL, checked, self.platform().now())
+    }
+
+    /// Does what is due: lets go of what the dead had, and gives back memory that
+    /// was idle. Not while somebody has the lock.
+    ///
+    /// # Errors
+    /// As for any operation. Another member does it later.
+    #[cold]
+    pub fn do_upkeep(&self, me: Member) -> Result<()> {
+        let header = self.header();
+        if header.owner.read() != 0 {
+            // What this process is about to do may need no lock, and should not wait.
+            return Ok(());
+        }
+        let now = self.platform().now().max(1);
+        let checked = header.checked.read();
+        if checked == NO_CHECK || header.checked.swap_if(checked, now).is_err() {
+            // Somebody else does it.
+            return Ok(());
+        }
+        let mut others = header
+            .known_slots()
+            .filter(|(slot, row)| *slot != me.slot && state_of(row.state.read()) != EMPTY);
+        let alone = others.next().is_none();
+        if self.is_reaping_due(me, now) {
+            let before = header.index.warm.get();
+            self.reap(me)?;
+            self.trim(me, before.max(self.least_warm()))?;
+        }
+        let stay = {
+            let locked = self.lock(me)?;
+            let warm = header.index.warm.get();
+            let nothing = alone && warm <= self.least_warm() && header.orphans.get() == 0;
+            if nothing && header.pinned.get() == 0 && header.frozen.read() == 0 {
+                // Whoever comes, or what becomes free, begins it again.
+                let _ = header.checked.swap_if(now, NO_CHECK);
+            }
+            warm - locked.idle_bytes(now)
+        };
+        self.trim(me, stay.max(self.least_warm())).map(|_| ())
+    }
+
+    /// Gives back, at the end of a process, what is free; some of it stays if there
+    /// are others.
+    ///
+    /// # Errors
+    /// As for any operation.
+    pub fn trim_at_exit(&self, me: Member) -> Result<()> {
+        let alone = self.lock(me)?.is_alone();
+        let stay = if alone { 0 } else { self.least_warm() };
+        self.trim(me, stay).map(|_| ())
+    }
+
+    /// Whether a reap would find something.
+    fn is_reaping_due(&self, me: Member, now: u64) -> bool {
+        let header = self.header();
+        let orphans = header.orphans.get();
+        let pins = header.pinned.get() != 0 || header.frozen.read() != 0;
+        let mut others = header.known_slots().filter(|(slot, _)| *slot != me.slot);
+        (orphans != 0 && orphans <= now)
+            || (pins && !self.platform().is_pinned())
+            || others.any(|(slot, _)| self.is_over(slot))
+    }
+
+    /// Says that there is a new member, on which the others check.
+    pub(super) fn begin_checks(&self) {
+        self.header().checked.commit(0);
+    }
+}
