@@ -25,6 +25,11 @@ def pytest_addoption(parser, pluginmanager):
         " slow: what quick leaves out of paired; turns: half of quick, the other half on the next"
         " minor version",
     )
+    parser.addoption(
+        "--interpreter",
+        choices=["oldest", "newest"],
+        help="leave out the tests that the gate runs on the other of the two only",
+    )
     parser.addoption("--shuffle", metavar="SEED", help="run the tests in a random order")
 
 
@@ -71,6 +76,11 @@ def has_its_turn(item, minor):
 def pytest_collection_modifyitems(config, items):
     amount = config.getoption("--amount")
     kept = items if amount == "whole" else paired(items)
+    if amount != "whole":
+        kept = [item for item in kept if not item.get_closest_marker("whole")]
+    other = {"oldest": "newest", "newest": "oldest"}.get(config.getoption("--interpreter"))
+    if other is not None:
+        kept = [item for item in kept if not item.get_closest_marker(other)]
     if amount in ("quick", "slow", "turns"):
         wanted = amount == "slow"
         kept = [item for item in kept if bool(item.get_closest_marker("slow")) == wanted]

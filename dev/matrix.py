@@ -204,19 +204,19 @@ def check_32_bits(job):
     return job.output().strip().splitlines()[-1]
 
 
-def suite_jobs(version, amount, results, names=suites.SUITES):
-    """Return the jobs that run suites on a version."""
+def suite_jobs(version, amount, results, names=suites.SUITES, interpreter=None):
+    """Return the jobs that run suites on a version, which may be the oldest or the newest."""
     made = []
     for suite in names:
-        work = partial(run_suite, version, suite, amount, results)
+        work = partial(run_suite, version, suite, amount, results, interpreter)
         name = "{} on {}, {}".format(suite, version, amount)
         # The interpreter's own tests sleep for half of their time.
         made.append(Job(name, work, ["install " + version], waits=suite == "cpython"))
     return made
 
 
-def run_suite(version, suite, amount, results, job):
-    return suites.run(job, python_of(version), version, suite, amount, results)
+def run_suite(version, suite, amount, results, interpreter, job):
+    return suites.run(job, python_of(version), version, suite, amount, results, interpreter)
 
 
 def first_of(pythons):
@@ -248,16 +248,21 @@ def gate(pythons, complete, results):
     for version in [first] + others:
         work = partial(install, version, pythons[version], builds.wheel)
         made.append(Job("install " + version, work, ["wheel", "environment " + version]))
-    made += suite_jobs(first, "whole" if complete else "quick", results)
+    # Of a single interpreter nothing is left out for the other one.
+    newest = "newest" if others else None
+    made += suite_jobs(first, "whole" if complete else "quick", results, interpreter=newest)
     crash = ["--test", "crash"] + (["--", "--full"] if complete else [])
     made.append(Job("core, processes", partial(check_core, crash), ["lints"]))
     for version in others:
         amount = amount_of(version, oldest, complete)
         names = [suite for suite in suites.SUITES if suite != "gate" or amount in ("whole", "paired")]
-        made += suite_jobs(version, amount, results, names)
+        if version != oldest:
+            names.remove("journeys")
+        made += suite_jobs(version, amount, results, names, "oldest")
     made.append(Job("core", partial(check_core, ["--lib", "--test", "core"]), ["lints"]))
     if not complete:
-        made += suite_jobs(first, "slow", results, [suite for suite in suites.SUITES if suite != "gate"])
+        names = [suite for suite in suites.SUITES if suite not in ("gate", "journeys")]
+        made += suite_jobs(first, "slow", results, names)
     made.append(Job("core, AddressSanitizer", check_memory, ["core"]))
     made.append(Job("source distribution", builds.build_sdist, ["wheel"]))
     sources = [("source distribution", builds.sdist)]

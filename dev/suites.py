@@ -41,6 +41,8 @@ _FILES = collections.OrderedDict(
         # What runs the others: the same on every interpreter.
         ("gate", ["gate", "supervisor"]),
         ("pools", ["context", "doors", "executor", "futures", "original_readme", "readme", "zero_copy"]),
+        # Whole programs as users write them: on the oldest interpreter and on the newest.
+        ("journeys", ["journeys"]),
     ]
 )  # fmt: skip
 SUITES = list(_FILES) + ["cpython"]
@@ -82,8 +84,11 @@ def command(python, arguments, amount, report):
     return words, dict(os.environ, SHARED_NUMPY_TEST_FACTOR=str(factor))
 
 
-def run(job, python, version, suite, amount, results):
-    """Run a suite as a job; its `Result` is appended to `results`."""
+def run(job, python, version, suite, amount, results, interpreter=None):
+    """Run a suite as a job; its `Result` is appended to `results`.
+
+    Where two interpreters share its tests, `interpreter` is "oldest" or "newest".
+    """
     os.makedirs(REPORTS, exist_ok=True)
     report = os.path.join(REPORTS, "-".join([suite, version, amount]) + ".xml")
     if os.path.exists(report):
@@ -91,6 +96,8 @@ def run(job, python, version, suite, amount, results):
     arguments = files(suite)
     if suite == "cpython" and amount == "whole":
         arguments = ["--all-sources"] + arguments
+    if interpreter and amount != "whole":
+        arguments = ["--interpreter", interpreter] + arguments
     words, environment = command(python, arguments, amount, report)
     seconds = SUITE_SECONDS * (COMPLETE_FACTOR if amount == "whole" else 1)
     code = job.run(words, seconds, fails=False, env=environment)

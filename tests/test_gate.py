@@ -6,6 +6,7 @@ and leaves no process; every file of tests is in one suite; over the versions ea
 a test meets each start method.
 """
 
+import collections
 import glob
 import itertools
 import os
@@ -15,6 +16,7 @@ import threading
 import time
 
 import jobs
+import matrix
 import pytest
 import suites
 from conftest import ROOT, eventually
@@ -118,6 +120,18 @@ def test_every_file_of_tests_is_in_one_suite():
     assert all(os.path.exists(os.path.join(ROOT, "tests", "test_%s.py" % name)) for name in named)
 
 
+def test_journeys_are_shared_by_the_oldest_and_the_newest():
+    def journeys(versions, complete):
+        pythons = collections.OrderedDict((version, "python") for version in versions)
+        names = [job.name for job in matrix.gate(pythons, complete, [])]
+        return [name for name in names if name.startswith("journeys")]
+
+    versions = ["3.6", "3.8", "3.12", "3.13"]
+    assert journeys(versions, False) == ["journeys on 3.13, quick", "journeys on 3.6, paired"]
+    assert journeys(versions, True) == ["journeys on 3.13, whole", "journeys on 3.6, whole"]
+    assert journeys(["3.8"], False) == ["journeys on 3.8, quick"]
+
+
 TESTS = """
 import pytest
 
@@ -138,6 +152,20 @@ def test_none(): pass
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_slow(method): pass
 """
+# Tests that the gate shares out between two interpreters.
+SHARED_OUT = """
+import pytest
+
+@pytest.mark.oldest
+def test_there(): pass
+
+@pytest.mark.newest
+def test_here(): pass
+
+@pytest.mark.newest
+@pytest.mark.whole
+def test_complete(): pass
+"""
 
 
 @pytest.fixture(scope="module")
@@ -149,13 +177,15 @@ def selected(tmp_path_factory):
     # As another version would see it.
     text = text.replace("sys.version_info[1]", 'int(os.environ["MINOR"])')
     (folder / "conftest.py").write_text(text)
-    (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n    slow\n    every_method\n")
+    marks = ["slow", "every_method", "whole", "oldest", "newest"]
+    (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n    " + "\n    ".join(marks) + "\n")
     (folder / "test_selected.py").write_text(TESTS)
+    (folder / "test_shared_out.py").write_text(SHARED_OUT)
 
-    def select(amount, minor):
+    def select(amount, minor, file="test_selected.py", *arguments):
         output = subprocess.check_output(
-            [sys.executable, "-m", "pytest", "-q", "--collect-only", "--amount", amount, str(folder)]
-            + ["-p", "no:cacheprovider", "-p", "no:supervisor"],
+            [sys.executable, "-m", "pytest", "-q", "--collect-only", "--amount", amount]
+            + [str(folder / file)] + list(arguments) + ["-p", "no:cacheprovider", "-p", "no:supervisor"],
             env=dict(os.environ, MINOR=str(minor), PYTHONPATH=os.path.join(ROOT, "tests")),
             cwd=str(folder),
             universal_newlines=True,
@@ -196,3 +226,12 @@ def test_quick_and_slow_are_the_parts_of_paired(selected):
     quick, slow, all_ = (selected(amount, 8) for amount in ("quick", "slow", "paired"))
     assert quick | slow == all_ and not quick & slow
     assert len(slow) == 1
+
+
+def test_two_interpreters_share_tests_out(selected):
+    def on(interpreter, amount="quick"):
+        return selected(amount, 8, "test_shared_out.py", "--interpreter", interpreter)
+
+    assert on("oldest") == {"test_there"} and on("newest") == {"test_here"}
+    assert selected("paired", 8, "test_shared_out.py") == {"test_there", "test_here"}
+    assert len(selected("whole", 8, "test_shared_out.py")) == 3
