@@ -3,6 +3,7 @@
 import gc
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -229,6 +230,21 @@ def run_script(folder, code, *arguments, **options):
     script = folder / "script.py"
     script.write_text(code)
     return run_command([sys.executable, str(script)] + list(arguments), **options)
+
+
+def shimmed(name, folder):
+    """Return the environment for programs under a library of ``tests/shims``, which changes
+    what the system does; it is compiled into `folder`."""
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        pytest.skip("no C compiler for what changes the system")
+    source = os.path.join(ROOT, "tests", "shims", name + ".c")
+    command = [compiler, "-shared", "-fPIC", "-o", str(folder / "shim.so"), source, "-ldl", "-lrt"]
+    subprocess.check_call(command)
+    # (A folder's name may have spaces, at which LD_PRELOAD is split.)
+    folders = [str(folder)] + os.environ.get("LD_LIBRARY_PATH", "").split(":")
+    folders = ":".join(filter(None, folders))
+    return dict(os.environ, LD_PRELOAD="shim.so", LD_LIBRARY_PATH=folders)
 
 
 # How programs of tests begin, and how their main part ends: nothing is left in the arena.

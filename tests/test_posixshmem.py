@@ -12,11 +12,9 @@ Properties:
 
 import errno
 import os
-import shutil
-import subprocess
 
 import pytest
-from conftest import run_python
+from conftest import run_python, shimmed
 
 from shared_numpy import _core
 from shared_numpy._posixshmem import shm_open, shm_unlink
@@ -197,73 +195,12 @@ def test_reserve_refuses_bad_arguments():
     assert raised.value.errno == errno.EBADF
 
 
-SHIM = r"""
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <errno.h>
-#include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/types.h>
-
-/* Interrupts the first INTERRUPTIONS calls of each function by SIGUSR1. */
-static int interrupted(int *count) {
-    const char *limit = getenv("INTERRUPTIONS");
-    if (!limit || *count >= atoi(limit)) return 0;
-    ++*count;
-    raise(SIGUSR1);
-    return 1;
-}
-
-int shm_open(const char *name, int flags, mode_t mode) {
-    static int count;
-    int (*real)(const char *, int, mode_t) = dlsym(RTLD_NEXT, "shm_open");
-    if (interrupted(&count)) { errno = EINTR; return -1; }
-    return real(name, flags, mode);
-}
-
-int shm_unlink(const char *name) {
-    static int count;
-    int (*real)(const char *) = dlsym(RTLD_NEXT, "shm_unlink");
-    if (interrupted(&count)) { errno = EINTR; return -1; }
-    return real(name);
-}
-
-/* Says what it is asked for. With SUCCEED it signals, but does its work. */
-int posix_fallocate(int fd, off_t offset, off_t length) {
-    static int count;
-    int (*real)(int, off_t, off_t) = dlsym(RTLD_NEXT, "posix_fallocate");
-    printf("%ld+%ld ", (long)offset, (long)length);
-    fflush(stdout);
-    if (getenv("SUCCEED")) raise(SIGUSR1);
-    else if (offset && interrupted(&count)) return EINTR;
-    return real(fd, offset, length);
-}
-
-int posix_fallocate64(int fd, off_t offset, off_t length) {
-    return posix_fallocate(fd, offset, length);
-}
-"""
-
-
 @pytest.fixture(scope="module")
 def interrupting(tmp_path_factory):
     """The environment in which each call is interrupted three times."""
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
-        pytest.skip("no C compiler to build the shim that interrupts calls")
-    folder = tmp_path_factory.mktemp("shim")
-    source = folder / "shim.c"
-    source.write_text(SHIM)
-    library = str(folder / "shim.so")
-    subprocess.check_call(
-        [compiler, "-shared", "-fPIC", "-o", library, str(source), "-ldl", "-lrt"]
-    )
+    environment = shimmed("interruptions", tmp_path_factory.mktemp("shim"))
     # What the shim and Python print comes in the order in which they print it.
-    environment = dict(os.environ, INTERRUPTIONS="3", PYTHONUNBUFFERED="1")
-    # (A folder's name may have spaces, at which LD_PRELOAD is split.)
-    folders = [str(folder)] + os.environ.get("LD_LIBRARY_PATH", "").split(":")
-    return dict(environment, LD_PRELOAD="shim.so", LD_LIBRARY_PATH=":".join(filter(None, folders)))
+    return dict(environment, INTERRUPTIONS="3", PYTHONUNBUFFERED="1")
 
 
 INTERRUPTED = """

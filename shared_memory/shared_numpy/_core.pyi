@@ -7,6 +7,7 @@ import numpy as np
 __version__: str
 LOCK_SUFFIX: str
 MAP_NORESERVE: int
+PAGE_SIZE: int
 
 def shm_open(path: str, flags: int, mode: int = 0o777) -> int: ...
 def shm_unlink(path: str) -> None: ...

@@ -57,7 +57,7 @@ MOVED = Plain(THRESHOLD, False, NOTHING, NOTHING, None)
 # (benchmarks/executors.py): to map it costs them more than to have a copy in warm memory.
 HUGE = 1 << 29
 
-_PAGE = 4096
+_PAGE = _core.PAGE_SIZE
 
 # The last that every interpreter from 3.6 on can read.
 PROTOCOL = 4

@@ -588,8 +588,10 @@ unsafe impl Platform for Shared {
     unsafe fn give_back(&self, address: Address, bytes: NonNull<u8>, size: u64) -> Result<()> {
         caller::waits();
         let start = address.offset();
-        let first = start.next_multiple_of(PAGE);
-        let end = (start + size) / PAGE * PAGE;
+        // Inwards: the system rounds the end up, over what lies behind.
+        let page = map::page_size() as u64;
+        let first = start.next_multiple_of(page);
+        let end = (start + size) / page * page;
         if first >= end {
             return Ok(());
         }

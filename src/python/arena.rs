@@ -7,11 +7,11 @@ use super::section::{
     end, end_long, release, stay, surviving, without_interpreter, work, work_long,
 };
 use crate::arena::format::BlockId;
-use crate::arena::format::PAGE;
 use crate::arena::handle::{Handle, Name};
 use crate::arena::BlockRef;
 use crate::error::{Error, Result};
 use crate::process::{self, Settings};
+use crate::sys::map::page_size;
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -566,11 +566,12 @@ pub(super) fn copy(
         false => find_default(py)?,
     };
     // So much is there up to the first whole page, and behind the last.
-    let around = if pages { 2 * PAGE } else { 0 };
+    let page = page_size();
+    let around = if pages { 2 * page as u64 } else { 0 };
     let block = work(py, || arena.allocate_owned(bytes.saturating_add(around)))?;
     let first = block.bytes().as_ptr();
     let to = match pages {
-        true => first.wrapping_add(first.align_offset(PAGE as usize)),
+        true => first.wrapping_add(first.align_offset(page)),
         false => first,
     };
     let block = Py::new(py, Block::new(block))?;

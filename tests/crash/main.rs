@@ -14,6 +14,7 @@
 
 mod faults;
 mod instructions;
+mod pages;
 mod ring;
 mod run;
 mod step;
@@ -43,7 +44,15 @@ fn main() {
     println!("SNP_SEED={}", run::seed::of_the_run());
     run::watch();
     let mut count = 0;
-    for (name, test) in [faults::TESTS, step::TESTS, storm::TESTS, &ring::tests()].concat() {
+    for (name, test) in [
+        faults::TESTS,
+        pages::TESTS,
+        step::TESTS,
+        storm::TESTS,
+        &ring::tests(),
+    ]
+    .concat()
+    {
         if !wanted.is_empty() && !wanted.iter().any(|part| name.contains(*part)) {
             continue;
         }

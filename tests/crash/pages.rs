@@ -1,0 +1,135 @@
+//! Memory that goes back to the system, or is made private, takes nothing of its neighbours
+//! along, whatever the size of the system's pages.
+
+use crate::run::seed::{self, times, Random};
+use crate::tools::*;
+use crate::Test;
+use shared_numpy::process::{Block, Settings};
+use shared_numpy::sys::map::page_size;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+pub const TESTS: &[Test] = &[
+    ("neighbours_of_free_memory_stay", |_| free_memory()),
+    ("neighbours_of_private_copies_stay", |_| private_copies()),
+    ("with_pages_of_64_kib", |full| with_large_pages(full)),
+];
+
+/// The unit of the format, which pages of the system may be larger than.
+const UNIT: u64 = 4096;
+
+fn bytes(block: &Block) -> &[u8] {
+    // SAFETY: the block is held, and this thread alone writes to it.
+    unsafe { std::slice::from_raw_parts(block.bytes().as_ptr(), block.size() as usize) }
+}
+
+fn fill(block: &Block, byte: u8) {
+    // SAFETY: the block is ours, and this long.
+    unsafe { block.bytes().write_bytes(byte, block.size() as usize) }
+}
+
+/// Blocks of some units come and go, and what is free goes back at once.
+fn free_memory() {
+    let test = TestArena::new(Settings {
+        size: 8 << 20,
+        budget: 0,
+        ..small()
+    });
+    let mut random = Random::new(seed::of_test("neighbours_of_free_memory_stay"));
+    let mut blocks: Vec<(Block, u8)> = Vec::new();
+    for step in 0..times(2000) {
+        if blocks.len() > 40 || (random.below(2) == 0 && !blocks.is_empty()) {
+            let (block, byte) = blocks.swap_remove(random.below(blocks.len() as u64) as usize);
+            let lost = bytes(&block).iter().filter(|found| **found != byte).count();
+            assert_eq!(lost, 0, "step {step}: of {} bytes", block.size());
+            continue;
+        }
+        let block = test.allocate(UNIT * (1 + random.below(200))).unwrap();
+        let byte = 1 + (step % 255) as u8;
+        fill(&block, byte);
+        blocks.push((block, byte));
+    }
+    assert!(test.stats().unwrap().returned_bytes > 0);
+}
+
+/// Every second block is its process's own: a child and its parent see what the other writes
+/// to the others, and to the whole pages of these not.
+fn private_copies() {
+    let test = TestArena::new(Settings {
+        size: 8 << 20,
+        ..small()
+    });
+    for first in [0, 1] {
+        let made = |_| test.allocate(17 * UNIT).unwrap();
+        let blocks: Vec<Block> = (0..40).map(made).collect();
+        blocks.iter().for_each(|block| fill(block, 1));
+        let private = |index: usize| index % 2 == first;
+        let own: Vec<_> = (0..blocks.len())
+            .filter(|index| private(*index))
+            .filter_map(|index| blocks[index].own().unwrap())
+            .collect();
+        assert!(!own.is_empty());
+        fork(|| {
+            blocks.iter().for_each(|block| fill(block, 2));
+            0
+        })
+        .succeed();
+        for (index, block) in blocks.iter().enumerate() {
+            let page = page_size();
+            let start = bytes(block).as_ptr() as usize;
+            let whole = start.next_multiple_of(page)..(start + bytes(block).len()) / page * page;
+            for (at, byte) in bytes(block).iter().enumerate() {
+                let own = private(index) && whole.contains(&(start + at));
+                assert_eq!(*byte, if own { 1 } else { 2 }, "byte {at} of block {index}");
+            }
+        }
+        own.into_iter().for_each(|own| assert!(own.end()));
+    }
+}
+
+/// Compiles a library of `tests/shims`, which changes what the system does.
+pub fn shim(name: &str) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/shims/{name}.c"));
+    let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.so"));
+    // Made under another name: a test that runs at the same time may be loading it.
+    let made = library.with_extension(std::process::id().to_string());
+    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let mut compiler = cc::Build::new()
+        .target(&target)
+        .host(&target)
+        .opt_level(1)
+        .cargo_metadata(false)
+        .get_compiler()
+        .to_command();
+    compiler.args(["-shared", "-fPIC", "-o"]);
+    let status = compiler.arg(&made).arg(source).arg("-ldl").status();
+    assert!(status.unwrap().success());
+    std::fs::rename(made, &library).unwrap();
+    library
+}
+
+/// Runs tests of this program where a shim changes what the system does.
+fn with_shim(name: &str, tests: &[&str], full: bool) {
+    let mut again = Command::new(std::env::current_exe().unwrap());
+    again.env("LD_PRELOAD", shim(name)).args(tests);
+    if full {
+        again.arg("--full");
+    }
+    let output = again.output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+fn with_large_pages(full: bool) {
+    if cfg!(target_env = "musl") {
+        println!("  skipped: a static program loads no shim");
+        return;
+    }
+    let all: &[&str] = &["neighbours_", "storm", "a_child_", "page"];
+    let tests = if full { all } else { &["neighbours_"] };
+    with_shim("large_pages", tests, full);
+}
