@@ -259,7 +259,7 @@ fn forks() {
     let blocks: Vec<Block> = (0..100_000).map(|_| arena.allocate(64).unwrap()).collect();
     let (core, me) = (arena.core(), arena.member().unwrap());
     let time = least(1, || {
-        core.prepare_fork(me, |_| true, |_| true, || ()).unwrap();
+        core.prepare_fork(me, |_| true, |_| true, || true).unwrap();
         core.finish_fork(me);
         core.reap(me).unwrap();
     });

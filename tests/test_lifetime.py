@@ -589,10 +589,11 @@ if __name__ == "__main__":
     arena = Arena.default()
     arena.reap()
     assert arena.stats()["blocks"] <= 1, arena.stats()  # The queue's.
-    try:
-        snp.create(sys.argv[1], 3)
-    except FileNotFoundError as error:
-        assert "no /proc" in str(error), error
+    named = snp.create(sys.argv[1], 3, fill=7)
+    assert snp.attach(sys.argv[1]).sum() == 21
+    snp.create(sys.argv[1], 4, replace=True)
+    assert snp.attach(sys.argv[1]).shape == (4,)
+    snp.delete(sys.argv[1])
 """
 
 

@@ -55,6 +55,8 @@ _MODE = 0o600
 
 # How names begin that arrays have while they replace others. Their makers hold a lock on them.
 _TEMPORARY = ".snp-replacing-"
+# How those begin that they have before they are whole, where a file cannot be without a name.
+_MAKING = ".snp-making-"
 _PAGE = 4096
 _HEAD = struct.Struct("=8sIIQQ16sI")
 _MAGIC = b"snpNAMED"
@@ -447,9 +449,8 @@ def create(
     found = _existing(plain, described, exist_ok, replace)
     if found is not None:
         return found
-    with io.FileIO(_FOLDER, "r+", opener=_open_unnamed) as file:
+    with _new_file() as file:
         fd = file.fileno()
-        os.fchmod(fd, _MODE)  # Whatever the umask has taken from it.
         _room.refuse_if_larger(fd, described.size, _PREFIX + plain)
         os.ftruncate(fd, described.size)
         _room.reserve(fd, _PREFIX + plain)
@@ -457,12 +458,53 @@ def create(
         made = _array(_map_descriptor(fd, described, plain, False))
         if fill is not None:
             made[...] = fill
-        while not (_link(fd, plain) or replace and _replace(fd, described, plain)):
+        while not (_link(file, plain) or replace and _replace(file, described, plain)):
             # Another process was faster. What it has made may be gone again.
             found = _existing(plain, described, exist_ok, replace)
             if found is not None:
                 return found
     return made
+
+
+class _NewFile(io.FileIO):
+    """A file for an array in the making: without a name, or with one of `_MAKING`."""
+
+    path = None  # type: Any
+
+    def close(self) -> None:
+        path, self.path = self.path, None
+        if path is not None:
+            _remove(os.path.basename(path))
+        super().close()
+
+
+def _new_file():
+    """Open a new file, whatever the umask."""
+    try:
+        if not os.path.exists("/proc/self/fd"):
+            # It could be given no name later.
+            raise OSError(errno.EOPNOTSUPP, "no /proc")
+        file = _NewFile(_FOLDER, "r+", opener=_open_unnamed)
+    except OSError as error:
+        # EISDIR: before Linux 3.11.
+        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
+            raise
+        _remove_left()
+        file = _new_named_file()
+    os.fchmod(file.fileno(), _MODE)
+    return file
+
+
+def _new_named_file():
+    while True:
+        path = _path(_MAKING + os.urandom(16).hex())
+        file = _NewFile(path, "x+", opener=lambda path, flags: os.open(path, flags, _MODE))
+        file.path = path
+        fcntl.flock(file, fcntl.LOCK_EX)  # As in `_replace`.
+        # Before it was locked it may have been taken for a dead process's.
+        if os.path.exists(path):
+            return file
+        file.close()
 
 
 def _open_unnamed(folder, _):
@@ -503,30 +545,26 @@ def _describe(head):
     return "shape {}, dtype {} and order {!r}".format(head.shape, head.dtype, head.order)
 
 
-def _link(fd, name):
-    """Give a file that has no name one; tell whether nobody had that."""
-    # (With a folder's descriptor, though it has no say: else the link of /proc itself would
-    # be linked.)
-    source = "/proc/self/fd/{}".format(fd)
+def _link(file, name):
+    """Give a new file a name; tell whether nobody had that."""
+    fd = file.fileno()
+    source = file.path or "/proc/self/fd/{}".format(fd)
     try:
+        # (With a folder's descriptor, though it has no say: else the link of /proc itself would
+        # be linked.)
         os.link(source, _path(name), src_dir_fd=fd, follow_symlinks=True)
     except FileExistsError:
         return False
-    except FileNotFoundError:
-        if os.path.exists("/proc/self/fd"):
-            raise
-        text = "arrays cannot be given names where no /proc is mounted"
-        raise _error(errno.ENOENT, text, name) from None
     return True
 
 
-def _replace(fd, head, name):
+def _replace(file, head, name):
     """Give a new array the name that another has; tell whether there still was one."""
     _remove_left()
     temporary = _TEMPORARY + head.uuid.hex()
-    fcntl.flock(fd, fcntl.LOCK_EX)  # While it is held, nobody takes the file for a dead one's.
+    fcntl.flock(file, fcntl.LOCK_EX)  # While it is held, nobody takes the file for a dead one's.
     try:
-        _link(fd, temporary)
+        _link(file, temporary)
         try:
             _rename(temporary, name, True)
         except FileNotFoundError:
@@ -563,12 +601,20 @@ def _settle(temporary, head, name):
 
 
 def _remove_left():
-    """Remove what processes have left that were killed while they replaced an array."""
+    """Remove what processes have left that were killed while they made or replaced an array."""
     for name in os.listdir(_FOLDER):
-        if not name.startswith(_TEMPORARY):
-            continue
         try:
-            file, _ = _open(name)
+            if name.startswith(_TEMPORARY):
+                file, _ = _open(name)
+            elif name.startswith(_MAKING):
+                # (FIFOs and links are nobody's of ours.)
+                flags = os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+                file = open(os.open(_path(name), flags), "rb", buffering=0)
+                if os.fstat(file.fileno()).st_uid != os.geteuid():
+                    file.close()
+                    continue
+            else:
+                continue
         except (OSError, ValueError):
             continue
         with file:
@@ -587,7 +633,13 @@ def _remove(name):
 
 
 def _rename(old, new, exchange):
-    _core.rename(os.fsencode(_path(old)), os.fsencode(_path(new)), exchange)
+    try:
+        _core.rename(os.fsencode(_path(old)), os.fsencode(_path(new)), exchange)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EINVAL):
+            raise
+        text = "only Linux 3.15 and later replace an array in one step: delete it first"
+        raise _error(error.errno, text, new) from None
 
 
 def attach(name: str, readonly: bool = False) -> ndarray:

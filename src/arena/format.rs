@@ -29,7 +29,7 @@
 //! 204  T          ticket rows  u32       lock; the same
 //! 208  T          block chunks u32       lock; chunks that the table has
 //! 212  T          ticket chunks u32      lock; the same
-//! 216  T          pinned       u32       lock; 1: some block may be PINNED
+//! 216  T          pinned       u32       lock; 1: some block may be PINNED; FOR_GOOD
 //! 220  T          segment rows u32       lock; rows below it were used once
 //! 224  T          frozen       u32       a forking process, without the lock; reset
 //!                                       by compare and exchange under it
@@ -88,7 +88,7 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"snpARENA");
 /// The first eight bytes of a data segment.
 pub const DATA_MAGIC: u64 = u64::from_le_bytes(*b"snpSPACE");
 /// The version of this format.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// Blocks begin at multiples of this and their sizes are multiples of it.
 pub const ALIGN: u64 = 64;
@@ -106,6 +106,8 @@ pub const ENDING: u64 = 1 << 63;
 pub const NO_TREE: u64 = 1 << 62;
 /// In place of the time of the last check: there is nothing to check.
 pub const NO_CHECK: u64 = u64::MAX;
+/// Blocks are kept for children whose end nobody will notice.
+pub const FOR_GOOD: u32 = u32::MAX;
 /// No row: the end of a list.
 pub const NIL: u32 = u32::MAX;
 
@@ -522,11 +524,12 @@ pub struct Header {
     pub block_chunks: U32,
     /// How many chunks the table of tickets has.
     pub ticket_chunks: U32,
-    /// 1: a block may be [`PINNED`].
+    /// 1: a block may be [`PINNED`]; or [`FOR_GOOD`].
     pub pinned: U32,
     /// The first segment that there never was.
     pub segment_rows: U32,
-    /// Not 0: no block is freed, for children that could be handed nothing.
+    /// Not 0: no block is freed, for children that could be handed nothing; or
+    /// [`FOR_GOOD`].
     pub frozen: U32,
     /// The first slot that was never used.
     pub slot_rows: U32,

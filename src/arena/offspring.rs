@@ -12,7 +12,7 @@
 //! When there is no slot to be had, the parent's blocks are marked PINNED: they
 //! stay until the whole family is gone. When the lock is not to be had (its owner
 //! is stopped), nothing can be marked: then no block of the arena is freed while
-//! the family lives.
+//! the family lives. Where a family cannot show that it lives, that is for good.
 
 use super::core::{Block, Core, Locked, Member};
 use super::format::*;
@@ -66,10 +66,13 @@ impl Locked<'_> {
         })
     }
 
-    /// Marks every block that this process holds and `keeps` as PINNED.
-    fn pin(&self, keeps: &dyn Fn(BlockId) -> bool) -> Result<()> {
+    /// Marks every block that this process holds and `keeps` as PINNED, for good unless
+    /// its family `shows` that it lives.
+    fn pin(&self, keeps: &dyn Fn(BlockId) -> bool, shows: bool) -> Result<()> {
         self.count(|c| &c.pins, 1);
-        self.header.pinned.commit(1);
+        if !shows || self.header.pinned.get() == 0 {
+            self.header.pinned.commit(if shows { 1 } else { FOR_GOOD });
+        }
         self.core.begin_checks();
         self.hand_over(keeps, |block| {
             block.row.marks.commit(block.row.marks.get() | PINNED);
@@ -96,8 +99,8 @@ impl Core {
     ///
     /// `keeps` says which blocks are more than the work of some thread, which
     /// does not come along; `sign` gives the child of a slot its sign of life
-    /// and says whether it could; `pin` marks this process's family as holding
-    /// pinned blocks.
+    /// and says whether it could; `pin` has this process's family show that it
+    /// lives, and says whether it does.
     ///
     /// # Errors
     /// `Busy` or `Corrupted`: the lock is not held then, and a child has no
@@ -107,7 +110,7 @@ impl Core {
         me: Member,
         keeps: impl Fn(BlockId) -> bool,
         mut sign: impl FnMut(SlotId) -> bool,
-        pin: impl FnOnce(),
+        pin: impl FnOnce() -> bool,
     ) -> Result<Offspring> {
         let locked = self.lock(me)?;
         locked.count(|c| &c.forks, 1);
@@ -124,8 +127,7 @@ impl Core {
                 Offspring::Embryo(member)
             }
             None => {
-                pin();
-                locked.pin(&keeps)?;
+                locked.pin(&keeps, pin())?;
                 Offspring::Pinned
             }
         };
@@ -133,15 +135,30 @@ impl Core {
         Ok(offspring)
     }
 
-    /// Has no block freed while the family of this process lives, which the
-    /// platform has been told to mark. Needs no lock.
-    pub fn freeze(&self) {
+    /// Has no block freed while the family of this process lives, for good unless it
+    /// `shows` that. Needs no lock.
+    pub fn freeze(&self, shows: bool) {
         let frozen = &self.header().frozen;
         let mut seen = frozen.read();
-        while let Err(now) = frozen.swap_if(seen, seen.wrapping_add(1).max(1)) {
-            seen = now;
+        loop {
+            let next = match (shows, seen) {
+                (false, _) | (_, FOR_GOOD) => FOR_GOOD,
+                (true, _) => (seen + 1) % FOR_GOOD,
+            };
+            match frozen.swap_if(seen, next.max(1)) {
+                Ok(_) => break,
+                Err(now) => seen = now,
+            }
         }
         self.begin_checks();
+    }
+
+    /// Whether children that got no slot may live, for which blocks are kept.
+    pub(super) fn may_have_pins(&self) -> bool {
+        let header = self.header();
+        header.pinned.get() == FOR_GOOD
+            || header.frozen.read() == FOR_GOOD
+            || self.platform().is_pinned()
     }
 
     /// Gives back the lock that [`prepare_fork`](Core::prepare_fork) kept. For

@@ -97,11 +97,11 @@ impl Locked<'_> {
     }
 
     fn drop_holders(&self, dead: SlotSet) -> Result<()> {
-        let pins_end = self.header.pinned.get() != 0 && !self.core.platform().is_pinned();
+        let pins_end = self.header.pinned.get() != 0 && !self.core.may_have_pins();
         let frozen = self.header.frozen.read();
         // A fork that wants everything kept meanwhile counts on, and wins.
         let thaws = frozen != 0
-            && !self.core.platform().is_pinned()
+            && !self.core.may_have_pins()
             && self.header.frozen.swap_if(frozen, 0).is_ok();
         if dead.is_empty() && !pins_end && !thaws {
             return Ok(());

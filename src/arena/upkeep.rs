@@ -161,7 +161,7 @@ impl Core {
             self.found_alive.store(seen, Ordering::Relaxed);
             return false;
         }
-        !(block.pinned && self.platform().is_pinned())
+        !(block.pinned && self.may_have_pins())
     }
 
     /// Reaps, and gives back as much as became free by that; whether the block
@@ -271,7 +271,7 @@ impl Core {
         let pins = header.pinned.get() != 0 || header.frozen.read() != 0;
         let mut others = header.known_slots().filter(|(slot, _)| *slot != me.slot);
         (orphans != 0 && orphans <= now)
-            || (pins && !self.platform().is_pinned())
+            || (pins && !self.may_have_pins())
             || others.any(|(slot, _)| self.is_over(slot))
     }
 

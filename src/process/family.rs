@@ -263,8 +263,7 @@ fn prepare(arena: Arc<Inner>) -> Pending {
         Err(Error::Detached) => None,
         Err(_) => {
             arena.share_all();
-            shared.pin();
-            arena.core().freeze();
+            arena.core().freeze(shared.pin());
             None
         }
     };

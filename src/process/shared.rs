@@ -367,14 +367,14 @@ impl Shared {
     }
 
     /// Marks this process and its children as holding pinned blocks, for as
-    /// long as one of them has the memory open.
-    pub fn pin(&self) {
+    /// long as one of them has the memory open; false if they cannot be (before Linux
+    /// 3.15, and in some sandboxes, descriptions have no locks).
+    pub fn pin(&self) -> bool {
         self.pinned.store(true, Ordering::Relaxed);
-        if let Ok(fd) = self.memory() {
-            // Shared locks do not exclude each other, and the arena's lock is
-            // held: it cannot fail but for want of kernel memory.
-            let _ = locks::try_for_description(fd, PIN_BYTE, true);
-        }
+        let pinned = self
+            .memory()
+            .and_then(|fd| locks::try_for_description(fd, PIN_BYTE, true));
+        pinned == Ok(true)
     }
 
     /// Removes the names, the lock file's last.

@@ -4,6 +4,7 @@
 
 use super::{failed, last};
 use crate::error::{Error, Result};
+use nix::errno::Errno;
 use std::ffi::CStr;
 use std::io::Write;
 use std::mem::MaybeUninit;
@@ -99,7 +100,7 @@ pub fn namespace() -> Result<u64> {
         .ok()
         .and_then(|text| text.parse().ok());
     if number != Some(pid()) {
-        return Err(failed("stat")(nix::errno::Errno::ENOENT));
+        return Err(failed("stat")(Errno::ENOENT));
     }
     let mut status = MaybeUninit::<libc::stat>::uninit();
     let path = c"/proc/self/ns/pid";
@@ -203,7 +204,7 @@ pub fn boot() -> Result<u64> {
 }
 
 /// Fills `bytes` with random ones: `getrandom(2)`, through `syscall` since
-/// glibc has it from 2.25 on only.
+/// glibc has it from 2.25 on only, or from `urandom(4)` where the kernel has it not.
 #[cfg(target_os = "linux")]
 pub fn random(bytes: &mut [u8]) -> Result<()> {
     let (start, length) = (bytes.as_mut_ptr(), bytes.len());
@@ -211,7 +212,12 @@ pub fn random(bytes: &mut [u8]) -> Result<()> {
     let count = unsafe { libc::syscall(libc::SYS_getrandom, start, length, 0) };
     match usize::try_from(count) {
         Ok(count) if count == length => Ok(()),
-        Ok(_) => Err(failed("getrandom")(nix::errno::Errno::EINTR)),
+        Ok(_) => Err(failed("getrandom")(Errno::EINTR)),
+        // Before Linux 3.17.
+        Err(_) if last() == Errno::ENOSYS => match read_file(c"/dev/urandom", bytes)?.len() {
+            read if read == length => Ok(()),
+            _ => Err(failed("read")(Errno::EINTR)),
+        },
         Err(_) => Err(failed("getrandom")(last())),
     }
 }

@@ -92,7 +92,7 @@ fn pinned_blocks_stay_while_the_family_lives() {
     let (world, core, me) = alone();
     let block = core.allocate(me, MANY).unwrap().0;
     world.set_pinned(true);
-    core.prepare_fork(me, |_| true, |_| false, || ()).unwrap();
+    core.prepare_fork(me, |_| true, |_| false, || true).unwrap();
     core.finish_fork(me);
     assert_eq!(core.release(me, block), Ok(false));
     pass(&world, &core, me, 2000);
@@ -100,6 +100,30 @@ fn pinned_blocks_stay_while_the_family_lives() {
     world.set_pinned(false);
     pass(&world, &core, me, 2000);
     assert!(!lives(&core, me, block));
+}
+
+/// As before Linux 3.15, where nobody can tell when such children are gone.
+#[test]
+fn what_a_family_cannot_show_is_kept_for_good() {
+    for (shown, frozen) in [(false, false), (true, false), (false, true)] {
+        let (world, core, me) = alone();
+        let block = core.allocate(me, MANY).unwrap().0;
+        world.set_pinned(true);
+        if frozen {
+            core.freeze(false);
+        }
+        for shows in [shown, frozen, !shown && !frozen] {
+            core.prepare_fork(me, |_| true, |_| false, || shows)
+                .unwrap();
+            core.finish_fork(me);
+        }
+        core.freeze(true);
+        assert_eq!(core.release(me, block), Ok(false));
+        world.set_pinned(false);
+        pass(&world, &core, me, 2000);
+        core.reap(me).unwrap();
+        assert!(lives(&core, me, block), "{shown} {frozen}");
+    }
 }
 
 #[test]
@@ -238,7 +262,7 @@ fn nothing_is_checked_where_there_is_nothing() {
     assert_eq!(checked(), NO_CHECK);
     // A child.
     world.set_pinned(true);
-    core.prepare_fork(me, |_| true, |_| false, || ()).unwrap();
+    core.prepare_fork(me, |_| true, |_| false, || true).unwrap();
     core.finish_fork(me);
     pass(&world, &core, me, 2000);
     assert_ne!(checked(), NO_CHECK);

@@ -229,7 +229,7 @@ fn fork_while_stopped() {
         let other = test.allocate(100).unwrap();
         std::mem::forget(other);
         test.core()
-            .prepare_fork(me, |_| true, |_| false, || ())
+            .prepare_fork(me, |_| true, |_| false, || true)
             .unwrap();
         stop();
         test.core().finish_fork(me);
@@ -1410,7 +1410,7 @@ fn stopped_owner() {
         let me: Member = test.member().unwrap();
         // Keeps the lock until `finish_fork`.
         test.core()
-            .prepare_fork(me, |_| true, |_| false, || ())
+            .prepare_fork(me, |_| true, |_| false, || true)
             .unwrap();
         stop();
         test.core().finish_fork(me);
@@ -1547,7 +1547,7 @@ fn executed() {
     // With the lock in its hands, too.
     let other = fork(|| {
         test.core()
-            .prepare_fork(test.member().unwrap(), |_| true, |_| false, || ())
+            .prepare_fork(test.member().unwrap(), |_| true, |_| false, || true)
             .unwrap();
         exec()
     });

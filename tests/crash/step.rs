@@ -397,7 +397,7 @@ const OPERATIONS: &[Operation] = &[
                 let me = arena.member().unwrap();
                 arena
                     .core()
-                    .prepare_fork(me, |_| true, |_| true, || ())
+                    .prepare_fork(me, |_| true, |_| true, || true)
                     .unwrap();
             },
             |arena, _| {

@@ -194,7 +194,7 @@ fn work(world: &World, core: &Core, bytes: &[u8]) {
         let _ = snapshot.check();
     }
     let sign = |_: SlotId| true;
-    if core.prepare_fork(me, |_| true, sign, || ()).is_ok() {
+    if core.prepare_fork(me, |_| true, sign, || true).is_ok() {
         core.finish_fork(me);
     }
     let _ = core.leave(me);
