@@ -281,16 +281,14 @@ impl Inner {
         let mark = ForkMark::get();
         if self.fork_number() != mark.number() {
             // A child that was made without the C library's fork.
-            if mark.number() == 0 {
-                mark.renew(self.fork_number());
-            }
+            let number = mark.certain();
             self.core.forget_threads();
             self.forget_spares();
             // Its parent has, without having been told, what it has inherited.
             self.counts.share_all();
             self.shared.disinherit();
             self.me.store(UNREGISTERED, Ordering::Relaxed);
-            self.fork_number.store(mark.number(), Ordering::Relaxed);
+            self.fork_number.store(number, Ordering::Relaxed);
         }
         if self.me.load(Ordering::Relaxed) == DETACHED {
             return Err(Error::Detached);
@@ -594,7 +592,7 @@ impl Arena {
             counts: Counts::new(shift),
             spares: Spares::new(),
             me: AtomicU64::new(pack(me)),
-            fork_number: AtomicU64::new(ForkMark::get().number()),
+            fork_number: AtomicU64::new(ForkMark::get().certain()),
             boot,
             chores: Mutex::default(),
             place,

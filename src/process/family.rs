@@ -303,15 +303,8 @@ extern "C" fn after_fork_in_parent() {
 extern "C" fn after_fork_in_child() {
     attached::forget_unregistered();
     own::after_fork();
-    let mark = ForkMark::get();
+    let number = ForkMark::get().renew();
     let work = |pending: &mut Pending| {
-        let number = match mark.number() {
-            // The page was wiped, or there is none: the first arena renews it.
-            number if number == 0 || number == pending.arena.fork_number() => {
-                mark.renew(pending.arena.fork_number())
-            }
-            renewed => renewed,
-        };
         let signs = pending.signs.take();
         pending.arena.be_born(pending.offspring, number, signs);
     };

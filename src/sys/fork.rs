@@ -28,7 +28,11 @@ pub fn on_fork(
 /// It lies in a page that the kernel fills with zeros in children, where that
 /// is to be had: so that children are noticed too for which no handler ran.
 /// Where it is not, only [`renew`](ForkMark::renew) changes it.
-pub struct ForkMark(&'static AtomicU64);
+pub struct ForkMark {
+    number: &'static AtomicU64,
+    /// The last that this process or its parents had, which no child loses.
+    last: AtomicU64,
+}
 
 impl ForkMark {
     /// The mark of this process.
@@ -37,7 +41,10 @@ impl ForkMark {
         MARK.get_or_init(|| {
             let place = Self::page().unwrap_or_else(|_| Box::leak(Box::default()));
             place.store(1, Ordering::Relaxed);
-            ForkMark(place)
+            ForkMark {
+                number: place,
+                last: AtomicU64::new(1),
+            }
         })
     }
 
@@ -60,12 +67,21 @@ impl ForkMark {
     /// The number; 0 in a child that no handler has [renewed](Self::renew).
     #[inline(always)]
     pub fn number(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.number.load(Ordering::Relaxed)
     }
 
-    /// Takes another number, in a child, and returns it. `last` is the parent's.
-    pub fn renew(&self, last: u64) -> u64 {
-        self.0.store(last + 1, Ordering::Relaxed);
-        last + 1
+    /// The number; a child that no handler has renewed takes one.
+    pub fn certain(&self) -> u64 {
+        match self.number() {
+            0 => self.renew(),
+            number => number,
+        }
+    }
+
+    /// Takes another number, in a child, and returns it.
+    pub fn renew(&self) -> u64 {
+        let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        self.number.store(number, Ordering::Relaxed);
+        number
     }
 }

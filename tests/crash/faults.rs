@@ -1370,6 +1370,16 @@ fn work_of_threads() {
 }
 
 fn stray_child() {
+    stray_child_of_this();
+    // Of a child that had no arena when it was forked.
+    fork(|| {
+        stray_child_of_this();
+        0
+    })
+    .succeed();
+}
+
+fn stray_child_of_this() {
     let test = TestArena::new(small());
     let block = test.allocate(100).unwrap();
     let mine = test.member().unwrap();
