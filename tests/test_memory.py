@@ -1,15 +1,21 @@
-"""Memory comes back.
+"""Memory comes back, and a program that ends normally leaves nothing and says nothing.
 
 Properties:
 
 * the last ``del`` of an array frees it when nobody else who holds it lives, however they ended,
   and its pages are the system's again when it returns;
 * what a child held that dies later is found at a later call, within a second or so;
-* `snp.trim` gives all free memory back.
+* `snp.trim` gives all free memory back;
+* whatever daemon threads of a program wait for, and whatever its children do, it ends with 0, in
+  silence, and leaves nothing in /dev/shm.
 """
 
+import os
+import subprocess
+import sys
+
 import pytest
-from conftest import run_program
+from conftest import BEGIN, run_program
 
 HELD = """
 import ctypes, subprocess
@@ -125,3 +131,101 @@ if __name__ == "__main__":
 @pytest.mark.slow
 def test_idle_memory_goes_back(tmp_path):
     run_program(tmp_path, HELD + IDLE)
+
+
+# What a daemon thread does when its program ends.
+WAITS = {
+    "reader": "ring = snp.RingBuffer((1000, 1000), slots=2)\ndef run():\n    while True:\n"
+    "        with ring.read() as f: pass",
+    "writer": "ring = snp.RingBuffer((1000, 1000), slots=2)\ndef run():\n    while True:\n"
+    "        with ring.write() as f: f[:] = 1",
+    "latest": "ring = snp.RingBuffer((1000, 1000), slots=2)\ndef run():\n    while True:\n"
+    "        with ring.latest() as f: pass",
+    "a frame": "ring = snp.RingBuffer((1000, 1000), slots=2)\n"
+    "with ring.write() as f: f[:] = 1\n"
+    "def run():\n    with ring.read() as f: wait()",
+    "a generator": "ring = snp.RingBuffer((1000, 1000), slots=2)\ndef frames():\n"
+    "    while True:\n        with ring.write() as f: yield f\n"
+    "g = frames(); next(g)\ndef run(): wait()",
+    "putter": "q = snp.Queue(2); a = np.zeros(1000000)\ndef run():\n    while True: q.put(a)",
+    "putter of shared": "q = snp.Queue(2)\ndef run():\n    while True: q.put({'a': snp.ones(9)})",
+    "putter of bytes": "q = snp.SimpleQueue()\ndef run():\n    while True: q.put(b'x' * 20000)",
+    "getter": "q = snp.Queue(); a = snp.zeros(1000000)\ndef run(): q.get()",
+    "busy": "q = snp.Queue()\ndef run():\n    while True: q.put(np.zeros(9999)); q.get()",
+    "join": "q = snp.JoinableQueue(); q.put(snp.ones(3))\ndef run(): q.join()",
+    "arrays": "def run():\n    while True: snp.zeros(100000)",
+    "executor": "ex = snp.ProcessPoolExecutor(1)\ndef run():\n"
+    "    while True: ex.submit(abs, 1).result()",
+    "context": "c = snp.SharedContext({'a': np.ones(3)}, 1)\nsleep = c.register(time.sleep)\n"
+    "def run():\n    while True: sleep(0.05); c.evaluate()",
+    "manager": "m = snp.SharedMemoryManager()\nif __name__ == '__main__': m.start()\n"
+    "def run():\n    while True: m.SharedMemory(100).close()",
+    "array manager": "m = snp.ArrayManager()\nif __name__ == '__main__': m.start()\n"
+    "def run():\n    while True: m.zeros(100)",
+    # The first array, when the process ends already.
+    "late": "from multiprocessing import util\n"
+    "util.Finalize(None, time.sleep, (0.5,), exitpriority=-2000)\n"
+    "def run():\n    while not util.is_exiting(): time.sleep(0.001)\n    snp.zeros(3)",
+    "exit": "def run():\n    snp.zeros(3)\n    sys.exit()",
+}
+# Of each kind one.
+FIRST = ["reader", "a generator", "putter of shared", "busy", "executor", "manager"]
+BEFORE = """
+import threading
+def wait(): threading.Event().wait()
+{}
+if __name__ == "__main__":
+    threading.Thread(target=run, daemon=True).start()
+    time.sleep(0.3)
+"""
+
+
+def left_of(pid):
+    return [name for name in os.listdir("/dev/shm") if name.startswith("snp-%x-" % pid)]
+
+
+@pytest.mark.parametrize(
+    "names", [FIRST, pytest.param(sorted(WAITS), marks=pytest.mark.slow)], ids=["some", "all"]
+)
+def test_a_program_ends_silently_and_leaves_nothing(tmp_path, names):
+    """Whatever a daemon thread does."""
+    started = {}
+    for number, name in enumerate(names):
+        code = WAITS[name]
+        script = tmp_path / "script{}.py".format(number)
+        script.write_text(BEGIN + BEFORE.format(code))
+        started[name] = subprocess.Popen(
+            [sys.executable, str(script)], stderr=subprocess.PIPE, universal_newlines=True
+        )
+    wrong = {}
+    for name, process in started.items():
+        errors = process.communicate(timeout=60)[1]
+        left = left_of(process.pid)
+        if (process.returncode, errors, left) != (0, "", []):
+            wrong[name] = process.returncode, errors, left
+        for each in left:
+            os.unlink("/dev/shm/" + each)
+    assert not wrong
+
+
+CHILDREN = {
+    # Threads make arrays, the first one among them, while children are forked that end at once.
+    "threads": "import threading\nstop = []\ndef churn():\n    while not stop: snp.zeros(1000)\n"
+    "threads = [threading.Thread(target=churn) for _ in range(3)]\n"
+    "for each in threads: each.start()\n"
+    "for _ in range(30): os.waitpid(forked(lambda: None), 0)\n"
+    "stop.append(1)\nfor each in threads: each.join()",
+    # Nobody waits for them.
+    "zombies": "z = snp.ones(10)\nfor _ in range(3): forked(lambda: None)",
+    "popen": "z = snp.ones(10)\nfor _ in range(3): os.popen('df /dev/shm | tail -1').read()",
+    # One that has an arena which its parent has closed.
+    "closed": "a = Arena.create()\npids = [forked(sleep)]\na.close()\n"
+    "os.kill(pids[0], 9); os.waitpid(pids[0], 0)",
+}
+
+
+@pytest.mark.parametrize("kind", sorted(CHILDREN))
+def test_children_that_end_without_a_word(tmp_path, kind):
+    code = HELD + "if __name__ == '__main__':\n    print(os.getpid())\n"
+    code += "".join("    {}\n".format(line) for line in CHILDREN[kind].split("\n"))
+    assert left_of(int(run_program(tmp_path, code))) == []

@@ -23,14 +23,16 @@ from . import _core, _forks, resource_tracker
 if not hasattr(_core, "Arena"):
     raise ImportError("arrays in shared memory need 64-bit Linux; SharedMemory works without it")
 
-from ._core import LOCK_SUFFIX, end_tracking, retire  # noqa: E402
+from ._core import LOCK_SUFFIX, begin_exit, end_tracking, retire  # noqa: E402
+from ._ends import is_forsaken  # noqa: E402, F401 (asked by `_core`)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Optional
 
 _KEY = "shared_numpy_arena"
-_LATE = -1000
+# By the priorities of `multiprocessing`'s finalizers: before rings are let go of, and last.
+_EXIT, _LATE = -99, -1000
 
 _imported_in = os.getpid()
 _follows_forks = False
@@ -119,6 +121,7 @@ def _before_fork():
 def at_end() -> None:
     """Have this process, and those it forks, give their arenas back at their end."""
     global _follows_forks
+    util.Finalize(None, begin_exit, exitpriority=_EXIT)
     util.Finalize(None, _end, exitpriority=_LATE)
     if not _follows_forks:
         _follows_forks = True

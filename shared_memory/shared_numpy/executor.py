@@ -28,7 +28,7 @@ from contextlib import suppress
 from functools import partial
 from multiprocessing import connection, util
 
-from . import _channels, _core, _workers, transfer
+from . import _channels, _core, _ends, _workers, transfer
 from ._futures import LightFuture
 from .errors import ArenaFullError
 
@@ -314,6 +314,8 @@ class _Pool:
             raise RuntimeError("an executor can be used only in the process that made it")
         future = _Future(self)
         future._task = task = _Task(next(self.numbers), future, call)
+        if _over and _ends.is_forsaken():
+            _ends.stay()
         with self.lock:
             if self.broken is not None:
                 raise BrokenProcessPool(self.broken)

@@ -311,7 +311,7 @@ class RingBuffer:
         util.register_after_fork(self, RingBuffer._watch)
 
     def _watch(self):
-        util.Finalize(self, self._frames.close, exitpriority=_OVER)
+        util.Finalize(self, self._frames.leave, exitpriority=_OVER)
 
     @property
     def spin(self) -> bool:

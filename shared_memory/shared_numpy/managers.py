@@ -15,14 +15,14 @@ import signal
 import sys
 import tempfile
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from multiprocessing import ProcessError
 from multiprocessing import managers as _twin
 from multiprocessing import util
 from multiprocessing.connection import Connection
 from multiprocessing.managers import BaseManager, Server, State, dispatch
 
-from . import _posixshmem, resource_tracker
+from . import _ends, _posixshmem, resource_tracker
 from .shared_memory import ShareableList, SharedMemory, _make_filename
 
 TYPE_CHECKING = False
@@ -49,6 +49,7 @@ class SharedMemoryServer(Server):
     def __init__(self, *args: "Any", **kwargs: "Any") -> None:
         super().__init__(*args, **kwargs)
         self._segments = []  # type: List[str]
+        self._is_over = False
 
     def accepter(self) -> None:
         """Serve; and end when the program is gone that has started this server."""
@@ -65,6 +66,9 @@ class SharedMemoryServer(Server):
     def track_segment(self, c: "Any", segment_name: str) -> None:
         """Take over a block: it is unlinked when the manager ends."""
         self._segments.append(segment_name)
+        if self._is_over:
+            # Another thread had asked for it as the server began to end.
+            self._destroy_all()
 
     def release_segment(self, c: "Any", segment_name: str) -> None:
         """Unlink a block now.
@@ -89,6 +93,7 @@ class SharedMemoryServer(Server):
         super().shutdown(c)
 
     def _destroy_all(self):
+        self._is_over = True
         # Two threads may do so, when the program ends while it shuts the server down.
         with suppress(IndexError):
             while True:
@@ -227,9 +232,17 @@ class SharedMemoryManager(BaseManager):
             sl = ShareableList(sequence)
             return _handed_over(connection, sl, sl.shm)
 
+    @contextmanager
     def _connection(self):
         """Connect to the server; a ValueError if it is not started."""
-        return self._Client(self._address, authkey=self._authkey)
+        try:
+            with self._Client(self._address, authkey=self._authkey) as connection:
+                yield connection
+        except (EOFError, OSError):
+            if _ends.is_forsaken():
+                # The server has ended with the program.
+                _ends.stay()
+            raise
 
     def start(self, initializer: "Any" = None, initargs: "Tuple[Any, ...]" = ()) -> None:
         """Start the server's process."""

@@ -350,6 +350,12 @@ impl Inner {
         self.settle_names(&parted);
         // It is told with the arena out of reach.
         self.end_registration();
+        let tree = self.shared.tree();
+        let stays = parted.as_ref().is_ok_and(|parting| !parting.last);
+        if stays && tree != 0 && self.core.header().registrar.read() == tree {
+            // Forked children may have it still, and end without a word.
+            self.place.note_left(self.shared.name(), tree);
+        }
         parted.map(|_| ())
     }
 
@@ -381,6 +387,23 @@ impl Inner {
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, left);
         }
         Ok(parting.last)
+    }
+
+    /// Whether a child of this process has the arena, and lives.
+    pub fn has_children(&self) -> bool {
+        let pid = proc::pid();
+        let Some(me) = self.member_now() else {
+            return false;
+        };
+        let mut others = self.core.others(me);
+        others.any(|row| match row.pid.get() {
+            // In the making.
+            0 => true,
+            child => proc::status(child)
+                .ok()
+                .flatten()
+                .is_some_and(|status| status.parent == pid),
+        })
     }
 
     /// Removes the names, if that is up to this process, and notes whether its

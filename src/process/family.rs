@@ -12,16 +12,28 @@ use super::attached::{self, Arena, Inner};
 use super::caller::{self, Told};
 use super::own;
 use super::shared::Shared;
+use super::sweep;
+use crate::arena::handle::Name;
 use crate::arena::{Member, Offspring};
 use crate::error::{Error, Result};
 use crate::sys::fork::{self, ForkMark};
+use crate::sys::proc;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+/// How long the end of a program waits for its children, in ms.
+const CHILDREN: u64 = 500;
+/// How long it sleeps between two looks.
+const MOMENT: Duration = Duration::from_millis(2);
 
 /// What this process has attached.
 pub(super) struct Family {
     members: Vec<Relative>,
+    /// Arenas that this process has left to others, which its tree is to remove, and
+    /// the tree.
+    left: Vec<(Name, u64)>,
     /// While a fork is going on: what was prepared.
     pending: Vec<Pending>,
 }
@@ -47,6 +59,7 @@ struct Pending {
 
 static FAMILY: Mutex<Family> = Mutex::new(Family {
     members: Vec::new(),
+    left: Vec::new(),
     pending: Vec::new(),
 });
 
@@ -135,16 +148,29 @@ pub fn all() -> Vec<Arena> {
 /// blocks to which it has references. Returns the arenas that stay.
 ///
 /// If the whole program ends, what is in flight in an arena that no other process
-/// has is ended, but for what is lasting: nobody will receive it.
+/// has is ended, but for what is lasting: nobody will receive it. Children that
+/// still have one are waited for, for a moment: whoever ends without a word leaves
+/// it to others to tell that the names are gone.
 ///
 /// What cannot be given back in peace is found when the process is gone.
 pub fn retire_all(program_ends: bool) -> Vec<Arena> {
+    let arenas = all_attached();
+    if program_ends {
+        // Children that have just been forked to end, or to execute something.
+        let end = proc::now() + CHILDREN;
+        while arenas.iter().any(|arena| arena.has_children()) && proc::now() < end {
+            std::thread::sleep(MOMENT);
+        }
+    }
     let stays = |arena: &Arc<Inner>| !matches!(arena.retire(program_ends), Ok(true));
-    all_attached()
-        .into_iter()
-        .filter(stays)
-        .map(Arena::from)
-        .collect()
+    let staying = arenas.into_iter().filter(stays).map(Arena::from).collect();
+    if program_ends {
+        let left = std::mem::take(&mut lock().left);
+        for (name, tree) in left {
+            sweep::remove_left(name, tree);
+        }
+    }
+    staying
 }
 
 /// An arena's place on the list; dropped after its descriptors are closed.
@@ -160,6 +186,16 @@ impl Place {
         Place {
             file,
             taken: AtomicBool::new(false),
+        }
+    }
+
+    /// Notes that this process leaves the arena to others.
+    pub fn note_left(&self, name: Name, tree: u64) {
+        // (An attempt that fails is dropped while the list is held.)
+        if self.taken.load(Ordering::Relaxed) {
+            let mut family = lock();
+            family.left.retain(|(other, _)| *other != name);
+            family.left.push((name, tree));
         }
     }
 }
@@ -310,5 +346,8 @@ extern "C" fn after_fork_in_child() {
     };
     // What another thread was detaching stays half detached here.
     let is_whole = |relative: &Relative| relative.arena.strong_count() > 0;
-    resume(work, |family| family.members.retain(is_whole));
+    resume(work, |family| {
+        family.members.retain(is_whole);
+        family.left.clear();
+    });
 }

@@ -534,7 +534,7 @@ fn lives(row: &SlotRow) -> bool {
             let known = status.stack != 0 && row.stack.get() != 0;
             // Another program runs in it: what it had attached is gone.
             let executed = known && status.stack != row.stack.get();
-            !(status.is_zombie() || other || executed)
+            !(status.is_zombie() || status.exiting || other || executed)
         }
         Ok(None) => false,
         // No /proc, or no descriptor left to look there.

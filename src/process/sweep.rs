@@ -72,6 +72,19 @@ fn remove(name: Name, kept: u64) -> bool {
     shm::facts_of(&shared::lock_name(name)).is_err()
 }
 
+/// Removes an arena that this process has left to others of its tree, if nobody has
+/// it any more; and notes that the tree need not.
+pub(super) fn remove_left(name: Name, tree: u64) {
+    if !is_deserted(name) {
+        return;
+    }
+    if let Ok(arena) = Arena::attach(name, PATIENCE) {
+        // (Without it the tree's tracker removes it, and warns.)
+        let _ = arena.set_tree(tree);
+        let _ = arena.end_abandoned(0, true);
+    }
+}
+
 /// Removes the names of what is no arena, or not any more: `corrupted`.
 fn remove_remains(name: Name, corrupted: bool) {
     let family = family::lock();

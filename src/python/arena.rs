@@ -36,6 +36,7 @@ pub fn add_to(module: &PyModule) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(end_arena, module)?)?;
     module.add_function(wrap_pyfunction!(end_tracking, module)?)?;
     module.add_function(wrap_pyfunction!(trim, module)?)?;
+    module.add_function(wrap_pyfunction!(begin_exit, module)?)?;
     module.add_function(wrap_pyfunction!(retire, module)?)
 }
 
@@ -121,12 +122,16 @@ pub fn watch_end(py: Python<'_>) -> PyResult<()> {
         true => Ok(()),
         false => {
             ask::<Nothing>(py, "at_end", ())?;
+            EXITING.store(0, Ordering::Relaxed);
             RETIRED.store(0, Ordering::Relaxed);
             WATCHED.store(number, Ordering::Relaxed);
             Ok(())
         }
     }
 }
+
+/// The thread that ends this process, once it has begun to; 0 for none.
+static EXITING: AtomicUsize = AtomicUsize::new(0);
 
 /// The thread that has given this process's arenas back, at its end; 0 for none.
 static RETIRED: AtomicUsize = AtomicUsize::new(0);
@@ -144,8 +149,8 @@ pub fn is_over(py: Python<'_>) -> bool {
     retired != 0 && retired != this_thread() && finalizing().unwrap_or(true)
 }
 
-/// Whether this process's arenas were given back by another thread, and nobody
-/// waits for this one: it is a daemon, or unknown to `threading`.
+/// Whether another thread has begun to end this process, and nobody waits for this
+/// one: it is a daemon, or unknown to `threading`.
 pub fn is_forsaken(py: Python<'_>) -> bool {
     let daemon = || -> PyResult<bool> {
         let threading = py.import("threading")?;
@@ -158,8 +163,8 @@ pub fn is_forsaken(py: Python<'_>) -> bool {
             false => thread.getattr("daemon")?.extract(),
         }
     };
-    let retired = RETIRED.load(Ordering::Relaxed);
-    if retired == 0 || retired == this_thread() {
+    let exiting = EXITING.load(Ordering::Relaxed);
+    if exiting == 0 || exiting == this_thread() {
         return false;
     }
     // It may be ended here.
@@ -442,8 +447,61 @@ pub(super) fn find_own_default(py: Python<'_>) -> PyResult<process::Arena> {
     }
 }
 
+/// The thread that chooses the default arena, and its process, by its forks; 0 for
+/// none.
+static CHOOSER: Mutex<(u64, usize)> = Mutex::new((0, 0));
+
+/// That this thread chooses the default arena, until it is dropped.
+struct Choosing;
+
+impl Choosing {
+    /// Begins to choose; None if another thread has chosen meanwhile, or this one is
+    /// in the middle of it and runs a signal's handler.
+    fn begin(py: Python<'_>) -> PyResult<Option<Self>> {
+        let here = (process::fork_number(), this_thread());
+        loop {
+            {
+                let mut chooser = CHOOSER.lock().unwrap_or_else(PoisonError::into_inner);
+                // (A thread of the process that forked this one is not here.)
+                if chooser.1 == 0 || chooser.0 != here.0 {
+                    *chooser = here;
+                    return Ok(Some(Choosing));
+                }
+                if *chooser == here {
+                    return Ok(None);
+                }
+            }
+            without_interpreter(py, || std::thread::sleep(MOMENT));
+            surviving(&mut || py.check_signals())?;
+            if default_arena().is_some_and(|arena| !arena.is_unlinked()) {
+                return Ok(None);
+            }
+        }
+    }
+}
+
+impl Drop for Choosing {
+    fn drop(&mut self) {
+        let mut chooser = CHOOSER.lock().unwrap_or_else(PoisonError::into_inner);
+        if *chooser == (process::fork_number(), this_thread()) {
+            *chooser = (0, 0);
+        }
+    }
+}
+
 #[cold]
 fn choose_default(py: Python<'_>) -> PyResult<process::Arena> {
+    // In this order: either what follows is given back at the end, or that has begun.
+    watch_end(py)?;
+    if ask::<bool>(py, "is_forsaken", ())? {
+        stay(py);
+    }
+    // One thread at a time: an arena that two have made would have to be left again,
+    // while children that are forked meanwhile have it.
+    let choosing = Choosing::begin(py)?;
+    if let Some(arena) = default_arena().filter(|arena| !arena.is_unlinked()) {
+        return Ok(arena);
+    }
     if let Some(arena) = default_arena().filter(|_| is_retired()) {
         // A thread that works on at the end of the process: without names it ends with
         // that, and a new arena would be left behind.
@@ -455,6 +513,11 @@ fn choose_default(py: Python<'_>) -> PyResult<process::Arena> {
     };
     if is_retired() {
         // Nobody would give it back: it goes with what is made in it.
+        if is_forsaken(py) {
+            leave(py, Some(arena));
+            drop(choosing);
+            stay(py);
+        }
         return Ok(arena);
     }
     offer_as_default(py, &arena)?;
@@ -1260,6 +1323,15 @@ fn trim(py: Python<'_>) -> PyResult<u64> {
     Ok(sum)
 }
 
+/// Note that this thread ends the process.
+///
+/// A daemon thread that finds something let go of from now on stays where it is.
+#[pyfunction]
+#[pyo3(text_signature = "()")]
+fn begin_exit() {
+    EXITING.store(this_thread(), Ordering::Relaxed);
+}
+
 /// Give this process's arenas back, at its end.
 ///
 /// Blocks that something still refers to stay the process's until it is gone.
@@ -1272,6 +1344,7 @@ fn trim(py: Python<'_>) -> PyResult<u64> {
 #[pyfunction]
 #[pyo3(text_signature = "(last)")]
 fn retire(py: Python<'_>, last: bool) {
+    begin_exit();
     RETIRED.store(this_thread(), Ordering::Relaxed);
     let staying = end_long(py, || process::retire_all(last));
     announce(py);

@@ -1,12 +1,12 @@
 //! Rings of frames as Python has them.
 
-use super::arena::{announce, find_own_default, is_forsaken, watch_end};
+use super::arena::{announce, find_own_default, watch_end};
 use super::block::Block;
-use super::error::exception;
 use super::ring::patience;
-use super::section::{end, stay, work};
-use super::shared::{Shared, Using};
-use crate::error::Error;
+use super::section::{end, work};
+use super::shared::{InBlock, Shared, Using};
+use crate::error::Result;
+use crate::process;
 use crate::ring::frames::{self, View};
 use pyo3::prelude::*;
 
@@ -50,21 +50,30 @@ impl Frames {
     }
 
     fn end(&self, py: Python<'_>) {
-        if let Some(inner) = self.inner.using(py) {
-            // A reader that cannot say that it leaves is found to be gone.
-            let _ = end(py, || inner.leave());
-        }
+        self.leave_readers(py);
         self.inner.let_go(py);
         announce(py);
     }
 
     fn inner<'py>(&self, py: Python<'py>) -> PyResult<Using<'py, frames::Frames>> {
-        match self.inner.using(py) {
-            Some(inner) => Ok(inner),
-            // At the end of the process, by the thread that ends it.
-            None if is_forsaken(py) => stay(py),
-            None => Err(exception(py, Error::Closed)),
+        self.inner.reach(py)
+    }
+
+    /// A reader that cannot say that it leaves is found to be gone.
+    fn leave_readers(&self, py: Python<'_>) {
+        if let Some(inner) = self.inner.using(py) {
+            let _ = end(py, || inner.leave());
         }
+    }
+}
+
+impl InBlock for frames::Frames {
+    fn block(&self) -> &process::Block {
+        self.base().block()
+    }
+
+    fn open(block: process::Block) -> Result<Self> {
+        frames::Frames::open(block)
     }
 }
 
@@ -281,5 +290,14 @@ impl Frames {
             inner.base().close();
         }
         self.end(py);
+    }
+
+    /// Let go of the ring at the end of the process; threads that go on may use it still, if
+    /// another process has it.
+    #[pyo3(text_signature = "($self)")]
+    fn leave(&self, py: Python<'_>) {
+        self.leave_readers(py);
+        self.inner.leave(py);
+        announce(py);
     }
 }

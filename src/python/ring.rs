@@ -1,13 +1,11 @@
 //! Rings as Python has them.
 
-use super::arena::{announce, cancel_all, find_own_default, is_forsaken, watch_end};
+use super::arena::{announce, cancel_all, find_own_default, watch_end};
 use super::block::Block;
-use super::error::exception;
 use super::message::{end_of, ends_with, laid_down, taken_up};
-use super::section::{end, stay, work};
-use super::shared::{Shared, Using};
-use crate::arena::BlockRef;
-use crate::error::Error;
+use super::section::{end, work};
+use super::shared::{InBlock, Shared, Using};
+use crate::error::{Error, Result};
 use crate::process;
 use crate::ring::messages::{Item, Messages, Settings, Taken};
 use crate::ring::Patience;
@@ -15,7 +13,6 @@ use crate::sys::{futex, EAGAIN};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
-use std::cell::RefCell;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
@@ -74,8 +71,16 @@ pub(super) fn patience(timeout: Option<f64>) -> PyResult<Patience> {
 #[pyclass(name = "Ring", module = "shared_numpy._core")]
 pub struct Ring {
     inner: Shared<Messages>,
-    /// What was let go of at the end of the process, which threads may go on to use.
-    left: RefCell<Option<(process::Arena, BlockRef)>>,
+}
+
+impl InBlock for Messages {
+    fn block(&self) -> &process::Block {
+        self.base().block()
+    }
+
+    fn open(block: process::Block) -> Result<Self> {
+        Messages::open(block)
+    }
 }
 
 impl Drop for Ring {
@@ -83,8 +88,6 @@ impl Drop for Ring {
         // SAFETY: objects are dropped with the interpreter held.
         let py = unsafe { Python::assume_gil_acquired() };
         self.inner.let_go(py);
-        let left = self.left.take();
-        end(py, || drop(left));
         announce(py);
     }
 }
@@ -106,25 +109,7 @@ impl Packed<'_> {
 
 impl Ring {
     fn inner<'py>(&self, py: Python<'py>) -> PyResult<Using<'py, Messages>> {
-        match self.inner.using(py) {
-            Some(inner) => Ok(inner),
-            None => self.open_again(py),
-        }
-    }
-
-    /// Opens what was let go of at the end of the process, if somebody has it still.
-    #[cold]
-    fn open_again<'py>(&self, py: Python<'py>) -> PyResult<Using<'py, Messages>> {
-        let left = self.left.borrow().clone();
-        if is_forsaken(py) {
-            // At the end of the process, by the thread that ends it.
-            stay(py);
-        }
-        let closed = || exception(py, Error::Closed);
-        let (arena, which) = left.ok_or_else(closed)?;
-        let opened = work(py, || arena.hold(which).and_then(Messages::open));
-        self.inner.replace(opened.map_err(|_| closed())?);
-        self.inner.using(py).ok_or_else(closed)
+        self.inner.reach(py)
     }
 
     fn pack<'py>(
@@ -525,8 +510,6 @@ impl Ring {
         if let Some(inner) = self.inner.using(py) {
             inner.base().close();
         }
-        let left = self.left.take();
-        end(py, || drop(left));
         self.inner.let_go(py);
         announce(py);
     }
@@ -535,13 +518,7 @@ impl Ring {
     /// another process has it.
     #[pyo3(text_signature = "($self)")]
     fn let_go(&self, py: Python<'_>) {
-        if let Some(inner) = self.inner.using(py) {
-            let block = inner.base().block();
-            let left = Some((block.arena().clone(), block.which()));
-            let before = self.left.replace(left);
-            end(py, || drop(before));
-        }
-        self.inner.let_go(py);
+        self.inner.leave(py);
         announce(py);
     }
 }
@@ -602,7 +579,6 @@ impl Ring {
     fn over(inner: Messages) -> PyResult<Self> {
         Ok(Ring {
             inner: Shared::new(inner),
-            left: RefCell::new(None),
         })
     }
 

@@ -3,16 +3,32 @@
 //! A thread that waits in a ring has let the interpreter go, so that another one may close the
 //! ring meanwhile; and a process may fork there, whose child has not that thread.
 
-use super::section::end;
-use crate::process::fork_number;
+use super::arena::is_forsaken;
+use super::error::exception;
+use super::section::{end, stay, work};
+use crate::arena::BlockRef;
+use crate::error::{Error, Result};
+use crate::process::{self, fork_number};
 use pyo3::prelude::*;
 use std::cell::{Cell, RefCell};
 use std::ops::Deref;
 use std::sync::Arc;
 
+/// What lies in a block, and can be opened by that.
+pub trait InBlock: Sized {
+    /// The block.
+    fn block(&self) -> &process::Block;
+
+    /// Opens what lies in a block.
+    fn open(block: process::Block) -> Result<Self>;
+}
+
 /// Something that is used by threads; reached with the interpreter held.
 pub struct Shared<T> {
     value: RefCell<Option<Arc<T>>>,
+    /// Where it lies, if it was let go of at the end of the process: threads may go
+    /// on to use it.
+    left: RefCell<Option<(process::Arena, BlockRef)>>,
     /// How many threads of this process use it, and which process that is.
     users: Arc<Users>,
 }
@@ -64,12 +80,48 @@ impl<T> Drop for Using<'_, T> {
     }
 }
 
-impl<T> Shared<T> {
+impl<T: InBlock> Shared<T> {
     pub fn new(value: T) -> Self {
         Shared {
             value: RefCell::new(Some(Arc::new(value))),
+            left: RefCell::new(None),
             users: Arc::default(),
         }
+    }
+
+    /// Begins to use it. What was let go of at the end of the process is opened
+    /// again, if somebody has it still; a thread that is about to be ended stays
+    /// here.
+    #[inline(always)]
+    pub fn reach<'py>(&self, py: Python<'py>) -> PyResult<Using<'py, T>> {
+        match self.using(py) {
+            Some(value) => Ok(value),
+            None => self.open_again(py),
+        }
+    }
+
+    #[cold]
+    fn open_again<'py>(&self, py: Python<'py>) -> PyResult<Using<'py, T>> {
+        let left = self.left.borrow().clone();
+        if is_forsaken(py) {
+            stay(py);
+        }
+        let closed = || exception(py, Error::Closed);
+        let (arena, which) = left.ok_or_else(closed)?;
+        let opened = work(py, || arena.hold(which).and_then(T::open));
+        let opened = opened.map_err(|_| closed())?;
+        *self.value.borrow_mut() = Some(Arc::new(opened));
+        self.using(py).ok_or_else(closed)
+    }
+
+    /// Lets go of it at the end of the process.
+    pub fn leave(&self, py: Python<'_>) {
+        let left = self.using(py).map(|value| {
+            let block = value.block();
+            (block.arena().clone(), block.which())
+        });
+        self.let_go(py);
+        *self.left.borrow_mut() = left;
     }
 
     /// Begins to use it, if it was not let go of.
@@ -84,13 +136,10 @@ impl<T> Shared<T> {
         })
     }
 
-    /// Puts another one in its place.
-    pub fn replace(&self, value: T) {
-        *self.value.borrow_mut() = Some(Arc::new(value));
-    }
-
     /// Lets go of it: it ends with the last thread that uses it.
     pub fn let_go(&self, py: Python<'_>) {
+        let left = self.left.take();
+        end(py, || drop(left));
         let Some(value) = self.value.borrow_mut().take() else {
             return;
         };

@@ -14,6 +14,10 @@ use std::mem::MaybeUninit;
 pub struct Status {
     /// The letter of its state, as in `proc_pid_stat(5)`.
     pub state: u8,
+    /// The number of its parent.
+    pub parent: u64,
+    /// Whether it is about to end: its memory and its files are gone, or going.
+    pub exiting: bool,
     /// When it started, in the kernel's ticks since boot.
     pub started: u64,
     /// Where its stack begins; 0 if this process may not know. A program that
@@ -156,6 +160,9 @@ pub fn status(pid: u64) -> Result<Option<Status>> {
     }
 }
 
+/// PF_EXITING, among the kernel's flags of a process.
+const EXITING: u64 = 4;
+
 /// Reads the fields that follow the program's name, which may hold anything.
 fn parse(text: &[u8]) -> Option<Status> {
     let end = text.iter().rposition(|byte| *byte == b')')?;
@@ -163,10 +170,14 @@ fn parse(text: &[u8]) -> Option<Status> {
     let mut fields = text.split_ascii_whitespace();
     // Field 3 comes first here.
     let state = fields.next()?;
-    let started = fields.nth(22 - 4)?.parse().ok()?;
+    let parent = fields.next()?.parse().ok()?;
+    let flags: u64 = fields.nth(9 - 5)?.parse().ok()?;
+    let started = fields.nth(22 - 10)?.parse().ok()?;
     let stack = fields.nth(28 - 23)?.parse().ok()?;
     Some(Status {
         state: *state.as_bytes().first()?,
+        parent,
+        exiting: flags & EXITING != 0,
         started,
         stack,
     })
@@ -231,7 +242,7 @@ mod tests {
         let text = b"17 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20 21 22 23 24 777 26";
         let status = parse(text).unwrap();
         assert_eq!((status.started, status.stack), (4242, 777));
-        assert!(!status.is_zombie());
+        assert!(!status.is_zombie() && status.exiting && status.parent == 1);
         assert!(parse(b"17 (a) Z 1 2").is_none());
     }
 
