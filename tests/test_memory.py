@@ -7,15 +7,19 @@ Properties:
 * what a child held that dies later is found at a later call, within a second or so;
 * `snp.trim` gives all free memory back;
 * whatever daemon threads of a program wait for, and whatever its children do, it ends with 0, in
-  silence, and leaves nothing in /dev/shm.
+  silence, and leaves nothing in /dev/shm;
+* an arena that others make and end is attached, or is not there;
+* what was moved to a process is its own also against its children, at any number.
 """
 
+import multiprocessing
 import os
 import subprocess
 import sys
+import time
 
 import pytest
-from conftest import BEGIN, run_program
+from conftest import BEGIN, eventually, run_program
 
 HELD = """
 import ctypes, subprocess
@@ -229,3 +233,57 @@ def test_children_that_end_without_a_word(tmp_path, kind):
     code = HELD + "if __name__ == '__main__':\n    print(os.getpid())\n"
     code += "".join("    {}\n".format(line) for line in CHILDREN[kind].split("\n"))
     assert left_of(int(run_program(tmp_path, code))) == []
+
+
+def make_and_end(name, stop):
+    from shared_numpy._core import Arena
+
+    while not stop.is_set():
+        try:
+            with Arena.create(name=name):
+                time.sleep(0.001)
+        except FileExistsError:
+            pass  # It was attached.
+
+
+def test_an_arena_is_attached_or_not_there(new_name):
+    from shared_numpy._core import Arena
+
+    name, stop = new_name(), multiprocessing.Event()
+    maker = multiprocessing.Process(target=make_and_end, args=(name, stop))
+    maker.start()
+    seen = {"there": 0, "not there": 0}
+
+    def attach():
+        for _ in range(100):
+            try:
+                Arena.attach(name).close()
+                seen["there"] += 1
+            except FileNotFoundError:
+                seen["not there"] += 1
+        return seen["there"] >= 5 and seen["not there"] >= 100
+
+    try:
+        eventually(attach, tell=lambda: seen)
+    finally:
+        stop.set()
+        maker.join()
+    eventually(lambda: not os.path.exists("/dev/shm/" + name))
+
+
+MOVED = """
+if __name__ == "__main__":
+    count, q, out = 16500, snp.Queue(), []
+    for i in range(count):
+        q.put(np.full(2100, i) if i % 2 else [object, np.full(2100, i)])
+        out.append(q.get() if i % 2 else q.get()[1])
+    def change():
+        for each in out: each[:] = -1
+    assert os.waitpid(forked(change), 0)[1] == 0
+    assert all((each == i).all() and each.flags.writeable for i, each in enumerate(out))
+"""
+
+
+@pytest.mark.slow
+def test_any_number_of_moved_arrays_is_the_receiver_s_own(tmp_path):
+    run_program(tmp_path, HELD + MOVED)

@@ -228,9 +228,11 @@ def _rebuild(cls, handle, shape, dtype, strides, offset, private, extras):
     """Make the array that `_refer` took apart."""
     # What is the receiver's own is so for one.
     block = _core.take(handle) if private else _core.receive(handle)
-    if private:
+    copies = private and not _core.can_own_more()
+    if private and not copies:
         block.private = True  # Also against children that are forked.
-    return with_extras(block.array(shape, dtype, strides, offset, cls), extras)
+    array = block.array(shape, dtype, strides, offset, cls)
+    return with_extras(array.copy("K") if copies else array, extras)
 
 
 def _rebuild_own(*parts):

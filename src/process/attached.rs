@@ -74,6 +74,15 @@ impl Settings {
     }
 }
 
+/// How often an arena is looked for that others make or end meanwhile.
+const ATTEMPTS: usize = 8;
+
+/// There is no such arena, or not any more.
+const GONE: Error = Error::Os {
+    call: "shm_open",
+    errno: sys::ENOENT,
+};
+
 /// No slot: this process has left.
 const DETACHED: u64 = u64::MAX;
 /// No slot yet: a child for which there was none.
@@ -580,25 +589,51 @@ impl Arena {
     /// Attaches an arena; one that is attached already is returned as it is.
     ///
     /// # Errors
-    /// ENOENT if there is none of this name; `Foreign` if it is another user's,
-    /// of another version or damaged; `Full` if all its slots are taken.
+    /// ENOENT if there is none of this name, or one that is being made or ended;
+    /// `Foreign` if it is another user's, of another version or damaged; `Full` if
+    /// all its slots are taken.
     pub fn attach(name: Name, patience: u64) -> Result<Arena> {
         let boot = proc::boot()?;
-        let (memory, file) = Shared::open_memory(name)?;
-        let inner = family::find_or_attach(file, |place| {
-            let shared = Arc::new(Shared::open(name, memory)?);
-            shared.set_patience(patience);
-            let expected = Expected {
-                size: shared.control_size()?,
-                uid: proc::user(),
-                boot,
-                lock_file: shared.lock_file(),
+        // What was there after the attempt before.
+        let mut before = None;
+        for _ in 0..ATTEMPTS {
+            let (memory, file) = Shared::open_memory(name)?;
+            let attached = family::find_or_attach(file, |place| {
+                Self::attach_memory(name, memory, place, boot, patience)
+            });
+            let Err(Error::Foreign { .. }) = attached else {
+                return attached.map(Arena);
             };
-            let core = Core::open(shared.clone(), &expected)?;
-            let me = core.register()?;
-            Self::join(core, me, shared, boot, place)
-        })?;
-        Ok(Arena(inner))
+            // Somebody may have been making it, and be done by now: what is foreign has
+            // been the same before.
+            let now = Shared::is_arena(name, file).map(|finished| (file, finished));
+            if now.is_some() && now == before {
+                return attached.map(Arena);
+            }
+            before = now;
+            std::thread::yield_now();
+        }
+        Err(GONE)
+    }
+
+    fn attach_memory(
+        name: Name,
+        memory: OwnedFd,
+        place: Place,
+        boot: u64,
+        patience: u64,
+    ) -> Result<Arc<Inner>> {
+        let shared = Arc::new(Shared::open(name, memory)?);
+        shared.set_patience(patience);
+        let expected = Expected {
+            size: shared.control_size()?,
+            uid: proc::user(),
+            boot,
+            lock_file: shared.lock_file(),
+        };
+        let core = Core::open(shared.clone(), &expected)?;
+        let me = core.register()?;
+        Self::join(core, me, shared, boot, place)
     }
 
     fn join(
@@ -622,10 +657,7 @@ impl Arena {
         });
         if inner.core.is_unlinked(me)? {
             // Its last member left between the opening and the registering.
-            return Err(Error::Os {
-                call: "shm_open",
-                errno: sys::ENOENT,
-            });
+            return Err(GONE);
         }
         // The dead of the past make room for the living.
         inner.core.reap(me)?;

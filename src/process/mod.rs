@@ -40,6 +40,6 @@ mod sweep;
 pub use attached::{fork_number, random_number, unregistered, Arena, Block, Settings};
 pub use caller::{gives_up, tell, waits, Caller, Holding, Told};
 pub use family::{all, end_tracking, find, retire_all, watch_forks};
-pub use own::{lend, place, remove, room_at, Own};
+pub use own::{has_room, lend, place, remove, room_at, Own};
 pub use shared::{exists, LOCK_SUFFIX};
 pub use sweep::{end, sweep};

@@ -18,11 +18,11 @@
 use super::attached::{Arena, Block, Inner};
 use super::caller::tell;
 use crate::error::Result;
-use crate::sys::map;
+use crate::sys::{map, proc};
 use std::collections::BTreeMap;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicPtr, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Whole pages that are this process's own.
 struct Pages {
@@ -86,9 +86,23 @@ fn lock() -> MutexGuard<'static, Table> {
     TABLE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// So many pieces of memory are made private copies at most: each is two mappings
-/// more, and the system limits their number (65,530 unless it was set higher).
+/// So many pieces of memory are a process's own at most, by [`has_room`]: as private
+/// copies each is two mappings more, and the system limits their number.
 const MOST_COPIES: usize = 1 << 14;
+
+fn most_copies() -> usize {
+    static MOST: OnceLock<usize> = OnceLock::new();
+    // (65,530 unless it was set otherwise.)
+    *MOST
+        .get_or_init(|| proc::most_mappings().map_or(MOST_COPIES, |most| MOST_COPIES.min(most / 4)))
+}
+
+/// Whether one more piece may be made the process's own. What is received beyond that
+/// is to be copied into other memory.
+pub fn has_room() -> bool {
+    let table = lock();
+    table.pages.len() - table.placed.len() < most_copies()
+}
 
 /// So many pieces are placed at most, beside those: all of them are made copies.
 const MOST_PLACED: usize = MOST_COPIES / 4;
@@ -224,21 +238,14 @@ pub fn lend(address: usize) -> Option<Block> {
 
 /// Before a fork: makes all of them private copies, and holds the table.
 ///
-/// What is beyond [`MOST_COPIES`], or cannot be, stays shared.
+/// What cannot be, since the program has many mappings of its own, stays shared.
 pub(super) fn before_fork() {
     let mut table = lock();
-    let Table { pages, placed } = &mut *table;
-    let is_placed = |start: &usize| placed.contains_key(start);
-    let others = pages.iter().filter(|(start, _)| !is_placed(start));
-    let copied = others.filter(|(_, pages)| pages.copied).count();
-    let mut room = MOST_COPIES.saturating_sub(copied);
-    for (start, pages) in pages.iter_mut() {
+    for pages in table.pages.values_mut() {
         pages.forked = true;
-        if pages.copied || (room == 0 && !is_placed(start)) {
-            continue;
+        if !pages.copied {
+            let _ = pages.copy();
         }
-        room -= usize::from(!is_placed(start));
-        let _ = pages.copy();
     }
     HELD.store(Box::into_raw(Box::new(table)), Ordering::Relaxed);
 }

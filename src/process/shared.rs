@@ -206,6 +206,26 @@ impl Shared {
         Self::over(name, memory, lock)
     }
 
+    /// Whether the object whose memory was opened as `file` is a finished arena, or
+    /// something else. None if somebody is making an arena of this name, or ending it,
+    /// or was killed while he did.
+    pub fn is_arena(name: Name, file: [u64; 2]) -> Option<bool> {
+        let lock = shm::facts_of(&lock_name(name)).map(|facts| facts.file());
+        let what = lock.map(|lock| memory_of(name, lock));
+        let memory = shm::facts_of(&memory_name(name)).ok()?;
+        if memory.file() != file {
+            return None;
+        }
+        match what {
+            Ok(Memory::Arena { finished }) => finished.then_some(true),
+            // (Too short: whose it is was not written yet.)
+            Ok(Memory::Other) => (memory.size >= size_of::<Header>() as u64).then_some(false),
+            // (A lock file is made before the memory, and removed after it.)
+            Err(_) => Some(false),
+            Ok(Memory::Nothing) => None,
+        }
+    }
+
     fn over(name: Name, memory: OwnedFd, lock: OwnedFd) -> Result<Self> {
         Ok(Shared {
             name,

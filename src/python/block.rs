@@ -15,6 +15,12 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyType};
 use std::cell::Cell;
 use std::mem::ManuallyDrop;
 
+/// Adds the class and the function of this file to the extension module.
+pub fn add_to(module: &PyModule) -> PyResult<()> {
+    module.add_class::<Block>()?;
+    module.add_function(wrap_pyfunction!(can_own_more, module)?)
+}
+
 /// Some memory of an arena, and this process's reference to it.
 ///
 /// It is made by ``Arena.alloc`` and by receiving a handle. The memory is this
@@ -124,6 +130,15 @@ impl Block {
     pub fn first_byte(&self) -> *mut u8 {
         self.inner.bytes().as_ptr()
     }
+}
+
+/// Tell whether one more block can be made this process's own (``Block.private``). What is
+/// received beyond that is to be copied: each such block takes mappings, of which the system
+/// gives a process so many.
+#[pyfunction]
+#[pyo3(text_signature = "()")]
+fn can_own_more() -> bool {
+    process::has_room()
 }
 
 #[pymethods]

@@ -79,7 +79,7 @@ fn _core(_py: Python<'_>, module: &PyModule) -> PyResult<()> {
 
 #[cfg(arenas)]
 fn add_arena_to(module: &PyModule) -> PyResult<()> {
-    module.add_class::<block::Block>()?;
+    block::add_to(module)?;
     module.add_class::<sending::Sending>()?;
     module.add_function(wrap_pyfunction!(array_maker, module)?)?;
     numpy::add_to(module)?;

@@ -668,7 +668,8 @@ impl<'a> Reader<'a, '_> {
             true => received(py, handle, process::Arena::take)?,
             false => received(py, handle, process::Arena::receive)?,
         };
-        if is_private {
+        let copies = is_private && !process::has_room();
+        if is_private && !copies {
             // Also against children that are forked.
             block.set_private(py, true)?;
         }
@@ -680,7 +681,14 @@ impl<'a> Reader<'a, '_> {
             writeable: flags & WRITEABLE != 0,
             is_own: flags & OWN_CLASS != 0,
         };
-        numpy::array_like(py, Py::new(py, block)?, &placed)
+        let array = numpy::array_like(py, Py::new(py, block)?, &placed)?;
+        if !copies {
+            return Ok(array);
+        }
+        let copy = array.call_method1(py, "copy", ("K",))?;
+        let flags = copy.as_ref(py).getattr("flags")?;
+        flags.setattr("writeable", placed.writeable)?;
+        Ok(copy)
     }
 
     fn bytes_in_block(&mut self) -> PyResult<&PyBytes> {

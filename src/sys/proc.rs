@@ -196,6 +196,13 @@ pub fn exists(pid: u64) -> bool {
     found == 0 || last() as i32 != libc::ESRCH
 }
 
+/// How many mappings a process may have: `/proc/sys/vm/max_map_count`, `proc_sys_vm(5)`.
+pub fn most_mappings() -> Option<usize> {
+    let mut buffer = [0; 32];
+    let text = read_file(c"/proc/sys/vm/max_map_count", &mut buffer).ok()?;
+    std::str::from_utf8(text).ok()?.trim().parse().ok()
+}
+
 /// A number for this boot of this machine, from its boot id: `random(4)`. 0 where there
 /// is no /proc.
 pub fn boot() -> Result<u64> {
