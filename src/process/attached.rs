@@ -230,23 +230,56 @@ impl Inner {
     fn begin(&self) -> Result<Member> {
         let me = self.member()?;
         if self.core.is_upkeep_due() {
-            self.keep_up(me)?;
+            return self.keep_up(me);
         }
         Ok(me)
     }
 
     #[cold]
-    fn keep_up(&self, me: Member) -> Result<()> {
+    fn keep_up(&self, me: Member) -> Result<Member> {
         if caller::holds() {
             // Others wait for a thread that holds a ring's lock: the next operation
             // does it.
-            return Ok(());
+            return Ok(me);
         }
         match self.core.do_upkeep(me) {
+            Err(Error::Interrupted) if self.is_no_more(me) => self.member(),
             // The thread is told to give up, and must not go on to what it does.
             Err(Error::Interrupted) => Err(Error::Interrupted),
-            _ => Ok(()),
+            _ => Ok(me),
         }
+    }
+
+    /// Does an operation on what lies in the arena, as this process's member.
+    ///
+    /// While it waits for the arena's lock a signal's handler may fork, and the child come
+    /// back into the wait, in which it would be its parent. So the wait ends there, and the
+    /// child begins the operation again.
+    #[inline(always)]
+    fn perform<T>(&self, operation: impl FnMut(Member) -> Result<T>) -> Result<T> {
+        self.perform_as(Self::begin, operation)
+    }
+
+    /// [`perform`](Self::perform) with [`Self::member`] or [`Self::begin`].
+    #[inline(always)]
+    fn perform_as<T>(
+        &self,
+        member: impl Fn(&Self) -> Result<Member>,
+        mut operation: impl FnMut(Member) -> Result<T>,
+    ) -> Result<T> {
+        loop {
+            let me = member(self)?;
+            match operation(me) {
+                Err(Error::Interrupted) if self.is_no_more(me) => continue,
+                result => return result,
+            }
+        }
+    }
+
+    /// Whether this process is not that member: it is a child of it, or has left.
+    #[cold]
+    fn is_no_more(&self, me: Member) -> bool {
+        self.member_now() != Some(me)
     }
 
     fn chores(&self) -> MutexGuard<'_, Chores> {
@@ -712,12 +745,11 @@ impl Arena {
     /// As for `allocate`.
     #[inline]
     pub fn allocate_owned(self, bytes: u64) -> Result<Block> {
-        let me = self.0.begin()?;
         let size = Core::block_size(bytes)?;
-        let (which, bytes, size) = match self.reuse(me, size) {
-            Some(found) => found,
-            None => self.allocate_or_make_room(me, bytes)?,
-        };
+        let (which, bytes, size) = self.0.perform(|me| match self.reuse(me, size) {
+            Some(found) => Ok(found),
+            None => self.allocate_or_make_room(me, bytes),
+        })?;
         Ok(Block {
             bytes,
             which,
@@ -793,9 +825,11 @@ impl Arena {
                 why: "the block is of another arena",
             });
         }
-        let me = self.0.begin()?;
         self.0.counts.of(block.which.id).share();
-        let ticket = self.0.core.send_as(me, block.which, lasting)?;
+        let core = &self.0.core;
+        let ticket = self
+            .0
+            .perform(|me| core.send_as(me, block.which, lasting))?;
         Ok(Handle {
             uuid: self.uuid(),
             boot: self.0.boot,
@@ -818,11 +852,12 @@ impl Arena {
                 why: "the block is of another arena",
             });
         }
-        let me = self.0.begin()?;
         for each in [block, keeper] {
             self.0.counts.of(each.which.id).share();
         }
-        self.0.core.send_kept(me, block.which, keeper.which)
+        let core = &self.0.core;
+        self.0
+            .perform(|me| core.send_kept(me, block.which, keeper.which))
     }
 
     /// The block of a ticket that nobody has received; `Stale` later.
@@ -847,9 +882,9 @@ impl Arena {
     /// # Errors
     /// `Stale` if it has been freed.
     pub fn hold_unheld(&self, which: BlockRef) -> Result<Option<Block>> {
-        let me = self.0.begin()?;
         let count = || self.0.counts.of(which.id).receive();
-        let place = self.0.core.claim_unheld(me, which, count)?;
+        let core = &self.0.core;
+        let place = self.0.perform(|me| core.claim_unheld(me, which, count))?;
         Ok(place.map(|place| self.block(which, place)))
     }
 
@@ -864,11 +899,11 @@ impl Arena {
         let Some(ticket) = handle.ticket.filter(|_| ours) else {
             return Ok(false);
         };
-        let me = self.0.begin()?;
         // Not one that is kept for later when it is let go of.
         self.0.counts.of(keeper.which.id).share();
         let core = &self.0.core;
-        core.entrust(me, ticket, handle.block, keeper.which)
+        self.0
+            .perform(|me| core.entrust(me, ticket, handle.block, keeper.which))
     }
 
     /// Refuses a handle that cannot be of an arena of this process's.
@@ -928,15 +963,16 @@ impl Arena {
 
     #[inline(always)]
     fn receive_by(&self, which: BlockRef, ticket: Option<TicketRef>, once: bool) -> Result<Block> {
-        let me = self.0.begin()?;
-        if self.0.counts.is_spare(which.id) {
-            // It was never sent: the handle was forged.
-            return Err(Error::Stale);
-        }
-        let place = self.0.core.receive_and(me, which, ticket, once, || {
-            // Under the lock, so that no thread can let go of the block between
-            // the bit and the count.
-            self.0.counts.of(which.id).receive();
+        let place = self.0.perform(|me| {
+            if self.0.counts.is_spare(which.id) {
+                // It was never sent: the handle was forged.
+                return Err(Error::Stale);
+            }
+            self.0.core.receive_and(me, which, ticket, once, || {
+                // Under the lock, so that no thread can let go of the block between
+                // the bit and the count.
+                self.0.counts.of(which.id).receive();
+            })
         })?;
         Ok(self.block(which, place))
     }
@@ -956,16 +992,16 @@ impl Arena {
     /// # Errors
     /// `Stale` if it has been freed or was not told, `BadHandle` if it never was.
     pub fn find(&self, which: BlockRef) -> Result<Block> {
-        let me = self.0.begin()?;
         // (One that was told is never spare.)
         let count = || self.0.counts.of(which.id).receive();
-        let place = self.0.core.find_and(me, which, count)?;
+        let core = &self.0.core;
+        let place = self.0.perform(|me| core.find_and(me, which, count))?;
         Ok(self.block(which, place))
     }
 
     /// The blocks that can be found.
     pub fn blocks(&self) -> Result<Vec<BlockRef>> {
-        self.0.core.named_blocks(self.0.begin()?)
+        self.0.perform(|me| self.0.core.named_blocks(me))
     }
 
     /// Ends the ticket of a handle that nobody will receive; false if it has
@@ -976,39 +1012,44 @@ impl Arena {
     pub fn cancel(&self, handle: &Handle) -> Result<bool> {
         self.check_handle(handle)?;
         match handle.ticket {
-            Some(ticket) => self.0.core.cancel(self.0.begin()?, ticket, handle.block),
+            Some(ticket) => self
+                .0
+                .perform(|me| self.0.core.cancel(me, ticket, handle.block)),
             None => Ok(false),
         }
     }
 
     /// Ends all tickets that were opened at least `age` ms ago; how many.
     pub fn cancel_unreceived(&self, age: u64) -> Result<u64> {
-        self.0.core.cancel_older(self.0.member()?, age)
+        self.0
+            .perform_as(Inner::member, |me| self.0.core.cancel_older(me, age))
     }
 
     /// Drops what dead processes held; how many were found.
     pub fn reap(&self) -> Result<u64> {
-        self.0.core.reap(self.0.member()?)
+        self.0.perform_as(Inner::member, |me| self.0.core.reap(me))
     }
 
     /// Gives free memory back to the system, after dead processes have lost what
     /// they held; how many bytes.
     pub fn trim(&self) -> Result<u64> {
-        self.0.trim(self.0.member()?)
+        self.0.perform_as(Inner::member, |me| self.0.trim(me))
     }
 
     /// The arena in numbers.
     pub fn stats(&self) -> Result<Stats> {
-        let me = self.0.member()?;
-        self.0.give_spares_back();
-        self.0.core.stats(me)
+        self.0.perform_as(Inner::member, |me| {
+            self.0.give_spares_back();
+            self.0.core.stats(me)
+        })
     }
 
     /// Checks every invariant; what is wrong, in words.
     pub fn check(&self) -> Result<Vec<String>> {
-        let me = self.0.member()?;
-        self.0.give_spares_back();
-        self.0.core.check(me)
+        self.0.perform_as(Inner::member, |me| {
+            self.0.give_spares_back();
+            self.0.core.check(me)
+        })
     }
 
     /// Removes the arena's names: nobody attaches it any more, and others may

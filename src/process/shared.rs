@@ -8,6 +8,7 @@ use crate::arena::platform::{Identity, Platform};
 use crate::arena::word::U32;
 use crate::error::{Error, Exhausted, Result};
 use crate::segment::Reservation;
+use crate::sys::fork::ForkMark;
 use crate::sys::{self, futex, locks, map, proc, shm};
 use std::ffi::{CStr, CString};
 use std::mem::{offset_of, size_of};
@@ -645,7 +646,9 @@ unsafe impl Platform for Shared {
     }
 
     fn is_interrupted(&self) -> bool {
-        caller::gives_up()
+        let process = ForkMark::get().number();
+        // A signal's handler may have forked meanwhile: the child is not the one that waits.
+        caller::gives_up() || ForkMark::get().number() != process
     }
 
     fn identity(&self) -> Identity {

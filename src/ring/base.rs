@@ -228,9 +228,12 @@ impl Base {
         let Lock { owner, condition } = &self.head().lock;
         let (me, taken, work) = loop {
             let me = arena.begin()?;
-            let taken = core.lock_word(me, owner)?;
             // While this thread waited a signal's handler may have forked, and this be the
             // child; or the process may have left.
+            let taken = match core.lock_word(me, owner) {
+                Err(Error::Interrupted) if arena.member() != Ok(me) => continue,
+                taken => taken?,
+            };
             match core.work(me) {
                 Ok(work) if arena.member() == Ok(me) => break (me, taken, work),
                 other => {

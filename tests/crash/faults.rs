@@ -7,12 +7,12 @@ use shared_numpy::arena::format::{Header, NIL, PAGES_THERE, POISONED};
 use shared_numpy::arena::handle::{Handle, Name};
 use shared_numpy::arena::Member;
 use shared_numpy::error::{Error, Exhausted};
-use shared_numpy::process::{Arena, Block, Settings};
+use shared_numpy::process::{tell, Arena, Block, Caller, Settings};
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
 use std::fs::OpenOptions;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 pub const TESTS: &[Test] = &[
@@ -43,6 +43,7 @@ pub const TESTS: &[Test] = &[
     ("fork_beside_threads", |_| fork_beside_threads()),
     ("work_of_threads_is_not_a_child_s", |_| work_of_threads()),
     ("a_child_without_handlers", |_| stray_child()),
+    ("a_fork_by_a_handler_in_a_wait", |_| fork_in_a_wait()),
     ("a_stopped_owner", |_| stopped_owner()),
     ("signals_at_1_khz", |_| signals()),
     ("a_process_that_closed_its_descriptors", |_| {
@@ -1367,6 +1368,80 @@ fn work_of_threads() {
     test.core().release(me, which).unwrap();
     drop(kept);
     assert_empty(&test.arena);
+}
+
+/// While a thread waits for the arena's lock a signal's handler forks, as Python's may, and
+/// the child comes back into the wait: it goes on as itself.
+fn fork_in_a_wait() {
+    static OWNER: AtomicI32 = AtomicI32::new(0);
+    static CHILD: AtomicI32 = AtomicI32::new(0);
+    fn gives_up() -> bool {
+        let owner = OWNER.swap(0, Ordering::Relaxed);
+        if owner != 0 {
+            let _told = tell(None);
+            // The fork takes the lock, too.
+            // SAFETY: a child of ours that nobody has waited for.
+            unsafe { libc::kill(owner, libc::SIGCONT) };
+            // SAFETY: as above.
+            unsafe { libc::waitpid(owner, std::ptr::null_mut(), 0) };
+            // SAFETY: this process has one thread.
+            CHILD.store(unsafe { libc::fork() }, Ordering::Relaxed);
+        }
+        false
+    }
+    static CALLER: Caller = Caller {
+        waits: || (),
+        gives_up,
+    };
+    type Operation = fn(&Arena, &Block) -> Result<(), Error>;
+    let operations: [(&str, Operation); 5] = [
+        ("allocate", |arena, _| arena.allocate(100_000).map(drop)),
+        ("send", |arena, block| {
+            let handle = arena.send(block)?;
+            arena.receive(&handle).map(drop)
+        }),
+        ("stats", |arena, _| arena.stats().map(drop)),
+        ("reap", |arena, _| arena.reap().map(drop)),
+        ("cancel", |arena, _| arena.cancel_unreceived(0).map(drop)),
+    ];
+    for (name, operation) in operations {
+        let test = TestArena::new(small());
+        let block = test.allocate(100).unwrap();
+        let mut owner = fork(|| {
+            let (core, me) = (test.core(), test.member().unwrap());
+            core.lock_word(me, &core.header().owner).unwrap();
+            stop();
+            core.unlock_word(me, &core.header().owner);
+            0
+        });
+        owner.wait_for_stop();
+        OWNER.store(owner.give_away(), Ordering::Relaxed);
+        let parent = test.member().unwrap();
+        {
+            let _told = tell(Some(&CALLER));
+            operation(&test, &block).unwrap();
+        }
+        let me = test.member().unwrap();
+        let wrong = test.check().unwrap();
+        match CHILD.load(Ordering::Relaxed) {
+            0 => {
+                let right = me.slot != parent.slot && wrong.is_empty();
+                // SAFETY: ends the child.
+                unsafe { libc::_exit(!right as i32) }
+            }
+            pid => {
+                let mut status = 0;
+                // SAFETY: a child of ours.
+                unsafe { libc::waitpid(pid, &mut status, 0) };
+                assert_eq!((pid > 0, status), (true, 0), "{name}");
+            }
+        }
+        assert_eq!((me, wrong), (parent, vec![]), "{name}");
+        // The child has done nothing in its parent's name.
+        test.reap().unwrap();
+        let stats = test.stats().unwrap();
+        assert_eq!((stats.blocks, stats.tickets), (1, 0), "{name}");
+    }
 }
 
 fn stray_child() {

@@ -112,6 +112,12 @@ impl Child {
         status
     }
 
+    /// Its number, for whoever waits for it from now on.
+    pub fn give_away(mut self) -> libc::pid_t {
+        self.reaped = true;
+        self.pid
+    }
+
     pub fn signal(&self, signal: i32) {
         // SAFETY: a child of ours that was not waited for.
         assert_eq!(unsafe { libc::kill(self.pid, signal) }, 0);
