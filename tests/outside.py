@@ -159,6 +159,7 @@ class Watcher:
                 if ended and not ready:
                     break
                 self.send_signals()
+                self.reap()
 
     def pause(self):
         moments = [moment for moment, _ in self.due] + [self.deadline, time.monotonic() + 0.05]
@@ -236,9 +237,13 @@ class Watcher:
             time.sleep(0.01)
 
     def reap(self):
+        """Wait for orphans that have ended, as init does; not for the program itself."""
+        flags = os.WEXITED | os.WNOHANG
         try:
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
+            ended = os.waitid(os.P_ALL, 0, flags | os.WNOWAIT)
+            while ended and (ended.si_pid != self.program.pid or self.program.poll() is not None):
+                os.waitid(os.P_PID, ended.si_pid, flags)
+                ended = os.waitid(os.P_ALL, 0, flags | os.WNOWAIT)
         except ChildProcessError:
             pass
 

@@ -1,0 +1,25 @@
+"""A service that runs with a strange umask: its arrays can be attached by its own user all the same."""
+# run: umask 777; exec python odd_umask.py METHOD
+# prints: 5.0 0600
+
+import multiprocessing
+import os
+import sys
+
+import shared_numpy as snp
+
+
+def write(name):
+    snp.attach(name)[:] = 5
+
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method(sys.argv[1])
+    name = "umask-%d" % os.getpid()
+    values = snp.create(name, 1000)
+    process = multiprocessing.Process(target=write, args=(name,))
+    process.start()
+    process.join()
+    modes = {os.stat("/dev/shm/" + each).st_mode & 0o777 for each in os.listdir("/dev/shm") if name in each}
+    print(values.mean(), " ".join("%04o" % mode for mode in modes))
+    snp.delete(name)
