@@ -371,6 +371,25 @@ shm.unlink()
             name,
         )
 
+    def test_an_instance_that_outlives_its_module_is_silent(self, new_name):
+        # At interpreter shutdown the globals of modules are cleared one module after the other,
+        # in the order in which they were imported or from the last to the first.
+        run_python(
+            """
+import sys
+import types
+before = sys.modules["before"] = types.ModuleType("before")
+from shared_numpy import shared_memory
+after = sys.modules["after"] = types.ModuleType("after")
+for module, name in zip((before, after), sys.argv[1:]):
+    module.segment = shared_memory.SharedMemory(name, create=True, size=64)
+    module.segment.unlink()
+sys.kept = before, shared_memory, after
+""",
+            new_name(),
+            new_name(),
+        )
+
     def test_a_failed_instance_is_silent(self, shm, new_name):
         for arguments in [(new_name(),), ("",), (shm.name, True, 10), (None, True, -1)]:
             failed = SharedMemory.__new__(SharedMemory)

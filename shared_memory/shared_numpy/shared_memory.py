@@ -238,7 +238,11 @@ class SharedMemory:
         if reserve is not False:
             _room.refuse_if_larger(self._fd, size, self._name)
 
-    def __del__(self):
+    def __del__(self, is_finalizing=sys.is_finalizing):
+        # Process exit closes everything, and at interpreter shutdown what `close` uses may be
+        # gone before this instance is.
+        if is_finalizing():
+            return
         try:
             self.close()
         except (BufferError, OSError):
