@@ -179,7 +179,7 @@ def growth(samples):
     return found
 
 
-def run(journey, method, folder, timeout=90, **options):
+def run(journey, method, folder, timeout=60, **options):
     """Run a journey in a folder; fail with all that is wrong with it."""
     shutil.copy(journey.path, str(folder))
     report = outside.watch(
