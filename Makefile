@@ -18,7 +18,7 @@ help:
 	@echo "make stress     TESTS=\"tests/test_x.py\" again and again, beside load (TIMES=20)"
 	@echo "make kill-full  the core's processes killed after every single instruction"
 	@echo "make mutants    the core broken on purpose: the tests must notice"
-	@echo "make wheel      the release wheel, manylinux2014, in dist/"
+	@echo "make wheel      the release wheels, manylinux2014 and musllinux, in dist/"
 	@echo "make bench      the arena, and the backport beside the standard library's"
 	@echo "make clean      remove what all of these made"
 

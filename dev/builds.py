@@ -3,9 +3,11 @@
 Each is made once, and kept until one of its inputs changes.
 """
 
+import collections
 import glob
 import hashlib
 import os
+import platform
 import re
 import shutil
 
@@ -19,6 +21,9 @@ BUILD = os.path.join(ROOT, "build")
 BUILD_PACKAGES = ["maturin>=1,<2"]
 # Links the release wheel, so that it needs no newer glibc than it says.
 RELEASE_PACKAGES = BUILD_PACKAGES + ["ziglang"]
+
+# The release wheels for this machine.
+WHEELS = "*manylinux2014_{}*.whl".format(platform.machine())
 
 # The release wheel runs on systems with this glibc and later.
 GLIBC = (2, 17)
@@ -87,8 +92,8 @@ def _only(pattern):
 
 
 def wheel():
-    """Return the path of the release wheel, which was built."""
-    return _only(os.path.join(DIST, "*.whl"))
+    """Return the path of the release wheel for this machine, which was built."""
+    return _only(os.path.join(DIST, WHEELS))
 
 
 def sdist():
@@ -104,7 +109,7 @@ def _forget(ending):
 def build_wheel(job):
     """Build the release wheel, and check what it is and what it needs."""
     kept = Kept("wheel", INPUTS)
-    if kept.is_fresh() and glob.glob(os.path.join(DIST, "*.whl")):
+    if kept.is_fresh() and glob.glob(os.path.join(DIST, WHEELS)):
         return "kept: its inputs are the same"
     _forget(".whl")
     maturin(
@@ -155,21 +160,36 @@ def build_quick(job):
     return ""
 
 
+# The wheels beside the one for this machine, and the oldest system that each is for.
+OTHER_WHEELS = collections.OrderedDict(
+    [
+        ("aarch64-unknown-linux-gnu", "manylinux2014"),
+        ("x86_64-unknown-linux-musl", "musllinux_1_2"),
+    ]
+)
+
 # Where only the backport works.
 TARGET_32 = "i686-unknown-linux-gnu"
 BACKPORT_TARGETS = [TARGET_32, "armv7-unknown-linux-gnueabihf"]
 BACKPORT_TARGETS += ["x86_64-apple-darwin", "aarch64-apple-darwin"]
 
 
-def build_32_bits(job):
-    """Build a wheel for i686 and return its path."""
-    folder = os.path.join(BUILD, "wheel32")
-    shutil.rmtree(folder, ignore_errors=True)
-    words = ["build", "--profile", "quick", "--locked", "--zig", "--target", TARGET_32]
-    words += ["--compatibility", "manylinux2014", "--out", folder]
+def build_for(job, target, compatibility, profile, folder):
+    """Build a wheel for another system than this into a folder, and return its path."""
+    tag = compatibility + "_" + target.partition("-")[0]
+    pattern = os.path.join(folder, "*{}*.whl".format(tag))
+    for old in glob.glob(pattern):
+        os.remove(old)
+    words = ["build", "--profile", profile, "--locked", "--zig", "--target", target]
+    words += ["--compatibility", compatibility, "--out", folder]
     # The stable ABI needs no interpreter of that system.
     maturin(job, RELEASE_PACKAGES, *words, PYO3_NO_PYTHON="1")
-    return _only(os.path.join(folder, "*.whl"))
+    return _only(pattern)
+
+
+def build_32_bits(job):
+    """Build a wheel for i686 and return its path."""
+    return build_for(job, TARGET_32, "manylinux2014", "quick", os.path.join(BUILD, "wheel32"))
 
 
 def quick_wheel():

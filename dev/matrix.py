@@ -192,6 +192,18 @@ def check_other_systems(job):
     return "; ".join(told)
 
 
+def build_other_wheels(job):
+    """Build the release wheels for other systems than this one."""
+    told = []
+    for target, compatibility in builds.OTHER_WHEELS.items():
+        if target in installed_targets():
+            wheel = builds.build_for(job, target, compatibility, "release", builds.DIST)
+            told.append(os.path.basename(wheel))
+        else:
+            told.append("{} skipped: rustup target add {}".format(target, target))
+    return "; ".join(told)
+
+
 def check_32_bits(job):
     """Run the backport's tests on an interpreter of 32 bits."""
     if os.getuid() != 0:
@@ -411,6 +423,8 @@ def main():
         made = [Job("core, processes, at every instruction", kill_full)]
     elif command in ("wheel", "bench"):
         made = [Job("wheel", builds.build_wheel)]
+        if command == "wheel":
+            made.append(Job("wheels for other systems", build_other_wheels, ["wheel"]))
     elif command == "quick":
         made = quick(pythons, results)
     else:
