@@ -15,6 +15,7 @@ use super::blocks::Extent;
 use super::format::*;
 use super::lock::{self, Owner, Surroundings, Taken};
 use super::platform::Platform;
+use super::unfinished::Unfinished;
 use super::word::{U32, U64};
 use crate::error::{Error, Result};
 use std::cell::Cell;
@@ -78,6 +79,7 @@ pub struct Core {
     work: AtomicU32,
     /// How many threads want the process to leave.
     leaving: AtomicU32,
+    pub(super) unfinished: Unfinished,
 }
 
 /// A thread's work outside the lock on a block or segment of its process's.
@@ -222,6 +224,7 @@ impl Core {
             found_alive: AtomicU64::new(0),
             work: AtomicU32::new(0),
             leaving: AtomicU32::new(0),
+            unfinished: Unfinished::new(),
         };
         core.lengths[0].store(geometry.size, Ordering::Relaxed);
         core.segments.set(0, base);
@@ -400,6 +403,7 @@ impl Core {
     pub fn forget_threads(&self) {
         self.work.store(0, Ordering::Relaxed);
         self.leaving.store(0, Ordering::Relaxed);
+        self.unfinished.forget();
     }
 
     /// Whether a member is gone: its process is over, or has left.

@@ -9,7 +9,13 @@
 use super::blocks::{Allocated, BlockRef};
 use super::core::{Core, Locked, Member};
 use super::format::*;
+use super::unfinished::HalfDone;
 use crate::error::{Error, Exhausted, Result};
+
+/// The state of a segment that the process in a slot makes.
+pub(super) fn building(slot: SlotId) -> u64 {
+    (slot.0 as u64) << 8 | BUILDING as u64
+}
 
 /// The least that a segment is made of ahead of need.
 const LEAST_STEP: u64 = 8 << 20;
@@ -37,8 +43,7 @@ impl Locked<'_> {
             }
             self.header.segment_rows.commit(used + 1);
         }
-        let building = (self.me.slot.0 as u64) << 8 | BUILDING as u64;
-        rows[number].state.commit(building);
+        rows[number].state.commit(building(self.me.slot));
         Ok(number)
     }
 
@@ -137,7 +142,7 @@ impl Core {
             made = self.make_segment(number, length);
         }
         let made = made.map_err(|error| self.without_memory(error, size));
-        let locked = self.lock(me)?;
+        let locked = self.lock_to_finish(me, HalfDone::Segment(number))?;
         let opened = made.and_then(|()| locked.open_segment(number, length));
         let row = &locked.header.segments[number];
         if opened.is_err() && state_of(row.state.get()) == BUILDING {
@@ -212,9 +217,10 @@ impl Core {
         // bytes in a mapping, and only the directory makes it known to others.
         // Nothing refers to its bytes.
         unsafe { std::ptr::write_bytes(bytes.as_ptr(), 0, place.size as usize) };
-        let enlisted = self.lock(me)?.enlist(which, table);
+        let block = HalfDone::Block(which);
+        let enlisted = self.lock_to_finish(me, block)?.enlist(which, table);
         if let Err(Error::Full { .. }) = enlisted {
-            self.release(me, which)?;
+            self.lock_to_finish(me, block)?.release(which)?;
         }
         enlisted
     }

@@ -21,25 +21,26 @@
 //! row has a number of its own. Whatever refers to a row names the life it
 //! means, and fails when that is over: never is another block's data returned.
 //!
-//! | module      | holds                                                         |
-//! |-------------|---------------------------------------------------------------|
-//! | `format`    | what lies where in the segments; who writes it                |
-//! | `word`      | the words it is made of: the one door to atomics              |
-//! | `platform`  | what is needed of the world; `plain`: a world without one     |
-//! | `lock`      | the owner word                                                |
-//! | `core`      | a process's view: mappings, rows, the locked arena            |
-//! | `blocks`    | allocate, hold, release                                       |
-//! | `tickets`   | send, receive, cancel                                         |
-//! | `slots`     | register, leave, reap                                         |
-//! | `offspring` | fork                                                          |
-//! | `growth`    | more segments, more rows                                      |
-//! | `warm`      | which free memory keeps its pages                             |
-//! | `upkeep`    | when the dead and idle memory are looked for                  |
-//! | `space`     | the index of free space: a cache                              |
-//! | `recovery`  | every cache from the truth                                    |
-//! | `stats`     | numbers                                                       |
-//! | `handle`    | what travels: a block and a ticket as bytes                   |
-//! | `check`     | every invariant, seen with other eyes                         |
+//! | module       | holds                                                         |
+//! |--------------|---------------------------------------------------------------|
+//! | `format`     | what lies where in the segments; who writes it                |
+//! | `word`       | the words it is made of: the one door to atomics              |
+//! | `platform`   | what is needed of the world; `plain`: a world without one     |
+//! | `lock`       | the owner word                                                |
+//! | `core`       | a process's view: mappings, rows, the locked arena            |
+//! | `blocks`     | allocate, hold, release                                       |
+//! | `tickets`    | send, receive, cancel                                         |
+//! | `slots`      | register, leave, reap                                         |
+//! | `offspring`  | fork                                                          |
+//! | `growth`     | more segments, more rows                                      |
+//! | `warm`       | which free memory keeps its pages                             |
+//! | `unfinished` | what the lock was not to be had for again                     |
+//! | `upkeep`     | when the dead and idle memory are looked for                  |
+//! | `space`      | the index of free space: a cache                              |
+//! | `recovery`   | every cache from the truth                                    |
+//! | `stats`      | numbers                                                       |
+//! | `handle`     | what travels: a block and a ticket as bytes                   |
+//! | `check`      | every invariant, seen with other eyes                         |
 //!
 //! Nothing here makes a system call: `process` puts it on the system's shared
 //! memory.
@@ -59,6 +60,7 @@ mod slots;
 mod space;
 mod stats;
 mod tickets;
+mod unfinished;
 mod upkeep;
 mod warm;
 pub mod word;

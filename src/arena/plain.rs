@@ -30,6 +30,9 @@ struct State {
     room: u64,
     /// Pages that were given back and not reserved since.
     returned: BTreeMap<u64, ()>,
+    /// Called once, by the next process that is at work outside the lock.
+    at_work: Option<Box<dyn FnOnce() + Send>>,
+    interrupted: bool,
 }
 
 struct Memory {
@@ -105,6 +108,23 @@ impl World {
         self.state().pinned = pinned;
     }
 
+    /// Has `what` happen while a process next does what takes long, outside the lock.
+    pub fn at_work(&self, what: impl FnOnce() + Send + 'static) {
+        self.state().at_work = Some(Box::new(what));
+    }
+
+    fn work(&self) {
+        let what = self.state().at_work.take();
+        if let Some(what) = what {
+            what()
+        }
+    }
+
+    /// Whether those who wait for the lock are told to give up.
+    pub fn set_interrupted(&self, interrupted: bool) {
+        self.state().interrupted = interrupted;
+    }
+
     /// Lets time pass.
     pub fn pass(&self, ms: u64) {
         self.state().now += ms;
@@ -157,6 +177,7 @@ unsafe impl Platform for Plain {
 
     fn create(&self, number: usize, size: u64, fill: &dyn Fn(NonNull<u8>)) -> Result<()> {
         assert!(number < SEGMENTS);
+        self.world.work();
         let mut state = self.world.state();
         if state.room < size {
             return Err(NO_SPACE);
@@ -176,6 +197,7 @@ unsafe impl Platform for Plain {
     }
 
     fn reserve(&self, address: Address, size: u64) -> Result<()> {
+        self.world.work();
         let mut state = self.world.state();
         let pages = address.0 / PAGE..=(address.0 + size - 1) / PAGE;
         let wanted: Vec<u64> = state.returned.range(pages).map(|(page, _)| *page).collect();
@@ -191,6 +213,7 @@ unsafe impl Platform for Plain {
     }
 
     unsafe fn give_back(&self, address: Address, bytes: NonNull<u8>, size: u64) -> Result<()> {
+        self.world.work();
         let mut state = self.world.state();
         let first = address.offset().next_multiple_of(PAGE);
         let end = (address.offset() + size) / PAGE * PAGE;
@@ -223,6 +246,10 @@ unsafe impl Platform for Plain {
 
     fn patience(&self) -> u64 {
         30_000
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.world.state().interrupted
     }
 
     fn identity(&self) -> Identity {

@@ -154,6 +154,10 @@ impl Locked<'_> {
     fn part(&self, keeps: &dyn Fn(BlockId) -> bool, program_ends: bool) -> Result<Parting> {
         let me = self.me.slot;
         self.bury_the_dead()?;
+        // No thread of this process is at work: what it was making is nobody's.
+        let mut mine = SlotSet::default();
+        mine.insert(me);
+        self.abandon_buildings(mine);
         for ticket in self.open_tickets() {
             let ticket = ticket?;
             if ticket.keeper.get() == Keeper::Sender(me).pack() {

@@ -206,7 +206,7 @@ impl Core {
     #[inline(always)]
     pub fn is_upkeep_due(&self) -> bool {
         let checked = self.header().checked.get();
-        checked != NO_CHECK && self.is_old(checked)
+        (checked != NO_CHECK && self.is_old(checked)) || !self.unfinished.is_empty()
     }
 
     fn is_old(&self, checked: u64) -> bool {
@@ -225,6 +225,7 @@ impl Core {
             // What this process is about to do may need no lock, and should not wait.
             return Ok(());
         }
+        self.finish(me)?;
         let now = self.platform().now().max(1);
         let checked = header.checked.read();
         if checked == NO_CHECK || header.checked.swap_if(checked, now).is_err() {

@@ -14,6 +14,7 @@
 use super::blocks::{Allocated, BlockRef, Extent};
 use super::core::{Block, Core, Locked, Member};
 use super::format::*;
+use super::unfinished::HalfDone;
 use crate::error::Result;
 
 /// Free extents below this size keep their pages: they are shared with
@@ -122,10 +123,13 @@ impl Core {
                 Ok(())
             }
             Err(error) => {
-                self.release_if(me, which, || {
+                let released = self.release_if(me, which, || {
                     count(which.id, 0);
                     true
-                })?;
+                });
+                if released.is_err() {
+                    self.unfinished.note(HalfDone::Block(which));
+                }
                 Err(self.without_memory(error, place.size))
             }
         }
@@ -150,7 +154,7 @@ impl Core {
             // SAFETY: the block is this process's own, of a segment that
             // `take_surplus` has mapped, and nothing is in it.
             let returned = unsafe { self.platform().give_back(address, bytes, place.size) };
-            let locked = self.lock(me)?;
+            let locked = self.lock_to_finish(me, HalfDone::Block(which))?;
             if returned.is_ok() {
                 locked.mark_pages(which, PAGES_RETURNED)?;
                 locked.count(|c| &c.returned, place.size);

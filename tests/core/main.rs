@@ -10,4 +10,5 @@ mod model;
 mod random;
 mod ring;
 mod seed;
+mod unfinished;
 mod upkeep;
