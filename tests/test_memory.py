@@ -137,6 +137,15 @@ def test_idle_memory_goes_back(tmp_path):
     run_program(tmp_path, HELD + IDLE)
 
 
+# The process does not end before its daemon thread stays.
+STAYS = """
+from multiprocessing import util
+from shared_numpy import _ends
+stayed, stay = threading.Event(), _ends.stay
+def tell(): stayed.set(); stay()
+_ends.stay = tell
+util.Finalize(None, stayed.wait, (20,), exitpriority=-2000)
+"""
 # What a daemon thread does when its program ends.
 WAITS = {
     "reader": "ring = snp.RingBuffer((1000, 1000), slots=2)\ndef run():\n    while True:\n"
@@ -162,9 +171,9 @@ WAITS = {
     "    while True: ex.submit(abs, 1).result()",
     "context": "c = snp.SharedContext({'a': np.ones(3)}, 1)\nsleep = c.register(time.sleep)\n"
     "def run():\n    while True: sleep(0.05); c.evaluate()",
-    "manager": "m = snp.SharedMemoryManager()\nif __name__ == '__main__': m.start()\n"
+    "manager": STAYS + "m = snp.SharedMemoryManager()\nif __name__ == '__main__': m.start()\n"
     "def run():\n    while True: m.SharedMemory(100).close()",
-    "array manager": "m = snp.ArrayManager()\nif __name__ == '__main__': m.start()\n"
+    "array manager": STAYS + "m = snp.ArrayManager()\nif __name__ == '__main__': m.start()\n"
     "def run():\n    while True: m.zeros(100)",
     # The first array, when the process ends already.
     "late": "from multiprocessing import util\n"

@@ -635,6 +635,53 @@ def test_killed_consumers(tmp_path, method):
     run_program(tmp_path, KILLED, method)
 
 
+LOST = """
+def put(q):
+    q._channel._places.acquire()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def get(q):
+    q.put(1)
+    q._channel._pipe.receive(None, [])
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method(sys.argv[1])
+    for die in (put, get):
+        q = snp.Queue(2)
+        for _ in range(2):
+            process = multiprocessing.Process(target=die, args=(q,))
+            process.start()
+            process.join()
+        assert (q.qsize(), q.empty(), q.full()) == (0, True, False)
+        q.put(1, timeout=20)
+        q.put_nowait(2)
+        assert q.full()
+        try:
+            q.put_nowait(3)
+        except queue.Full:
+            pass
+        else:
+            raise AssertionError
+        assert (q.get(), q.get(), q.qsize()) == (1, 2, 0)
+    # It is not lost.
+    channel = q._channel
+    held = [channel._places.acquire()]
+    while channel._places.get_value() < 2:
+        assert q.qsize() == 0
+        time.sleep(0.1)
+    channel._note(held)
+    assert channel._places.get_value() == 2
+    del q, process, channel
+""" + NOTHING_LEFT
+
+
+@pytest.mark.parametrize("transport", ["pipe"], indirect=True)
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+def test_a_killed_process_takes_no_place_with_it(tmp_path, method):
+    run_program(tmp_path, LOST, method)
+
+
 STORM = """
 import queue as queues
 

@@ -84,6 +84,8 @@ class Channel:
         """Begin to use it in a process that did not have it before."""
         self._keepers = _Keepers([keeper])
         self._closed = False
+        # When the pipe was seen empty, and how many places were free then.
+        self._empty = None  # type: Optional[Tuple[float, int]]
         # (At the process's end children may still have something to send.)
         weakref.finalize(self, self._pipe.close_reader).atexit = False
         self._begin()
@@ -108,9 +110,17 @@ class Channel:
             if handles or len(packet) > PACKET:
                 parts.extend(handles)
                 packet = _core.lay_down(stream, parts) + stream[-_TAIL:] + _BLOCK
-            # What a call did is noted before an exception of a signal can come between.
-            placed.extend(map(self._places.acquire, (timeout != 0,), (timeout,)))
-            if placed[0]:
+            deadline = None if timeout is None else time.monotonic() + timeout
+            while not any(placed):
+                left = None if deadline is None else max(0, deadline - time.monotonic())
+                wait = self._slice(left)
+                # What a call did is noted before an exception of a signal can come between.
+                placed.extend(map(self._places.acquire, (wait != 0,), (wait,)))
+                if not placed[-1]:
+                    self._recount()
+                    if left is not None and left <= _LOOK:
+                        break
+            if placed[-1]:
                 counted.extend(starmap(self._unfinished.release, ((),)))
                 self._send(packet, parts, timeout, sent)
             if sent:
@@ -166,8 +176,9 @@ class Channel:
             left = None if deadline is None else max(0, deadline - time.monotonic())
             received, noted = [], []  # type: List[bytes], List[Any]
             try:
-                self._pipe.receive(self._slice(left) if watched else left, received)
+                self._pipe.receive(self._slice(left), received)
                 if not received:
+                    self._recount()
                     if watched and left != 0 and not _lives(self._maker):
                         raise EOFError("the process that has made it is gone")
                     if left is None or left > _LOOK:
@@ -235,10 +246,36 @@ class Channel:
         with suppress(ValueError):
             noted.extend(starmap(self._places.release, ((),)))
 
+    def _recount(self):
+        """Give back the places that killed processes had: if there was no message for a while,
+        nobody has one.
+
+        A process that was stopped in the middle of a call may have one all the same. Then the
+        pipe holds more than its limit, until it is empty again: a place too many is not given
+        back.
+        """
+        if self._closed:
+            return
+        free = self._places.get_value()
+        if free == self.limit or self._pipe.poll(0) or self.feeder.waiting:
+            self._empty = None
+            return
+        now = time.monotonic()
+        if self._empty is None or self._empty[1] != free:
+            self._empty = now, free
+        elif now - self._empty[0] >= _LOOK:
+            self._empty = None
+            for _ in range(self.limit - free):
+                self._note([])
+
     def poll(self, timeout: "Optional[float]" = None) -> bool:
         return bool(self._pipe.poll(timeout))
 
     def __len__(self) -> int:
+        self._recount()
+        if not self._pipe.poll(0):
+            # (Other places are those of calls in progress, or of killed processes.)
+            return len(self.feeder.waiting)
         return int(self.limit - self._places.get_value())
 
     def report_done(self) -> bool:

@@ -220,9 +220,9 @@ class Queue(SimpleQueue):
 
     Where processes cannot sleep on shared memory, or with SHARED_NUMPY_RING=0 in the
     environment, the messages go through a pipe. What does not fit into that waits in the
-    process, and a thread sends it; a process waits at its end until all is sent. One that is
-    killed in the middle of a ``put`` or ``get`` can take a place of a queue with a `maxsize`
-    with it.
+    process, and a thread sends it; a process waits at its end until all is sent. The place
+    that a process had which was killed in the middle of a ``put`` or ``get`` is free again
+    when the queue was empty for half a second.
 
     Examples
     --------
