@@ -193,8 +193,10 @@ if __name__ == "__main__":
 """
 
 
-def left_of(pid):
-    return [name for name in os.listdir("/dev/shm") if name.startswith("snp-%x-" % pid)]
+def left_of(pid, before):
+    """Return what a program has left; an earlier one may have had its number."""
+    names = set(os.listdir("/dev/shm")) - before
+    return sorted(name for name in names if name.startswith("snp-%x-" % pid))
 
 
 @pytest.mark.parametrize(
@@ -202,7 +204,7 @@ def left_of(pid):
 )
 def test_a_program_ends_silently_and_leaves_nothing(tmp_path, names):
     """Whatever a daemon thread does."""
-    started = {}
+    started, before = {}, set(os.listdir("/dev/shm"))
     for number, name in enumerate(names):
         code = WAITS[name]
         script = tmp_path / "script{}.py".format(number)
@@ -213,7 +215,7 @@ def test_a_program_ends_silently_and_leaves_nothing(tmp_path, names):
     wrong = {}
     for name, process in started.items():
         errors = process.communicate(timeout=60)[1]
-        left = left_of(process.pid)
+        left = left_of(process.pid, before)
         if (process.returncode, errors, left) != (0, "", []):
             wrong[name] = process.returncode, errors, left
         for each in left:
@@ -241,7 +243,8 @@ CHILDREN = {
 def test_children_that_end_without_a_word(tmp_path, kind):
     code = HELD + "if __name__ == '__main__':\n    print(os.getpid())\n"
     code += "".join("    {}\n".format(line) for line in CHILDREN[kind].split("\n"))
-    assert left_of(int(run_program(tmp_path, code))) == []
+    before = set(os.listdir("/dev/shm"))
+    assert left_of(int(run_program(tmp_path, code)), before) == []
 
 
 def make_and_end(name, stop):
