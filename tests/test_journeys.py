@@ -18,6 +18,7 @@ needs     Modules, commands, paths (or patterns of them), "root", "mounts", "CPy
 shm       The size of /dev/shm, such as 64m.
 stderr    A line of stderr, like ``prints``.
 exit      The exit code, 0 by default; -9 for one that SIGKILL ends.
+seconds   How long it may take, 60 by default.
 signal    ``SIGINT after TEXT within SECONDS``: the signal goes to its process group at a random
           moment after a line that begins with TEXT; repeated, one signal each.
 ========  ========================================================================================
@@ -49,7 +50,7 @@ FOLDER = os.path.join(ROOT, "tests", "journeys")
 METHODS = ["fork", "spawn", "forkserver"]
 INTERPRETERS = ["oldest", "newest"]
 
-KEYS = ["prints", "methods", "run", "needs", "shm", "stderr", "exit", "signal"]
+KEYS = ["prints", "methods", "run", "needs", "shm", "stderr", "exit", "seconds", "signal"]
 
 # A leak of one descriptor or one array in each round is more than this by the last round.
 FEWEST_ROUNDS = 12
@@ -179,9 +180,10 @@ def growth(samples):
     return found
 
 
-def run(journey, method, folder, timeout=60, **options):
+def run(journey, method, folder, timeout=None, **options):
     """Run a journey in a folder; fail with all that is wrong with it."""
     shutil.copy(journey.path, str(folder))
+    timeout = timeout or float(journey.only("seconds", "60"))
     report = outside.watch(
         journey.command(method),
         shm=journey.only("shm", None),
@@ -241,7 +243,8 @@ WRONG = {
         "it left processes: ['sleep 600']",
     ),
     "daemon": (
-        "print(42, flush=True)\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        time.sleep(600)",
+        "print(42, flush=True)\nif os.fork() == 0:\n    os.setsid()\n"
+        "    if os.fork() == 0: time.sleep(600)",
         "it left processes: ['",
     ),
     "hang": ("print(42, flush=True); time.sleep(600)", "it did not end within 2 s"),

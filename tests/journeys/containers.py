@@ -44,7 +44,8 @@ if __name__ == "__main__":
     end = time.monotonic() + 30
     while time.monotonic() < end:
         subprocess.check_call([sys.executable, "-c", "import shared_numpy as snp; snp.ones(10)"])
-        left = [name for name in os.listdir("/dev/shm") if not name.startswith("snp-%x-" % os.getpid())]
+        own = "snp-%x-" % os.getpid()
+        left = [name for name in os.listdir("/dev/shm") if not name.startswith(own)]
         if not left:
             break
     print("names left:", left)

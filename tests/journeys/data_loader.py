@@ -1,5 +1,5 @@
 """A loader of training data: workers fetch batches in any order, the trainer gets them in order."""
-# prints: 40 batches of (16, 3, 32, 32) in two epochs, sums as expected: True
+# prints: 40 batches of (16, 3, 32, 32) in two epochs, in order: True
 
 import multiprocessing
 import sys
@@ -54,9 +54,9 @@ class Loader:
 
 if __name__ == "__main__":
     multiprocessing.set_start_method(sys.argv[1])
-    loader, right, count = Loader(size=320, batch=16, workers=3), [], 0
+    loader, right = Loader(size=320, batch=16, workers=3), []
     for _ in range(2):
         for number, batch in enumerate(loader):
             right.append(batch[:, 0, 0, 0].tolist() == list(range(number * 16, number * 16 + 16)))
     loader.close()
-    print("%d batches of %s in two epochs, sums as expected: %s" % (len(right), batch.shape, all(right)))
+    print("%d batches of %s in two epochs, in order: %s" % (len(right), batch.shape, all(right)))

@@ -1,4 +1,4 @@
-"""A program is looked at with Python's debugging allocator, which finds memory used after its end."""
+"""A program runs with Python's debugging allocator, which finds memory used after its end."""
 # run: PYTHONMALLOC=debug PYTHONFAULTHANDLER=1 exec python debug_allocator.py METHOD
 # prints: 300 messages: 45150.0
 

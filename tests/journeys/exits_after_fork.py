@@ -1,4 +1,4 @@
-"""A child of a plain os.fork uses what it has inherited and leaves by sys.exit, as a script does."""
+"""A child of a plain os.fork uses what it inherits and leaves by sys.exit, as a script does."""
 # methods: none
 # prints: the child's exit code: 0
 # prints: 3.0 7.0

@@ -16,7 +16,8 @@ if __name__ == "__main__":
     arrays = [snp.create(name, 10, fill=float(number)) for number, name in enumerate(names)]
     segments = [snp.SharedMemory(create=True, size=1000) for _ in range(40)]
     with snp.ProcessPoolExecutor(2, sys.argv[1]) as pool:
-        print("%d arrays, %d segments, sum %s" % (len(arrays), len(segments), pool.submit(total, arrays).result()))
+        result = pool.submit(total, arrays).result()
+    print("%d arrays, %d segments, sum %s" % (len(arrays), len(segments), result))
     for name in names:
         snp.delete(name)
     for segment in segments:

@@ -25,4 +25,5 @@ if __name__ == "__main__":
     weights = snp.ones(10)
     with snp.ProcessPoolExecutor(2, sys.argv[1], initializer=load, initargs=(weights,)) as pool:
         print(list(pool.map(predict, np.arange(4.0))))
-        print("one model:", {pool.submit(where).result() for _ in range(8)} == {snp.name_of(weights)})
+        places = {pool.submit(where).result() for _ in range(8)}
+        print("one model:", places == {snp.name_of(weights)})

@@ -19,7 +19,8 @@ def work(shm, totals, array):
 if __name__ == "__main__":
     multiprocessing.set_start_method(sys.argv[1])
     with snp.ArrayManager() as manager:
-        shm, totals, array = manager.SharedMemory(24), manager.ShareableList([2, 3]), manager.zeros(9)
+        shm, totals = manager.SharedMemory(24), manager.ShareableList([2, 3])
+        array = manager.zeros(9)
         process = multiprocessing.Process(target=work, args=(shm, totals, array))
         process.start()
         process.join()

@@ -1,6 +1,6 @@
 """A virtual environment that was moved to another folder: all workers run in it."""
 # run: export PYTHONPATH=$(python -c "import os, sys; print(os.pathsep.join(sys.path[1:]))"); python -m venv --without-pip old && mv old new && exec new/bin/python moved_environment.py METHOD
-# prints: the main process and its workers run in one environment: True
+# prints: all run in the moved environment: True
 # prints: 10.0
 
 import multiprocessing
@@ -26,6 +26,6 @@ if __name__ == "__main__":
     process.start()
     with snp.ProcessPoolExecutor(2) as pool:
         prefixes = {pool.submit(where).result(), sys.prefix}
-    print("the main process and its workers run in one environment:", prefixes == {os.path.abspath("new")})
+    print("all run in the moved environment:", prefixes == {os.path.abspath("new")})
     print(queue.get().sum())
     process.join()

@@ -1,4 +1,4 @@
-"""A worker of a pool has a pool of its own: folds of a cross-validation, each with parallel fits."""
+"""A worker of a pool has its own pool: folds of a cross-validation, each with parallel fits."""
 # prints: [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
 
 import sys

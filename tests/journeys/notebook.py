@@ -37,5 +37,6 @@ class Length(object):
         return "%s %s" % (self.values.sum(), self.unit)
 
 
-print(pool.submit(lambda length: Length(length.values / 2, length.unit), Length(np.ones(25), "m")).result())
+half = pool.submit(lambda it: Length(it.values / 2, it.unit), Length(np.ones(25), "m"))
+print(half.result())
 pool.shutdown()

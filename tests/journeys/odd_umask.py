@@ -1,6 +1,6 @@
-"""A service that runs with a strange umask: its arrays can be attached by its own user all the same."""
+"""A service runs with a strange umask: its own user can attach its arrays all the same."""
 # run: umask 777; exec python odd_umask.py METHOD
-# prints: 5.0 0600
+# prints: 5.0 ['0600']
 
 import multiprocessing
 import os
@@ -20,6 +20,6 @@ if __name__ == "__main__":
     process = multiprocessing.Process(target=write, args=(name,))
     process.start()
     process.join()
-    modes = {os.stat("/dev/shm/" + each).st_mode & 0o777 for each in os.listdir("/dev/shm") if name in each}
-    print(values.mean(), " ".join("%04o" % mode for mode in modes))
+    paths = [os.path.join("/dev/shm", each) for each in os.listdir("/dev/shm") if name in each]
+    print(values.mean(), ["%04o" % (os.stat(path).st_mode & 0o777) for path in paths])
     snp.delete(name)

@@ -1,4 +1,4 @@
-"""A call takes too long: the program stops waiting, ends the workers and goes on with a new pool."""
+"""A call takes too long: the program ends its worker and goes on with a new pool."""
 # prints: it took too long
 # prints: 6.0
 

@@ -1,4 +1,4 @@
-"""A ShareableList is the status board of a machine: workers report in it, the main program reads."""
+"""A ShareableList is a machine's status board: workers report in it, the main program reads."""
 # prints: ['done', 'done', 'done'] [10, 20, 30]
 
 import multiprocessing

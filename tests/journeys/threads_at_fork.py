@@ -36,7 +36,10 @@ if __name__ == "__main__":
     children = [multiprocessing.Process(target=send, args=(queue, number)) for number in range(5)]
     for child in children:
         child.start()
-    right = [values.sum() == total == 5000 * number for number, values, total in (queue.get(timeout=30) for _ in children)]
+    right = []
+    for _ in children:
+        number, values, total = queue.get(timeout=30)
+        right.append(values.sum() == total == 5000 * number)
     for child in children:
         child.join()
     stop.set()

@@ -1,4 +1,4 @@
-"""Two cameras and one detector that takes pictures from both by one queue; every picture is counted."""
+"""Two cameras send pictures to one detector by one queue; every picture is counted."""
 # prints: 20 pictures: left 10, right 10
 # prints: brightest 19.0
 

@@ -1,4 +1,4 @@
-"""Reinforcement learning: environments step in processes and write what they observe into one array."""
+"""Reinforcement learning: environments step in processes and observe into one array."""
 # prints: (4, 84, 84) after 25 steps: [25, 26, 27, 28]
 
 import multiprocessing

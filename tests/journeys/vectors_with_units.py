@@ -1,5 +1,5 @@
 """A subclass of arrays that knows its unit goes through a pool and back with it."""
-# prints: Length in m: (100,) m
+# prints: Length (100,) m m
 # prints: a view: m 2.0
 
 import sys
@@ -23,5 +23,5 @@ if __name__ == "__main__":
     values.unit = "m"
     with snp.ProcessPoolExecutor(1, sys.argv[1]) as pool:
         result = pool.submit(double, values).result()
-    print(type(result).__name__, "in %s: %s %s" % (result.unit, result.shape, np.squeeze(result).unit))
+    print(type(result).__name__, result.shape, result.unit, np.squeeze(result).unit)
     print("a view:", values[::2].unit, values[0])

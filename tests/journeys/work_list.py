@@ -1,4 +1,4 @@
-"""A list of jobs that grow as they run, with a JoinableQueue: the program waits until all are done."""
+"""Jobs make further jobs, in a JoinableQueue: the program waits until all are done."""
 # prints: tiles filled: 64 of 64
 
 import multiprocessing

@@ -1,0 +1,21 @@
+"""A Celery worker's kind of processes (billiard) uses named arrays and tokens."""
+# needs: billiard
+# methods: none
+# prints: 7.0 3.0
+
+import billiard
+
+import shared_numpy as snp
+
+
+def work(token):
+    snp.attach("journey-billiard")[:] = snp.get(snp.Ref(token)).sum()
+
+
+if __name__ == "__main__":
+    values, numbers = snp.create("journey-billiard", 3), snp.full(7, 1.0)
+    process = billiard.Process(target=work, args=(bytes(snp.put(numbers)),))
+    process.start()
+    process.join()
+    print(values[0], float(len(values)))
+    snp.delete("journey-billiard")
