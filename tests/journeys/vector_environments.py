@@ -1,5 +1,5 @@
 """Reinforcement learning: environments step in processes and observe into one array."""
-# prints: (4, 84, 84) after 25 steps: [25, 26, 27, 28]
+# prints: (3, 84, 84) after 25 steps: [25, 26, 27]
 
 import multiprocessing
 import sys
@@ -51,9 +51,9 @@ class VectorEnvironments:
 
 if __name__ == "__main__":
     multiprocessing.set_start_method(sys.argv[1])
-    environments = VectorEnvironments(4)
+    environments = VectorEnvironments(3)
     for _ in range(25):
-        observations, rewards = environments.step(np.ones(4))
+        observations, rewards = environments.step(np.ones(3))
         assert observations[:, 0, 0].tolist() == rewards
     environments.close()
     print(observations.shape, "after 25 steps:", observations[:, 83, 83].astype(int).tolist())
