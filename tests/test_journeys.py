@@ -18,7 +18,7 @@ needs     Modules, commands, paths (or patterns of them), "root", "mounts", "CPy
 shm       The size of /dev/shm, such as 64m.
 stderr    A line of stderr, like ``prints``.
 exit      The exit code, 0 by default; -9 for one that SIGKILL ends.
-seconds   How long it may take, 60 by default.
+seconds   How long it may take, 120 by default.
 signal    ``SIGINT after TEXT within SECONDS``: the signal goes to its process group at a random
           moment after a line that begins with TEXT; repeated, one signal each.
 ========  ========================================================================================
@@ -54,7 +54,7 @@ KEYS = ["prints", "methods", "run", "needs", "shm", "stderr", "exit", "seconds",
 
 # A leak of one descriptor or one array in each round is more than this by the last round.
 FEWEST_ROUNDS = 12
-FEW_DESCRIPTORS = 3
+FEW_DESCRIPTORS = 2
 LITTLE_MEMORY = 8 << 20
 
 
@@ -173,9 +173,9 @@ def growth(samples):
                 values[pid].append(value)
         series += [("%s of process %s" % (kind, pid), each, some) for pid, each in values.items()]
     for what, values, some in series:
-        # Some processes live for a few rounds only.
         first, last = values[: len(values) * 2 // 3], values[len(values) * 2 // 3 :]
-        if len(values) >= FEWEST_ROUNDS and max(last) > max(first) + some:
+        # Some processes live for a few rounds only.
+        if len(values) > len(samples) / 2 and max(last) > max(first) + some:
             found.append("%s grows: %s" % (what, values))
     return found
 
@@ -183,7 +183,7 @@ def growth(samples):
 def run(journey, method, folder, timeout=None, **options):
     """Run a journey in a folder; fail with all that is wrong with it."""
     shutil.copy(journey.path, str(folder))
-    timeout = timeout or float(journey.only("seconds", "60"))
+    timeout = timeout or float(journey.only("seconds", "120"))
     report = outside.watch(
         journey.command(method),
         shm=journey.only("shm", None),

@@ -2,6 +2,7 @@
 
 (A tracker of the standard library warns of what it then removes, unless warnings are ignored.)
 """
+# needs: mounts
 # run: exec python -W ignore restarts_itself.py METHOD
 # prints: run 0: 1000.0
 # prints: run 1: 1000.0
