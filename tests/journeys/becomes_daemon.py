@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import sys
 
-import numpy as np
 import shared_numpy as snp
 
 

@@ -1,7 +1,7 @@
 """A worker dies while its siblings' helper processes live on: the program learns it and goes on."""
 # methods: fork
 # prints: BrokenProcessPool
-# prints: it took less than 15 s: True
+# prints: nobody waited for the helpers: True
 
 import os
 import signal
@@ -35,13 +35,12 @@ def crash():
 if __name__ == "__main__":
     pool = snp.ProcessPoolExecutor(3, sys.argv[1])
     helpers = list(pool.map(start_helper, range(3)))
-    start = time.monotonic()
     try:
         pool.submit(crash).result(timeout=60)
     except BrokenProcessPool as error:
         print(type(error).__name__)
     pool.shutdown()
-    print("it took less than 15 s:", time.monotonic() - start < 15)
+    print("nobody waited for the helpers:", all(is_running(helper) for helper in helpers))
     for helper in helpers:
         os.kill(helper, signal.SIGTERM)
         while is_running(helper):

@@ -8,7 +8,6 @@ goes on with the arrays and removes them."""
 # prints: names left: []
 
 import os
-import signal
 import subprocess
 import sys
 import time

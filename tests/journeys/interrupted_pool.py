@@ -7,7 +7,6 @@
 import signal
 import sys
 
-import numpy as np
 import shared_numpy as snp
 
 

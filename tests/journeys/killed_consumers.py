@@ -7,14 +7,15 @@ import os
 import queue
 import signal
 import sys
+import time
 
 import shared_numpy as snp
 
 
-def consume(jobs, busy):
+def consume(jobs, taken):
     while True:
         jobs.get()
-        busy.set()
+        taken += 1
 
 
 def fill(jobs):
@@ -29,13 +30,15 @@ def fill(jobs):
 
 if __name__ == "__main__":
     multiprocessing.set_start_method(sys.argv[1])
-    jobs, busy = snp.Queue(maxsize=5), multiprocessing.Event()
+    jobs, taken = snp.Queue(maxsize=5), snp.zeros(1, int)
     places = fill(jobs)
     for _ in range(4):
-        busy.clear()
-        process = multiprocessing.Process(target=consume, args=(jobs, busy))
+        taken[:] = 0
+        process = multiprocessing.Process(target=consume, args=(jobs, taken))
         process.start()
-        busy.wait()
+        # (An Event has a lock, which a process that is killed could keep.)
+        while not taken.any():
+            time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)
         process.join()
         fill(jobs)

@@ -29,4 +29,4 @@ if __name__ == "__main__":
     done = results.get()
     signal.setitimer(signal.ITIMER_REAL, 0)
     process.join()
-    print("%s, and the clock has ticked: %s" % (done, ticks[0] > 3))
+    print("%s, and the clock has ticked: %s" % (done, ticks[0] > 0))

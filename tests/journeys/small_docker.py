@@ -6,7 +6,6 @@ program goes on with smaller ones, again and again."""
 
 import sys
 
-import numpy as np
 import shared_numpy as snp
 
 

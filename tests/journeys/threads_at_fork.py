@@ -6,13 +6,9 @@
 import multiprocessing
 import sys
 import threading
-import warnings
 
 import numpy as np
 import shared_numpy as snp
-
-# From 3.12 on Python warns of any fork beside threads.
-warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
 
 
 def send(queue, number):
