@@ -79,7 +79,8 @@ def command(python, arguments, amount, report):
         The file for the report.
     """
     words = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--junitxml", report]
-    words += ["--amount", amount] + arguments
+    # (In one word: pytest looks for folders' options before it knows ours.)
+    words += ["--amount=" + amount] + arguments
     factor = COMPLETE_FACTOR if amount == "whole" else 1
     return words, dict(os.environ, SHARED_NUMPY_TEST_FACTOR=str(factor))
 
@@ -97,7 +98,7 @@ def run(job, python, version, suite, amount, results, interpreter=None):
     if suite == "cpython" and amount == "whole":
         arguments = ["--all-sources"] + arguments
     if interpreter and amount != "whole":
-        arguments = ["--interpreter", interpreter] + arguments
+        arguments = ["--interpreter=" + interpreter] + arguments
     words, environment = command(python, arguments, amount, report)
     seconds = SUITE_SECONDS * (COMPLETE_FACTOR if amount == "whole" else 1)
     code = job.run(words, seconds, fails=False, env=environment)

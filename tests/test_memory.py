@@ -19,7 +19,7 @@ import sys
 import time
 
 import pytest
-from conftest import BEGIN, eventually, run_program
+from conftest import BEGIN, eventually, run_program, run_python
 
 HELD = """
 import ctypes, subprocess
@@ -299,3 +299,37 @@ if __name__ == "__main__":
 @pytest.mark.slow
 def test_any_number_of_moved_arrays_is_the_receiver_s_own(tmp_path):
     run_program(tmp_path, HELD + MOVED)
+
+
+MORE_CHILDREN_THAN_SLOTS = """
+import os
+import shared_numpy as snp
+from shared_numpy._core import Arena
+
+arrays = [snp.full(10000, index, "u1") for index in range(50)]
+arena = Arena.default()
+reader, writer = os.pipe()
+children = []
+for _ in range(300):
+    pid = os.fork()
+    if pid == 0:
+        os.close(writer)
+        os.read(reader, 1)
+        os._exit(0 if all((array == i).all() for i, array in enumerate(arrays)) else 1)
+    children.append(pid)
+assert arena.stats()["pinned_forks"] >= 44
+arrays.clear()
+arena.reap()
+assert arena.stats()["blocks"] == 50, arena.stats()
+others = [snp.zeros(10000, "u1") for _ in range(50)]
+os.close(writer)
+assert not any(os.waitpid(pid, 0)[1] for pid in children)
+others.clear()
+arena.reap()
+print(arena.stats()["blocks"], arena.check())
+"""
+
+
+def test_more_children_than_an_arena_has_places():
+    """Each holds what was there at its fork, and what all of them held is free with the last."""
+    assert run_python(MORE_CHILDREN_THAN_SLOTS) == "0 []\n"

@@ -366,6 +366,9 @@ impl Inner {
         }
         let Some(Offspring::Embryo(me)) = offspring else {
             self.shared.disinherit();
+            if let Some(signs) = signs {
+                self.shared.keep_pin(signs);
+            }
             self.me.store(UNREGISTERED, Ordering::Relaxed);
             return;
         };

@@ -18,6 +18,7 @@ use crate::arena::{Member, Offspring};
 use crate::error::{Error, Result};
 use crate::sys::fork::{self, ForkMark};
 use crate::sys::proc;
+use std::cell::OnceCell;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -282,28 +283,24 @@ fn prepare(arena: Arc<Inner>) -> Pending {
     };
     let arena = &pending.arena;
     let keeps = |block| arena.share(block);
-    let mut signs = None;
-    let mut tried = false;
-    let shared = arena.shared();
-    let sign = |slot| {
-        if !std::mem::replace(&mut tried, true) {
-            signs = shared.open_signs().ok();
-        }
-        signs
-            .as_ref()
-            .is_some_and(|signs| Shared::sign(signs, slot))
+    let opened = OnceCell::new();
+    let signs = || {
+        let open = || arena.shared().open_signs().ok();
+        opened.get_or_init(open).as_ref()
     };
-    pending.offspring = match arena.core().prepare_fork(me, keeps, sign, || shared.pin()) {
+    let sign = |slot| signs().is_some_and(|signs| Shared::sign(signs, slot));
+    let pin = || signs().is_some_and(Shared::pin);
+    pending.offspring = match arena.core().prepare_fork(me, keeps, sign, pin) {
         Ok(offspring) => Some(offspring),
         // This process has left meanwhile: there is nothing to hand over.
         Err(Error::Detached) => None,
         Err(_) => {
             arena.share_all();
-            arena.core().freeze(shared.pin());
+            arena.core().freeze(pin());
             None
         }
     };
-    pending.signs = signs;
+    pending.signs = opened.into_inner().flatten();
     pending
 }
 

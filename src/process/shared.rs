@@ -14,8 +14,8 @@ use std::ffi::{CStr, CString};
 use std::mem::{offset_of, size_of};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 /// What the name of a lock file ends with, which others' objects do not.
@@ -38,8 +38,9 @@ pub(super) struct Shared {
     lock: Descriptor,
     /// The slot whose byte this process holds; -1 if none.
     claimed: AtomicI32,
-    /// Whether this family's pins are marked by our description.
-    pinned: AtomicBool,
+    /// What shows that this process lives, which may have pinned blocks: descriptions that its
+    /// own children inherit.
+    pins: Mutex<Vec<Descriptor>>,
     segments: Box<[OnceLock<Segment>]>,
     patience: AtomicU64,
     /// This process's tree; 0 if nobody is told of its end.
@@ -233,7 +234,7 @@ impl Shared {
             memory: Descriptor::new(&memory_name(name), memory)?,
             lock: Descriptor::new(&lock_name(name), lock)?,
             claimed: AtomicI32::new(-1),
-            pinned: AtomicBool::new(false),
+            pins: Mutex::default(),
             segments: (0..SEGMENTS).map(|_| OnceLock::new()).collect(),
             patience: AtomicU64::new(30_000),
             tree: AtomicU64::new(0),
@@ -290,7 +291,8 @@ impl Shared {
 
     fn memory(&self) -> Result<BorrowedFd<'_>> {
         self.memory.lend(|fd| {
-            if self.pinned.load(Ordering::Relaxed) {
+            // Whoever closed it has closed those as well.
+            if !self.pins().is_empty() {
                 let _ = locks::try_for_description(fd, PIN_BYTE, true);
             }
         })
@@ -387,15 +389,23 @@ impl Shared {
         )
     }
 
-    /// Marks this process and its children as holding pinned blocks, for as
-    /// long as one of them has the memory open; false if they cannot be (before Linux
-    /// 3.15, and in some sandboxes, descriptions have no locks).
-    pub fn pin(&self) -> bool {
-        self.pinned.store(true, Ordering::Relaxed);
-        let pinned = self
-            .memory()
-            .and_then(|fd| locks::try_for_description(fd, PIN_BYTE, true));
-        pinned == Ok(true)
+    /// Has a child in the making show, for as long as it or a child of it lives, that blocks
+    /// are pinned for it; false if it cannot (before Linux 3.15, and in some sandboxes,
+    /// descriptions have no locks).
+    pub fn pin(signs: &OwnedFd) -> bool {
+        locks::try_for_description(signs.as_fd(), PIN_BYTE, true) == Ok(true)
+    }
+
+    /// Keeps, in the child, what shows that it lives.
+    pub fn keep_pin(&self, signs: OwnedFd) {
+        // (If that fails its blocks are not kept: the arena's file is gone.)
+        if let Ok(pin) = Descriptor::new(&memory_name(self.name), signs) {
+            self.pins().push(pin);
+        }
+    }
+
+    fn pins(&self) -> MutexGuard<'_, Vec<Descriptor>> {
+        self.pins.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Removes the names, the lock file's last.

@@ -35,9 +35,6 @@ fn main() {
         if first == "--attach" {
             std::process::exit(faults::attach_and_tell(name));
         }
-        if first == "--stay" {
-            std::process::exit(faults::stay_and_tell(name));
-        }
     }
     let full = arguments.iter().any(|argument| argument == "--full");
     let wanted: Vec<&String> = arguments.iter().filter(|a| !a.starts_with('-')).collect();
