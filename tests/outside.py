@@ -218,8 +218,11 @@ class Watcher:
         for pid in self.running():
             try:
                 with open("/proc/%d/statm" % pid) as file:
-                    memory[pid] = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-                descriptors[pid] = len(os.listdir("/proc/%d/fd" % pid))
+                    pages = int(file.read().split()[1])
+                # One that ends has no memory any more.
+                if pages:
+                    descriptors[pid] = len(os.listdir("/proc/%d/fd" % pid))
+                    memory[pid] = pages * os.sysconf("SC_PAGE_SIZE")
             except OSError:
                 pass
         system = os.statvfs(SHM)

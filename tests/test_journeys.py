@@ -159,7 +159,10 @@ def is_like(lines, text):
 
 
 def growth(samples):
-    """Return what has grown from the first two thirds of a program's rounds to the last."""
+    """Return what has grown from the second third of a program's rounds to the last.
+
+    Medians are compared: a single sample may be of a moment in which a process is started.
+    """
     if not samples:
         return []
     found = []
@@ -173,9 +176,11 @@ def growth(samples):
                 values[pid].append(value)
         series += [("%s of process %s" % (kind, pid), each, some) for pid, each in values.items()]
     for what, values, some in series:
-        first, last = values[: len(values) * 2 // 3], values[len(values) * 2 // 3 :]
+        third = len(values) // 3
+        before, last = sorted(values[third:-third]), sorted(values[-third:])
         # Some processes live for a few rounds only.
-        if len(values) > len(samples) / 2 and max(last) > max(first) + some:
+        lived = third and len(values) > len(samples) / 2
+        if lived and last[len(last) // 2] > before[len(before) // 2] + some:
             found.append("%s grows: %s" % (what, values))
     return found
 
