@@ -150,7 +150,7 @@ class Run:
         How many jobs that wait run beside them.
     """
 
-    def __init__(self, jobs, lanes, waiting=2):
+    def __init__(self, jobs, lanes, waiting=1):
         names = [job.name for job in jobs]
         assert len(set(names)) == len(names), names
         unknown = {need for job in jobs for need in job.needs} - set(names)
