@@ -222,8 +222,8 @@ def suite_jobs(version, amount, results, names=suites.SUITES, interpreter=None):
     for suite in names:
         work = partial(run_suite, version, suite, amount, results, interpreter)
         name = "{} on {}, {}".format(suite, version, amount)
-        # The interpreter's own tests sleep for half of their time.
-        made.append(Job(name, work, ["install " + version], waits=suite == "cpython"))
+        # These sleep for half of their time.
+        made.append(Job(name, work, ["install " + version], waits=suite in ("cpython", "gate")))
     return made
 
 
