@@ -14,6 +14,7 @@ Properties:
 
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -245,6 +246,25 @@ def test_children_that_end_without_a_word(tmp_path, kind):
     code += "".join("    {}\n".format(line) for line in CHILDREN[kind].split("\n"))
     before = set(os.listdir("/dev/shm"))
     assert left_of(int(run_program(tmp_path, code)), before) == []
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+def test_children_of_a_copy_of_multiprocessing_end_without_a_word(tmp_path, method):
+    """As those of `multiprocess` and pathos; they make the first array of the program."""
+    copy = tmp_path / "multiprocess"
+    shutil.copytree(os.path.dirname(multiprocessing.__file__), str(copy))
+    for each in copy.glob("*.py"):
+        # What a new interpreter is told to import.
+        each.write_text(each.read_text().replace("from multiprocessing.", "from multiprocess."))
+    code = "import os, sys, shared_numpy as snp\n"
+    code += "def first(): print(os.getpid(), snp.ones(10).sum(), flush=True)\n"
+    code += "if __name__ == '__main__':\n    import multiprocess\n"
+    code += "    os.environ['PYTHONPATH'] = os.pathsep.join(sys.path)\n"
+    code += "    child = multiprocess.get_context({!r}).Process(target=first)\n".format(method)
+    code += "    child.start(); child.join(); print(child.exitcode)"
+    before = set(os.listdir("/dev/shm"))
+    pid, total, exitcode = run_program(tmp_path, code).split()
+    assert (total, exitcode, left_of(int(pid), before)) == ("10.0", "0", [])
 
 
 def make_and_end(name, stop):

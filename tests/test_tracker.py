@@ -468,6 +468,7 @@ from shared_numpy.shared_memory import SharedMemory
 warnings.simplefilter("ignore", DeprecationWarning)  # Of 3.12: it forks beside a thread.
 resource_tracker.ensure_running()
 tracker = resource_tracker._resource_tracker
+parents = tracker._pid
 held, done = threading.Event(), threading.Event()
 def talk():
     with tracker._lock if hasattr(tracker, "_lock") else tracker._guard():
@@ -482,7 +483,7 @@ if pid == 0:
     shm = SharedMemory(create=True, size=10)
     shm.close()
     shm.unlink()
-    os._exit(0 if tracker._pid is None else 1)
+    os._exit(1 if tracker._pid == parents else 0)  # It may have one of its own.
 status = os.waitpid(pid, 0)[1]
 done.set()
 thread.join()

@@ -118,11 +118,24 @@ def _before_fork():
         end_tracking()
 
 
+def _registries():
+    """Yield the modules whose finalizers run at this process's end.
+
+    A child of `multiprocess`, the copy of `multiprocessing` that pathos uses, runs the
+    finalizers of that copy and then ends by ``os._exit``.
+    """
+    yield util
+    other = sys.modules.get("multiprocess.process")
+    if other is not None and other.current_process()._parent_pid is not None:
+        yield sys.modules["multiprocess.util"]
+
+
 def at_end() -> None:
     """Have this process, and those it forks, give their arenas back at their end."""
     global _follows_forks
-    util.Finalize(None, begin_exit, exitpriority=_EXIT)
-    util.Finalize(None, _end, exitpriority=_LATE)
+    for registry in _registries():
+        registry.Finalize(None, begin_exit, exitpriority=_EXIT)
+        registry.Finalize(None, _end, exitpriority=_LATE)
     if not _follows_forks:
         _follows_forks = True
         # A child of `multiprocessing` first forgets its parent's finalizers, and

@@ -6,6 +6,9 @@ from .. import transfer
 def register() -> None:
     """Have joblib's processes pass shared arrays by reference from now on.
 
+    It holds for joblib's default backend, loky. The backend "multiprocessing" pickles
+    arrays by value.
+
     Raises
     ------
     ImportError
