@@ -42,6 +42,10 @@ EXCLUDED = {
     "test_python_finalization_error": "breaks the thread that feeds that queue",
 }
 
+# What has a deadline of its own, which the start of the workers alone exceeds on a machine that is
+# busy: it is tried once more, with nothing else of these tests beside it.
+DEADLINES = {"test_map_timeout"}
+
 # Where an interpreter has no tests: whose are used instead.
 STAND_IN = {11: 10, 12: 10}
 
@@ -97,6 +101,18 @@ def test_executors(tmp_path):
         assert its and not set(its) & set(outcomes)
         outcomes.update(its)
     failed = {name: row for name, row in outcomes.items() if row[0] == "failed"}
+    for name in [name for name in failed if name.split(".")[-1] in DEADLINES]:
+        report = tmp_path / (name + ".json")
+        again = subprocess.run(
+            command + ["--only", name, "--json", str(report)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=120,
+        )
+        text += again.stdout.decode()
+        if json.loads(report.read_text())[name][0] == "passed":
+            del failed[name]
     assert not failed, text
     least = 90 if full else 30
     assert sum(row[0] == "passed" for row in outcomes.values()) > least, text

@@ -293,7 +293,7 @@ impl Shared {
         self.memory.lend(|fd| {
             // Whoever closed it has closed those as well.
             if !self.pins().is_empty() {
-                let _ = locks::try_for_description(fd, PIN_BYTE, true);
+                let _ = Self::show_pin(fd);
             }
         })
     }
@@ -390,10 +390,17 @@ impl Shared {
     }
 
     /// Has a child in the making show, for as long as it or a child of it lives, that blocks
-    /// are pinned for it; false if it cannot (before Linux 3.15, and in some sandboxes,
-    /// descriptions have no locks).
+    /// are pinned for it; false if it cannot.
     pub fn pin(signs: &OwnedFd) -> bool {
-        locks::try_for_description(signs.as_fd(), PIN_BYTE, true) == Ok(true)
+        Self::show_pin(signs.as_fd()) == Ok(true)
+    }
+
+    fn show_pin(fd: BorrowedFd<'_>) -> Result<bool> {
+        match locks::has_descriptions(fd) {
+            true => locks::try_for_description(fd, PIN_BYTE, true),
+            // Before Linux 3.15, and in some sandboxes.
+            false => locks::try_for_file(fd, true),
+        }
     }
 
     /// Keeps, in the child, what shows that it lives.
@@ -711,7 +718,15 @@ unsafe impl Platform for Shared {
     }
 
     fn is_pinned(&self) -> bool {
-        let locked = self.memory().and_then(|fd| locks::is_locked(fd, PIN_BYTE));
+        let locked = self
+            .memory()
+            .and_then(|fd| match locks::has_descriptions(fd) {
+                true => locks::is_locked(fd, PIN_BYTE),
+                false => {
+                    let other = self.open_signs()?;
+                    locks::try_for_file(other.as_fd(), false).map(|free| !free)
+                }
+            });
         locked != Ok(false)
     }
 }

@@ -4,7 +4,8 @@
 //! A *process's* lock is not inherited by a fork and dropped by the kernel when
 //! the process ends, or when it closes any descriptor of the file. A
 //! *description's* lock (since Linux 3.15) belongs to all processes that have
-//! the open file description, and ends with the last of them.
+//! the open file description, and ends with the last of them. Where there are none of these,
+//! a description can lock the whole file: `flock(2)`.
 
 use super::{failed, last};
 use crate::error::{Error, Result};
@@ -60,6 +61,25 @@ pub fn release_for_process(fd: BorrowedFd<'_>, at: u64) -> Result<()> {
 pub fn try_for_description(fd: BorrowedFd<'_>, at: u64, shared: bool) -> Result<bool> {
     let kind = if shared { READ } else { WRITE };
     try_lock(fd, libc::F_OFD_SETLK, kind, at)
+}
+
+/// Whether open file descriptions have locks of bytes here: F_OFD_GETLK.
+#[cfg(target_os = "linux")]
+pub fn has_descriptions(fd: BorrowedFd<'_>) -> bool {
+    control(fd, libc::F_OFD_GETLK, &mut byte(WRITE, 0)).is_ok()
+}
+
+/// Locks the whole file for this open file description: `flock(2)`, which every Linux has,
+/// and which is apart from the locks of bytes. False if another has it.
+#[cfg(target_os = "linux")]
+pub fn try_for_file(fd: BorrowedFd<'_>, shared: bool) -> Result<bool> {
+    let kind = if shared { libc::LOCK_SH } else { libc::LOCK_EX };
+    // SAFETY: changes a lock of the descriptor, which lives during the call.
+    match unsafe { libc::flock(fd.as_raw_fd(), kind | libc::LOCK_NB) } {
+        0 => Ok(true),
+        _ if last() as i32 == libc::EWOULDBLOCK => Ok(false),
+        _ => Err(failed("flock")(last())),
+    }
 }
 
 /// Whether anybody but this process has a lock on byte `at`, F_GETLK. Locks of
