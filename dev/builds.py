@@ -30,7 +30,7 @@ GLIBC = (2, 17)
 
 # What a wheel is made of.
 INPUTS = ["src", "shared_memory", "build.rs", "Cargo.toml", "Cargo.lock", "pyproject.toml"]
-INPUTS += ["README.md", "LICENSE", "rustfmt.toml"]
+INPUTS += ["README.md", "LICENSE", "rustfmt.toml", "dev/unwind.c"]
 
 
 def fingerprint(paths):
@@ -84,6 +84,22 @@ def maturin(job, packages, *arguments, **variables):
     job.run([python, "-m", "maturin"] + list(arguments), env=dict(os.environ, **variables))
 
 
+def maturin_by_zig(job, target, *arguments, **variables):
+    """Run maturin for a system, linked by zig; glibc's unwinder stays the system's."""
+    if target.endswith("-linux-gnu"):
+        folder = os.path.join(BUILD, "unwind", target)
+        os.makedirs(folder, exist_ok=True)
+        library = os.path.join(folder, "libgcc_s.so.1")
+        machine = target.partition("-")[0].replace("i686", "x86")
+        job.run(
+            [builder(RELEASE_PACKAGES), "-m", "ziglang", "cc", "-target"]
+            + ["%s-linux-gnu.%d.%d" % ((machine,) + GLIBC), "-shared", "-nostdlib", "-fPIC"]
+            + ["-Wl,-soname,libgcc_s.so.1", "-o", library, os.path.join("dev", "unwind.c")]
+        )
+        variables["RUSTFLAGS"] = "-C link-arg=" + library
+    maturin(job, RELEASE_PACKAGES, "build", "--zig", "--locked", *arguments, **variables)
+
+
 def _only(pattern):
     found = glob.glob(pattern)
     if len(found) != 1:
@@ -112,10 +128,8 @@ def build_wheel(job):
     if kept.is_fresh() and glob.glob(os.path.join(DIST, WHEELS)):
         return "kept: its inputs are the same"
     _forget(".whl")
-    maturin(
-        job, RELEASE_PACKAGES, "build", "--release", "--locked", "--zig",
-        "--compatibility", "manylinux2014", "--out", DIST,
-    )  # fmt: skip
+    here = platform.machine() + "-unknown-linux-gnu"
+    maturin_by_zig(job, here, "--release", "--compatibility", "manylinux2014", "--out", DIST)
     name = os.path.basename(wheel())
     if "-cp36-abi3-" not in name or "manylinux2014" not in name:
         raise Failed("%s is no cp36-abi3 wheel for manylinux2014" % name)
@@ -130,6 +144,8 @@ def _newest_glibc(wheel):
     shutil.rmtree(folder, ignore_errors=True)
     shutil.unpack_archive(wheel, folder, "zip")
     table = environments.run(["objdump", "-T", _only(os.path.join(folder, "shared_numpy", "*.so"))])
+    if not re.search(r"\*UND\*.* _Unwind_", table):
+        raise Failed("the extension has an unwinder of its own")
     versions = {
         tuple(map(int, version.split(".")))[:2]
         for version in re.findall(r"GLIBC_([0-9]+\.[0-9.]+)", table)
@@ -180,10 +196,10 @@ def build_for(job, target, compatibility, profile, folder):
     pattern = os.path.join(folder, "*{}*.whl".format(tag))
     for old in glob.glob(pattern):
         os.remove(old)
-    words = ["build", "--profile", profile, "--locked", "--zig", "--target", target]
+    words = ["--profile", profile, "--target", target]
     words += ["--compatibility", compatibility, "--out", folder]
     # The stable ABI needs no interpreter of that system.
-    maturin(job, RELEASE_PACKAGES, *words, PYO3_NO_PYTHON="1")
+    maturin_by_zig(job, target, *words, PYO3_NO_PYTHON="1")
     return _only(pattern)
 
 

@@ -434,7 +434,8 @@ impl Inner {
         Ok(parting.last)
     }
 
-    /// Whether a child of this process has the arena, and lives.
+    /// Whether a child of this process has the arena, and lives; or another process to which
+    /// SIGKILL was sent.
     pub fn has_children(&self) -> bool {
         let pid = proc::pid();
         let Some(me) = self.member_now() else {
@@ -447,7 +448,7 @@ impl Inner {
             child => proc::status(child)
                 .ok()
                 .flatten()
-                .is_some_and(|status| status.parent == pid),
+                .is_some_and(|status| status.parent == pid || proc::is_killed(child)),
         })
     }
 

@@ -183,6 +183,29 @@ fn parse(text: &[u8]) -> Option<Status> {
     })
 }
 
+/// Whether SIGKILL has been sent to process `pid`, which has not come to end yet:
+/// `proc_pid_status(5)`. False if that cannot be seen.
+pub fn is_killed(pid: u64) -> bool {
+    let mut path = [0; 32];
+    // The path fits: 6 + 20 + 7 bytes, or it is cut, and no file's.
+    let _ = write!(&mut path[..31], "/proc/{pid}/status");
+    let path = CStr::from_bytes_until_nul(&path).unwrap_or(c"");
+    let mut buffer = [0; 4096];
+    read_file(path, &mut buffer).is_ok_and(has_pending_kill)
+}
+
+fn has_pending_kill(text: &[u8]) -> bool {
+    const KILL: u64 = 1 << (libc::SIGKILL - 1);
+    let masks = text.split(|byte| *byte == b'\n').filter_map(|line| {
+        let line = std::str::from_utf8(line).ok()?;
+        let mask = line
+            .strip_prefix("ShdPnd:")
+            .or_else(|| line.strip_prefix("SigPnd:"))?;
+        u64::from_str_radix(mask.trim(), 16).ok()
+    });
+    masks.fold(0, |all, mask| all | mask) & KILL != 0
+}
+
 /// Whether a process `pid` exists, zombies included: `kill(2)` with signal 0.
 pub fn exists(pid: u64) -> bool {
     let Ok(pid) = libc::pid_t::try_from(pid) else {
@@ -251,6 +274,17 @@ mod tests {
         assert_eq!((status.started, status.stack), (4242, 777));
         assert!(!status.is_zombie() && status.exiting && status.parent == 1);
         assert!(parse(b"17 (a) Z 1 2").is_none());
+    }
+
+    #[test]
+    fn a_kill_on_its_way_is_seen() {
+        let text =
+            |mask| format!("Name:\tx\nSigPnd:\t0000000000000000\nShdPnd:\t{mask}\nSigBlk:\t0");
+        assert!(has_pending_kill(text("0000000000000100").as_bytes()));
+        assert!(has_pending_kill(text("ffffffffffffffff").as_bytes()));
+        assert!(!has_pending_kill(text("0000000000000200").as_bytes()));
+        assert!(!has_pending_kill(b"ShdPnd"));
+        assert!(!is_killed(pid()));
     }
 
     #[test]
