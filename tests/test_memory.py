@@ -172,10 +172,14 @@ WAITS = {
     "    while True: ex.submit(abs, 1).result()",
     "context": "c = snp.SharedContext({'a': np.ones(3)}, 1)\nsleep = c.register(time.sleep)\n"
     "def run():\n    while True: sleep(0.05); c.evaluate()",
-    "manager": STAYS + "m = snp.SharedMemoryManager()\nif __name__ == '__main__': m.start()\n"
-    "def run():\n    while True: m.SharedMemory(100).close()",
-    "array manager": STAYS + "m = snp.ArrayManager()\nif __name__ == '__main__': m.start()\n"
-    "def run():\n    while True: m.zeros(100)",
+    # (A thread that is ended between registering a name and making it leaves a warning of the
+    # tracker's: these make nothing while the process ends.)
+    "manager": "m = snp.SharedMemoryManager()\nif __name__ == '__main__':\n    m.start()\n"
+    "    blocks = [m.SharedMemory(100) for _ in range(3)]\n"
+    "def run():\n    while True: blocks[0].buf[0] ^= 1",
+    "array manager": "m = snp.ArrayManager()\nif __name__ == '__main__':\n    m.start()\n"
+    "    arrays = [m.zeros(100) for _ in range(3)]\n"
+    "def run():\n    while True: arrays[0] += 1",
     # The first array, when the process ends already.
     "late": "from multiprocessing import util\n"
     "util.Finalize(None, time.sleep, (0.5,), exitpriority=-2000)\n"
