@@ -133,13 +133,14 @@ def build_wheel(job):
     name = os.path.basename(wheel())
     if "-cp36-abi3-" not in name or "manylinux2014" not in name:
         raise Failed("%s is no cp36-abi3 wheel for manylinux2014" % name)
-    newest = _newest_glibc(wheel())
+    newest = _check_symbols(wheel())
     kept.remember()
     return "newest symbol: GLIBC_%d.%d" % newest
 
 
-def _newest_glibc(wheel):
-    """Return the newest version of glibc that the extension asks for, if not too new."""
+def _check_symbols(wheel):
+    """Return the newest version of glibc that the extension asks for; refuse one that is too
+    new, and an unwinder that is not the system's."""
     folder = os.path.join(BUILD, "symbols")
     shutil.rmtree(folder, ignore_errors=True)
     shutil.unpack_archive(wheel, folder, "zip")
@@ -176,11 +177,13 @@ def build_quick(job):
     return ""
 
 
+MUSL = "x86_64-unknown-linux-musl"
+
 # The wheels beside the one for this machine, and the oldest system that each is for.
 OTHER_WHEELS = collections.OrderedDict(
     [
         ("aarch64-unknown-linux-gnu", "manylinux2014"),
-        ("x86_64-unknown-linux-musl", "musllinux_1_2"),
+        (MUSL, "musllinux_1_2"),
     ]
 )
 

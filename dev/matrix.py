@@ -44,7 +44,6 @@ TEST_PACKAGES += ["cloudpickle", "tqdm", "joblib", "loky", "pandas"]
 
 KNOWN = ["3.%d" % minor for minor in range(interpreters.OLDEST, interpreters.NEWEST + 1)]
 CORE = ["--locked", "--no-default-features"]
-MUSL = "x86_64-unknown-linux-musl"
 # Every single instruction takes about half an hour; a limit for what hangs.
 CORE_SECONDS = 2 * 3600
 
@@ -181,22 +180,23 @@ def check_other_systems(job):
         folder = ["--target-dir", os.path.join(builds.BUILD, "targets")]
         job.run(["cargo", "check", "--locked", "--target", target] + folder, env=environment)
         told.append(target + " compiles")
-    if MUSL in there:
+    if builds.MUSL in there:
         job.run(
-            ["cargo", "test", "--target", MUSL] + CORE + ["--lib", "--test", "core", "--test", "crash"],
+            ["cargo", "test", "--target", builds.MUSL] + CORE + ["--lib", "--test", "core", "--test", "crash"],
             seconds=CORE_SECONDS,
         )
-        told.append("{}: {}".format(MUSL, core_counts(job)))
+        told.append("{}: {}".format(builds.MUSL, core_counts(job)))
     else:
-        told.append("{} skipped: rustup target add {}".format(MUSL, MUSL))
+        told.append("{} skipped: rustup target add {}".format(builds.MUSL, builds.MUSL))
     return "; ".join(told)
 
 
 def build_other_wheels(job):
     """Build the release wheels for other systems than this one."""
+    there = installed_targets()
     told = []
     for target, compatibility in builds.OTHER_WHEELS.items():
-        if target in installed_targets():
+        if target in there:
             wheel = builds.build_for(job, target, compatibility, "release", builds.DIST)
             told.append(os.path.basename(wheel))
         else:
