@@ -82,7 +82,10 @@ def command(python, arguments, amount, report):
     # (In one word: pytest looks for folders' options before it knows ours.)
     words += ["--amount=" + amount] + arguments
     factor = COMPLETE_FACTOR if amount == "whole" else 1
-    return words, dict(os.environ, SHARED_NUMPY_TEST_FACTOR=str(factor))
+    environment = dict(os.environ, SHARED_NUMPY_TEST_FACTOR=str(factor))
+    # Hundreds of programs import numpy: it is compiled by the first of them, not by each.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    return words, environment
 
 
 def run(job, python, version, suite, amount, results, interpreter=None):

@@ -54,6 +54,19 @@ def exists(name):
     return os.path.exists("/dev/shm/" + name)
 
 
+def names_now():
+    """Return the names that there are in /dev/shm: what `left_of` takes for not new."""
+    return set(os.listdir("/dev/shm"))
+
+
+def left_of(pid, before):
+    """Return the names that a process has chosen and left in /dev/shm.
+
+    They carry its number; an earlier process may have had the same, and have left some too.
+    """
+    return sorted(name for name in names_now() - before if name.startswith("snp-%x-" % pid))
+
+
 @pytest.fixture
 def new_name():
     """A function that returns names that nobody else uses.

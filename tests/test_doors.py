@@ -20,7 +20,7 @@ from concurrent import futures
 
 import numpy as np
 import pytest
-from conftest import counts, eventually, run_command, run_python
+from conftest import counts, eventually, left_of, names_now, run_command, run_python
 
 import shared_numpy as snp
 from shared_numpy import _core
@@ -225,12 +225,12 @@ def test_examples(page, method, tmp_path):
     script = tmp_path / "script.py"
     start = "import multiprocessing, os, sys\n"
     script.write_text(start + GUARDED.format(functions, main))
+    before = names_now()
     process = run_command([sys.executable, str(script), method], timeout=150)
     assert process.returncode == 0, process.stderr
     assert "Traceback" not in process.stderr and "leaked" not in process.stderr
     assert process.stdout.startswith(expected)
-    mine = "snp-{:x}-".format(int(process.stdout.splitlines()[-1]))
-    assert [each for each in os.listdir("/dev/shm") if each.startswith(mine)] == []
+    assert left_of(int(process.stdout.splitlines()[-1]), before) == []
 
 
 # Signatures, as the originals have them.
@@ -451,7 +451,7 @@ def test_npshmex_leaves_the_standard_library_alone():
 
 def test_npshmex_cancelled_and_failed_tasks_leave_nothing():
     """There: their arguments stayed in /dev/shm."""
-    before = set(os.listdir("/dev/shm"))
+    before = names_now()
     with npshmex.ProcessPoolExecutor(1) as ex:
         futures = [ex.submit(same, np.ones(10000) * i) for i in range(50)]
         cancelled = [future.cancel() for future in reversed(futures)]
@@ -461,7 +461,7 @@ def test_npshmex_cancelled_and_failed_tasks_leave_nothing():
             with pytest.raises(TypeError):
                 future.result()
     assert not keys()
-    left = set(os.listdir("/dev/shm")) - before
+    left = names_now() - before
     assert not [each for each in left if each.startswith("npshmex") and "P%X" % os.getpid() in each]
 
 
@@ -745,7 +745,7 @@ def pickled_size(thing):
 def test_contextshare():
     """There: arrays were pickled with the function, since the names were never set; each
     `evaluate` made a new pool, and the second one left a segment."""
-    before = set(os.listdir("/dev/shm"))
+    before = names_now()
     method = multiprocessing.get_start_method(allow_none=True)
     with contextshare.SharedMemory({"D": np.ones(1000000)}, 2) as sm:
         enqueue = sm.register(scaled)
@@ -760,7 +760,7 @@ def test_contextshare():
         assert set(sm.evaluate()) <= workers | {next(iter(workers))} and len(workers) <= 2
         assert sm.evaluate() == []
     assert multiprocessing.get_start_method(allow_none=True) == method
-    mine = [each for each in set(os.listdir("/dev/shm")) - before if "%x" % os.getpid() in each]
+    mine = [each for each in names_now() - before if "%x" % os.getpid() in each]
     assert not [each for each in mine if not each.startswith("snp-")]
 
 

@@ -138,6 +138,8 @@ try:
 except OSError as error:
     print(error)
 # Whoever is killed before the array has its name leaves a file, which the next one removes.
+# (Not those of other programs, nor they this one.)
+named._MAKING = ".snp-test-%x-" % os.getpid()
 pid = os.fork()
 if pid == 0:
     named._link = lambda file, name: os.kill(os.getpid(), 9)

@@ -16,7 +16,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from conftest import complete, exists, run_command, run_python
+from conftest import complete, exists, left_of, names_now, run_command, run_python
 
 import shared_numpy as snp
 from shared_numpy._core import LOCK_SUFFIX, Arena, receive
@@ -169,6 +169,7 @@ ENDS = {
 
 @pytest.mark.parametrize("what", sorted(ENDS))
 def test_the_end_of_a_program(what):
+    before = names_now()
     code = START + "print(Arena.default().name, flush=True)\n" + ENDS[what]
     process = subprocess.Popen(
         [sys.executable, "-X", "faulthandler", "-c", code],
@@ -180,9 +181,8 @@ def test_the_end_of_a_program(what):
     assert (process.returncode, errors) == (0, "")
     name = output.split()[0]
     # (The process's number is a part of the names that it chooses.)
-    prefix = "snp-{:x}-".format(process.pid)
-    assert name.startswith(prefix)
-    left = {each for each in os.listdir("/dev/shm") if each.startswith(prefix)}
+    assert name.startswith("snp-{:x}-".format(process.pid))
+    left = set(left_of(process.pid, before))
     if "at work" in what:
         # What they sent at the very end waits ten minutes for a receiver, as it should.
         for each in left & {name, name + LOCK_SUFFIX}:
@@ -602,6 +602,7 @@ def test_where_no_proc_is_mounted(tmp_path, name):
         pytest.skip("this user may not mount")
     script = tmp_path / "script.py"
     script.write_text(WITHOUT_PROC)
+    before = names_now()
     process = subprocess.Popen(
         HIDE_PROC + [sys.executable, str(script), name],
         stderr=subprocess.PIPE,
@@ -609,5 +610,4 @@ def test_where_no_proc_is_mounted(tmp_path, name):
     )
     errors = complete(process)[1]
     assert (process.returncode, errors) == (0, "")
-    prefix = "snp-{:x}-".format(process.pid)
-    assert not [each for each in os.listdir("/dev/shm") if each.startswith(prefix)]
+    assert left_of(process.pid, before) == []

@@ -20,7 +20,7 @@ import sys
 import time
 
 import pytest
-from conftest import BEGIN, eventually, run_program, run_python
+from conftest import BEGIN, eventually, left_of, names_now, run_program, run_python
 
 HELD = """
 import ctypes, subprocess
@@ -198,18 +198,12 @@ if __name__ == "__main__":
 """
 
 
-def left_of(pid, before):
-    """Return what a program has left; an earlier one may have had its number."""
-    names = set(os.listdir("/dev/shm")) - before
-    return sorted(name for name in names if name.startswith("snp-%x-" % pid))
-
-
 @pytest.mark.parametrize(
     "names", [FIRST, pytest.param(sorted(WAITS), marks=pytest.mark.slow)], ids=["some", "all"]
 )
 def test_a_program_ends_silently_and_leaves_nothing(tmp_path, names):
     """Whatever a daemon thread does."""
-    started, before = {}, set(os.listdir("/dev/shm"))
+    started, before = {}, names_now()
     for number, name in enumerate(names):
         code = WAITS[name]
         script = tmp_path / "script{}.py".format(number)
@@ -248,7 +242,7 @@ CHILDREN = {
 def test_children_that_end_without_a_word(tmp_path, kind):
     code = HELD + "if __name__ == '__main__':\n    print(os.getpid())\n"
     code += "".join("    {}\n".format(line) for line in CHILDREN[kind].split("\n"))
-    before = set(os.listdir("/dev/shm"))
+    before = names_now()
     assert left_of(int(run_program(tmp_path, code)), before) == []
 
 
@@ -266,7 +260,7 @@ def test_children_of_a_copy_of_multiprocessing_end_without_a_word(tmp_path, meth
     code += "    os.environ['PYTHONPATH'] = os.pathsep.join(sys.path)\n"
     code += "    child = multiprocess.get_context({!r}).Process(target=first)\n".format(method)
     code += "    child.start(); child.join(); print(child.exitcode)"
-    before = set(os.listdir("/dev/shm"))
+    before = names_now()
     pid, total, exitcode = run_program(tmp_path, code).split()
     assert (total, exitcode, left_of(int(pid), before)) == ("10.0", "0", [])
 

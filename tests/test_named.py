@@ -28,6 +28,23 @@ import shared_numpy as snp
 from shared_numpy import _mapping, named
 
 
+# Arrays in the making have other names than those of other programs, which remove what they
+# find left over.
+PREFIXES = ".snp-test-replacing-%d-" % os.getpid(), ".snp-test-making-%d-" % os.getpid()
+OWN = """
+from shared_numpy import named
+named._TEMPORARY, named._MAKING = {}
+""".format(PREFIXES)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_prefixes():
+    before = named._TEMPORARY, named._MAKING
+    named._TEMPORARY, named._MAKING = PREFIXES
+    yield
+    named._TEMPORARY, named._MAKING = before
+
+
 def sent(thing):
     return ForkingPickler.loads(ForkingPickler.dumps(thing))
 
@@ -572,7 +589,7 @@ for i in range(count):
 def run_together(*programs):
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", RACE] + list(each),
+            [sys.executable, "-c", OWN + RACE] + list(each),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             universal_newlines=True,
@@ -605,9 +622,8 @@ def test_a_name_leads_to_a_whole_array_while_it_is_replaced(name):
 def test_who_is_killed_while_replacing_leaves_nothing_for_long(name):
     """The next one removes it, and not what a living one has."""
     snp.create(name, 3)
-    code = (
+    code = OWN + (
         "import os, signal, sys, shared_numpy as snp\n"
-        "from shared_numpy import _mapping, named\n"
         "rename = named._rename\n"
         "def die(*arguments):\n"
         "    if sys.argv[2] == 'after':\n"
