@@ -673,13 +673,16 @@ def test_at_its_end_a_program_waits_for_its_calls(tmp_path, method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_workers_of_a_killed_program_end(tmp_path, method):
+@pytest.mark.parametrize("ring", ["0", "1"])
+def test_the_workers_of_a_killed_program_end(tmp_path, method, ring):
+    """Also before somebody waits for the program: here that is done when they have ended."""
     code = START + (
         "    print(*[ex.submit(os.getpid).result() for _ in range(20)], flush=True)\n"
         "    ex.submit(time.sleep, 0.5)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    process = run_script(tmp_path, code, method)
+    env = dict(os.environ, SHARED_NUMPY_RING=ring)
+    process = run_script(tmp_path, code, method, env=env)
     assert process.returncode == -signal.SIGKILL
     pids = set(process.stdout.split())
     assert pids
@@ -1024,7 +1027,8 @@ def close_descriptors():
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_worker_that_closes_its_descriptors_is_killed(method):
+def test_a_worker_that_closes_its_descriptors_is_killed(method, monkeypatch):
+    monkeypatch.setenv("SHARED_NUMPY_RING", "1")
     with pool(1, method, retries=1) as ex:
         pid = ex.submit(close_descriptors).result(20)
         if method == "forkserver" and sys.version_info >= (3, 7):
@@ -1038,6 +1042,14 @@ def test_a_worker_that_closes_its_descriptors_is_killed(method):
         ex.submit(same, 1)
     ex.shutdown()
     assert gone([pid])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_worker_that_closes_the_pipe_for_its_answers_ends(method, monkeypatch, capfd):
+    monkeypatch.setenv("SHARED_NUMPY_RING", "0")
+    with pool(1, method) as ex:
+        with pytest.raises(BrokenProcessPool):
+            ex.submit(close_descriptors).result(20)
 
 
 def test_processes_are_started_and_waited_for_without_the_lock(monkeypatch):

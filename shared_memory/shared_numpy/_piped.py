@@ -13,7 +13,6 @@ once waits in the process that put it, and a thread sends it.
 
 import _thread
 import collections
-import os
 import threading
 import time
 import weakref
@@ -73,12 +72,13 @@ class Channel:
     def __init__(self, limit: int, ctx: "Any", feeds: bool) -> None:
         self.limit = limit or synchronize.SEM_VALUE_MAX
         self._pipe = Pipe()  # type: Any
-        self._maker = os.getpid()
         self._feeds = feeds
         self._places = ctx.BoundedSemaphore(self.limit)
         self._unfinished = ctx.Semaphore(0)
         self._all_done = ctx.Condition()
-        self._open(_core.Arena.default().alloc(1))
+        arena = _core.Arena.default()
+        self._maker = arena.member()
+        self._open(arena.alloc(1))
 
     def _open(self, keeper):
         """Begin to use it in a process that did not have it before."""
@@ -179,7 +179,7 @@ class Channel:
                 self._pipe.receive(self._slice(left), received)
                 if not received:
                     self._recount()
-                    if watched and left != 0 and not _lives(self._maker):
+                    if watched and left != 0 and self._is_orphaned():
                         raise EOFError("the process that has made it is gone")
                     if left is None or left > _LOOK:
                         continue
@@ -197,6 +197,10 @@ class Channel:
                     if not noted:
                         self._note(noted)
                 raise
+
+    def _is_orphaned(self):
+        """Tell whether the process that has made it is gone, a zombie included."""
+        return any(keeper.arena.is_gone(self._maker) for keeper in self._keepers[:1])
 
     @staticmethod
     def _slice(left):
@@ -336,17 +340,6 @@ class _Unopened:
 def _handles(packet):
     """Return the handle of the block in which a message lies, if it does, in a list."""
     return [packet[: -_TAIL - 1]] if packet[-1:] == _BLOCK else []
-
-
-def _lives(pid):
-    """Tell whether there is a process of this number."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def _entrust(keepers, handles, is_closed):

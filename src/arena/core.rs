@@ -36,6 +36,19 @@ impl Member {
     fn owner(self) -> Owner {
         Owner::new(self.slot.0, self.generation)
     }
+
+    /// The word that stands for it, which is not 0: generations begin with 1.
+    pub fn word(self) -> u64 {
+        self.generation << 8 | self.slot.0 as u64
+    }
+
+    /// The member that a word stands for.
+    pub fn of_word(word: u64) -> Self {
+        Member {
+            slot: SlotId(word as u8),
+            generation: word >> 8,
+        }
+    }
 }
 
 /// Places of this process's mappings, filled as they are met. The words are

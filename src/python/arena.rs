@@ -8,7 +8,7 @@ use super::section::{
 };
 use crate::arena::format::BlockId;
 use crate::arena::handle::{Handle, Name};
-use crate::arena::BlockRef;
+use crate::arena::{BlockRef, Member};
 use crate::error::{Error, Result};
 use crate::process::{self, Settings};
 use crate::sys::map::page_size;
@@ -911,6 +911,35 @@ impl Arena {
     #[pyo3(text_signature = "($self)")]
     fn reap(&self, py: Python<'_>) -> PyResult<u64> {
         self.operate_long(py, |arena| arena.reap())
+    }
+
+    /// Return the number of this process's membership, of which each process of the arena has
+    /// another one, now and later.
+    ///
+    /// Returns
+    /// -------
+    /// int
+    #[pyo3(text_signature = "($self)")]
+    fn member(&self, py: Python<'_>) -> PyResult<u64> {
+        self.operate(py, |arena| arena.member().map(Member::word))
+    }
+
+    /// Tell whether the process of a membership has left the arena or is dead, also if nobody
+    /// has waited for it yet.
+    ///
+    /// Parameters
+    /// ----------
+    /// member : int
+    ///     What ``member()`` has returned there.
+    ///
+    /// Returns
+    /// -------
+    /// bool
+    #[pyo3(text_signature = "($self, member)")]
+    fn is_gone(&self, py: Python<'_>, member: u64) -> PyResult<bool> {
+        self.operate(py, |arena| {
+            Ok(arena.core().is_gone(Member::of_word(member)))
+        })
     }
 
     /// Return the block of a name, while some process has it or it is in flight.

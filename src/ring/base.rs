@@ -12,7 +12,7 @@
 
 use super::event::{self, Event};
 use super::spin::Spin;
-use crate::arena::format::{SlotId, POISONED, UNSETTLED};
+use crate::arena::format::{POISONED, UNSETTLED};
 use crate::arena::lock::Taken;
 use crate::arena::word::{U32, U64};
 use crate::arena::{Member, Work};
@@ -128,7 +128,7 @@ impl Base {
         unsafe { block.bytes().as_ptr().write_bytes(0, size) };
         let me = arena.member()?;
         let base = Base::over(block);
-        base.head().maker.set(pack(me));
+        base.head().maker.set(me.word());
         fill(&base, base.layout())?;
         base.head().magic.commit(L::MAGIC);
         Ok(base)
@@ -211,7 +211,7 @@ impl Base {
 
     /// Whether the process that has made the ring is gone.
     pub fn is_orphaned(&self) -> bool {
-        let maker = unpack(self.head().maker.get());
+        let maker = Member::of_word(self.head().maker.get());
         self.block.arena().core().is_gone(maker)
     }
 
@@ -345,19 +345,6 @@ impl Base {
             held.hand_on(which, patience, again);
         }
         Ok(())
-    }
-}
-
-/// A process in one word, which is never 0: no generation is.
-pub(super) fn pack(me: Member) -> u64 {
-    me.generation << 8 | me.slot.0 as u64
-}
-
-/// The process that a word stands for.
-pub(super) fn unpack(word: u64) -> Member {
-    Member {
-        slot: SlotId(word as u8),
-        generation: word >> 8,
     }
 }
 

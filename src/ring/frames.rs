@@ -20,11 +20,11 @@
 //!
 //! A reader is a process. The rows of readers that are gone are used again.
 
-use super::base::{pack, unpack, Base, Head, Held, Layout, Patience};
+use super::base::{Base, Head, Held, Layout, Patience};
 use super::event;
 use crate::arena::format::BlockId;
 use crate::arena::word::{U32, U64};
-use crate::arena::BlockRef;
+use crate::arena::{BlockRef, Member};
 use crate::error::{Error, Exhausted, Result};
 use crate::process::{Arena, Block};
 use crate::sys::proc;
@@ -281,7 +281,7 @@ impl Frames {
         let core = self.base.block().arena().core();
         for reader in &self.rows().readers {
             let member = reader.member.get();
-            if member != 0 && core.is_gone(unpack(member)) {
+            if member != 0 && core.is_gone(Member::of_word(member)) {
                 reader.member.commit(0);
             }
         }
@@ -383,7 +383,7 @@ impl Frames {
     /// parent was, if the frames from there on are there.
     fn reader(&self, held: &Held<'_>) -> Result<&Reader> {
         let rows = self.rows();
-        let me = pack(held.me);
+        let me = held.me.word();
         let known = rows.readers.get(self.row.get().wrapping_sub(1) as usize);
         if let Some(reader) = known.filter(|reader| reader.member.get() == me) {
             return Ok(reader);
@@ -391,7 +391,7 @@ impl Frames {
         let core = self.base.block().arena().core();
         let is_free = |reader: &&Reader| {
             let member = reader.member.get();
-            member == 0 || core.is_gone(unpack(member))
+            member == 0 || core.is_gone(Member::of_word(member))
         };
         let mut all = rows.readers.iter();
         let index = all.position(|reader| reader.member.get() == 0);
@@ -451,7 +451,7 @@ impl Frames {
         let held = self.lock()?;
         let index = self.row.get().wrapping_sub(1) as usize;
         if let Some(reader) = self.rows().readers.get(index) {
-            if reader.member.get() == pack(held.me) {
+            if reader.member.get() == held.me.word() {
                 reader.member.commit(0);
                 self.consume();
                 held.happen(ROOM, 1);
