@@ -14,7 +14,8 @@ SOURCE = os.path.join(ROOT, "shared_memory", "shared_numpy")
 
 # From the ground up; a module may import only what stands before its row.
 LAYERS = [
-    {"errors", "_ends", "_forks"},
+    {"errors", "_forks"},
+    {"_ends"},
     {"_copies", "_core"},
     {"_posixshmem", "_list_layout", "_mapping", "_room"},
     {"_tracker_py37"},

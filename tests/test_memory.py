@@ -138,15 +138,6 @@ def test_idle_memory_goes_back(tmp_path):
     run_program(tmp_path, HELD + IDLE)
 
 
-# The process does not end before its daemon thread stays.
-STAYS = """
-from multiprocessing import util
-from shared_numpy import _ends
-stayed, stay = threading.Event(), _ends.stay
-def tell(): stayed.set(); stay()
-_ends.stay = tell
-util.Finalize(None, stayed.wait, (20,), exitpriority=-2000)
-"""
 # What a daemon thread does when its program ends.
 WAITS = {
     "reader": "ring = snp.RingBuffer((1000, 1000), slots=2)\ndef run():\n    while True:\n"
@@ -172,14 +163,12 @@ WAITS = {
     "    while True: ex.submit(abs, 1).result()",
     "context": "c = snp.SharedContext({'a': np.ones(3)}, 1)\nsleep = c.register(time.sleep)\n"
     "def run():\n    while True: sleep(0.05); c.evaluate()",
-    # (A thread that is ended between registering a name and making it leaves a warning of the
-    # tracker's: these make nothing while the process ends.)
-    "manager": "m = snp.SharedMemoryManager()\nif __name__ == '__main__':\n    m.start()\n"
-    "    blocks = [m.SharedMemory(100) for _ in range(3)]\n"
-    "def run():\n    while True: blocks[0].buf[0] ^= 1",
-    "array manager": "m = snp.ArrayManager()\nif __name__ == '__main__':\n    m.start()\n"
-    "    arrays = [m.zeros(100) for _ in range(3)]\n"
-    "def run():\n    while True: arrays[0] += 1",
+    "manager": "m = snp.SharedMemoryManager()\nif __name__ == '__main__': m.start()\n"
+    "def run():\n    while True: m.SharedMemory(100).close()",
+    "array manager": "m = snp.ArrayManager()\nif __name__ == '__main__': m.start()\n"
+    "def run():\n    while True: m.zeros(100)",
+    "managers": "def run():\n    while True:\n"
+    "        with snp.SharedMemoryManager() as m: m.SharedMemory(100).close()",
     # The first array, when the process ends already.
     "late": "from multiprocessing import util\n"
     "util.Finalize(None, time.sleep, (0.5,), exitpriority=-2000)\n"

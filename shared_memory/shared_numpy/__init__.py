@@ -7,7 +7,7 @@ The map of the package, from the ground up; imports point down only:
 `_copies`           where arrays are pickled by value, told on request
 `_core`             the extension module, written in Rust: arenas, and what
                     `_posixshmem` takes from it
-`_ends`             threads that are left when the process ends
+`_ends`             daemon threads at the end of the process
 `_forks`            handlers around forks, and no fork in the middle of an import
 `_posixshmem`       ``shm_open`` and ``shm_unlink``
 `_tracker_py37`     the resource tracker of CPython 3.6 and 3.7

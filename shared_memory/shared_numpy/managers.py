@@ -234,10 +234,14 @@ class SharedMemoryManager(BaseManager):
 
     @contextmanager
     def _connection(self):
-        """Connect to the server; a ValueError if it is not started."""
+        """Connect to the server; a ValueError if it is not started.
+
+        What is made meanwhile is handed over to the server before the process ends.
+        """
         try:
-            with self._Client(self._address, authkey=self._authkey) as connection:
-                yield connection
+            with _ends.awaited():
+                with self._Client(self._address, authkey=self._authkey) as connection:
+                    yield connection
         except (EOFError, OSError):
             if _ends.is_forsaken():
                 # The server has ended with the program.
@@ -252,7 +256,8 @@ class SharedMemoryManager(BaseManager):
             raise ProcessError("Manager has shut down")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable, not {!r}".format(initializer))
-        with _hold(self) as watched:
+        # (A server that is started when the process has begun to end would never be told to.)
+        with _ends.awaited(), _hold(self) as watched:
             super().start(_begin_server, (watched, initializer, initargs))
 
     if not _COMPLETE_BASE:
