@@ -71,7 +71,7 @@ print(f.result()[0])           # 2.0
 BY_HAND = (
     """
 from concurrent.futures import ProcessPoolExecutor
-import shared_numpy as SharedArray
+import shared_numpy.compat.sharedarray as SharedArray
 
 def add_one(shm_key):
     x = SharedArray.attach(shm_key)

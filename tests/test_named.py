@@ -690,7 +690,7 @@ def test_whatever_the_umask(name):
 
 SHARED_ARRAY = """
 from concurrent.futures import ProcessPoolExecutor
-import shared_numpy as SharedArray
+import shared_numpy.compat.sharedarray as SharedArray
 
 def add_one(shm_key):
     x = SharedArray.attach(shm_key)

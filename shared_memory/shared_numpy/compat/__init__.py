@@ -5,8 +5,8 @@
 `pyarraypool`   arrays that are made transferable
 `contextshare`  arrays that workers know by name
 `jztools`       arrays with a manager and a scope (``jztools.shared_memory``)
+`sharedarray`   arrays with names, in memory or files (``SharedArray``)
 ==============  ===========================================================
 
-A program changes an import and keeps its code. Those of ``shared_numpy`` and of
-``SharedArray`` change nothing: ``import shared_numpy as SharedArray``.
+A program changes an import and keeps its code. Those of ``shared_numpy`` change nothing.
 """
