@@ -17,8 +17,33 @@ fn main() {
         println!("cargo:rustc-link-lib=rt");
     }
 
+    #[cfg(feature = "python")]
+    refuse_free_threading();
+
     // On macOS an extension module leaves the interpreter's symbols to be
     // found when it is loaded; elsewhere this adds nothing.
     #[cfg(feature = "python")]
     pyo3_build_config::add_extension_module_link_args();
+}
+
+/// Stops where the build is for an interpreter without a GIL, which has another ABI than the one
+/// that this extension is made for. (Those that load the module, too: see the package.)
+#[cfg(feature = "python")]
+fn refuse_free_threading() {
+    for name in ["PYO3_PYTHON", "PYTHON_SYS_EXECUTABLE"] {
+        println!("cargo:rerun-if-env-changed={name}");
+        let Ok(python) = std::env::var(name) else {
+            continue;
+        };
+        let asked = std::process::Command::new(&python)
+            .args(["-c", "import sys; print(sys.abiflags)"])
+            .output();
+        if asked.is_ok_and(|output| output.stdout.contains(&b't')) {
+            eprintln!(
+                "shared_numpy serves CPython 3.6 and later with a GIL; {python} is a free-threaded \
+                 build. Use the ordinary build of the same version."
+            );
+            std::process::exit(1);
+        }
+    }
 }

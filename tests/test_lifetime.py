@@ -500,6 +500,16 @@ def test_other_interpreters_of_the_process_are_refused(which):
     assert len(said) == 2 and all("WSGIApplicationGroup" in line for line in said)
 
 
+def test_free_threaded_builds_are_refused():
+    said = run_python(
+        "import sys; sys.abiflags = 't'\n"
+        "try: import shared_numpy\n"
+        "except ImportError as error: print(error)\n"
+        "assert not [name for name in sys.modules if name.startswith('shared_numpy')]"
+    )
+    assert sys.executable in said and "free-threaded" in said and "use the ordinary build" in said
+
+
 CHANGED = START + """
 import multiprocessing.popen_spawn_posix
 from shared_numpy import executor

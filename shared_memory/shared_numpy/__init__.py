@@ -48,6 +48,15 @@ import types
 from importlib import import_module
 
 
+def _refuse_free_threading():
+    """Raise ImportError where there is no GIL: the extension has the ABI of builds with one."""
+    if "t" in getattr(sys, "abiflags", ""):
+        raise ImportError(
+            "shared_numpy serves CPython 3.6 and later with a GIL, and {} is a free-threaded build "
+            "of {}.{}: use the ordinary build".format(sys.executable, *sys.version_info[:2])
+        )
+
+
 def _refuse_other_interpreters():
     """Raise ImportError in any interpreter of this process but the first.
 
@@ -69,6 +78,7 @@ def _refuse_other_interpreters():
         return
 
 
+_refuse_free_threading()
 _refuse_other_interpreters()
 
 from . import _forks  # noqa: E402, F401 (it watches imports from now on)
