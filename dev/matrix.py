@@ -236,14 +236,15 @@ def first_of(pythons):
     return list(pythons)[-1]
 
 
-def amount_of(version, oldest, complete):
-    """Return how much of the tests an interpreter runs that is not the first."""
+def amount_of(suite, version, oldest, complete):
+    """Return how much of a suite an interpreter runs that is not the first."""
     if complete:
         return "whole"
     if version == oldest:
         return "paired"
     # 3.7 has a resource tracker of ours; those after 3.8 differ little from each other.
-    return "quick" if version in ("3.7", "3.8") else "turns"
+    has_own = version == "3.7" and suite in ("backport", "cpython")
+    return "quick" if has_own or version == "3.8" else "turns"
 
 
 def gate(pythons, complete, results):
@@ -266,11 +267,10 @@ def gate(pythons, complete, results):
     crash = ["--test", "crash"] + (["--", "--full"] if complete else [])
     made.append(Job("core, processes", partial(check_core, crash), ["lints"]))
     for version in others:
-        amount = amount_of(version, oldest, complete)
-        names = [suite for suite in suites.SUITES if suite != "gate" or amount in ("whole", "paired")]
-        if version != oldest:
-            names.remove("journeys")
-        made += suite_jobs(version, amount, results, names, "oldest")
+        for suite in suites.SUITES:
+            if version == oldest or suite != "journeys" and (complete or suite != "gate"):
+                amount = amount_of(suite, version, oldest, complete)
+                made += suite_jobs(version, amount, results, [suite], "oldest")
     made.append(Job("core", partial(check_core, ["--lib", "--test", "core"]), ["lints"]))
     if not complete:
         names = [suite for suite in suites.SUITES if suite not in ("gate", "journeys")]
