@@ -304,6 +304,8 @@ def test_names():
     assert issubclass(jztools.XSharedMemoryManager, snp.SharedMemoryManager)
     for module in (npshmex, pyarraypool, contextshare, jztools):
         assert all(hasattr(module, name) for name in module.__all__)
+    # Programs for it use these by way of its star.
+    assert {"np", "SharedArray", "pickle", "random", "string", "concurrent"} <= set(npshmex.__all__)
     run_python("from shared_numpy import *\nQueue, array, ndarray, from_array, SharedMemory")
 
 
@@ -943,7 +945,13 @@ def test_jztools_slices_copies_and_results(smm):
         function, arguments = part.__reduce__()[:2]
         np.testing.assert_array_equal(function(*arguments), part)
     for key in ([0, 1, 2], x > 500):
-        assert type(x[key]) is np.ndarray
+        part = x[key]
+        assert type(part) is jztools.xndarray and not part.is_shared()
+        assert part.shared_memory is part.shared_memory_manager is part.scope is None
+        for copied in (pickle.loads(pickle.dumps(part)), part.copy(), copy.deepcopy(part)):
+            np.testing.assert_array_equal(copied, np.arange(1000.0)[key])
+            assert not np.shares_memory(copied, part)
+        assert type(part + 1) is np.ndarray
     assert type(x[3]) is np.float64
     for result in (x + 1, 2 * x, np.add(x, x), np.stack([x, x])):
         assert type(result) is np.ndarray
@@ -1023,7 +1031,7 @@ def test_jztools_shared_memory_is_passed_in(smm):
     assert x[2] == 9 and y.shared_memory.name == segment.name
     by_name = jztools.xndarray(segment.name, smm, 4, float, 16, None)
     assert by_name[0] == 9 and segment.name in smm.list_tracked_segments()
-    assert not (x + 1).shape == () and type(x[[1]]) is np.ndarray
+    assert (x + 1).shape == (10,) and not x[[1]].is_shared()
     x.release()
     assert segment.name not in smm.list_tracked_segments()
     empty = jztools.xndarray(None, smm, 0, float, 0, None)

@@ -229,8 +229,8 @@ class _Home:
 class xndarray(ndarray):
     """A numpy array in the shared memory of a manager.
 
-    It is pickled by reference, and so are its slices. Indexing with lists or masks, and
-    arithmetic, give ``numpy.ndarray``.
+    It is pickled by reference, and so are its slices. Indexing with lists or masks gives a copy
+    that is not shared, of this class too; arithmetic gives ``numpy.ndarray``.
 
     Parameters
     ----------
@@ -393,7 +393,7 @@ class xndarray(ndarray):
     def __getitem__(self, key: "Any") -> "Any":
         found = super().__getitem__(key)
         if isinstance(found, xndarray) and not found.is_shared():
-            return np.asarray(found)
+            found._home = None  # A copy: no manager's.
         return found
 
     @classmethod

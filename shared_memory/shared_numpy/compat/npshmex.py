@@ -9,32 +9,43 @@ put under one is an array with a name; a wrapper or a masked array is a pickle w
 arrays have names of their own, made of the key's.
 """
 
+import concurrent.futures
 import copy
 import io
 import os
 import pickle
+import random
 import secrets
+import string
 from functools import partial
 
 import numpy as np
 
 from .. import executor, named, transfer
 from ..arrays import ndarray
+from . import sharedarray as SharedArray
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from concurrent.futures import Future
     from typing import Any, Callable, Dict, List, Optional
 
+# Its page imports ``*``, which brought the modules that it uses, too.
 __all__ = [
     "ProcessPoolExecutor",
+    "SharedArray",
+    "concurrent",
     "is_shmable",
     "is_shmkey",
+    "np",
+    "pickle",
+    "random",
     "register_array_wrapper",
     "shm_clear",
     "shm_del",
     "shm_pop",
     "shm_put",
+    "string",
     "unshm",
 ]
 
