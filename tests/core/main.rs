@@ -3,6 +3,7 @@
 #[path = "../fuzz/targets.rs"]
 mod fuzz_targets;
 
+mod faulty;
 mod fuzz;
 mod layers;
 mod lock;
@@ -10,5 +11,6 @@ mod model;
 mod random;
 mod ring;
 mod seed;
+mod slots;
 mod unfinished;
 mod upkeep;
