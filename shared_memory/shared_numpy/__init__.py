@@ -104,7 +104,7 @@ if TYPE_CHECKING:
         transfer,
     )
     from ._copies import warn_on_copy
-    from ._core import __version__, trim
+    from ._core import __version__, machine, trim
     from .array_manager import ArrayManager
     from .arrays import (
         array,
@@ -142,7 +142,7 @@ if TYPE_CHECKING:
 # Module -> the public names that it defines.
 _NAMES = {
     "_copies": ["warn_on_copy"],
-    "_core": ["__version__", "trim"],
+    "_core": ["__version__", "machine", "trim"],
     "arrays": [
         "array",
         "asarray",

@@ -9,7 +9,7 @@ use crate::arena::word::U32;
 use crate::error::{Error, Exhausted, Result};
 use crate::segment::Reservation;
 use crate::sys::fork::ForkMark;
-use crate::sys::{self, futex, locks, map, proc, shm};
+use crate::sys::{self, futex, locks, map, probe, proc, shm};
 use std::ffi::{CStr, CString};
 use std::mem::{offset_of, size_of};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -26,6 +26,8 @@ const PIN_BYTE: u64 = SLOTS as u64;
 const REMOVAL_BYTE: u64 = PIN_BYTE + 1;
 /// How long a sleep on the lock lasts at most.
 const SLEEP: Duration = Duration::from_millis(2);
+/// How long it is where nobody can be woken.
+const MOMENT: Duration = Duration::from_micros(200);
 /// O_CREAT | O_EXCL, the same on every Linux that Rust runs on but MIPS.
 const CREATE: i32 = 0o300;
 /// The one mode that an arena's objects may have.
@@ -94,6 +96,16 @@ fn start_of(number: usize) -> u64 {
     number as u64 * LONGEST
 }
 
+/// Names what a system lacks, if that is why a call has failed.
+fn needing(what: &'static str) -> impl Fn(Error) -> Error {
+    move |error| match error {
+        Error::Os { call, errno } if probe::is_missing(errno) => {
+            Error::Missing { what, call, errno }
+        }
+        error => error,
+    }
+}
+
 /// Repeats a call that a signal interrupted.
 fn patiently<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
     loop {
@@ -131,11 +143,14 @@ impl Shared {
     /// locked, then the memory of the control segment, all zero.
     ///
     /// # Errors
-    /// EEXIST if there is such an arena, `Full` if there is no memory for it, and
-    /// what the calls report; what was made is removed again.
+    /// EEXIST if there is such an arena, `Full` if there is no memory for it, `Missing` if
+    /// the system cannot do what an arena is safe by, and what the calls report; what was made is removed again.
     pub fn create(name: Name, size: u64) -> Result<Self> {
         let lock = make(&lock_name(name))?;
-        let made = locks::try_for_process(lock.as_fd(), 0).and_then(|claimed| {
+        let claimed = locks::try_for_process(lock.as_fd(), 0).map_err(needing(
+            "locks of bytes of files, by which they tell which processes live",
+        ));
+        let made = claimed.and_then(|claimed| {
             if !claimed || !is_of(&lock_name(name), lock.as_fd()) {
                 // It was taken for a dead process's, after this one had been
                 // stopped for long.
@@ -152,7 +167,13 @@ impl Shared {
                 let at = offset_of!(Header, lock_file) + 8 * i;
                 shm::write(memory.as_fd(), at as u64, &number.to_ne_bytes())
             });
-            let made = begun.and_then(|()| reserve_new(memory.as_fd(), 0, size));
+            let reserved = |()| {
+                reserve_new(memory.as_fd(), 0, size).map_err(needing(
+                    "memory that is taken before it is used: a write would end the process where \
+                     there is none",
+                ))
+            };
+            let made = begun.and_then(reserved);
             if let Err(error) = made {
                 let _ = shm::unlink(&memory_name(name));
                 return Err(error);
@@ -396,7 +417,7 @@ impl Shared {
     }
 
     fn show_pin(fd: BorrowedFd<'_>) -> Result<bool> {
-        match locks::has_descriptions(fd) {
+        match probe::has_description_locks(fd) {
             true => locks::try_for_description(fd, PIN_BYTE, true),
             // Before Linux 3.15, and in some sandboxes.
             false => locks::try_for_file(fd, true),
@@ -462,6 +483,7 @@ impl Shared {
             });
         }
         map::shared(fd, start_of(number), size as usize)
+            .map_err(needing("mappings of files that processes share"))
     }
 }
 
@@ -627,7 +649,7 @@ unsafe impl Platform for Shared {
         caller::waits();
         let start = address.offset();
         // Inwards: the system rounds the end up, over what lies behind.
-        let page = map::page_size() as u64;
+        let page = probe::page_size() as u64;
         let first = start.next_multiple_of(page);
         let end = (start + size) / page * page;
         if first >= end {
@@ -651,7 +673,11 @@ unsafe impl Platform for Shared {
     fn sleep(&self, word: &U32, expected: u32) {
         caller::waits();
         // Interrupted, woken, too late: whoever waits looks again.
-        let _ = futex::wait(word.as_atomic(), expected, SLEEP);
+        match probe::can_sleep() {
+            true => drop(futex::wait(word.as_atomic(), expected, SLEEP)),
+            // In some sandboxes.
+            false => std::thread::sleep(MOMENT),
+        }
     }
 
     fn wake(&self, word: &U32) {
@@ -720,7 +746,7 @@ unsafe impl Platform for Shared {
     fn is_pinned(&self) -> bool {
         let locked = self
             .memory()
-            .and_then(|fd| match locks::has_descriptions(fd) {
+            .and_then(|fd| match probe::has_description_locks(fd) {
                 true => locks::is_locked(fd, PIN_BYTE),
                 false => {
                     let other = self.open_signs()?;

@@ -11,7 +11,7 @@ use crate::arena::handle::{Handle, Name};
 use crate::arena::{BlockRef, Member};
 use crate::error::{Error, Result};
 use crate::process::{self, Settings};
-use crate::sys::map::page_size;
+use crate::sys::probe::page_size;
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;

@@ -19,6 +19,7 @@ mod ring;
 mod run;
 mod step;
 mod storm;
+mod systems;
 mod tools;
 
 use std::time::Instant;
@@ -46,6 +47,7 @@ fn main() {
         pages::TESTS,
         step::TESTS,
         storm::TESTS,
+        systems::TESTS,
         &ring::tests(),
     ]
     .concat()
