@@ -33,8 +33,10 @@ const CREATE: i32 = 0o300;
 /// The one mode that an arena's objects may have.
 pub(super) const MODE: u32 = 0o600;
 
-/// An arena's objects, as one process has them open.
-pub(super) struct Shared {
+/// An arena's objects, as one process has them open: the platform of [`Arena`](super::Arena).
+///
+/// A process has an arena's lock file open once: see [`family`](super::family).
+pub struct Shared {
     name: Name,
     memory: Descriptor,
     lock: Descriptor,

@@ -190,12 +190,12 @@ fn huge_pages_of(all: Option<&str>, mounts: &str) -> Option<String> {
         Some(_) => (),
     }
     // The last that was mounted there is what is seen.
-    let mounts = mounts.lines().filter_map(|line| {
+    let mut mounts = mounts.lines().filter_map(|line| {
         let mut words = line.split(' ').skip(1);
         let place = words.next()?;
         (place == shm::FOLDER).then(|| words.nth(1))?
     });
-    let options = mounts.last()?;
+    let options = mounts.next_back()?;
     let huge = options
         .split(',')
         .find_map(|option| option.strip_prefix("huge="));

@@ -1,9 +1,11 @@
 //! Tests of the core that need no Python.
 
+#[path = "../conformance/mod.rs"]
+mod conformance;
 #[path = "../fuzz/targets.rs"]
 mod fuzz_targets;
 
-mod faulty;
+mod conformance_on_plain;
 mod fuzz;
 mod layers;
 mod lock;

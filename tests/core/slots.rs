@@ -4,7 +4,7 @@
 //! * It does not wait for ever: not for a process that is stopped halfway.
 //! * It does not wait at all where all slots are in use.
 
-use crate::faulty::{Call, Fate, Faulty};
+use crate::conformance::faulty::{Call, Fate, Faulty};
 use crate::model::{create, geometry, open};
 use shared_numpy::arena::format::{Expected, SlotId, SLOTS};
 use shared_numpy::arena::plain::World;

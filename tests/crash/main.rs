@@ -12,6 +12,9 @@
 //! SHARED_NUMPY_TEST_FACTOR is how many times as much of the rest is tried. A test that fails or
 //! hangs says how it is repeated.
 
+#[path = "../conformance/mod.rs"]
+mod conformance;
+mod conformance_on_system;
 mod faults;
 mod instructions;
 mod pages;
@@ -43,6 +46,7 @@ fn main() {
     run::watch();
     let mut count = 0;
     for (name, test) in [
+        conformance_on_system::TESTS,
         faults::TESTS,
         pages::TESTS,
         step::TESTS,

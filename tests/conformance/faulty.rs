@@ -25,6 +25,21 @@ pub enum Call {
     IsDead,
 }
 
+impl Call {
+    /// All of them.
+    pub const ALL: [Call; 9] = [
+        Call::Map,
+        Call::Create,
+        Call::Remove,
+        Call::Reserve,
+        Call::GiveBack,
+        Call::Sleep,
+        Call::Claim,
+        Call::Disclaim,
+        Call::IsDead,
+    ];
+}
+
 /// What becomes of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
