@@ -600,9 +600,7 @@ impl Arena {
             let made = Core::create(shared.clone(), geometry, set).and_then(|(core, me)| {
                 Self::join(core, me, shared.clone(), boot, place(shared.memory_file()))
             });
-            made.inspect_err(|_| {
-                shared.unlink();
-            })
+            made.inspect_err(|_| shared.unmake())
         })?;
         Ok(Arena(inner))
     }

@@ -84,8 +84,8 @@ pub(super) fn lock_name(name: Name) -> CString {
 
 /// Makes an object that this user can open again, whatever the process's umask.
 fn make(name: &CStr) -> Result<OwnedFd> {
-    let made = shm::open(name, CREATE | READ_WRITE, MODE)?;
-    if let Err(error) = shm::set_mode(made.as_fd(), MODE) {
+    let made = patiently(|| shm::open(name, CREATE | READ_WRITE, MODE))?;
+    if let Err(error) = patiently(|| shm::set_mode(made.as_fd(), MODE)) {
         let _ = shm::unlink(name);
         return Err(error);
     }
@@ -124,7 +124,7 @@ fn patiently<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
 /// ENOSPC, before anything is taken, if there is less than that: what is taken
 /// bit by bit would first be everybody's last.
 fn reserve_new(fd: BorrowedFd<'_>, start: u64, size: u64) -> Result<()> {
-    match shm::room(fd)? {
+    match patiently(|| shm::room(fd))? {
         Some(room) if room < size => Err(Error::Os {
             call: "posix_fallocate",
             errno: sys::ENOSPC,
@@ -149,7 +149,7 @@ impl Shared {
     /// the system cannot do what an arena is safe by, and what the calls report; what was made is removed again.
     pub fn create(name: Name, size: u64) -> Result<Self> {
         let lock = make(&lock_name(name))?;
-        let claimed = locks::try_for_process(lock.as_fd(), 0).map_err(needing(
+        let claimed = patiently(|| locks::try_for_process(lock.as_fd(), 0)).map_err(needing(
             "locks of bytes of files, by which they tell which processes live",
         ));
         let made = claimed.and_then(|claimed| {
@@ -167,7 +167,7 @@ impl Shared {
             let facts = shm::facts(lock.as_fd())?;
             let begun = facts.file().iter().enumerate().try_for_each(|(i, number)| {
                 let at = offset_of!(Header, lock_file) + 8 * i;
-                shm::write(memory.as_fd(), at as u64, &number.to_ne_bytes())
+                patiently(|| shm::write(memory.as_fd(), at as u64, &number.to_ne_bytes()))
             });
             let reserved = |()| {
                 reserve_new(memory.as_fd(), 0, size).map_err(needing(
@@ -209,7 +209,7 @@ impl Shared {
     /// # Errors
     /// ENOENT if there is none, `Foreign` if it is not this user's alone.
     pub fn open_memory(name: Name) -> Result<(OwnedFd, [u64; 2])> {
-        let memory = shm::open(&memory_name(name), READ_WRITE, 0)?;
+        let memory = patiently(|| shm::open(&memory_name(name), READ_WRITE, 0))?;
         let facts = shm::facts(memory.as_fd())?;
         if facts.uid != proc::user() {
             return Err(Error::Foreign {
@@ -227,7 +227,7 @@ impl Shared {
     /// Opens the lock file of an arena that this process has not attached: its
     /// locks would go with this descriptor.
     pub fn open(name: Name, memory: OwnedFd) -> Result<Self> {
-        let lock = shm::open(&lock_name(name), READ_WRITE, 0)?;
+        let lock = patiently(|| shm::open(&lock_name(name), READ_WRITE, 0))?;
         Self::over(name, memory, lock)
     }
 
@@ -281,7 +281,8 @@ impl Shared {
     pub fn control_size(&self) -> Result<u64> {
         let memory = self.memory()?;
         let mut size = [0; 8];
-        let read = shm::read(memory, offset_of!(Header, size) as u64, &mut size)?;
+        let at = offset_of!(Header, size) as u64;
+        let read = patiently(|| shm::read(memory, at, &mut size))?;
         let size = u64::from_ne_bytes(size);
         let all = shm::facts(memory)?.size.min(LONGEST);
         match read == 8 && (size_of::<Header>() as u64..=all).contains(&size) {
@@ -349,7 +350,7 @@ impl Shared {
         let start = self.offset_of(address) + offset;
         let mut done = 0;
         while done < bytes.len() {
-            match shm::read(memory, start + done as u64, &mut bytes[done..])? {
+            match patiently(|| shm::read(memory, start + done as u64, &mut bytes[done..]))? {
                 0 => return Err(Error::Detached),
                 more => done += more,
             }
@@ -407,7 +408,7 @@ impl Shared {
     /// Gives the child in the making in `slot` its sign of life.
     pub fn sign(signs: &OwnedFd, slot: SlotId) -> bool {
         matches!(
-            locks::try_for_description(signs.as_fd(), slot.0 as u64, false),
+            patiently(|| locks::try_for_description(signs.as_fd(), slot.0 as u64, false)),
             Ok(true)
         )
     }
@@ -450,6 +451,18 @@ impl Shared {
         if locks::try_for_process(lock, REMOVAL_BYTE) != Ok(true) {
             return false;
         }
+        let removed = self.remove_names();
+        let _ = locks::release_for_process(lock, REMOVAL_BYTE);
+        removed
+    }
+
+    /// Removes the names of an arena that could not be made. Nobody else does: they need the
+    /// byte of slot 0 for it, which this process has had since before there was a memory.
+    pub fn unmake(&self) {
+        self.remove_names();
+    }
+
+    fn remove_names(&self) -> bool {
         let mut removed = false;
         if self.owns_name() {
             let found = shm::facts_of(&memory_name(self.name));
@@ -458,7 +471,6 @@ impl Shared {
             }
             let _ = shm::unlink(&lock_name(self.name));
         }
-        let _ = locks::release_for_process(lock, REMOVAL_BYTE);
         removed
     }
 
@@ -628,7 +640,8 @@ unsafe impl Platform for Shared {
             Ok(base) => {
                 fill(base);
                 // SAFETY: mapped above, and `fill` keeps no reference.
-                unsafe { map::unmap(base, size as usize) }
+                let _ = unsafe { map::unmap(base, size as usize) };
+                Ok(())
             }
             Err(error) => {
                 self.remove(number);
@@ -711,7 +724,8 @@ unsafe impl Platform for Shared {
 
     fn claim(&self, slot: SlotId) -> Result<bool> {
         let mine = slot.0 as i32;
-        let claimed = locks::try_for_process(self.lock_fd()?, slot.0 as u64)?;
+        let lock = self.lock_fd()?;
+        let claimed = patiently(|| locks::try_for_process(lock, slot.0 as u64))?;
         if claimed {
             self.claimed.store(mine, Ordering::Relaxed);
         }
@@ -728,7 +742,7 @@ unsafe impl Platform for Shared {
     fn is_dead(&self, slot: SlotId, row: &SlotRow) -> bool {
         let locked = self
             .lock_fd()
-            .and_then(|fd| locks::is_locked(fd, slot.0 as u64));
+            .and_then(|fd| patiently(|| locks::is_locked(fd, slot.0 as u64)));
         match locked {
             Ok(true) => false,
             Ok(false) => !lives(row),

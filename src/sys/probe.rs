@@ -61,7 +61,7 @@ pub fn page_size() -> usize {
 #[cfg(target_os = "linux")]
 pub fn has_description_locks(fd: BorrowedFd<'_>) -> bool {
     static KNOWN: Answer = Answer::unknown();
-    KNOWN.get(|| locks::ask_description(fd).is_ok())
+    KNOWN.get(|| is_there(locks::ask_description(fd)))
 }
 
 /// Whether processes can sleep on shared memory, `futex(2)`.
@@ -72,7 +72,7 @@ pub fn can_sleep() -> bool {
         let word = AtomicU32::new(0);
         // It is not what is expected, so that the call returns at once.
         match futex::wait(&word, 1, Duration::ZERO) {
-            Err(Error::Os { errno, .. }) => errno == libc::EAGAIN,
+            Err(Error::Os { errno, .. }) => [libc::EAGAIN, libc::EINTR].contains(&errno),
             _ => true,
         }
     })

@@ -12,6 +12,7 @@
 //! SHARED_NUMPY_TEST_FACTOR is how many times as much of the rest is tried. A test that fails or
 //! hangs says how it is repeated.
 
+mod calls;
 #[path = "../conformance/mod.rs"]
 mod conformance;
 mod conformance_on_system;
@@ -46,6 +47,7 @@ fn main() {
     run::watch();
     let mut count = 0;
     for (name, test) in [
+        calls::TESTS,
         conformance_on_system::TESTS,
         faults::TESTS,
         pages::TESTS,

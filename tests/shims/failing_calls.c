@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -41,6 +42,20 @@ int shm_open(const char *name, int flags, mode_t mode) {
     return NEXT(int (*)(const char *, int, mode_t), "shm_open")(name, flags, mode);
 }
 
+/* Of files in shared memory, and of those that are open already. */
+static int open_again(const char *path, int flags, mode_t mode) {
+    if (!strncmp(path, "/dev/shm", 8) || !strncmp(path, "/proc/self/fd", 13)) FAIL_WITH(-1);
+    return NEXT(int (*)(const char *, int, ...), "open")(path, flags, mode);
+}
+
+int open(const char *path, int flags, ...) {
+    va_list more;
+    va_start(more, flags);
+    mode_t mode = va_arg(more, mode_t);
+    va_end(more);
+    return open_again(path, flags, mode);
+}
+
 static int control(int fd, int command, void *argument) {
     if (command == F_SETLK || command == F_GETLK || command == F_OFD_SETLK) FAIL_WITH(-1);
     return NEXT(int (*)(int, int, ...), "fcntl")(fd, command, argument);
@@ -73,9 +88,10 @@ int posix_fallocate64(int fd, off_t offset, off_t length) {
     return reserve("posix_fallocate64", fd, offset, length);
 }
 
-/* (The C library has threads' stacks and its heap by calls of its own.) */
+/* (The C library has threads' stacks and its heap by calls of its own. No signal interrupts
+   this one.) */
 static void *map(void *place, size_t length, int protection, int flags, int fd, off_t offset) {
-    if (fd >= 0 && flags & MAP_SHARED) FAIL_WITH(MAP_FAILED);
+    if (fd >= 0 && flags & MAP_SHARED && number != EINTR) FAIL_WITH(MAP_FAILED);
     return NEXT(void *(*)(void *, size_t, int, int, int, off_t), "mmap")(
         place, length, protection, flags, fd, offset);
 }
