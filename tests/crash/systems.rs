@@ -1,5 +1,8 @@
-//! Systems that lack something: an arena that cannot be safe there is refused, by the name of
-//! what is missing, and leaves nothing.
+//! Systems that lack something.
+//!
+//! * An arena that cannot be safe there is refused, by the name of what is missing, and leaves
+//!   nothing.
+//! * Children of forks keep what they have without locks of open file descriptions.
 
 use crate::pages::with_shim;
 use crate::tools::*;
@@ -7,7 +10,13 @@ use crate::Test;
 use shared_numpy::error::Error;
 use shared_numpy::process::Arena;
 
-pub const TESTS: &[Test] = &[("what_is_missing_is_named", |_| what_is_missing_is_named())];
+pub const TESTS: &[Test] = &[
+    ("what_is_missing_is_named", |_| what_is_missing_is_named()),
+    ("on_an_old_kernel", |full| {
+        let tests = ["the_arena_is_right_on", "a_child_holds", "a_child_without"];
+        with_shim("old_kernel", &[], &tests, full)
+    }),
+];
 
 /// What a system may lack, as the shim names it, and what the error says.
 const MISSING: [(&str, &str); 3] = [
