@@ -45,6 +45,7 @@ pub struct Processor {
 
 impl Processor {
     /// Reads the registers of leaf 0 (ebx, ecx, edx), leaf 1 (eax) and leaf 7 (ebx, edx).
+    #[cfg(any(test, target_arch = "x86_64"))]
     fn of(maker: [u32; 3], version: u32, features: [u32; 2]) -> Self {
         let [b, c, d] = maker.map(u32::to_le_bytes);
         let mut vendor = [0; 12];
