@@ -16,6 +16,15 @@ pub enum Error {
         /// The error number that the call left.
         errno: i32,
     },
+    /// This system has not what an arena cannot be safe without; nothing has changed.
+    Missing {
+        /// What it is, and what for.
+        what: &'static str,
+        /// The call that has failed.
+        call: &'static str,
+        /// The error number that it left.
+        errno: i32,
+    },
     /// The arena cannot hold one more of something; nothing has changed.
     Full {
         /// What there is no room for.
@@ -87,7 +96,7 @@ impl Error {
         // two families of processors; the core must not name libc, and nothing
         // but the text of an exception depends on them.
         match *self {
-            Error::Os { errno, .. } => errno,
+            Error::Os { errno, .. } | Error::Missing { errno, .. } => errno,
             Error::Full { .. } => 28,                              // ENOSPC
             Error::Stale => 116,                                   // ESTALE
             Error::BadHandle { .. } | Error::Invalid { .. } => 22, // EINVAL
@@ -108,6 +117,14 @@ impl fmt::Display for Error {
             Error::Os { call, errno } => {
                 let reason = std::io::Error::from_raw_os_error(errno);
                 write!(f, "{call}: {reason}")
+            }
+            Error::Missing { what, call, errno } => {
+                let reason = std::io::Error::from_raw_os_error(errno);
+                write!(
+                    f,
+                    "arrays in shared memory need {what}, which this system does not have or \
+                     forbids ({call}: {reason}); SharedMemory works without"
+                )
             }
             Error::Full { what, asked, left } => match what {
                 Exhausted::Space => write!(

@@ -3,6 +3,9 @@
 Libraries of ``tests/shims`` change what the system does: programs do there what they do here.
 """
 
+import errno
+import json
+import mmap
 import os
 import sys
 
@@ -157,3 +160,66 @@ snp.delete(name + "-2")
 def test_named_arrays_on_an_old_kernel(old_kernel, new_name):
     told = run_python(NAMED, new_name(), env=old_kernel)
     assert "only Linux 3.15 and later replace an array in one step: delete it first" in told
+
+
+# What a system has, and what can be done without some of it.
+
+
+MACHINE = "import json, shared_numpy as snp; print(json.dumps(snp.machine()))"
+
+
+def test_the_machine_is_told(large_pages, old_kernel):
+    here, large, old = [
+        json.loads(run_python(MACHINE, env=env)) for env in (None, large_pages, old_kernel)
+    ]
+    assert here["page_size"] == mmap.PAGESIZE and here["copy"] in ("memcpy", "rep movsb")
+    assert here["byte_locks"] is True and here["futex"] is True
+    assert large["page_size"] == 65536
+    assert {key: value for key, value in large.items() if key != "page_size"} == {
+        key: value for key, value in here.items() if key != "page_size"
+    }
+    lacking = dict(ofd_locks=False, o_tmpfile=False, rename_exchange=False, getrandom=False)
+    # Without a file that is nobody's these two cannot be tried.
+    assert old == dict(here, fallocate=None, punch_hole=None, **lacking)
+
+
+@pytest.fixture(scope="module")
+def bare_system(tmp_path_factory):
+    return shimmed("bare_system", tmp_path_factory.mktemp("shim"))
+
+
+REFUSED = """
+import os, sys
+from shared_numpy import _core
+
+before = set(os.listdir("/dev/shm"))
+try:
+    _core.Arena.create(name=sys.argv[1])
+except OSError as error:
+    print(error.errno, type(error).__name__, error.strerror)
+print(sorted(name for name in os.listdir("/dev/shm") if name.startswith(sys.argv[1])))
+"""
+
+
+@pytest.mark.parametrize(
+    "lacking, number, named",
+    [
+        ("locks", errno.ENOLCK, "locks of bytes of files"),
+        ("reserving", errno.EOPNOTSUPP, "memory that is taken before it is used"),
+        ("mappings", errno.ENODEV, "mappings of files that processes share"),
+    ],
+)
+def test_what_cannot_be_safe_is_refused_by_name(bare_system, new_name, lacking, number, named):
+    said, left = run_python(
+        REFUSED, new_name(), env=dict(bare_system, LACKS=lacking)
+    ).splitlines()
+    assert said.startswith("{} OSError arrays in shared memory need {}".format(number, named))
+    assert os.strerror(number) in said and left == "[]"
+
+
+def test_arrays_where_processes_cannot_sleep_on_memory(bare_system):
+    env = dict(bare_system, LACKS="sleeping")
+    assert json.loads(run_python(MACHINE, env=env))["futex"] is False
+    command = [sys.executable, PROGRAMS, "pipe", "spawn", "50", "7"]
+    process = run_command(command, env=env)
+    assert (process.returncode, process.stderr) == (0, ""), process

@@ -1,7 +1,9 @@
 """`SharedMemoryManager` on every version.
 
 Properties: blocks live until the manager ends and not longer, whoever made them;
-misuse gets 3.8's errors; Ctrl-C does not end the server.
+misuse gets 3.8's errors; Ctrl-C does not end the server. What is left where program and
+server were killed together goes with the next program; what a living manager has made, and
+what was made by name, does not.
 """
 
 import itertools
@@ -85,16 +87,14 @@ def test_failures_make_nothing(monkeypatch):
             raise OSError("the server is gone")
 
         monkeypatch.setattr(managers, "dispatch", fail)
-        # Names of this test's own: other programs make segments, too.
-        mine = "snp_failing_%d_" % os.getpid()
-        made = map(str, itertools.count())
-        monkeypatch.setattr(shared_memory, "_make_filename", lambda: "/" + mine + next(made))
+        names = manager._new_name
+        made = []
+        monkeypatch.setattr(manager, "_new_name", lambda: made.append(names()) or made[-1])
         with pytest.raises(OSError):
             manager.SharedMemory(10)
         with pytest.raises(OSError):
             manager.ShareableList([1])
-        assert [n for n in os.listdir("/dev/shm") if n.startswith(mine)] == []
-        assert int(next(made)) == 2
+        assert len(made) == 2 and not any(map(exists, made))
         monkeypatch.undo()
 
 
@@ -347,14 +347,14 @@ if __name__ == "__main__":
 """
 
 
-def start_to_kill(folder, *arguments):
+def start_to_kill(folder, *arguments, **options):
     """Start a program with a manager; return its process, and what it prints."""
     script, log = folder / "script.py", folder / "log"
     script.write_text(KILLED)
     with (folder / "said").open("w") as errors:
         program = [sys.executable, str(script)] + list(arguments) + [str(log)]
         process = subprocess.Popen(
-            program, stdout=subprocess.PIPE, stderr=errors, universal_newlines=True
+            program, stdout=subprocess.PIPE, stderr=errors, universal_newlines=True, **options
         )
     if arguments[-1] == "a daemon":
         assert process.wait(60) == 0
@@ -399,3 +399,118 @@ def test_a_daemon_keeps_the_server(tmp_path):
     assert is_running(server) and exists(segment)
     os.kill(daemon, signal.SIGKILL)
     eventually(lambda: not is_running(server) and not exists(segment))
+
+
+def file_of(segment):
+    """Return the name of the file on which the manager's program holds a lock."""
+    return segment.rpartition("-")[0] + ".snp-manager"
+
+
+# What a program may begin with, each alone.
+FIRST = {
+    "a segment": "from shared_numpy.shared_memory import SharedMemory as Made\n"
+    "made = Made(create=True, size=10); made.close(); made.unlink()",
+    "a manager": "from shared_numpy.managers import SharedMemoryManager as Made\n"
+    "if __name__ == '__main__':\n    Made().__enter__().shutdown()",
+    "an array": "import shared_numpy as snp\nmade = snp.zeros(3)",
+    "a named array": "import shared_numpy as snp, sys\n"
+    "snp.create(sys.argv[1], 3); snp.delete(sys.argv[1])",
+    "cleaning": "from shared_numpy import _core\n_core.sweep()",
+}
+
+
+@pytest.mark.parametrize(
+    "first",
+    ["a segment", "a manager"]
+    + [
+        pytest.param(each, marks=needs_arenas)
+        for each in ("an array", "a named array", "cleaning")
+    ],
+)
+@pytest.mark.parametrize(
+    "kind", ["SharedMemoryManager", pytest.param("ArrayManager", marks=needs_arenas)]
+)
+def test_what_is_left_of_a_killed_program_and_its_server_goes_with_the_next(
+    tmp_path, new_name, first, kind
+):
+    arguments = tmp_path, "fork", kind, "nothing more"
+    process, server, _, segment = start_to_kill(*arguments, start_new_session=True)
+    file = file_of(segment)
+    assert exists(segment) and exists(file)
+    try:
+        # While it lives, all stays.
+        run_python(FIRST[first], new_name())
+        assert exists(segment) and exists(file)
+    finally:
+        # With it go the server and the resource tracker.
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    eventually(lambda: not is_running(server))
+    assert exists(segment) and exists(file)
+    run_python(FIRST[first], new_name())
+    assert not exists(segment) and not exists(file)
+
+
+@needs_arenas
+def test_named_arrays_stay_when_all_are_killed(new_name):
+    import shared_numpy as snp
+
+    names = [new_name(), "snpmgr-" + new_name(), "snpmgr-%016x-%s" % (1, new_name())]
+    code = """
+import os, signal, sys
+import shared_numpy as snp
+
+for name in sys.argv[1:]:
+    snp.create(name, 10)
+os.killpg(0, signal.SIGKILL)
+"""
+    command = [sys.executable, "-c", code] + names
+    assert run_command(command, start_new_session=True).returncode == -signal.SIGKILL
+    try:
+        for first in FIRST.values():
+            run_python(first, new_name())
+        assert all(map(exists, names))
+    finally:
+        for name in names:
+            snp.delete(name)
+
+
+def test_files_that_no_manager_has_made_are_left(new_name):
+    """And names that a manager's file could have keep nothing from being swept."""
+    number = new_name()
+    folder, link = ["/dev/shm/snpmgr-%s%d.snp-manager" % (number, n) for n in range(2)]
+    os.mkdir(folder)
+    os.symlink("/dev/shm/" + number, link)
+    kept = "/dev/shm/snpmgr-%s0-kept" % number
+    open(kept, "w").close()
+    try:
+        run_python(FIRST["a segment"])
+        assert os.path.isdir(folder) and os.path.islink(link) and os.path.exists(kept)
+    finally:
+        os.rmdir(folder)
+        os.remove(link)
+        os.remove(kept)
+
+
+def test_a_managers_file_goes_with_it():
+    with SharedMemoryManager() as manager:
+        shm = manager.SharedMemory(10)
+        assert exists(file_of(shm.name))
+        shm.close()
+    assert not exists(shm.name) and not exists(file_of(shm.name))
+
+
+def test_a_managers_file_goes_though_its_server_was_killed():
+    code = """
+import os, signal
+from shared_numpy.managers import SharedMemoryManager
+manager = SharedMemoryManager()
+manager.start()
+shm = manager.SharedMemory(10)
+print(shm.name)
+shm.close()
+shm.unlink()
+os.kill(manager._process.pid, signal.SIGKILL)
+manager._process.join()
+"""
+    assert not exists(file_of(run_python(code).strip()))

@@ -9,6 +9,7 @@ The map of the package, from the ground up; imports point down only:
                     `_posixshmem` takes from it
 `_ends`             daemon threads at the end of the process
 `_forks`            handlers around forks, and no fork in the middle of an import
+`_leftovers`        what managers of killed programs left
 `_posixshmem`       ``shm_open`` and ``shm_unlink``
 `_tracker_py37`     the resource tracker of CPython 3.6 and 3.7
 `resource_tracker`  that one, or the standard library's
@@ -103,7 +104,7 @@ if TYPE_CHECKING:
         transfer,
     )
     from ._copies import warn_on_copy
-    from ._core import __version__, trim
+    from ._core import __version__, machine, trim
     from .array_manager import ArrayManager
     from .arrays import (
         array,
@@ -141,7 +142,7 @@ if TYPE_CHECKING:
 # Module -> the public names that it defines.
 _NAMES = {
     "_copies": ["warn_on_copy"],
-    "_core": ["__version__", "trim"],
+    "_core": ["__version__", "machine", "trim"],
     "arrays": [
         "array",
         "asarray",

@@ -27,7 +27,9 @@ class ArrayManager(SharedMemoryManager):
     -----
     An array can be handed to other processes, by reference, as any shared one; so can
     the manager itself be to children, which make arrays of it. When the manager ends,
-    views that there still are stay valid, but nobody can attach to an array any more.
+    views that there still are stay valid, but nobody can attach to an array any more. If the
+    program is killed, and the manager's process with it, the next program that uses the package
+    deletes the arrays.
 
     Examples
     --------
@@ -63,7 +65,7 @@ class ArrayManager(SharedMemoryManager):
         OSError
             There is no room in /dev/shm.
         """
-        name = "snpmgr-{}".format(uuid.uuid4().hex)
+        name = self._new_name() or "snpmgr-{}".format(uuid.uuid4().hex)
         with self._connection() as connection:
             # Before there is one, so that nothing stays of a program that is killed.
             resource_tracker.register("/" + name, "shared_memory")

@@ -5,7 +5,8 @@ the blocks of `shared_numpy.shared_memory`. On 3.6 and 3.7 it behaves as 3.8's
 does: the server ignores Ctrl-C, and misuse is a `ProcessError` (the base class
 there uses assertions). Beyond it: registered types work (not so in 3.8), a
 manager that is passed to a spawned child is connected there, and the server of a
-program that is killed ends, and its blocks with it.
+program that is killed ends, and its blocks with it. If the server is killed, too, the next
+program that uses the package removes the blocks (`_leftovers`).
 """
 
 import fcntl
@@ -22,7 +23,7 @@ from multiprocessing import util
 from multiprocessing.connection import Connection
 from multiprocessing.managers import BaseManager, Server, State, dispatch
 
-from . import _ends, _posixshmem, resource_tracker
+from . import _ends, _leftovers, _posixshmem, resource_tracker
 from .shared_memory import ShareableList, SharedMemory, _make_filename
 
 TYPE_CHECKING = False
@@ -44,6 +45,7 @@ class SharedMemoryServer(Server):
         "track_segment",
         "release_segment",
         "list_segments",
+        "tell_number",
     ]
 
     def __init__(self, *args: "Any", **kwargs: "Any") -> None:
@@ -61,6 +63,13 @@ class SharedMemoryServer(Server):
         # The program has locked the file; see `_hold`.
         fcntl.flock(_program.fileno(), fcntl.LOCK_EX)
         self._destroy_all()
+        if _number is not None:
+            # What was just being made: nobody can say so any more.
+            for name in _leftovers.clear(_number):
+                # (It may be registered; to tell the tracker twice is like once.)
+                resource_tracker.register("/" + name, "shared_memory")
+                resource_tracker.unregister("/" + name, "shared_memory")
+        _remove_file(_number)
         self.stop_event.set()
 
     def track_segment(self, c: "Any", segment_name: str) -> None:
@@ -87,9 +96,14 @@ class SharedMemoryServer(Server):
         """Return the names of the blocks."""
         return list(self._segments)
 
+    def tell_number(self, c: "Any") -> "Optional[str]":
+        """Return the number that names the manager's blocks; None if it has none."""
+        return _number
+
     def shutdown(self, c: "Any") -> None:
         """Unlink all blocks and end the server."""
         self._destroy_all()
+        _remove_file(_number)
         super().shutdown(c)
 
     def _destroy_all(self):
@@ -108,8 +122,16 @@ def _destroy(name):
     resource_tracker.unregister("/" + name, "shared_memory")
 
 
-# In a server: the file that its program has locked, as long as it lives.
+def _remove_file(number):
+    """Remove the name of a manager's file, unless that was done."""
+    if number is not None:
+        with suppress(FileNotFoundError):
+            _destroy(_leftovers.file_of(number))
+
+
+# In a server: the file that its program has locked, as long as it lives, and the manager's number.
 _program = None  # type: Optional[Connection]
+_number = None  # type: Optional[str]
 # What keeps the locks of this process's managers, see `_hold`.
 _holds = {}  # type: dict
 
@@ -124,44 +146,56 @@ def _hold(manager):
     their place has neither. (The signal of a parent's death would name a thread, and
     not be sent for a daemon.)
     """
-    held, watched = _open_twice()
-    fcntl.flock(held.fileno(), fcntl.LOCK_SH)
+    held, watched, number = _open_locked()
     os.ftruncate(held.fileno(), 1)
-    manager._held = held
+    manager._held, manager._number = held, number
     key = object()
     _holds[key] = held, mmap.mmap(held.fileno(), 1)
     # Not in forks, which may have closed the descriptors: their numbers are not ours then.
     util.Finalize(manager, _holds.pop, (key, None))
+    # After the manager's own, which ends the server: that may have been killed.
+    util.Finalize(manager, _remove_file, (number,), exitpriority=-1)
     return watched
 
 
-def _open_twice():
-    """Open a new file without a name twice."""
-    if sys.platform == "darwin":
-        # It has no locks of what is in shared memory.
+def _open_locked():
+    """Open a new file twice, and lock it by the first; return both, and its number."""
+    if not _leftovers.HAS_NAMES:
+        # (macOS has no locks of what is in shared memory.)
         fd, path = tempfile.mkstemp()
         try:
-            return Connection(fd), Connection(os.open(path, os.O_RDWR))
+            held, watched = Connection(fd), Connection(os.open(path, os.O_RDWR))
         finally:
             os.unlink(path)
-    name = _make_filename()
-    # Should the process be killed before the name is removed, the tracker does it.
-    resource_tracker.register(name, "shared_memory")
-    try:
-        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR
-        held = Connection(_posixshmem.shm_open(name, flags, 0o600))
+        fcntl.flock(held.fileno(), fcntl.LOCK_SH)
+        return held, watched, None
+    while True:
+        number = os.urandom(8).hex()
+        name = "/" + _leftovers.file_of(number)
+        # Should the process be killed before there is a server, the tracker removes it.
+        resource_tracker.register(name, "shared_memory")
         try:
-            return held, Connection(_posixshmem.shm_open(name, os.O_RDWR))
-        finally:
-            _posixshmem.shm_unlink(name)
-    finally:
+            flags = os.O_CREAT | os.O_EXCL | os.O_RDWR
+            held = Connection(_posixshmem.shm_open(name, flags, 0o600))
+            watched = Connection(_posixshmem.shm_open(name, os.O_RDWR))
+            fcntl.flock(held.fileno(), fcntl.LOCK_SH)
+            if _leftovers.is_named(held.fileno(), name[1:]):
+                return held, watched, number
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            with suppress(FileNotFoundError):
+                _posixshmem.shm_unlink(name)
+            resource_tracker.unregister(name, "shared_memory")
+            raise
+        # Another program has taken it for a dead manager's before it was locked.
         resource_tracker.unregister(name, "shared_memory")
 
 
-def _begin_server(watched, initializer, initargs):
+def _begin_server(watched, number, initializer, initargs):
     """Run in a new server: it watches its program, and does not keep it alive."""
-    global _program
-    _program = watched
+    global _program, _number
+    _program, _number = watched, number
     for held, mapping in _holds.values():
         held.close()
         mapping.close()
@@ -199,6 +233,7 @@ class SharedMemoryManager(BaseManager):
 
     _Server = SharedMemoryServer
     _held = None  # Keeps the server running, here and where the manager is sent.
+    _number = None  # Begins the names of what it makes; None: they are as always.
 
     def __init__(self, *args: "Any", **kwargs: "Any") -> None:
         # Before the server exists, so that the two have the same one.
@@ -223,14 +258,28 @@ class SharedMemoryManager(BaseManager):
     def SharedMemory(self, size: int) -> SharedMemory:
         """Make a block of `size` bytes that the manager unlinks at its end."""
         with self._connection() as connection:
-            shm = SharedMemory(create=True, size=size)
+            shm = SharedMemory(self._new_name(), create=True, size=size)
             return _handed_over(connection, shm, shm)
 
     def ShareableList(self, sequence: "Iterable[Item]") -> ShareableList:
         """Make a list that the manager unlinks at its end."""
         with self._connection() as connection:
-            sl = ShareableList(sequence)
+            sl = ShareableList(sequence, name=self._new_name())
             return _handed_over(connection, sl, sl.shm)
+
+    def connect(self) -> None:
+        """Connect to a server that runs already."""
+        super().connect()
+        with self._connection() as connection:
+            # One of the standard library's has no number.
+            with suppress(_twin.RemoteError):
+                self._number = dispatch(connection, None, "tell_number")
+
+    def _new_name(self):
+        """Return a name for something new; None for one as always."""
+        if self._number is None:
+            return None
+        return _leftovers.prefix_of(self._number) + os.urandom(8).hex()
 
     @contextmanager
     def _connection(self):
@@ -256,9 +305,10 @@ class SharedMemoryManager(BaseManager):
             raise ProcessError("Manager has shut down")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable, not {!r}".format(initializer))
+        _leftovers.sweep_once()
         # (A server that is started when the process has begun to end would never be told to.)
         with _ends.awaited(), _hold(self) as watched:
-            super().start(_begin_server, (watched, initializer, initargs))
+            super().start(_begin_server, (watched, self._number, initializer, initargs))
 
     if not _COMPLETE_BASE:
 

@@ -39,7 +39,7 @@ import zlib
 
 import numpy as np
 
-from . import _core, _mapping, _room, transfer
+from . import _core, _leftovers, _mapping, _room, transfer
 from .arrays import ndarray, sized
 from .errors import StaleHandleError
 
@@ -429,6 +429,7 @@ def create(
     ([1, 2, 3], 7.0)
     >>> snp.delete("shm://example-of-create")
     """
+    _leftovers.sweep_once()
     plain = _plain(name)
     dtype = sized(dtype)
     if dtype.hasobject:

@@ -25,7 +25,7 @@ from contextlib import suppress
 from functools import partial
 from operator import index as as_integer
 
-from . import _list_layout, _mapping, _posixshmem, _room, resource_tracker
+from . import _leftovers, _list_layout, _mapping, _posixshmem, _room, resource_tracker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -169,6 +169,7 @@ class SharedMemory:
             raise TypeError(
                 "'reserve' must be None, False or True, not {!r}".format(reserve)
             )
+        _leftovers.sweep_once()
         # A subclass may have switched it off for all its instances.
         self._track = bool(track and self._track)
 

@@ -14,7 +14,12 @@
 use super::core::{Core, Locked, Member};
 use super::format::*;
 use super::platform::Identity;
+use super::word::U32;
 use crate::error::{Error, Exhausted, Result};
+
+/// How often a process looks for a slot while one is being freed, with a short sleep in
+/// between. One that is stopped halfway keeps nobody waiting for longer.
+const LOOKS: u32 = 500;
 
 impl Locked<'_> {
     /// The slots of processes that are over.
@@ -280,6 +285,8 @@ impl Core {
     /// The arena may have been left by its last member meanwhile: see
     /// [`Core::is_unlinked`].
     ///
+    /// It waits for a moment while a slot is being freed.
+    ///
     /// # Errors
     /// `Full` if all slots belong to living processes, and what the platform
     /// reports.
@@ -292,21 +299,42 @@ impl Core {
 
     fn take_slot(&self) -> Result<Member> {
         let slots = || (0..SLOTS).map(|slot| SlotId(slot as u8));
-        for slot in slots() {
-            if let Some(member) = self.take_empty(slot)? {
-                return Ok(member);
+        // Nobody wakes a process that waits for a slot: it sleeps for a moment.
+        let moment = U32::new(0);
+        for _ in 0..LOOKS {
+            for slot in slots() {
+                if let Some(member) = self.take_empty(slot)? {
+                    return Ok(member);
+                }
             }
-        }
-        for slot in slots() {
-            if let Some(member) = self.take_from_dead(slot)? {
-                return Ok(member);
+            for slot in slots() {
+                if let Some(member) = self.take_from_dead(slot)? {
+                    return Ok(member);
+                }
             }
+            if !slots().any(|slot| self.is_being_freed(slot)) {
+                break;
+            }
+            if self.platform().is_interrupted() {
+                return Err(Error::Interrupted);
+            }
+            self.platform().sleep(&moment, moment.get());
         }
         Err(Error::Full {
             what: Exhausted::Slots,
             asked: SLOTS as u64,
             left: 0,
         })
+    }
+
+    /// Whether a slot that could not be taken soon can be: its process is at its end, or
+    /// has emptied the slot and not given its byte back, or another process has just
+    /// emptied it.
+    fn is_being_freed(&self, slot: SlotId) -> bool {
+        let row = &self.header().slots[slot.0 as usize];
+        let state = row.state.read();
+        let parted = row.parted.get() == generation_of(state);
+        state_of(state) == EMPTY || parted || self.is_over(slot)
     }
 
     /// Takes a slot that is EMPTY.

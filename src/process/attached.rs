@@ -568,7 +568,8 @@ impl Arena {
     ///
     /// # Errors
     /// EEXIST if there is one of this name; `Full` if the system has no memory
-    /// for its first segment; `Invalid` for settings that cannot be.
+    /// for its first segment; `Missing` if it has not what an arena is safe by; `Invalid` for
+    /// settings that cannot be.
     pub fn create(name: Name, settings: Settings) -> Result<Arena> {
         let geometry = Geometry {
             block_shift: settings.block_shift,
@@ -599,9 +600,7 @@ impl Arena {
             let made = Core::create(shared.clone(), geometry, set).and_then(|(core, me)| {
                 Self::join(core, me, shared.clone(), boot, place(shared.memory_file()))
             });
-            made.inspect_err(|_| {
-                shared.unlink();
-            })
+            made.inspect_err(|_| shared.unmake())
         })?;
         Ok(Arena(inner))
     }

@@ -41,5 +41,5 @@ pub use attached::{fork_number, random_number, unregistered, Arena, Block, Setti
 pub use caller::{gives_up, tell, waits, Caller, Holding, Told};
 pub use family::{all, end_tracking, find, retire_all, watch_forks};
 pub use own::{has_room, lend, place, remove, room_at, Own};
-pub use shared::{exists, LOCK_SUFFIX};
+pub use shared::{exists, Shared, LOCK_SUFFIX};
 pub use sweep::{end, sweep};

@@ -18,7 +18,7 @@
 use super::attached::{Arena, Block, Inner};
 use super::caller::tell;
 use crate::error::Result;
-use crate::sys::{map, proc};
+use crate::sys::{probe, proc};
 use std::collections::BTreeMap;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -120,7 +120,7 @@ impl Own {
         size: u64,
         offset: u64,
     ) -> Option<Own> {
-        let page = map::page_size();
+        let page = probe::page_size();
         let first = bytes.as_ptr() as usize;
         let start = first.next_multiple_of(page);
         let end = (first + size as usize) / page * page;
@@ -188,7 +188,7 @@ impl Own {
 pub fn place(arena: &Arena, bytes: u64) -> Option<NonNull<u8>> {
     let _told = tell(None);
     // So much is there up to the first whole page, and behind the last.
-    let bytes = bytes.checked_add(2 * map::page_size() as u64)?;
+    let bytes = bytes.checked_add(2 * probe::page_size() as u64)?;
     if lock().placed.len() >= MOST_PLACED || !arena.has_plenty(bytes) {
         return None;
     }
@@ -202,7 +202,7 @@ pub fn place(arena: &Arena, bytes: u64) -> Option<NonNull<u8>> {
 /// How many bytes there are at the address; None if nothing is placed there.
 pub fn room_at(address: usize) -> Option<usize> {
     // Most that is asked for lies elsewhere.
-    if address % map::page_size() != 0 {
+    if address % probe::page_size() != 0 {
         return None;
     }
     let table = lock();
@@ -213,7 +213,7 @@ pub fn room_at(address: usize) -> Option<usize> {
 /// Gives back what was placed at the address; false if nothing was.
 pub fn remove(address: usize) -> bool {
     let _told = tell(None);
-    if address % map::page_size() != 0 {
+    if address % probe::page_size() != 0 {
         return false;
     }
     // (Both are let go of when the table is.)

@@ -9,7 +9,7 @@ use crate::arena::word::U32;
 use crate::error::{Error, Exhausted, Result};
 use crate::segment::Reservation;
 use crate::sys::fork::ForkMark;
-use crate::sys::{self, futex, locks, map, proc, shm};
+use crate::sys::{self, futex, locks, map, probe, proc, shm};
 use std::ffi::{CStr, CString};
 use std::mem::{offset_of, size_of};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -26,13 +26,17 @@ const PIN_BYTE: u64 = SLOTS as u64;
 const REMOVAL_BYTE: u64 = PIN_BYTE + 1;
 /// How long a sleep on the lock lasts at most.
 const SLEEP: Duration = Duration::from_millis(2);
+/// How long it is where nobody can be woken.
+const MOMENT: Duration = Duration::from_micros(200);
 /// O_CREAT | O_EXCL, the same on every Linux that Rust runs on but MIPS.
 const CREATE: i32 = 0o300;
 /// The one mode that an arena's objects may have.
 pub(super) const MODE: u32 = 0o600;
 
-/// An arena's objects, as one process has them open.
-pub(super) struct Shared {
+/// An arena's objects, as one process has them open: the platform of [`Arena`](super::Arena).
+///
+/// A process has an arena's lock file open once: see [`family`](super::family).
+pub struct Shared {
     name: Name,
     memory: Descriptor,
     lock: Descriptor,
@@ -80,8 +84,8 @@ pub(super) fn lock_name(name: Name) -> CString {
 
 /// Makes an object that this user can open again, whatever the process's umask.
 fn make(name: &CStr) -> Result<OwnedFd> {
-    let made = shm::open(name, CREATE | READ_WRITE, MODE)?;
-    if let Err(error) = shm::set_mode(made.as_fd(), MODE) {
+    let made = patiently(|| shm::open(name, CREATE | READ_WRITE, MODE))?;
+    if let Err(error) = patiently(|| shm::set_mode(made.as_fd(), MODE)) {
         let _ = shm::unlink(name);
         return Err(error);
     }
@@ -92,6 +96,16 @@ fn make(name: &CStr) -> Result<OwnedFd> {
 /// hole, which takes no memory.
 fn start_of(number: usize) -> u64 {
     number as u64 * LONGEST
+}
+
+/// Names what a system lacks, if that is why a call has failed.
+fn needing(what: &'static str) -> impl Fn(Error) -> Error {
+    move |error| match error {
+        Error::Os { call, errno } if probe::is_missing(errno) => {
+            Error::Missing { what, call, errno }
+        }
+        error => error,
+    }
 }
 
 /// Repeats a call that a signal interrupted.
@@ -110,7 +124,7 @@ fn patiently<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
 /// ENOSPC, before anything is taken, if there is less than that: what is taken
 /// bit by bit would first be everybody's last.
 fn reserve_new(fd: BorrowedFd<'_>, start: u64, size: u64) -> Result<()> {
-    match shm::room(fd)? {
+    match patiently(|| shm::room(fd))? {
         Some(room) if room < size => Err(Error::Os {
             call: "posix_fallocate",
             errno: sys::ENOSPC,
@@ -131,11 +145,14 @@ impl Shared {
     /// locked, then the memory of the control segment, all zero.
     ///
     /// # Errors
-    /// EEXIST if there is such an arena, `Full` if there is no memory for it, and
-    /// what the calls report; what was made is removed again.
+    /// EEXIST if there is such an arena, `Full` if there is no memory for it, `Missing` if
+    /// the system cannot do what an arena is safe by, and what the calls report; what was made is removed again.
     pub fn create(name: Name, size: u64) -> Result<Self> {
         let lock = make(&lock_name(name))?;
-        let made = locks::try_for_process(lock.as_fd(), 0).and_then(|claimed| {
+        let claimed = patiently(|| locks::try_for_process(lock.as_fd(), 0)).map_err(needing(
+            "locks of bytes of files, by which they tell which processes live",
+        ));
+        let made = claimed.and_then(|claimed| {
             if !claimed || !is_of(&lock_name(name), lock.as_fd()) {
                 // It was taken for a dead process's, after this one had been
                 // stopped for long.
@@ -150,9 +167,15 @@ impl Shared {
             let facts = shm::facts(lock.as_fd())?;
             let begun = facts.file().iter().enumerate().try_for_each(|(i, number)| {
                 let at = offset_of!(Header, lock_file) + 8 * i;
-                shm::write(memory.as_fd(), at as u64, &number.to_ne_bytes())
+                patiently(|| shm::write(memory.as_fd(), at as u64, &number.to_ne_bytes()))
             });
-            let made = begun.and_then(|()| reserve_new(memory.as_fd(), 0, size));
+            let reserved = |()| {
+                reserve_new(memory.as_fd(), 0, size).map_err(needing(
+                    "memory that is taken before it is used: a write would end the process where \
+                     there is none",
+                ))
+            };
+            let made = begun.and_then(reserved);
             if let Err(error) = made {
                 let _ = shm::unlink(&memory_name(name));
                 return Err(error);
@@ -186,7 +209,7 @@ impl Shared {
     /// # Errors
     /// ENOENT if there is none, `Foreign` if it is not this user's alone.
     pub fn open_memory(name: Name) -> Result<(OwnedFd, [u64; 2])> {
-        let memory = shm::open(&memory_name(name), READ_WRITE, 0)?;
+        let memory = patiently(|| shm::open(&memory_name(name), READ_WRITE, 0))?;
         let facts = shm::facts(memory.as_fd())?;
         if facts.uid != proc::user() {
             return Err(Error::Foreign {
@@ -204,7 +227,7 @@ impl Shared {
     /// Opens the lock file of an arena that this process has not attached: its
     /// locks would go with this descriptor.
     pub fn open(name: Name, memory: OwnedFd) -> Result<Self> {
-        let lock = shm::open(&lock_name(name), READ_WRITE, 0)?;
+        let lock = patiently(|| shm::open(&lock_name(name), READ_WRITE, 0))?;
         Self::over(name, memory, lock)
     }
 
@@ -258,7 +281,8 @@ impl Shared {
     pub fn control_size(&self) -> Result<u64> {
         let memory = self.memory()?;
         let mut size = [0; 8];
-        let read = shm::read(memory, offset_of!(Header, size) as u64, &mut size)?;
+        let at = offset_of!(Header, size) as u64;
+        let read = patiently(|| shm::read(memory, at, &mut size))?;
         let size = u64::from_ne_bytes(size);
         let all = shm::facts(memory)?.size.min(LONGEST);
         match read == 8 && (size_of::<Header>() as u64..=all).contains(&size) {
@@ -326,7 +350,7 @@ impl Shared {
         let start = self.offset_of(address) + offset;
         let mut done = 0;
         while done < bytes.len() {
-            match shm::read(memory, start + done as u64, &mut bytes[done..])? {
+            match patiently(|| shm::read(memory, start + done as u64, &mut bytes[done..]))? {
                 0 => return Err(Error::Detached),
                 more => done += more,
             }
@@ -384,7 +408,7 @@ impl Shared {
     /// Gives the child in the making in `slot` its sign of life.
     pub fn sign(signs: &OwnedFd, slot: SlotId) -> bool {
         matches!(
-            locks::try_for_description(signs.as_fd(), slot.0 as u64, false),
+            patiently(|| locks::try_for_description(signs.as_fd(), slot.0 as u64, false)),
             Ok(true)
         )
     }
@@ -396,7 +420,7 @@ impl Shared {
     }
 
     fn show_pin(fd: BorrowedFd<'_>) -> Result<bool> {
-        match locks::has_descriptions(fd) {
+        match probe::has_description_locks(fd) {
             true => locks::try_for_description(fd, PIN_BYTE, true),
             // Before Linux 3.15, and in some sandboxes.
             false => locks::try_for_file(fd, true),
@@ -427,6 +451,18 @@ impl Shared {
         if locks::try_for_process(lock, REMOVAL_BYTE) != Ok(true) {
             return false;
         }
+        let removed = self.remove_names();
+        let _ = locks::release_for_process(lock, REMOVAL_BYTE);
+        removed
+    }
+
+    /// Removes the names of an arena that could not be made. Nobody else does: they need the
+    /// byte of slot 0 for it, which this process has had since before there was a memory.
+    pub fn unmake(&self) {
+        self.remove_names();
+    }
+
+    fn remove_names(&self) -> bool {
         let mut removed = false;
         if self.owns_name() {
             let found = shm::facts_of(&memory_name(self.name));
@@ -435,7 +471,6 @@ impl Shared {
             }
             let _ = shm::unlink(&lock_name(self.name));
         }
-        let _ = locks::release_for_process(lock, REMOVAL_BYTE);
         removed
     }
 
@@ -462,6 +497,7 @@ impl Shared {
             });
         }
         map::shared(fd, start_of(number), size as usize)
+            .map_err(needing("mappings of files that processes share"))
     }
 }
 
@@ -604,7 +640,8 @@ unsafe impl Platform for Shared {
             Ok(base) => {
                 fill(base);
                 // SAFETY: mapped above, and `fill` keeps no reference.
-                unsafe { map::unmap(base, size as usize) }
+                let _ = unsafe { map::unmap(base, size as usize) };
+                Ok(())
             }
             Err(error) => {
                 self.remove(number);
@@ -627,7 +664,7 @@ unsafe impl Platform for Shared {
         caller::waits();
         let start = address.offset();
         // Inwards: the system rounds the end up, over what lies behind.
-        let page = map::page_size() as u64;
+        let page = probe::page_size() as u64;
         let first = start.next_multiple_of(page);
         let end = (start + size) / page * page;
         if first >= end {
@@ -651,7 +688,11 @@ unsafe impl Platform for Shared {
     fn sleep(&self, word: &U32, expected: u32) {
         caller::waits();
         // Interrupted, woken, too late: whoever waits looks again.
-        let _ = futex::wait(word.as_atomic(), expected, SLEEP);
+        match probe::can_sleep() {
+            true => drop(futex::wait(word.as_atomic(), expected, SLEEP)),
+            // In some sandboxes.
+            false => std::thread::sleep(MOMENT),
+        }
     }
 
     fn wake(&self, word: &U32) {
@@ -683,7 +724,8 @@ unsafe impl Platform for Shared {
 
     fn claim(&self, slot: SlotId) -> Result<bool> {
         let mine = slot.0 as i32;
-        let claimed = locks::try_for_process(self.lock_fd()?, slot.0 as u64)?;
+        let lock = self.lock_fd()?;
+        let claimed = patiently(|| locks::try_for_process(lock, slot.0 as u64))?;
         if claimed {
             self.claimed.store(mine, Ordering::Relaxed);
         }
@@ -700,7 +742,7 @@ unsafe impl Platform for Shared {
     fn is_dead(&self, slot: SlotId, row: &SlotRow) -> bool {
         let locked = self
             .lock_fd()
-            .and_then(|fd| locks::is_locked(fd, slot.0 as u64));
+            .and_then(|fd| patiently(|| locks::is_locked(fd, slot.0 as u64)));
         match locked {
             Ok(true) => false,
             Ok(false) => !lives(row),
@@ -720,7 +762,7 @@ unsafe impl Platform for Shared {
     fn is_pinned(&self) -> bool {
         let locked = self
             .memory()
-            .and_then(|fd| match locks::has_descriptions(fd) {
+            .and_then(|fd| match probe::has_description_locks(fd) {
                 true => locks::is_locked(fd, PIN_BYTE),
                 false => {
                     let other = self.open_signs()?;

@@ -11,7 +11,7 @@ use crate::arena::handle::{Handle, Name};
 use crate::arena::{BlockRef, Member};
 use crate::error::{Error, Result};
 use crate::process::{self, Settings};
-use crate::sys::map::page_size;
+use crate::sys::probe::page_size;
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -290,6 +290,7 @@ fn create(py: Python<'_>, size: Option<u64>, name: Option<Name>) -> PyResult<pro
         // What cannot be swept is no reason not to begin.
         let _ = end_long(py, process::sweep);
         announce(py);
+        ask::<Nothing>(py, "sweep_managers_once", ())?;
     }
     if let Some(taken) = name.filter(|name| process::exists(*name)) {
         let error = Error::Os {
@@ -1266,7 +1267,8 @@ pub(super) fn give_up(py: Python<'_>, handle: &Handle) {
     }
 }
 
-/// Remove the arenas of this user that no living process has.
+/// Remove the arenas of this user that no living process has, and what the managers of killed
+/// programs have made.
 ///
 /// They are left where all processes of a program were killed together with the
 /// tracker that removes what they leave. An arena in which a handle waits for a
@@ -1288,7 +1290,9 @@ fn sweep(py: Python<'_>) -> PyResult<Vec<String>> {
     let swept = end_long(py, process::sweep);
     announce(py);
     let names = swept.map_err(|error| exception(py, error))?;
-    Ok(names.iter().map(|name| name.as_str().to_owned()).collect())
+    let mut removed: Vec<String> = ask(py, "sweep_managers", ())?;
+    removed.extend(names.iter().map(|name| name.as_str().to_owned()));
+    Ok(removed)
 }
 
 /// Remove an arena whose program has ended, unless a living process has it.

@@ -49,6 +49,10 @@ mod arena {
             Error::Os { .. } | Error::Interrupted | Error::Closed => {
                 return os_error(py, error, None)
             }
+            Error::Missing { errno, .. } => py
+                .get_type::<PyOSError>()
+                .call1((errno, error.to_string()))
+                .map(|exception| -> &PyAny { exception }),
             Error::Orphaned => return PyEOFError::new_err(error.to_string()),
             Error::BadHandle { .. } | Error::Detached | Error::Invalid { .. } => {
                 return PyValueError::new_err(error.to_string())

@@ -26,7 +26,7 @@ extern "C" {
 /// Adds what is in this file to the extension module.
 pub fn add_to(module: &PyModule) -> PyResult<()> {
     module.add("MAP_NORESERVE", sys::map::NORESERVE)?;
-    module.add("PAGE_SIZE", sys::map::page_size())?;
+    module.add("PAGE_SIZE", sys::probe::page_size())?;
     module.add_function(wrap_pyfunction!(map_file, module)?)
 }
 

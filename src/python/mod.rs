@@ -10,6 +10,7 @@
 //! | `numpy`      | arrays on blocks                                             |
 //! | `terse`      | simple things as bytes, without a pickler                    |
 //! | `block`      | `Block`                                                      |
+//! | `machine`    | what this machine has                                        |
 //! | `message`    | pickles in blocks                                            |
 //! | `ring`       | messages from any process to any other                       |
 //! | `frames`     | frames that are filled and looked at in place                |
@@ -41,6 +42,8 @@ mod block;
 mod frames;
 #[cfg(arenas)]
 mod future;
+#[cfg(arenas)]
+mod machine;
 #[cfg(arenas)]
 mod message;
 #[cfg(arenas)]
@@ -86,6 +89,7 @@ fn add_arena_to(module: &PyModule) -> PyResult<()> {
     terse::add_to(module)?;
     placing::add_to(module)?;
     message::add_to(module)?;
+    machine::add_to(module)?;
     ring::add_to(module)?;
     frames::add_to(module)?;
     future::add_to(module)?;

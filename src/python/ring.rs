@@ -5,15 +5,13 @@ use super::block::Block;
 use super::message::{end_of, ends_with, laid_down, taken_up};
 use super::section::{end, work};
 use super::shared::{InBlock, Shared, Using};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::process;
 use crate::ring::messages::{Item, Messages, Settings, Taken};
 use crate::ring::Patience;
-use crate::sys::{futex, EAGAIN};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
-use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 /// Adds the classes of this file to the extension module.
@@ -28,12 +26,7 @@ pub fn add_to(module: &PyModule) -> PyResult<()> {
 #[pyfunction]
 #[pyo3(text_signature = "()")]
 fn can_sleep() -> bool {
-    let word = AtomicU32::new(0);
-    // It is not what is expected, so that the call returns at once.
-    match futex::wait(&word, 1, Duration::ZERO) {
-        Err(Error::Os { errno, .. }) => errno == EAGAIN,
-        _ => true,
-    }
+    crate::sys::probe::can_sleep()
 }
 
 /// A pickle up to so many bytes is put as it is; a longer one lies in a block.

@@ -63,10 +63,11 @@ pub fn try_for_description(fd: BorrowedFd<'_>, at: u64, shared: bool) -> Result<
     try_lock(fd, libc::F_OFD_SETLK, kind, at)
 }
 
-/// Whether open file descriptions have locks of bytes here: F_OFD_GETLK.
+/// Asks for the locks of open file descriptions on the first byte, F_OFD_GETLK, and for nothing
+/// but whether that can be asked.
 #[cfg(target_os = "linux")]
-pub fn has_descriptions(fd: BorrowedFd<'_>) -> bool {
-    control(fd, libc::F_OFD_GETLK, &mut byte(WRITE, 0)).is_ok()
+pub fn ask_description(fd: BorrowedFd<'_>) -> Result<()> {
+    control(fd, libc::F_OFD_GETLK, &mut byte(WRITE, 0))
 }
 
 /// Locks the whole file for this open file description: `flock(2)`, which every Linux has,

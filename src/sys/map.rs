@@ -5,22 +5,6 @@ use crate::error::Result;
 use std::ffi::c_void;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-/// The size of a page, in which the system gives, takes and maps memory: `sysconf(3)`,
-/// _SC_PAGESIZE. A power of two: 4 KiB on most machines, up to 64 KiB on some.
-pub fn page_size() -> usize {
-    static SIZE: AtomicUsize = AtomicUsize::new(0);
-    match SIZE.load(Ordering::Relaxed) {
-        0 => {
-            // SAFETY: asks only.
-            let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
-            SIZE.store(size, Ordering::Relaxed);
-            size
-        }
-        size => size,
-    }
-}
 
 fn map(length: usize, flags: i32, fd: i32, offset: u64) -> Result<NonNull<u8>> {
     let protection = libc::PROT_READ | libc::PROT_WRITE;

@@ -15,6 +15,7 @@ pub mod loaded;
 pub mod locks;
 pub mod map;
 pub mod packet;
+pub mod probe;
 pub mod proc;
 pub mod shm;
 

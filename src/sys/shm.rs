@@ -123,7 +123,23 @@ impl Facts {
 
 /// Where glibc and musl keep shared memory objects, see `shm_overview(7)`.
 #[cfg(target_os = "linux")]
-const FOLDER: &str = "/dev/shm";
+pub const FOLDER: &str = "/dev/shm";
+
+/// Opens the folder of shared memory objects, to ask about its file system: `open(2)`.
+#[cfg(target_os = "linux")]
+pub fn open_folder() -> Result<OwnedFd> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    nix::fcntl::open(FOLDER, flags, Mode::empty()).map_err(failed("open"))
+}
+
+/// Makes a file without a name where shared memory objects are: `open(2)`, O_TMPFILE, since Linux
+/// 3.11.
+#[cfg(target_os = "linux")]
+pub fn open_unnamed() -> Result<OwnedFd> {
+    let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
+    let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+    nix::fcntl::open(FOLDER, flags, mode).map_err(failed("open"))
+}
 
 /// Lists the names of all shared memory objects: `readdir(3)`.
 ///
@@ -179,6 +195,15 @@ pub fn allocate(fd: BorrowedFd<'_>, offset: u64, length: u64) -> Result<()> {
     let place = |place| offset_for("posix_fallocate", place);
     nix::fcntl::posix_fallocate(fd, place(offset)?, place(length)?)
         .map_err(failed("posix_fallocate"))
+}
+
+/// [`allocate`], by the kernel or not at all: `fallocate(2)`. (The C library writes to each page
+/// where the kernel has no such call.)
+#[cfg(target_os = "linux")]
+pub fn allocate_natively(fd: BorrowedFd<'_>, offset: u64, length: u64) -> Result<()> {
+    let flags = nix::fcntl::FallocateFlags::empty();
+    let place = |place| offset_for("fallocate", place);
+    nix::fcntl::fallocate(fd, flags, place(offset)?, place(length)?).map_err(failed("fallocate"))
 }
 
 /// Frees the storage of `length` bytes from `offset` on, which read as zeros

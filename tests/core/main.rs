@@ -1,8 +1,11 @@
 //! Tests of the core that need no Python.
 
+#[path = "../conformance/mod.rs"]
+mod conformance;
 #[path = "../fuzz/targets.rs"]
 mod fuzz_targets;
 
+mod conformance_on_plain;
 mod fuzz;
 mod layers;
 mod lock;
@@ -10,5 +13,6 @@ mod model;
 mod random;
 mod ring;
 mod seed;
+mod slots;
 mod unfinished;
 mod upkeep;

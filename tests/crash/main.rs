@@ -12,6 +12,10 @@
 //! SHARED_NUMPY_TEST_FACTOR is how many times as much of the rest is tried. A test that fails or
 //! hangs says how it is repeated.
 
+mod calls;
+#[path = "../conformance/mod.rs"]
+mod conformance;
+mod conformance_on_system;
 mod faults;
 mod instructions;
 mod pages;
@@ -19,6 +23,7 @@ mod ring;
 mod run;
 mod step;
 mod storm;
+mod systems;
 mod tools;
 
 use std::time::Instant;
@@ -42,10 +47,13 @@ fn main() {
     run::watch();
     let mut count = 0;
     for (name, test) in [
+        calls::TESTS,
+        conformance_on_system::TESTS,
         faults::TESTS,
         pages::TESTS,
         step::TESTS,
         storm::TESTS,
+        systems::TESTS,
         &ring::tests(),
     ]
     .concat()

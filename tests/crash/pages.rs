@@ -5,7 +5,7 @@ use crate::run::seed::{self, times, Random};
 use crate::tools::*;
 use crate::Test;
 use shared_numpy::process::{Block, Settings};
-use shared_numpy::sys::map::page_size;
+use shared_numpy::sys::probe::page_size;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -109,9 +109,14 @@ pub fn shim(name: &str) -> PathBuf {
 }
 
 /// Runs tests of this program where a shim changes what the system does.
-fn with_shim(name: &str, tests: &[&str], full: bool) {
+pub fn with_shim(name: &str, variables: &[(&str, &str)], tests: &[&str], full: bool) {
+    if cfg!(target_env = "musl") {
+        println!("  skipped: a static program loads no shim");
+        return;
+    }
     let mut again = Command::new(std::env::current_exe().unwrap());
     again.env("LD_PRELOAD", shim(name)).args(tests);
+    again.envs(variables.iter().copied());
     if full {
         again.arg("--full");
     }
@@ -125,11 +130,7 @@ fn with_shim(name: &str, tests: &[&str], full: bool) {
 }
 
 fn with_large_pages(full: bool) {
-    if cfg!(target_env = "musl") {
-        println!("  skipped: a static program loads no shim");
-        return;
-    }
     let all: &[&str] = &["neighbours_", "storm", "a_child_", "page"];
     let tests = if full { all } else { &["neighbours_"] };
-    with_shim("large_pages", tests, full);
+    with_shim("large_pages", &[], tests, full);
 }

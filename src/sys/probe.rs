@@ -1,0 +1,241 @@
+//! What this kernel has, asked once.
+//!
+//! Kernels differ, and sandboxes forbid some calls or know only a part of them. What the arena can
+//! do differently is decided by the answers here, and nowhere else; each is asked when it is first
+//! needed, and the same from then on. [`machine`] asks all of them, to be shown.
+//!
+//! A call that is not there is told by its error number, without doing anything: a file that is
+//! asked about has no name, and what is to be renamed has none either.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+#[cfg(target_os = "linux")]
+use {
+    super::{copy::Way, failed, futex, locks, shm},
+    crate::error::{Error, Result},
+    std::os::fd::{AsFd, BorrowedFd, OwnedFd},
+    std::sync::atomic::{AtomicU32, AtomicU8},
+    std::time::Duration,
+};
+
+/// An answer that is not known before it is asked for. (No lock: a forked child may ask, whose
+/// parent was just asking in another thread.)
+#[cfg(target_os = "linux")]
+struct Answer(AtomicU8);
+
+#[cfg(target_os = "linux")]
+impl Answer {
+    const fn unknown() -> Self {
+        Answer(AtomicU8::new(0))
+    }
+
+    fn get(&self, ask: impl FnOnce() -> bool) -> bool {
+        match self.0.load(Ordering::Relaxed) {
+            0 => {
+                let answer = ask();
+                self.0.store(1 + answer as u8, Ordering::Relaxed);
+                answer
+            }
+            known => known == 2,
+        }
+    }
+}
+
+/// The size of a page, in which the system gives, takes and maps memory: `sysconf(3)`,
+/// _SC_PAGESIZE. A power of two: 4 KiB on most machines, up to 64 KiB on some.
+pub fn page_size() -> usize {
+    static SIZE: AtomicUsize = AtomicUsize::new(0);
+    match SIZE.load(Ordering::Relaxed) {
+        0 => {
+            // SAFETY: asks only.
+            let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
+            SIZE.store(size, Ordering::Relaxed);
+            size
+        }
+        size => size,
+    }
+}
+
+/// Whether open file descriptions have locks of bytes, `fcntl(2)`, F_OFD_GETLK: since Linux
+/// 3.15. `fd` is of any file with locks.
+#[cfg(target_os = "linux")]
+pub fn has_description_locks(fd: BorrowedFd<'_>) -> bool {
+    static KNOWN: Answer = Answer::unknown();
+    KNOWN.get(|| is_there(locks::ask_description(fd)))
+}
+
+/// Whether processes can sleep on shared memory, `futex(2)`.
+#[cfg(target_os = "linux")]
+pub fn can_sleep() -> bool {
+    static KNOWN: Answer = Answer::unknown();
+    KNOWN.get(|| {
+        let word = AtomicU32::new(0);
+        // It is not what is expected, so that the call returns at once.
+        match futex::wait(&word, 1, Duration::ZERO) {
+            Err(Error::Os { errno, .. }) => [libc::EAGAIN, libc::EINTR].contains(&errno),
+            _ => true,
+        }
+    })
+}
+
+/// What this kernel has, and how the package does things here.
+#[cfg(target_os = "linux")]
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// Bytes of a page.
+    pub page_size: usize,
+    /// Bytes of files can be locked for processes; None if there is no /dev/shm to try it.
+    pub byte_locks: Option<bool>,
+    /// They can be locked for open file descriptions.
+    pub description_locks: Option<bool>,
+    /// Memory can be taken before it is used.
+    pub fallocate: Option<bool>,
+    /// Memory within a file can be given back.
+    pub punch_hole: Option<bool>,
+    /// Files without a name.
+    pub unnamed_files: bool,
+    /// Two files can exchange their names in one step.
+    pub rename_exchange: bool,
+    /// Random numbers by a call of their own.
+    pub getrandom: bool,
+    /// Processes can sleep on shared memory.
+    pub futex: bool,
+    /// How long memory is copied.
+    pub copy: Way,
+    /// Whether shared memory has huge pages: the kernel's word for when.
+    pub huge_pages: Option<String>,
+}
+
+/// Asks for all there is to know.
+#[cfg(target_os = "linux")]
+pub fn machine() -> Machine {
+    let unnamed = shm::open_unnamed();
+    // Without such files a folder does for what only asks.
+    let any = match &unnamed {
+        Ok(file) => file.try_clone().ok(),
+        Err(_) => shm::open_folder().ok(),
+    };
+    let ask = |question: fn(BorrowedFd<'_>) -> bool| any.as_ref().map(|fd| question(fd.as_fd()));
+    let on_file = |question: fn(&OwnedFd) -> Result<()>| {
+        let file = unnamed.as_ref().ok()?;
+        Some(is_there(question(file)))
+    };
+    Machine {
+        page_size: page_size(),
+        byte_locks: ask(|fd| locks::is_locked(fd, 0).is_ok()),
+        description_locks: ask(has_description_locks),
+        fallocate: on_file(|file| shm::allocate_natively(file.as_fd(), 0, page_size() as u64)),
+        punch_hole: on_file(|file| shm::deallocate(file.as_fd(), 0, page_size() as u64)),
+        unnamed_files: unnamed.is_ok(),
+        rename_exchange: is_there(shm::rename(c"", c"", shm::Rename::Exchange)),
+        getrandom: is_there(getrandom()),
+        futex: can_sleep(),
+        copy: Way::of_this_processor(),
+        huge_pages: huge_pages(),
+    }
+}
+
+/// Whether a call is there that was made, perhaps in vain.
+#[cfg(target_os = "linux")]
+fn is_there(result: Result<()>) -> bool {
+    match result {
+        Err(Error::Os { errno, .. }) => !is_missing(errno),
+        _ => true,
+    }
+}
+
+/// Whether an error number says that a system has not what was asked for, or forbids it.
+#[cfg(target_os = "linux")]
+pub fn is_missing(errno: i32) -> bool {
+    [
+        libc::ENOSYS,
+        libc::EOPNOTSUPP,
+        libc::EINVAL,
+        libc::EPERM,
+        libc::ENOLCK,
+        libc::ENODEV,
+    ]
+    .contains(&errno)
+}
+
+/// Asks for no random byte: `getrandom(2)`.
+#[cfg(target_os = "linux")]
+fn getrandom() -> Result<()> {
+    let mut byte = 0u8;
+    // SAFETY: no byte is written.
+    match unsafe { libc::syscall(libc::SYS_getrandom, &raw mut byte, 0, 0) } {
+        0.. => Ok(()),
+        _ => Err(failed("getrandom")(super::last())),
+    }
+}
+
+/// When the file system of shared memory has huge pages: `never`, `always`, `within_size` or
+/// `advise`; None if it cannot be seen.
+#[cfg(target_os = "linux")]
+fn huge_pages() -> Option<String> {
+    let all = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
+    let all = std::fs::read_to_string(all).ok();
+    let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;
+    huge_pages_of(all.as_deref(), &mounts)
+}
+
+/// [`huge_pages`], by what is chosen for the whole system, and by the mounts.
+#[cfg(target_os = "linux")]
+fn huge_pages_of(all: Option<&str>, mounts: &str) -> Option<String> {
+    let chosen = all.and_then(|text| text.split_once('[')?.1.split_once(']'));
+    match chosen.map(|chosen| chosen.0) {
+        // Kernels without them have no such file.
+        None | Some("deny") => return Some("never".to_string()),
+        Some("force") => return Some("always".to_string()),
+        Some(_) => (),
+    }
+    // The last that was mounted there is what is seen.
+    let mut mounts = mounts.lines().filter_map(|line| {
+        let mut words = line.split(' ').skip(1);
+        let place = words.next()?;
+        (place == shm::FOLDER).then(|| words.nth(1))?
+    });
+    let options = mounts.next_back()?;
+    let huge = options
+        .split(',')
+        .find_map(|option| option.strip_prefix("huge="));
+    Some(huge.unwrap_or("never").to_string())
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_asked_for_once() {
+        for right in [true, false] {
+            let answer = Answer::unknown();
+            assert_eq!(answer.get(|| right), right);
+            assert_eq!(answer.get(|| panic!("asked again")), right);
+        }
+    }
+
+    #[test]
+    fn huge_pages_are_told_by_the_system_and_by_the_mount() {
+        let mounts =
+            |options: &str| format!("a /dev tmpfs x,huge=always 0 0\nshm /dev/shm {options} 0 0\n");
+        let plain = mounts("tmpfs rw,nosuid");
+        let huge = mounts("tmpfs rw,huge=within_size,size=4k");
+        let never = Some("always within_size advise [never] deny force\n");
+        let told = |all, mounts: &str| huge_pages_of(all, mounts).unwrap_or("unknown".to_string());
+        assert_eq!(told(never, &plain), "never");
+        assert_eq!(told(never, &huge), "within_size");
+        assert_eq!(told(never, "a /dev tmpfs x 0 0\n"), "unknown");
+        assert_eq!(told(Some("always [deny] force"), &huge), "never");
+        assert_eq!(told(Some("always deny [force]"), &plain), "always");
+        assert_eq!(told(None, &huge), "never");
+    }
+
+    #[test]
+    fn this_machine_is_described() {
+        let machine = machine();
+        assert!(machine.page_size.is_power_of_two());
+        assert_eq!(machine.byte_locks, Some(true));
+        assert!(machine.futex);
+    }
+}
