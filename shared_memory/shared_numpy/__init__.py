@@ -16,6 +16,7 @@ The map of the package, from the ground up; imports point down only:
 `_room`             room in shared memory, asked for or taken
 `_mapping`          files in memory, without a descriptor
 `_list_layout`      how a `ShareableList` lies in its segment
+`_named_layout`     how a named array lies in its file
 `shared_memory`     `SharedMemory` and `ShareableList`: a backport of CPython
                     3.8's ``multiprocessing.shared_memory``
 `managers`          `SharedMemoryManager`

@@ -12,34 +12,23 @@ that is killed while it makes one leaves nothing. One that is to replace another
 of its own first, by which the two are exchanged in one step; what a process leaves that is
 killed right there is removed by the next that replaces one.
 
-::
-
-    byte 0     magic     8 bytes   "snpNAMED"
-         8     version   u32
-        12     length    u32       of the description
-        16     data      u64       where the items start, a multiple of 4096
-        24     size      u64       of the segment
-        32     uuid      16 bytes  tells it from others that had or will have its name
-        48     checksum  u32       CRC-32 of the description
-        64     description         JSON: dtype, shape, order
+The file begins with numpy's own header, so that ``np.load("/dev/shm/weights", mmap_mode="r")``
+reads it; `_named_layout` draws its bytes.
 """
 
 import collections
 import errno
 import fcntl
 import io
-import json
 import mmap
 import operator
 import os
 import stat
-import struct
 import weakref
-import zlib
 
 import numpy as np
 
-from . import _core, _mapping, _room, transfer
+from . import _core, _mapping, _named_layout, _room, transfer
 from .arrays import ndarray, sized
 from .errors import StaleHandleError
 
@@ -57,11 +46,6 @@ _MODE = 0o600
 _TEMPORARY = ".snp-replacing-"
 # How those begin that they have before they are whole, where a file cannot be without a name.
 _MAKING = ".snp-making-"
-_PAGE = 4096
-_HEAD = struct.Struct("=8sIIQQ16sI")
-_MAGIC = b"snpNAMED"
-_VERSION = 1
-_DESCRIPTION = 64
 
 # What is mapped in this process: (uuid, readonly) -> segment.
 _mapped = weakref.WeakValueDictionary()  # type: Any
@@ -127,122 +111,6 @@ def _rebuild(cls, name, number, readonly, offset, dtype, shape, strides, extras)
 
 
 transfer.register_memory(Segment, _refer)
-
-
-# Descriptions.
-
-_Head = collections.namedtuple("_Head", ["uuid", "data", "size", "dtype", "shape", "order"])
-
-
-def _describe_dtype(dtype):
-    """Return what `_dtype_of` makes the dtype of again, for JSON."""
-    if dtype.subdtype is not None:
-        base, shape = dtype.subdtype
-        return {"base": _describe_dtype(base), "shape": list(shape)}
-    if dtype.names is None:
-        return dtype.str
-    fields = [dtype.fields[name] for name in dtype.names]
-    return {
-        "names": list(dtype.names),
-        "formats": [_describe_dtype(field[0]) for field in fields],
-        "offsets": [field[1] for field in fields],
-        "titles": [field[2] if len(field) > 2 else None for field in fields],
-        "itemsize": dtype.itemsize,
-        "aligned": dtype.isalignedstruct,
-        "record": issubclass(dtype.type, np.record),
-    }
-
-
-def _dtype_of(description):
-    """Return the dtype that was described; anything else is an error of some kind."""
-    if isinstance(description, str):
-        return np.dtype(description)
-    if "base" in description:
-        base = _dtype_of(description["base"])
-        return np.dtype((base, tuple(description["shape"])))
-    fields = {key: description[key] for key in ("names", "offsets", "itemsize", "aligned")}
-    fields["formats"] = [_dtype_of(each) for each in description["formats"]]
-    if any(title is not None for title in description["titles"]):
-        fields["titles"] = description["titles"]
-    dtype = np.dtype(fields)
-    return np.dtype((np.record, dtype)) if description["record"] else dtype
-
-
-def _write_head(dtype, shape, order):
-    """Return the bytes before the items of a new array, and what they say."""
-    description = json.dumps(
-        {"dtype": _describe_dtype(dtype), "shape": list(shape), "order": order}
-    ).encode()
-    data = _data_behind(len(description))
-    size = data + dtype.itemsize * _count(shape)
-    if size >= 1 << 63:
-        raise ValueError(
-            "an array of shape {} with items of {} bytes is too large".format(shape, dtype.itemsize)
-        )
-    number = os.urandom(16)
-    head = bytearray(data)
-    _HEAD.pack_into(
-        head, 0, _MAGIC, _VERSION, len(description), data, size, number, zlib.crc32(description)
-    )
-    head[_DESCRIPTION : _DESCRIPTION + len(description)] = description
-    return bytes(head), _Head(number, data, size, dtype, shape, order)
-
-
-def _data_behind(length):
-    """Return where the items start behind a description of so many bytes."""
-    return -(-(_DESCRIPTION + length) // _PAGE) * _PAGE
-
-
-def _count(shape):
-    count = 1
-    for length in shape:
-        count *= length
-    return count
-
-
-def _read_head(fd, name):
-    """Return what lies before the items of an array, checked.
-
-    Raises
-    ------
-    ValueError
-        It is no array of this package, or not complete.
-    """
-
-    def foreign(why):
-        return ValueError(
-            "{!r} is no array that shared_numpy.create has made: {}".format(_PREFIX + name, why)
-        )
-
-    first = os.pread(fd, _PAGE, 0)
-    if len(first) < _DESCRIPTION or first[:8] != _MAGIC or any(first[_HEAD.size : _DESCRIPTION]):
-        raise foreign("it does not begin like one")
-    _, version, length, data, size, number, checksum = _HEAD.unpack_from(first)
-    if version != _VERSION:
-        raise foreign("it is of version {}, this package knows {}".format(version, _VERSION))
-    description = os.pread(fd, min(length, size), _DESCRIPTION)
-    if len(description) != length or zlib.crc32(description) != checksum:
-        raise foreign("its description is damaged")
-    try:
-        described = json.loads(description.decode())
-        dtype = _dtype_of(described["dtype"])
-        shape = tuple(described["shape"])
-        order = described["order"]
-        right = (
-            not dtype.hasobject
-            and all(type(each) is int and each >= 0 for each in shape)
-            and order in ("C", "F")
-            and data == _data_behind(length)
-            and size == data + dtype.itemsize * _count(shape)
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise foreign("its description cannot be: {}".format(error)) from None
-    if not right:
-        raise foreign("its description cannot be")
-    found = os.fstat(fd).st_size
-    if found != size:
-        raise foreign("it has {} bytes and should have {}".format(found, size))
-    return _Head(number, data, size, dtype, shape, order)
 
 
 # Files.
@@ -323,10 +191,18 @@ def _open(name, writable=False):
         if status.st_uid != os.geteuid():
             text = "the array is another user's: {}".format(status.st_uid)
             raise _error(errno.EACCES, text, name)
-        return file, _read_head(file.fileno(), name)
+        return file, _read(file.fileno(), status.st_size, name)
     except BaseException:
         file.close()
         raise
+
+
+def _read(fd, size, name):
+    try:
+        return _named_layout.read(lambda length, at: os.pread(fd, length, at), size)
+    except ValueError as error:
+        text = "{!r} is no array that shared_numpy.create has made: {}"
+        raise ValueError(text.format(_PREFIX + name, error)) from None
 
 
 def _look_at(name):
@@ -378,7 +254,8 @@ def create(
     shape : int or tuple of int
         Lengths of the dimensions.
     dtype : dtype_like
-        What the items are; none that hold references to objects.
+        What the items are; none that hold references to objects. One that is an array adds its
+        lengths to `shape`.
     order : {"C", "F"}
         Whether the last or the first index varies fastest.
     exist_ok : bool
@@ -406,7 +283,8 @@ def create(
         ENOSPC: there is no room for it. EACCES: another user's array has the name that is to
         be attached or replaced.
     TypeError
-        Items would hold references to Python objects.
+        Items would hold references to Python objects, or are of a dtype that programs without
+        its package would take for another.
     ValueError
         `name`, `shape` or `order` cannot be, `fill` does not fit the shape; both `exist_ok` and
         `replace` are asked for; what is to be attached or replaced is no array, and is left as
@@ -431,6 +309,11 @@ def create(
     """
     plain = _plain(name)
     dtype = sized(dtype)
+    if not hasattr(shape, "__iter__"):
+        shape = (shape,)
+    shape = tuple(operator.index(length) for length in shape)
+    while dtype.subdtype is not None:  # As in any new array.
+        dtype, shape = dtype.subdtype[0], shape + dtype.subdtype[1]
     if dtype.hasobject:
         raise TypeError(
             "{} holds references to Python objects, which mean nothing to another "
@@ -438,14 +321,11 @@ def create(
         )
     if order not in ("C", "F"):
         raise ValueError("'order' must be 'C' or 'F', not {!r}".format(order))
-    if not hasattr(shape, "__iter__"):
-        shape = (shape,)
-    shape = tuple(operator.index(length) for length in shape)
     if any(length < 0 for length in shape):
         raise ValueError("negative dimensions are not allowed: {}".format(shape))
     if exist_ok and replace:
         raise ValueError("an array that exists is either taken (exist_ok) or replaced, not both")
-    head, described = _write_head(dtype, shape, order)
+    described, head, tail = _named_layout.lay_out(dtype, shape, order)
     found = _existing(plain, described, exist_ok, replace)
     if found is not None:
         return found
@@ -455,6 +335,7 @@ def create(
         os.ftruncate(fd, described.size)
         _room.reserve(fd, _PREFIX + plain)
         os.pwrite(fd, head, 0)
+        os.pwrite(fd, tail, described.size - len(tail))
         made = _array(_map_descriptor(fd, described, plain, False))
         if fill is not None:
             made[...] = fill
