@@ -17,12 +17,14 @@ import sys
 import warnings
 import zlib
 
+import named_files
 import numpy as np
 import pytest
 from array_programs import DTYPES, RECORDS
 from conftest import MORE, ROOT, exists, run_python
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from named_files import content_of, forged, parts_of, path_of, put
 
 import shared_numpy as snp
 from shared_numpy import named
@@ -31,25 +33,6 @@ try:
     from numpy._core._rational_tests import rational
 except ImportError:
     from numpy.core._rational_tests import rational
-
-FOOTER = struct.Struct("=8sIIQQQQIIccc5s16s4sI")
-FIELDS = "magic version dimensions data bytes size itemsize descr details order kind byteorder"
-FIELDS = (FIELDS + " zeros uuid more_zeros checksum").split()
-
-
-def path_of(name):
-    return "/dev/shm/" + name
-
-
-def content_of(name):
-    with open(path_of(name), "rb") as file:
-        return file.read()
-
-
-def put(name, content):
-    with open(path_of(name), "wb") as file:
-        file.write(content)
-
 
 def attach_anew(name, **options):
     """Attach as another process does, which has not mapped the array yet."""
@@ -96,8 +79,8 @@ ALL = st.recursive(
     lambda inner: records(inner)
     | st.builds(
         lambda dtype, shape: np.dtype((dtype, tuple(shape))),
-        # (numpy has no arrays of texts without a length.)
-        inner.filter(lambda dtype: dtype.itemsize or dtype.names),
+        # (numpy has no arrays of what has no bytes, or makes something else of them.)
+        inner.filter(lambda dtype: dtype.itemsize),
         st.lists(st.integers(1, 3), min_size=1, max_size=2),
     ),
     max_leaves=6,
@@ -291,33 +274,6 @@ def test_shapes_that_no_array_has(name, shape, dtype):
 # What is refused.
 
 
-def parts_of(content):
-    """Return the footer's fields, and the tail's parts before it."""
-    footer = dict(zip(FIELDS, FOOTER.unpack(content[-FOOTER.size :])))
-    at = -(-(footer["data"] + footer["bytes"]) // 64) * 64
-    tail = content[at : -FOOTER.size]
-    shape = struct.unpack_from("={}Q".format(footer["dimensions"]), tail)
-    descr, details = tail[8 * len(shape) :].rstrip(b"\0").split(b"\0")
-    assert (len(descr), len(details)) == (footer["descr"], footer["details"])
-    return footer, content[:at], shape, descr, details
-
-
-def forged(content, new_shape=None, new_descr=None, new_details=None, **changed):
-    """Return a file with parts of its tail changed, all lengths and checksums made to fit
-    these, and then fields of its footer changed."""
-    footer, before, shape, descr, details = parts_of(content)
-    shape = shape if new_shape is None else new_shape
-    descr = descr if new_descr is None else new_descr
-    details = details if new_details is None else new_details
-    tail = struct.pack("={}Q".format(len(shape)), *shape) + descr + b"\0" + details + b"\0"
-    tail += bytes(-len(tail) % 8)
-    footer.update(dimensions=len(shape), descr=len(descr), details=len(details))
-    footer["size"] = len(before) + len(tail) + FOOTER.size
-    footer.update(changed)
-    tail += FOOTER.pack(*[footer[each] for each in FIELDS])[:-4]
-    return before + tail + struct.pack("=I", changed.get("checksum", zlib.crc32(tail)))
-
-
 def test_the_bytes_are_as_they_are_drawn(name):
     snp.create(name, (2, 3), ">i2", "F")[...] = [[1, 2, 3], [4, 5, 6]]
     content = content_of(name)
@@ -367,59 +323,24 @@ def test_damaged_files_are_refused(name, dtype):
     """Every length of one, and one with any byte changed that is no item."""
     snp.create(name, (2, 3), dtype)
     content = content_of(name)
-    footer, before, _, _, _ = parts_of(content)
-    items = range(4096, 4096 + footer["bytes"])
-    uuid = range(len(content) - 24, len(content) - 8)
-    zeros = range(items.stop, len(before))  # (Padding behind the items, that means nothing.)
-    lengths = [0, 1, 63, 64, 87, 88, 89, 4095, 4096] + list(range(4096, len(content), 5))
-    for length in lengths + [len(content) - 1]:
-        refused(name, content[:length])
-    for more in (b"\0", b"x", bytes(64), bytes(4096), content, content[-88:]):
-        refused(name, content + more)
+    for wrong in named_files.damaged(content):
+        refused(name, wrong)
     rng = np.random.RandomState(5)
-    places = list(range(0, 4096, 23)) + list(range(200)) + list(range(len(before), len(content)))
-    for at in places:
-        changed = bytearray(content)
-        changed[at] ^= 1 << rng.randint(8)
-        # (The uuid may be any, but its checksum is wrong.)
-        refused(name, bytes(changed))
-    for at in list(items) + list(zeros):
+    # The items, and the zeros behind them, which mean nothing.
+    for at in range(4096, len(parts_of(content)[1])):
         changed = bytearray(content)
         changed[at] ^= 1 << rng.randint(8)
         accepted(name, bytes(changed), (2, 3))
     accepted(name, forged(content, uuid=bytes(16)), (2, 3))
-    assert uuid.stop == len(content) - 8
     snp.delete(name)
 
 
 def test_tails_that_lie_are_refused_however_right_their_checksum(name):
     snp.create(name, (2, 3), "<f8")
     content = content_of(name)
-    footer = parts_of(content)[0]
     accepted(name, forged(content), (2, 3))
-    for field in ("version", "dimensions", "data", "bytes", "size", "itemsize", "descr", "details"):
-        unsigned = 32 if field in ("version", "dimensions", "descr", "details") else 64
-        right = footer[field]
-        for wrong in (
-            [0, 1, right - 1, right + 1, right + 64, right + 4096, right + 8192]
-            + [1 << 31, (1 << unsigned) - 1, (1 << unsigned) - right, (1 << unsigned - 1)]
-            + [(1 << unsigned) - 64, (1 << unsigned) - 4096, (1 << unsigned) - 4192]
-        ):
-            if wrong != right and 0 <= wrong < 1 << unsigned:
-                refused(name, forged(content, **{field: wrong}))
-    for field, wrong in [
-        ("magic", b"snpNAMEd"), ("order", b"F"), ("order", b"K"), ("order", b"\xff"),
-        ("kind", b"i"), ("byteorder", b">"), ("byteorder", b"|"), ("zeros", b"\0\0\0\0\1"),
-        ("more_zeros", b"\1\0\0\0"), ("checksum", 1),
-    ]:  # fmt: skip
-        refused(name, forged(content, **{field: wrong}))
-    for shape in [
-        (3, 2), (6,), (2, 3, 1), (2, 3, 0), (), (2, 4), (1 << 63, 3), ((1 << 64) - 2, 3),
-        (2, 3, 1 << 62), (1 << 32, 1 << 32), (0, 1 << 63), (1,) * 65 + (2, 3), (2, 3 + (1 << 61)),
-    ]:  # fmt: skip
-        refused(name, forged(content, new_shape=shape))
-    for descr in (b"", b"'<i8'", b"'>f8'", b"'<f8", b"'<f8' ", b"\"<f8\"", b"'<f8'\0"):
-        refused(name, forged(content, new_descr=descr))
+    for wrong in named_files.lying(content):
+        refused(name, wrong)
     good = {"owner": None, "dtype": "<f8"}
     deep = b'{"owner": null, "dtype": ' + b'{"base": ' * 20000 + b"1" + b"}" * 20001
     for details in [
@@ -467,21 +388,13 @@ def test_records_that_cannot_be_are_refused(name):
 
 def test_heads_and_tails_that_contradict_each_other(name, new_name):
     """Each is right for itself: of another array of as many bytes."""
-    alike = [
-        ((2, 3), "<f8", "C"), ((2, 3), "<f8", "F"), ((3, 2), "<f8", "C"), ((6,), "<f8", "C"),
-        ((2, 3), ">f8", "C"), ((2, 3), "<i8", "C"), ((2, 3), "<M8[s]", "C"), ((2, 6), "<f4", "C"),
-        ((2, 3), [("a", "<f8")], "C"), ((2, 3), [("b", "<f8")], "C"), ((2, 3), [("a", "<i8")], "C"),
-        ((2, 3), {"names": ["a", "b"], "formats": ["<f4"] * 2, "offsets": [4, 0]}, "C"),
-    ]  # fmt: skip
     files = []
-    for each in alike:
+    for each in named_files.ALIKE:
         snp.create(name, *each)
         files.append(content_of(name))
         snp.delete(name)
-    for i, one in enumerate(files):
-        for j, other in enumerate(files):
-            if i != j:
-                refused(name, one[:4096] + other[4096:])
+    for wrong in named_files.crossed(files):
+        refused(name, wrong)
     npy = new_name()
     with open(path_of(npy), "wb") as file:
         np.save(file, np.zeros(1000))

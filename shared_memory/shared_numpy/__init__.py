@@ -134,7 +134,7 @@ if TYPE_CHECKING:
     from .frames import RingBuffer
     from .managers import SharedMemoryManager
     from .messages import Ref, get, put
-    from .named import attach, create, delete, list_arrays
+    from .named import attach, create, delete, get_include, list_arrays
     from .queues import JoinableQueue, Queue, SimpleQueue
     from .shared_memory import ShareableList, SharedMemory
     from .transfer import register_array_wrapper, register_type, share_arrays
@@ -174,7 +174,7 @@ _NAMES = {
     "frames": ["RingBuffer"],
     "managers": ["SharedMemoryManager"],
     "messages": ["Ref", "get", "put"],
-    "named": ["attach", "create", "delete", "list_arrays"],
+    "named": ["attach", "create", "delete", "get_include", "list_arrays"],
     "queues": ["JoinableQueue", "Queue", "SimpleQueue"],
     "resource_tracker": [],
     "shared_memory": ["ShareableList", "SharedMemory"],

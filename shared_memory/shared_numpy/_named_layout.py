@@ -38,7 +38,7 @@ A dtype that numpy's format cannot express has an empty descr, and the file begi
 the version and zeros instead of a header, so that `np.load` refuses it. This is so for
 
 * fields that overlap, or that are not in the order of their offsets,
-* fields whose name is empty,
+* fields whose name is empty, or whose title is no text,
 * headers of more than 8,192 bytes (numpy refuses more than 10,000).
 
 The alignment of a dtype (``align=True``) and its being a record (`np.record`) are not in
@@ -258,7 +258,8 @@ def _descr_of(dtype):
         title = dtype.fields[name][2:]
         base, lengths = field.subdtype or (field, None)
         descr = _descr_of(base)
-        if descr is None or not name or offset < end:
+        is_strange = not name or (title and not isinstance(title[0], str))
+        if descr is None or is_strange or offset < end:
             return None
         if offset > end:
             fields.append(("", "|V{}".format(offset - end)))

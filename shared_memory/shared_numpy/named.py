@@ -36,7 +36,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, List
 
-__all__ = ["NamedArray", "attach", "create", "delete", "list_arrays"]
+__all__ = ["NamedArray", "attach", "create", "delete", "get_include", "list_arrays"]
 
 _FOLDER = "/dev/shm"
 _PREFIX = "shm://"
@@ -618,3 +618,25 @@ def list_arrays() -> "List[NamedArray]":
             continue
         found.append(NamedArray(_PREFIX + name, head.dtype, head.shape, head.order))
     return found
+
+
+def get_include() -> str:
+    """Return the folder of ``shared_numpy.h``, by which C and C++ attach named arrays.
+
+    Returns
+    -------
+    str
+        For the compiler's option ``-I``; the header needs no library.
+
+    See Also
+    --------
+    create
+
+    Examples
+    --------
+    >>> import os
+    >>> import shared_numpy as snp
+    >>> os.listdir(snp.get_include())
+    ['shared_numpy.h']
+    """
+    return os.path.join(os.path.dirname(os.path.abspath(__file__)), "include")
