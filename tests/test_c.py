@@ -117,13 +117,36 @@ def test_usual_dtypes(reader, new_name):
 
 def test_what_has_no_array_s_name(reader, name):
     long = "n" * 256
-    told = read(reader, "shm://", "", "a/b", "shm://a/b", ".", "shm:///..", long, name)
-    assert [int(each[0]) for each in told] == [BAD_NAME] * 7 + [NOT_FOUND]
+    told = read(reader, "shm://", "", "a/b", "shm://a/b", ".", "shm:///..", "/a", long, name)
+    assert [int(each[0]) for each in told] == [BAD_NAME] * 8 + [NOT_FOUND]
     assert name in told[-1][1]
     snp.create(name, 3)
     assert [each[0] for each in read(reader, "shm://" + name, "shm:///" + name)] == ["0"] * 2
     snp.delete(name)
     assert int(read(reader, name)[0][0]) == NOT_FOUND
+
+
+def test_arrays_in_another_folder(reader, new_name, monkeypatch):
+    folder, name = "/dev/shm/" + new_name(), new_name()
+    os.mkdir(folder)
+    snp.create(name, 3)
+    snp.create(name, 4, directory=folder)
+    snp.create("only", 5, directory=folder)
+
+    def lengths(*names):
+        return [each[6] if each[0] == "0" else int(each[0]) for each in read(reader, *names)]
+
+    monkeypatch.delenv("SHARED_NUMPY_DIR", raising=False)
+    paths = [folder + "/" + name, "shm://{}/{}".format(folder, name), "shm:///dev/shm/" + name]
+    assert lengths(name, "only", *paths) == ["3,", NOT_FOUND, "4,", "4,", "3,"]
+    for variable in (folder, folder + "/"):
+        monkeypatch.setenv("SHARED_NUMPY_DIR", variable)
+        assert lengths(name, "only", *paths) == ["4,", "5,", "4,", "4,", "3,"]
+    snp.delete(name)
+    assert lengths(name, folder + "/" + name, "/" + 70 * "n" + "/x") == ["3,", NOT_FOUND, NOT_FOUND]
+    snp.delete(name)
+    snp.delete("only")
+    os.rmdir(folder)
 
 
 def test_what_is_something_else(reader, name):

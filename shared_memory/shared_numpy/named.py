@@ -12,6 +12,8 @@ that is killed while it makes one leaves nothing. One that is to replace another
 of its own first, by which the two are exchanged in one step; what a process leaves that is
 killed right there is removed by the next that replaces one.
 
+Another folder than /dev/shm is chosen by ``SHARED_NUMPY_DIR``, or an argument.
+
 The file begins with numpy's own header, so that ``np.load("/dev/shm/weights", mmap_mode="r")``
 reads it; `_named_layout` draws its bytes.
 """
@@ -34,7 +36,7 @@ from .errors import StaleHandleError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, List
+    from typing import Any, List, Optional
 
 __all__ = ["NamedArray", "attach", "create", "delete", "get_include", "list_arrays"]
 
@@ -116,14 +118,23 @@ transfer.register_memory(Segment, _refer)
 # Files.
 
 
-def _plain(name):
-    """Return a name as it stands in /dev/shm."""
+# Where an array's file is, `_path` tells by its name in this module: that is the file's name in
+# /dev/shm, or the whole path of one in another folder.
+
+
+def _split(name):
+    """Return the folder, or None, and the plain name of what a caller has given as a name."""
     if not isinstance(name, str):
         raise TypeError("the name of an array is a str, not {!r}".format(name))
     plain = name[len(_PREFIX) :] if name.startswith(_PREFIX) else name
     if "://" in plain:
         raise ValueError("{!r}: only names with 'shm://', or with nothing, are known".format(name))
-    plain = plain.lstrip("/") if name.startswith(_PREFIX) else plain
+    folder = None
+    if plain.startswith("/") and plain.rindex("/") > 0:
+        folder, plain = os.path.split(plain)
+        folder = _core.folder(folder) or _FOLDER
+    elif name.startswith(_PREFIX):
+        plain = plain.lstrip("/")
     wrong = (
         not plain
         or plain in (".", "..")
@@ -136,7 +147,33 @@ def _plain(name):
             "{!r}: a name has 1 to 255 bytes, none of them '/' or 0, and is not '.' or "
             "'..'".format(name)
         )
-    return plain
+    return folder, plain
+
+
+def _new_name(name, directory):
+    """Return the name for an array that is to be made."""
+    folder, plain = _split(name)
+    if folder is not None and directory is not None:
+        raise ValueError("{!r} has a folder, so 'directory' has no meaning".format(name))
+    return _named_in(folder or _core.folder(directory), plain)
+
+
+def _find(name, directory):
+    """Return the name of an array that may be there."""
+    folder, plain = _split(name)
+    if folder is None and directory is None:
+        found = _named_in(_core.folder(), plain)
+        return found if os.path.lexists(_path(found)) else plain
+    return _new_name(name, directory)
+
+
+def _named_in(folder, plain):
+    return plain if folder in (None, _FOLDER) else os.path.join(folder, plain)
+
+
+def _beside(name, plain):
+    """Return the name of what is in the folder of another array."""
+    return os.path.join(os.path.dirname(name), plain)
 
 
 def _path(name):
@@ -191,6 +228,8 @@ def _open(name, writable=False):
         if status.st_uid != os.geteuid():
             text = "the array is another user's: {}".format(status.st_uid)
             raise _error(errno.EACCES, text, name)
+        if os.path.isabs(name) and not _core.is_on_tmpfs(file.fileno()):
+            raise ValueError("{!r} is no array: it is not on a tmpfs".format(_PREFIX + name))
         return file, _read(file.fileno(), status.st_size, name)
     except BaseException:
         file.close()
@@ -243,7 +282,8 @@ def create(
     *,
     exist_ok: bool = False,
     replace: bool = False,
-    fill: "Any" = None
+    fill: "Any" = None,
+    directory: "Optional[Any]" = None
 ) -> ndarray:
     """Make an array that other programs of this user find by its name.
 
@@ -268,6 +308,9 @@ def create(
     fill : array_like, optional
         What the items of a new array are before anybody sees it, broadcast to the shape; zeros
         by default.
+    directory : str or path-like, optional
+        The folder to make it in, on a tmpfs; by default what the environment variable
+        ``SHARED_NUMPY_DIR`` says, or else /dev/shm.
 
     Returns
     -------
@@ -286,7 +329,7 @@ def create(
         Items would hold references to Python objects, or are of a dtype that programs without
         its package would take for another.
     ValueError
-        `name`, `shape` or `order` cannot be, `fill` does not fit the shape; both `exist_ok` and
+        `name`, `shape`, `order` or `directory` cannot be, `fill` does not fit the shape; both `exist_ok` and
         `replace` are asked for; what is to be attached or replaced is no array, and is left as
         it is.
 
@@ -307,7 +350,7 @@ def create(
     ([1, 2, 3], 7.0)
     >>> snp.delete("shm://example-of-create")
     """
-    plain = _plain(name)
+    plain = _new_name(name, directory)
     dtype = sized(dtype)
     if not hasattr(shape, "__iter__"):
         shape = (shape,)
@@ -329,7 +372,7 @@ def create(
     found = _existing(plain, described, exist_ok, replace)
     if found is not None:
         return found
-    with _new_file() as file:
+    with _new_file(plain) as file:
         fd = file.fileno()
         _room.refuse_if_larger(fd, described.size, _PREFIX + plain)
         os.ftruncate(fd, described.size)
@@ -355,30 +398,30 @@ class _NewFile(io.FileIO):
     def close(self) -> None:
         path, self.path = self.path, None
         if path is not None:
-            _remove(os.path.basename(path))
+            _remove(path)
         super().close()
 
 
-def _new_file():
-    """Open a new file, whatever the umask."""
+def _new_file(name):
+    """Open a new file where one of a name will be, whatever the umask."""
     try:
         if not os.path.exists("/proc/self/fd"):
             # It could be given no name later.
             raise OSError(errno.EOPNOTSUPP, "no /proc")
-        file = _NewFile(_FOLDER, "r+", opener=_open_unnamed)
+        file = _NewFile(os.path.dirname(_path(name)), "r+", opener=_open_unnamed)
     except OSError as error:
         # EISDIR: before Linux 3.11.
         if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
             raise
-        _remove_left()
-        file = _new_named_file()
+        _remove_left(name)
+        file = _new_named_file(name)
     os.fchmod(file.fileno(), _MODE)
     return file
 
 
-def _new_named_file():
+def _new_named_file(name):
     while True:
-        path = _path(_MAKING + os.urandom(16).hex())
+        path = _path(_beside(name, _MAKING + os.urandom(16).hex()))
         file = _NewFile(path, "x+", opener=lambda path, flags: os.open(path, flags, _MODE))
         file.path = path
         fcntl.flock(file, fcntl.LOCK_EX)  # As in `_replace`.
@@ -441,8 +484,8 @@ def _link(file, name):
 
 def _replace(file, head, name):
     """Give a new array the name that another has; tell whether there still was one."""
-    _remove_left()
-    temporary = _TEMPORARY + head.uuid.hex()
+    _remove_left(name)
+    temporary = _beside(name, _TEMPORARY + head.uuid.hex())
     fcntl.flock(file, fcntl.LOCK_EX)  # While it is held, nobody takes the file for a dead one's.
     try:
         _link(file, temporary)
@@ -481,13 +524,14 @@ def _settle(temporary, head, name):
     _remove(temporary)
 
 
-def _remove_left():
+def _remove_left(beside):
     """Remove what processes have left that were killed while they made or replaced an array."""
-    for name in os.listdir(_FOLDER):
+    for plain in os.listdir(os.path.dirname(_path(beside))):
+        name = _beside(beside, plain)
         try:
-            if name.startswith(_TEMPORARY):
+            if plain.startswith(_TEMPORARY):
                 file, _ = _open(name)
-            elif name.startswith(_MAKING):
+            elif plain.startswith(_MAKING):
                 # (FIFOs and links are nobody's of ours.)
                 flags = os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
                 file = open(os.open(_path(name), flags), "rb", buffering=0)
@@ -523,7 +567,7 @@ def _rename(old, new, exchange):
         raise _error(error.errno, text, new) from None
 
 
-def attach(name: str, readonly: bool = False) -> ndarray:
+def attach(name: str, readonly: bool = False, directory: "Optional[Any]" = None) -> ndarray:
     """Return the array that was made under a name.
 
     Parameters
@@ -532,6 +576,9 @@ def attach(name: str, readonly: bool = False) -> ndarray:
         As given to `create`.
     readonly : bool
         Map its memory so that this process cannot write to it.
+    directory : str or path-like, optional
+        The folder where it is. By default it is looked for in the one that the environment
+        variable ``SHARED_NUMPY_DIR`` names, and then in /dev/shm.
 
     Raises
     ------
@@ -546,10 +593,10 @@ def attach(name: str, readonly: bool = False) -> ndarray:
     --------
     create
     """
-    return _array(_map(_plain(name), readonly))
+    return _array(_map(_find(name, directory), readonly))
 
 
-def take(name: str) -> "np.ndarray[Any, Any]":
+def take(name: str, directory: "Optional[Any]" = None) -> "np.ndarray[Any, Any]":
     """Return the array of a name as ordinary memory, and delete the name.
 
     Raises
@@ -557,7 +604,7 @@ def take(name: str) -> "np.ndarray[Any, Any]":
     FileNotFoundError, PermissionError, ValueError
         As in `attach`.
     """
-    plain = _plain(name)
+    plain = _find(name, directory)
     file, head = _open(plain, writable=True)
     with file:
         memory = _mapping.map_file(file.fileno(), head.size)
@@ -566,13 +613,15 @@ def take(name: str) -> "np.ndarray[Any, Any]":
     return np.ndarray(head.shape, head.dtype, memory, head.data, order=head.order)
 
 
-def delete(name: str) -> None:
+def delete(name: str, directory: "Optional[Any]" = None) -> None:
     """Remove the name of an array; its memory is freed with the last who has it.
 
     Parameters
     ----------
     name : str
         As given to `create`.
+    directory : str or path-like, optional
+        As in `attach`.
 
     Raises
     ------
@@ -587,7 +636,7 @@ def delete(name: str) -> None:
     --------
     create
     """
-    plain = _plain(name)
+    plain = _find(name, directory)
     _look_at(plain)
     try:
         os.unlink(_path(plain))
@@ -595,29 +644,45 @@ def delete(name: str) -> None:
         raise _error(errno.ENOENT, "there is no array of this name", plain) from None
 
 
-def list_arrays() -> "List[NamedArray]":
+def list_arrays(directory: "Optional[Any]" = None) -> "List[NamedArray]":
     """Return what named arrays this user has on this machine.
+
+    Parameters
+    ----------
+    directory : str or path-like, optional
+        The folder to look in, instead of the one that the environment variable
+        ``SHARED_NUMPY_DIR`` names and /dev/shm.
 
     Returns
     -------
     list of NamedArray
         Their ``name`` (with ``shm://``), ``dtype``, ``shape`` and ``order``, in the
-        order of the names. What is no array is not told.
+        order of the names. What is no array is not told. By its name `attach` finds an array
+        without a directory: it is the path of the file where the plain one leads elsewhere.
 
     See Also
     --------
     create
     """
-    found = []
-    for name in sorted(os.listdir(_FOLDER)):
-        if name.startswith(_TEMPORARY):
-            continue
-        try:
-            head = _look_at(name)
-        except (OSError, ValueError):
-            continue
-        found.append(NamedArray(_PREFIX + name, head.dtype, head.shape, head.order))
-    return found
+    first = _core.folder() or _FOLDER
+    folders = [first, _FOLDER] if directory is None else [_core.folder(directory) or _FOLDER]
+    found = {}
+    for folder in folders:
+        for plain in os.listdir(folder):
+            name = _named_in(folder, plain)
+            if plain.startswith(_TEMPORARY):
+                continue
+            try:
+                head = _look_at(name)
+            except (OSError, ValueError):
+                continue
+            is_found = name == _find(plain, None)
+            told = plain if is_found else os.path.join(folder, plain)
+            found[_PREFIX + told] = head
+    return [
+        NamedArray(name, head.dtype, head.shape, head.order)
+        for name, head in sorted(found.items(), key=lambda item: item[0])
+    ]
 
 
 def get_include() -> str:

@@ -13,6 +13,7 @@
 //! hangs says how it is repeated.
 
 mod faults;
+mod folders;
 mod instructions;
 mod pages;
 mod ring;
@@ -43,6 +44,7 @@ fn main() {
     let mut count = 0;
     for (name, test) in [
         faults::TESTS,
+        folders::TESTS,
         pages::TESTS,
         step::TESTS,
         storm::TESTS,

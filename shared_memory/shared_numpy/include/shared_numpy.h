@@ -84,6 +84,7 @@ typedef struct snp_array {
 #define SNP__FOOTER 88
 #define SNP__LONGEST_TAIL ((uint64_t)1 << 24)
 #define SNP__LARGEST ((uint64_t)INT64_MAX)
+#define SNP__LONGEST_FOLDER 64
 
 static inline int snp__fail(snp_array *array, int status, const char *name, const char *why)
 {
@@ -501,21 +502,47 @@ static inline void snp_detach(snp_array *array)
     memset(array, 0, sizeof *array);
 }
 
-/* Attaches the array of a name ("weights" or "shm://weights"), read-only.
+/* Opens the file of a name in a folder, of so many bytes; returns -1 and sets errno if it cannot. */
+static inline int snp__open(const char *folder, size_t length, const char *plain)
+{
+    char path[SNP__LONGEST_FOLDER + 1 + 255 + 1];
+    int fd;
+    if (length > SNP__LONGEST_FOLDER) {
+        errno = ENOENT;
+        return -1;
+    }
+    snprintf(path, sizeof path, "%.*s/%s", (int)length, folder, plain);
+    do {
+        fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    } while (fd < 0 && errno == EINTR);
+    return fd;
+}
+
+/* Attaches the array of a name ("weights" or "shm://weights"), read-only. It is looked for in the
+   folder that the environment variable SHARED_NUMPY_DIR names, and then in /dev/shm; a path
+   ("shm:///run/shared/weights") leads to one folder.
 
    Returns SNP_OK and fills `array`; or another snp_status, with a message in array->error and
    nothing to detach. */
 static inline int snp_attach(const char *name, snp_array *array)
 {
-    char path[sizeof "/dev/shm/" + 255];
-    const char *plain = name;
+    const char *plain = name, *folder = NULL;
+    const char *slash;
     struct stat status;
     uint64_t items_at = 0;
+    size_t length = 0;
     void *mapping;
     int fd, result;
     memset(array, 0, sizeof *array);
     if (strncmp(plain, "shm://", 6) == 0) {
         plain += 6;
+    }
+    slash = strrchr(plain, '/');
+    if (*plain == '/' && slash != plain) {
+        folder = plain;
+        length = (size_t)(slash - plain);
+        plain = slash + 1;
+    } else if (plain != name) {
         plain += strspn(plain, "/");
     }
     if (*plain == 0 || strlen(plain) > 255 || strchr(plain, '/') != NULL || strcmp(plain, ".") == 0
@@ -523,10 +550,19 @@ static inline int snp_attach(const char *name, snp_array *array)
         return snp__fail(array, SNP_BAD_NAME, plain,
             "a name has 1 to 255 bytes, none of them '/', and is not '.' or '..'");
     }
-    snprintf(path, sizeof path, "/dev/shm/%s", plain);
-    do {
-        fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    } while (fd < 0 && errno == EINTR);
+    if (folder != NULL) {
+        fd = snp__open(folder, length, plain);
+    } else {
+        folder = getenv("SHARED_NUMPY_DIR");
+        fd = -1;
+        errno = ENOENT;
+        if (folder != NULL && *folder == '/') {
+            fd = snp__open(folder, strlen(folder), plain);
+        }
+        if (fd < 0 && errno == ENOENT) {
+            fd = snp__open("/dev/shm", strlen("/dev/shm"), plain);
+        }
+    }
     if (fd < 0) {
         switch (errno) {
         case ENOENT:
