@@ -17,7 +17,7 @@ LAYERS = [
     {"errors", "_forks"},
     {"_ends"},
     {"_copies", "_core"},
-    {"_leftovers", "_posixshmem", "_list_layout", "_mapping", "_room"},
+    {"_leftovers", "_posixshmem", "_list_layout", "_mapping", "_named_layout", "_room"},
     {"_tracker_py37"},
     {"resource_tracker"},
     {"_tree", "shared_memory", "_futures"},

@@ -17,6 +17,7 @@ The map of the package, from the ground up; imports point down only:
 `_room`             room in shared memory, asked for or taken
 `_mapping`          files in memory, without a descriptor
 `_list_layout`      how a `ShareableList` lies in its segment
+`_named_layout`     how a named array lies in its file
 `shared_memory`     `SharedMemory` and `ShareableList`: a backport of CPython
                     3.8's ``multiprocessing.shared_memory``
 `managers`          `SharedMemoryManager`
@@ -134,7 +135,7 @@ if TYPE_CHECKING:
     from .frames import RingBuffer
     from .managers import SharedMemoryManager
     from .messages import Ref, get, put
-    from .named import attach, create, delete, list_arrays
+    from .named import attach, create, delete, get_include, list_arrays
     from .queues import JoinableQueue, Queue, SimpleQueue
     from .shared_memory import ShareableList, SharedMemory
     from .transfer import register_array_wrapper, register_type, share_arrays
@@ -174,7 +175,7 @@ _NAMES = {
     "frames": ["RingBuffer"],
     "managers": ["SharedMemoryManager"],
     "messages": ["Ref", "get", "put"],
-    "named": ["attach", "create", "delete", "list_arrays"],
+    "named": ["attach", "create", "delete", "get_include", "list_arrays"],
     "queues": ["JoinableQueue", "Queue", "SimpleQueue"],
     "resource_tracker": [],
     "shared_memory": ["ShareableList", "SharedMemory"],

@@ -42,7 +42,7 @@ class ArrayManager(SharedMemoryManager):
     """
 
     def empty(self, shape: "Any", dtype: "Any" = float, order: str = "C") -> "Any":
-        """Make an array whose items are to be set.
+        """Make an array in /dev/shm whose items are to be set.
 
         Parameters
         ----------
@@ -70,7 +70,8 @@ class ArrayManager(SharedMemoryManager):
             # Before there is one, so that nothing stays of a program that is killed.
             resource_tracker.register("/" + name, "shared_memory")
             try:
-                array = named.create(name, shape, dtype, order)
+                # Where the tracker, and the server, can remove it.
+                array = named.create(name, shape, dtype, order, directory="/dev/shm")
             except BaseException:
                 resource_tracker.unregister("/" + name, "shared_memory")
                 raise
@@ -99,4 +100,4 @@ class ArrayManager(SharedMemoryManager):
         with self._connection() as connection:
             names = dispatch(connection, None, "list_segments")
         wanted = {"shm://" + name for name in names}
-        return [each for each in named.list_arrays() if each.name in wanted]
+        return [each for each in named.list_arrays("/dev/shm") if each.name in wanted]

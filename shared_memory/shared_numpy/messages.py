@@ -100,7 +100,8 @@ def put(obj: "Any") -> Ref:
     -------
     Ref
         A token of at most 106 bytes that any transport can carry to another process
-        of this user and machine. What it stands for stays until `get` or
+        of this user and machine; longer by the path of its folder if the arena is not in
+        /dev/shm. What it stands for stays until `get` or
         ``ref.cancel()``; after the end of this program for ten minutes.
 
     Raises

@@ -12,42 +12,33 @@ that is killed while it makes one leaves nothing. One that is to replace another
 of its own first, by which the two are exchanged in one step; what a process leaves that is
 killed right there is removed by the next that replaces one.
 
-::
+Another folder than /dev/shm is chosen by ``SHARED_NUMPY_DIR``, or an argument.
 
-    byte 0     magic     8 bytes   "snpNAMED"
-         8     version   u32
-        12     length    u32       of the description
-        16     data      u64       where the items start, a multiple of 4096
-        24     size      u64       of the segment
-        32     uuid      16 bytes  tells it from others that had or will have its name
-        48     checksum  u32       CRC-32 of the description
-        64     description         JSON: dtype, shape, order
+The file begins with numpy's own header, so that ``np.load("/dev/shm/weights", mmap_mode="r")``
+reads it; `_named_layout` draws its bytes.
 """
 
 import collections
 import errno
 import fcntl
 import io
-import json
 import mmap
 import operator
 import os
 import stat
-import struct
 import weakref
-import zlib
 
 import numpy as np
 
-from . import _core, _leftovers, _mapping, _room, transfer
+from . import _core, _leftovers, _mapping, _named_layout, _room, transfer
 from .arrays import ndarray, sized
 from .errors import StaleHandleError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, List
+    from typing import Any, List, Optional
 
-__all__ = ["NamedArray", "attach", "create", "delete", "list_arrays"]
+__all__ = ["NamedArray", "attach", "create", "delete", "get_include", "list_arrays"]
 
 _FOLDER = "/dev/shm"
 _PREFIX = "shm://"
@@ -57,11 +48,6 @@ _MODE = 0o600
 _TEMPORARY = ".snp-replacing-"
 # How those begin that they have before they are whole, where a file cannot be without a name.
 _MAKING = ".snp-making-"
-_PAGE = 4096
-_HEAD = struct.Struct("=8sIIQQ16sI")
-_MAGIC = b"snpNAMED"
-_VERSION = 1
-_DESCRIPTION = 64
 
 # What is mapped in this process: (uuid, readonly) -> segment.
 _mapped = weakref.WeakValueDictionary()  # type: Any
@@ -129,133 +115,26 @@ def _rebuild(cls, name, number, readonly, offset, dtype, shape, strides, extras)
 transfer.register_memory(Segment, _refer)
 
 
-# Descriptions.
-
-_Head = collections.namedtuple("_Head", ["uuid", "data", "size", "dtype", "shape", "order"])
-
-
-def _describe_dtype(dtype):
-    """Return what `_dtype_of` makes the dtype of again, for JSON."""
-    if dtype.subdtype is not None:
-        base, shape = dtype.subdtype
-        return {"base": _describe_dtype(base), "shape": list(shape)}
-    if dtype.names is None:
-        return dtype.str
-    fields = [dtype.fields[name] for name in dtype.names]
-    return {
-        "names": list(dtype.names),
-        "formats": [_describe_dtype(field[0]) for field in fields],
-        "offsets": [field[1] for field in fields],
-        "titles": [field[2] if len(field) > 2 else None for field in fields],
-        "itemsize": dtype.itemsize,
-        "aligned": dtype.isalignedstruct,
-        "record": issubclass(dtype.type, np.record),
-    }
-
-
-def _dtype_of(description):
-    """Return the dtype that was described; anything else is an error of some kind."""
-    if isinstance(description, str):
-        return np.dtype(description)
-    if "base" in description:
-        base = _dtype_of(description["base"])
-        return np.dtype((base, tuple(description["shape"])))
-    fields = {key: description[key] for key in ("names", "offsets", "itemsize", "aligned")}
-    fields["formats"] = [_dtype_of(each) for each in description["formats"]]
-    if any(title is not None for title in description["titles"]):
-        fields["titles"] = description["titles"]
-    dtype = np.dtype(fields)
-    return np.dtype((np.record, dtype)) if description["record"] else dtype
-
-
-def _write_head(dtype, shape, order):
-    """Return the bytes before the items of a new array, and what they say."""
-    description = json.dumps(
-        {"dtype": _describe_dtype(dtype), "shape": list(shape), "order": order}
-    ).encode()
-    data = _data_behind(len(description))
-    size = data + dtype.itemsize * _count(shape)
-    if size >= 1 << 63:
-        raise ValueError(
-            "an array of shape {} with items of {} bytes is too large".format(shape, dtype.itemsize)
-        )
-    number = os.urandom(16)
-    head = bytearray(data)
-    _HEAD.pack_into(
-        head, 0, _MAGIC, _VERSION, len(description), data, size, number, zlib.crc32(description)
-    )
-    head[_DESCRIPTION : _DESCRIPTION + len(description)] = description
-    return bytes(head), _Head(number, data, size, dtype, shape, order)
-
-
-def _data_behind(length):
-    """Return where the items start behind a description of so many bytes."""
-    return -(-(_DESCRIPTION + length) // _PAGE) * _PAGE
-
-
-def _count(shape):
-    count = 1
-    for length in shape:
-        count *= length
-    return count
-
-
-def _read_head(fd, name):
-    """Return what lies before the items of an array, checked.
-
-    Raises
-    ------
-    ValueError
-        It is no array of this package, or not complete.
-    """
-
-    def foreign(why):
-        return ValueError(
-            "{!r} is no array that shared_numpy.create has made: {}".format(_PREFIX + name, why)
-        )
-
-    first = os.pread(fd, _PAGE, 0)
-    if len(first) < _DESCRIPTION or first[:8] != _MAGIC or any(first[_HEAD.size : _DESCRIPTION]):
-        raise foreign("it does not begin like one")
-    _, version, length, data, size, number, checksum = _HEAD.unpack_from(first)
-    if version != _VERSION:
-        raise foreign("it is of version {}, this package knows {}".format(version, _VERSION))
-    description = os.pread(fd, min(length, size), _DESCRIPTION)
-    if len(description) != length or zlib.crc32(description) != checksum:
-        raise foreign("its description is damaged")
-    try:
-        described = json.loads(description.decode())
-        dtype = _dtype_of(described["dtype"])
-        shape = tuple(described["shape"])
-        order = described["order"]
-        right = (
-            not dtype.hasobject
-            and all(type(each) is int and each >= 0 for each in shape)
-            and order in ("C", "F")
-            and data == _data_behind(length)
-            and size == data + dtype.itemsize * _count(shape)
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise foreign("its description cannot be: {}".format(error)) from None
-    if not right:
-        raise foreign("its description cannot be")
-    found = os.fstat(fd).st_size
-    if found != size:
-        raise foreign("it has {} bytes and should have {}".format(found, size))
-    return _Head(number, data, size, dtype, shape, order)
-
-
 # Files.
 
 
-def _plain(name):
-    """Return a name as it stands in /dev/shm."""
+# Where an array's file is, `_path` tells by its name in this module: that is the file's name in
+# /dev/shm, or the whole path of one in another folder.
+
+
+def _split(name):
+    """Return the folder, or None, and the plain name of what a caller has given as a name."""
     if not isinstance(name, str):
         raise TypeError("the name of an array is a str, not {!r}".format(name))
     plain = name[len(_PREFIX) :] if name.startswith(_PREFIX) else name
     if "://" in plain:
         raise ValueError("{!r}: only names with 'shm://', or with nothing, are known".format(name))
-    plain = plain.lstrip("/") if name.startswith(_PREFIX) else plain
+    folder = None
+    if plain.startswith("/") and plain.rindex("/") > 0:
+        folder, plain = os.path.split(plain)
+        folder = _core.folder(folder) or _FOLDER
+    elif name.startswith(_PREFIX):
+        plain = plain.lstrip("/")
     wrong = (
         not plain
         or plain in (".", "..")
@@ -268,7 +147,33 @@ def _plain(name):
             "{!r}: a name has 1 to 255 bytes, none of them '/' or 0, and is not '.' or "
             "'..'".format(name)
         )
-    return plain
+    return folder, plain
+
+
+def _new_name(name, directory):
+    """Return the name for an array that is to be made."""
+    folder, plain = _split(name)
+    if folder is not None and directory is not None:
+        raise ValueError("{!r} has a folder, so 'directory' has no meaning".format(name))
+    return _named_in(folder or _core.folder(directory), plain)
+
+
+def _find(name, directory):
+    """Return the name of an array that may be there."""
+    folder, plain = _split(name)
+    if folder is None and directory is None:
+        found = _named_in(_core.folder(), plain)
+        return found if os.path.lexists(_path(found)) else plain
+    return _new_name(name, directory)
+
+
+def _named_in(folder, plain):
+    return plain if folder in (None, _FOLDER) else os.path.join(folder, plain)
+
+
+def _beside(name, plain):
+    """Return the name of what is in the folder of another array."""
+    return os.path.join(os.path.dirname(name), plain)
 
 
 def _path(name):
@@ -323,10 +228,20 @@ def _open(name, writable=False):
         if status.st_uid != os.geteuid():
             text = "the array is another user's: {}".format(status.st_uid)
             raise _error(errno.EACCES, text, name)
-        return file, _read_head(file.fileno(), name)
+        if os.path.isabs(name) and not _core.is_on_tmpfs(file.fileno()):
+            raise ValueError("{!r} is no array: it is not on a tmpfs".format(_PREFIX + name))
+        return file, _read(file.fileno(), status.st_size, name)
     except BaseException:
         file.close()
         raise
+
+
+def _read(fd, size, name):
+    try:
+        return _named_layout.read(lambda length, at: os.pread(fd, length, at), size)
+    except ValueError as error:
+        text = "{!r} is no array that shared_numpy.create has made: {}"
+        raise ValueError(text.format(_PREFIX + name, error)) from None
 
 
 def _look_at(name):
@@ -367,7 +282,8 @@ def create(
     *,
     exist_ok: bool = False,
     replace: bool = False,
-    fill: "Any" = None
+    fill: "Any" = None,
+    directory: "Optional[Any]" = None
 ) -> ndarray:
     """Make an array that other programs of this user find by its name.
 
@@ -378,7 +294,8 @@ def create(
     shape : int or tuple of int
         Lengths of the dimensions.
     dtype : dtype_like
-        What the items are; none that hold references to objects.
+        What the items are; none that hold references to objects. One that is an array adds its
+        lengths to `shape`.
     order : {"C", "F"}
         Whether the last or the first index varies fastest.
     exist_ok : bool
@@ -391,6 +308,9 @@ def create(
     fill : array_like, optional
         What the items of a new array are before anybody sees it, broadcast to the shape; zeros
         by default.
+    directory : str or path-like, optional
+        The folder to make it in, on a tmpfs; by default what the environment variable
+        ``SHARED_NUMPY_DIR`` says, or else /dev/shm.
 
     Returns
     -------
@@ -406,9 +326,10 @@ def create(
         ENOSPC: there is no room for it. EACCES: another user's array has the name that is to
         be attached or replaced.
     TypeError
-        Items would hold references to Python objects.
+        Items would hold references to Python objects, or are of a dtype that programs without
+        its package would take for another.
     ValueError
-        `name`, `shape` or `order` cannot be, `fill` does not fit the shape; both `exist_ok` and
+        `name`, `shape`, `order` or `directory` cannot be, `fill` does not fit the shape; both `exist_ok` and
         `replace` are asked for; what is to be attached or replaced is no array, and is left as
         it is.
 
@@ -430,8 +351,13 @@ def create(
     >>> snp.delete("shm://example-of-create")
     """
     _leftovers.sweep_once()
-    plain = _plain(name)
+    plain = _new_name(name, directory)
     dtype = sized(dtype)
+    if not hasattr(shape, "__iter__"):
+        shape = (shape,)
+    shape = tuple(operator.index(length) for length in shape)
+    while dtype.subdtype is not None:  # As in any new array.
+        dtype, shape = dtype.subdtype[0], shape + dtype.subdtype[1]
     if dtype.hasobject:
         raise TypeError(
             "{} holds references to Python objects, which mean nothing to another "
@@ -439,23 +365,21 @@ def create(
         )
     if order not in ("C", "F"):
         raise ValueError("'order' must be 'C' or 'F', not {!r}".format(order))
-    if not hasattr(shape, "__iter__"):
-        shape = (shape,)
-    shape = tuple(operator.index(length) for length in shape)
     if any(length < 0 for length in shape):
         raise ValueError("negative dimensions are not allowed: {}".format(shape))
     if exist_ok and replace:
         raise ValueError("an array that exists is either taken (exist_ok) or replaced, not both")
-    head, described = _write_head(dtype, shape, order)
+    described, head, tail = _named_layout.lay_out(dtype, shape, order)
     found = _existing(plain, described, exist_ok, replace)
     if found is not None:
         return found
-    with _new_file() as file:
+    with _new_file(plain) as file:
         fd = file.fileno()
         _room.refuse_if_larger(fd, described.size, _PREFIX + plain)
         os.ftruncate(fd, described.size)
         _room.reserve(fd, _PREFIX + plain)
         os.pwrite(fd, head, 0)
+        os.pwrite(fd, tail, described.size - len(tail))
         made = _array(_map_descriptor(fd, described, plain, False))
         if fill is not None:
             made[...] = fill
@@ -475,30 +399,30 @@ class _NewFile(io.FileIO):
     def close(self) -> None:
         path, self.path = self.path, None
         if path is not None:
-            _remove(os.path.basename(path))
+            _remove(path)
         super().close()
 
 
-def _new_file():
-    """Open a new file, whatever the umask."""
+def _new_file(name):
+    """Open a new file where one of a name will be, whatever the umask."""
     try:
         if not os.path.exists("/proc/self/fd"):
             # It could be given no name later.
             raise OSError(errno.EOPNOTSUPP, "no /proc")
-        file = _NewFile(_FOLDER, "r+", opener=_open_unnamed)
+        file = _NewFile(os.path.dirname(_path(name)), "r+", opener=_open_unnamed)
     except OSError as error:
         # EISDIR: before Linux 3.11.
         if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
             raise
-        _remove_left()
-        file = _new_named_file()
+        _remove_left(name)
+        file = _new_named_file(name)
     os.fchmod(file.fileno(), _MODE)
     return file
 
 
-def _new_named_file():
+def _new_named_file(name):
     while True:
-        path = _path(_MAKING + os.urandom(16).hex())
+        path = _path(_beside(name, _MAKING + os.urandom(16).hex()))
         file = _NewFile(path, "x+", opener=lambda path, flags: os.open(path, flags, _MODE))
         file.path = path
         fcntl.flock(file, fcntl.LOCK_EX)  # As in `_replace`.
@@ -561,8 +485,8 @@ def _link(file, name):
 
 def _replace(file, head, name):
     """Give a new array the name that another has; tell whether there still was one."""
-    _remove_left()
-    temporary = _TEMPORARY + head.uuid.hex()
+    _remove_left(name)
+    temporary = _beside(name, _TEMPORARY + head.uuid.hex())
     fcntl.flock(file, fcntl.LOCK_EX)  # While it is held, nobody takes the file for a dead one's.
     try:
         _link(file, temporary)
@@ -601,13 +525,14 @@ def _settle(temporary, head, name):
     _remove(temporary)
 
 
-def _remove_left():
+def _remove_left(beside):
     """Remove what processes have left that were killed while they made or replaced an array."""
-    for name in os.listdir(_FOLDER):
+    for plain in os.listdir(os.path.dirname(_path(beside))):
+        name = _beside(beside, plain)
         try:
-            if name.startswith(_TEMPORARY):
+            if plain.startswith(_TEMPORARY):
                 file, _ = _open(name)
-            elif name.startswith(_MAKING):
+            elif plain.startswith(_MAKING):
                 # (FIFOs and links are nobody's of ours.)
                 flags = os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
                 file = open(os.open(_path(name), flags), "rb", buffering=0)
@@ -643,7 +568,7 @@ def _rename(old, new, exchange):
         raise _error(error.errno, text, new) from None
 
 
-def attach(name: str, readonly: bool = False) -> ndarray:
+def attach(name: str, readonly: bool = False, directory: "Optional[Any]" = None) -> ndarray:
     """Return the array that was made under a name.
 
     Parameters
@@ -652,6 +577,9 @@ def attach(name: str, readonly: bool = False) -> ndarray:
         As given to `create`.
     readonly : bool
         Map its memory so that this process cannot write to it.
+    directory : str or path-like, optional
+        The folder where it is. By default it is looked for in the one that the environment
+        variable ``SHARED_NUMPY_DIR`` names, and then in /dev/shm.
 
     Raises
     ------
@@ -666,10 +594,10 @@ def attach(name: str, readonly: bool = False) -> ndarray:
     --------
     create
     """
-    return _array(_map(_plain(name), readonly))
+    return _array(_map(_find(name, directory), readonly))
 
 
-def take(name: str) -> "np.ndarray[Any, Any]":
+def take(name: str, directory: "Optional[Any]" = None) -> "np.ndarray[Any, Any]":
     """Return the array of a name as ordinary memory, and delete the name.
 
     Raises
@@ -677,7 +605,7 @@ def take(name: str) -> "np.ndarray[Any, Any]":
     FileNotFoundError, PermissionError, ValueError
         As in `attach`.
     """
-    plain = _plain(name)
+    plain = _find(name, directory)
     file, head = _open(plain, writable=True)
     with file:
         memory = _mapping.map_file(file.fileno(), head.size)
@@ -686,13 +614,15 @@ def take(name: str) -> "np.ndarray[Any, Any]":
     return np.ndarray(head.shape, head.dtype, memory, head.data, order=head.order)
 
 
-def delete(name: str) -> None:
+def delete(name: str, directory: "Optional[Any]" = None) -> None:
     """Remove the name of an array; its memory is freed with the last who has it.
 
     Parameters
     ----------
     name : str
         As given to `create`.
+    directory : str or path-like, optional
+        As in `attach`.
 
     Raises
     ------
@@ -707,7 +637,7 @@ def delete(name: str) -> None:
     --------
     create
     """
-    plain = _plain(name)
+    plain = _find(name, directory)
     _look_at(plain)
     try:
         os.unlink(_path(plain))
@@ -715,26 +645,64 @@ def delete(name: str) -> None:
         raise _error(errno.ENOENT, "there is no array of this name", plain) from None
 
 
-def list_arrays() -> "List[NamedArray]":
+def list_arrays(directory: "Optional[Any]" = None) -> "List[NamedArray]":
     """Return what named arrays this user has on this machine.
+
+    Parameters
+    ----------
+    directory : str or path-like, optional
+        The folder to look in, instead of the one that the environment variable
+        ``SHARED_NUMPY_DIR`` names and /dev/shm.
 
     Returns
     -------
     list of NamedArray
         Their ``name`` (with ``shm://``), ``dtype``, ``shape`` and ``order``, in the
-        order of the names. What is no array is not told.
+        order of the names. What is no array is not told. By its name `attach` finds an array
+        without a directory: it is the path of the file where the plain one leads elsewhere.
 
     See Also
     --------
     create
     """
-    found = []
-    for name in sorted(os.listdir(_FOLDER)):
-        if name.startswith(_TEMPORARY):
-            continue
-        try:
-            head = _look_at(name)
-        except (OSError, ValueError):
-            continue
-        found.append(NamedArray(_PREFIX + name, head.dtype, head.shape, head.order))
-    return found
+    first = _core.folder() or _FOLDER
+    folders = [first, _FOLDER] if directory is None else [_core.folder(directory) or _FOLDER]
+    found = {}
+    for folder in folders:
+        for plain in os.listdir(folder):
+            name = _named_in(folder, plain)
+            if plain.startswith(_TEMPORARY):
+                continue
+            try:
+                head = _look_at(name)
+            except (OSError, ValueError):
+                continue
+            is_found = name == _find(plain, None)
+            told = plain if is_found else os.path.join(folder, plain)
+            found[_PREFIX + told] = head
+    return [
+        NamedArray(name, head.dtype, head.shape, head.order)
+        for name, head in sorted(found.items(), key=lambda item: item[0])
+    ]
+
+
+def get_include() -> str:
+    """Return the folder of ``shared_numpy.h``, by which C and C++ attach named arrays.
+
+    Returns
+    -------
+    str
+        For the compiler's option ``-I``; the header needs no library.
+
+    See Also
+    --------
+    create
+
+    Examples
+    --------
+    >>> import os
+    >>> import shared_numpy as snp
+    >>> os.listdir(snp.get_include())
+    ['shared_numpy.h']
+    """
+    return os.path.join(os.path.dirname(os.path.abspath(__file__)), "include")

@@ -13,7 +13,8 @@
 //! 44    ticket    u32    or NIL
 //! 48    its generation   u64
 //! 56    checksum  u32    of all other bytes
-//! 60    name      at most 40 bytes
+//! 60    name      at most 40 bytes; with the path of its folder, without the first '/', if it
+//!                 lies elsewhere than POSIX's objects: at most 64 bytes more
 //! ```
 //!
 //! Numbers are little-endian. The checksum tells accidents from handles; what
@@ -25,39 +26,54 @@ use super::tickets::TicketRef;
 use crate::error::{Error, Result};
 
 /// The most bytes that a handle has.
-pub const LONGEST_HANDLE: usize = START + LONGEST_NAME;
-/// The most bytes that an arena's name has.
+pub const LONGEST_HANDLE: usize = START + LONGEST_FOLDER + LONGEST_NAME;
+/// The most bytes that an arena's name has, without a folder's path.
 pub const LONGEST_NAME: usize = 40;
+/// The most bytes that the path of a folder has in which there are arenas.
+pub const LONGEST_FOLDER: usize = 64;
 
 const VERSION: u8 = 1;
 const START: usize = 60;
 const CHECKSUM: std::ops::Range<usize> = 56..60;
 
-/// The name of an arena, as its control segment's.
+/// The name of an arena, as its control segment's; with the path of the folder where it lies if
+/// that is not the one of POSIX's objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name {
-    bytes: [u8; LONGEST_NAME],
+    bytes: [u8; LONGEST_FOLDER + 1 + LONGEST_NAME],
     length: u8,
+}
+
+/// Whether an arena can lie in the folder of this path, by its letters.
+pub fn is_folder(path: &str) -> bool {
+    let is_plain = |part: &str| !["", ".", ".."].contains(&part) && !part.contains('\0');
+    let parts = path.strip_prefix('/').map(|path| path.split('/'));
+    path.len() <= LONGEST_FOLDER && parts.is_some_and(|mut parts| parts.all(is_plain))
 }
 
 impl Name {
     /// A name of 1 to 40 letters, digits, `-`, `_` and `.`, the first of them no
-    /// dot.
+    /// dot; before it may stand the path of a folder and `/`.
     ///
     /// # Errors
     /// `Invalid` for any other.
     pub fn new(name: &str) -> Result<Self> {
+        let (folder, plain) = match name.rsplit_once('/') {
+            Some((folder, plain)) => (Some(folder), plain),
+            None => (None, name),
+        };
         let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
-        let right = (1..=LONGEST_NAME).contains(&name.len())
-            && name.bytes().all(allowed)
-            && !name.starts_with('.');
+        let right = (1..=LONGEST_NAME).contains(&plain.len())
+            && plain.bytes().all(allowed)
+            && !plain.starts_with('.')
+            && folder.is_none_or(is_folder);
         if !right {
             return Err(Error::Invalid {
                 why: "an arena's name has 1 to 40 letters, digits, '-', '_' and '.', \
                       and does not begin with '.'",
             });
         }
-        let mut bytes = [0; LONGEST_NAME];
+        let mut bytes = [0; LONGEST_FOLDER + 1 + LONGEST_NAME];
         bytes[..name.len()].copy_from_slice(name.as_bytes());
         Ok(Name {
             bytes,
@@ -65,9 +81,14 @@ impl Name {
         })
     }
 
-    /// The name.
+    /// The path of the folder where it lies; None for that of POSIX's objects.
+    pub fn folder(&self) -> Option<&str> {
+        self.as_str().rsplit_once('/').map(|(folder, _)| folder)
+    }
+
+    /// The name, with the folder's path.
     pub fn as_str(&self) -> &str {
-        // `new` takes ASCII only.
+        // (`new` takes text.)
         std::str::from_utf8(&self.bytes[..self.length as usize]).unwrap_or_default()
     }
 }
@@ -100,7 +121,8 @@ fn checksum(bytes: &[u8]) -> u32 {
 impl Handle {
     /// The handle as bytes, at most [`LONGEST_HANDLE`].
     pub fn encode(&self) -> Vec<u8> {
-        let name = self.name.as_str().as_bytes();
+        let name = self.name.as_str();
+        let name = name.strip_prefix('/').unwrap_or(name).as_bytes();
         let ticket = self.ticket.unwrap_or(TicketRef {
             id: TicketId(NIL),
             generation: 0,
@@ -140,7 +162,10 @@ impl Handle {
             return Err(bad("its checksum is wrong"));
         }
         let name = std::str::from_utf8(&bytes[START..]).ok();
-        let name = name.and_then(|name| Name::new(name).ok());
+        let name = name.and_then(|name| match name.contains('/') {
+            true => Name::new(&format!("/{name}")).ok(),
+            false => Name::new(name).ok(),
+        });
         let u32_at = |at: usize| {
             let bytes = bytes[at..at + 4].try_into();
             bytes.map_or(0, u32::from_le_bytes)
@@ -197,12 +222,23 @@ mod tests {
 
     #[test]
     fn a_handle_survives_its_bytes() {
-        for name in ["a", &"n".repeat(LONGEST_NAME)] {
-            for ticket in [true, false] {
-                let handle = example(name, ticket);
-                let bytes = handle.encode();
-                assert!(bytes.len() <= 100);
-                assert_eq!(Handle::decode(&bytes), Ok(handle));
+        let longest = "n".repeat(LONGEST_NAME);
+        let folder = format!(
+            "/{}",
+            "é".repeat(LONGEST_FOLDER / 2)[..LONGEST_FOLDER - 2].to_owned()
+        );
+        for folder in ["", "/a", "/mnt/a b", &folder] {
+            for name in ["a", &longest] {
+                for ticket in [true, false] {
+                    let name = match folder {
+                        "" => name.to_owned(),
+                        folder => format!("{folder}/{name}"),
+                    };
+                    let handle = example(&name, ticket);
+                    let bytes = handle.encode();
+                    assert!(bytes.len() <= 100 + folder.len());
+                    assert_eq!(Handle::decode(&bytes), Ok(handle));
+                }
             }
         }
     }
@@ -225,6 +261,18 @@ mod tests {
         for name in ["", ".", ".a", "a/b", "a b", "é", "a\0", &"n".repeat(41)] {
             assert!(Name::new(name).is_err(), "{name:?}");
         }
-        assert_eq!(Name::new("snp-1.x_Y").unwrap().as_str(), "snp-1.x_Y");
+        for folder in ["", "a", "a/b", "/", "//a", "/a/", "/a/../b", "/a/.", "/a\0"] {
+            assert!(Name::new(&format!("{folder}/name")).is_err(), "{folder:?}");
+        }
+        let long = "f".repeat(LONGEST_FOLDER);
+        assert!(Name::new(&format!("/{long}/name")).is_err());
+        assert!(Name::new(&format!("/{}/name", &long[1..])).is_ok());
+        let name = Name::new("snp-1.x_Y").unwrap();
+        assert_eq!((name.as_str(), name.folder()), ("snp-1.x_Y", None));
+        let name = Name::new("/mnt/a b/snp-1").unwrap();
+        assert_eq!(
+            (name.as_str(), name.folder()),
+            ("/mnt/a b/snp-1", Some("/mnt/a b"))
+        );
     }
 }

@@ -57,7 +57,7 @@ impl Descriptor {
             // what is not theirs: then the use that follows fails with EBADF.
             return Ok(unsafe { BorrowedFd::borrow_raw(fd) });
         }
-        let other = shm::open(&self.name, READ_WRITE, 0)?;
+        let other = shm::open_object(&self.name, READ_WRITE, 0)?;
         if !self.is_ours(other.as_raw_fd()) {
             // Closing it is safe: it is not the file whose locks we have.
             return Err(Error::Os {

@@ -9,6 +9,7 @@
 //! | `counts`     | how many references the process has to each block           |
 //! | `spares`     | small blocks that it keeps for its next allocation          |
 //! | `own`        | memory that is private also against forked children         |
+//! | `folder`     | where arenas lie, and which there are                       |
 //! | `sweep`      | arenas that nobody has any more                             |
 //! | `attached`   | [`Arena`] and [`Block`]: what a user of the crate has       |
 //!
@@ -32,6 +33,7 @@ mod caller;
 mod counts;
 mod descriptor;
 mod family;
+pub mod folder;
 mod own;
 mod shared;
 mod spares;

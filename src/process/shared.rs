@@ -72,21 +72,27 @@ impl Drop for Segment {
     }
 }
 
-/// The objects of an arena, as `shm_open` takes them.
+/// An object of an arena, as `shm::open_object` takes it.
+fn object_name(name: Name, suffix: &str) -> CString {
+    let slash = if name.folder().is_some() { "" } else { "/" };
+    CString::new(format!("{slash}{}{suffix}", name.as_str())).expect("names have no zeros")
+}
+
+/// The arena's memory.
 fn memory_name(name: Name) -> CString {
-    CString::new(format!("/{}", name.as_str())).expect("names have no zeros")
+    object_name(name, "")
 }
 
 /// The arena's lock file.
 pub(super) fn lock_name(name: Name) -> CString {
-    CString::new(format!("/{}{LOCK_SUFFIX}", name.as_str())).expect("names have no zeros")
+    object_name(name, LOCK_SUFFIX)
 }
 
 /// Makes an object that this user can open again, whatever the process's umask.
 fn make(name: &CStr) -> Result<OwnedFd> {
-    let made = patiently(|| shm::open(name, CREATE | READ_WRITE, MODE))?;
+    let made = patiently(|| shm::open_object(name, CREATE | READ_WRITE, MODE))?;
     if let Err(error) = patiently(|| shm::set_mode(made.as_fd(), MODE)) {
-        let _ = shm::unlink(name);
+        let _ = shm::unlink_object(name);
         return Err(error);
     }
     Ok(made)
@@ -177,7 +183,7 @@ impl Shared {
             };
             let made = begun.and_then(reserved);
             if let Err(error) = made {
-                let _ = shm::unlink(&memory_name(name));
+                let _ = shm::unlink_object(&memory_name(name));
                 return Err(error);
             }
             Ok(memory)
@@ -190,7 +196,7 @@ impl Shared {
             }
             Err(error) => {
                 if is_of(&lock_name(name), lock.as_fd()) {
-                    let _ = shm::unlink(&lock_name(name));
+                    let _ = shm::unlink_object(&lock_name(name));
                 }
                 match error {
                     Error::Os { errno, .. } if errno == sys::ENOSPC => Err(Error::Full {
@@ -209,7 +215,7 @@ impl Shared {
     /// # Errors
     /// ENOENT if there is none, `Foreign` if it is not this user's alone.
     pub fn open_memory(name: Name) -> Result<(OwnedFd, [u64; 2])> {
-        let memory = patiently(|| shm::open(&memory_name(name), READ_WRITE, 0))?;
+        let memory = patiently(|| shm::open_object(&memory_name(name), READ_WRITE, 0))?;
         let facts = shm::facts(memory.as_fd())?;
         if facts.uid != proc::user() {
             return Err(Error::Foreign {
@@ -227,7 +233,7 @@ impl Shared {
     /// Opens the lock file of an arena that this process has not attached: its
     /// locks would go with this descriptor.
     pub fn open(name: Name, memory: OwnedFd) -> Result<Self> {
-        let lock = patiently(|| shm::open(&lock_name(name), READ_WRITE, 0))?;
+        let lock = patiently(|| shm::open_object(&lock_name(name), READ_WRITE, 0))?;
         Self::over(name, memory, lock)
     }
 
@@ -397,7 +403,7 @@ impl Shared {
         let memory = self.memory()?;
         shm::reopen(memory).or_else(|error| {
             // No /proc: by its name, if that still is this arena's.
-            let named = shm::open(&memory_name(self.name), READ_WRITE, 0)?;
+            let named = shm::open_object(&memory_name(self.name), READ_WRITE, 0)?;
             match shm::facts(named.as_fd())?.file() == self.memory_file() {
                 true => Ok(named),
                 false => Err(error),
@@ -467,9 +473,9 @@ impl Shared {
         if self.owns_name() {
             let found = shm::facts_of(&memory_name(self.name));
             if found.is_ok_and(|found| found.file() == self.memory_file()) {
-                removed = shm::unlink(&memory_name(self.name)).is_ok();
+                removed = shm::unlink_object(&memory_name(self.name)).is_ok();
             }
-            let _ = shm::unlink(&lock_name(self.name));
+            let _ = shm::unlink_object(&lock_name(self.name));
         }
         removed
     }
@@ -564,7 +570,7 @@ impl Remains {
         if !mine || is_ours(facts.file()) {
             return None;
         }
-        let lock = shm::open(&path, READ_WRITE, 0).ok()?;
+        let lock = shm::open_object(&path, READ_WRITE, 0).ok()?;
         let same = is_of(&path, lock.as_fd());
         let free = locks::is_any_locked(lock.as_fd(), REMOVAL_BYTE + 1) == Ok(false);
         (same && free).then_some(Remains { name, lock, facts })
@@ -586,9 +592,9 @@ impl Remains {
         let take = |byte| locks::try_for_process(self.lock.as_fd(), byte) == Ok(true);
         if take(REMOVAL_BYTE) && take(0) && is_of(&lock_name(self.name), self.lock.as_fd()) {
             if let Memory::Arena { .. } = memory_of(self.name, self.facts.file()) {
-                let _ = shm::unlink(&memory_name(self.name));
+                let _ = shm::unlink_object(&memory_name(self.name));
             }
-            let _ = shm::unlink(&lock_name(self.name));
+            let _ = shm::unlink_object(&lock_name(self.name));
         }
     }
 }

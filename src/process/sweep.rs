@@ -3,6 +3,7 @@
 
 use super::attached::Arena;
 use super::family;
+use super::folder;
 use super::shared::{self, LOCK_SUFFIX};
 use crate::arena::handle::Name;
 use crate::error::{Error, Result};
@@ -23,9 +24,11 @@ const IN_THE_MAKING: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// That the objects cannot be listed. An arena that cannot be looked at is left.
-pub fn sweep() -> Result<Vec<Name>> {
+///
+/// It looks where arenas are made, and in one more folder.
+pub fn sweep(also: Option<&str>) -> Result<Vec<Name>> {
     let mut removed = Vec::new();
-    for object in shm::names()? {
+    for object in folder::objects(also)? {
         let name = object.strip_suffix(LOCK_SUFFIX).map(Name::new);
         if let Some(Ok(name)) = name {
             if is_deserted(name) && remove(name, KEPT) {

@@ -2,6 +2,7 @@
 
 use super::block::Block;
 use super::error::{exception, natural, os_error};
+use super::folder;
 use super::numpy::{self, Contiguous, Items, Layout, Shape};
 use super::section::{
     end, end_long, release, stay, surviving, without_interpreter, work, work_long,
@@ -220,6 +221,10 @@ pub(super) fn leave(py: Python<'_>, arena: Option<process::Arena>) {
 /// Has this tree's tracker remove the names of an arena if nobody else's does:
 /// an arena that the process keeps until its end.
 fn adopt(py: Python<'_>, arena: &process::Arena) -> PyResult<()> {
+    // Trackers know POSIX's objects only; a sweep removes what lies elsewhere.
+    if arena.name().folder().is_some() {
+        return Ok(());
+    }
     // A process that leaves tells its tracker, perhaps this one's: not after this.
     for _ in 0..MOMENTS {
         if !arena.is_ending() {
@@ -263,18 +268,40 @@ fn attach(py: Python<'_>, name: Name) -> PyResult<process::Arena> {
 }
 
 /// A name that nobody has.
-fn new_name() -> Result<Name> {
+fn new_name(folder: Option<&str>) -> Result<Name> {
     let number = process::random_number()?;
-    Name::new(&format!(
-        "snp-{:x}-{:08x}",
-        std::process::id(),
-        number as u32
-    ))
+    let name = format!("snp-{:x}-{:08x}", std::process::id(), number as u32);
+    Name::new(&path_of(folder, &name))
 }
 
-/// Makes an arena. The first that a process makes sweeps up what killed
-/// processes left.
-fn create(py: Python<'_>, size: Option<u64>, name: Option<Name>) -> PyResult<process::Arena> {
+/// An arena's name with the folder where it lies.
+fn path_of(folder: Option<&str>, name: &str) -> String {
+    match folder {
+        Some(folder) => format!("{folder}/{name}"),
+        None => name.to_owned(),
+    }
+}
+
+/// The name of an arena that is to be made or looked for in a folder.
+fn name_in(folder: Option<&str>, name: &str) -> PyResult<Name> {
+    // (With a path in it the name is wrong.)
+    let plain = name_of(name)?;
+    match plain.folder() {
+        None => name_of(&path_of(folder, name)),
+        Some(_) => Err(PyValueError::new_err(format!(
+            "{name:?}: which folder an arena lies in is told by 'directory'"
+        ))),
+    }
+}
+
+/// Makes an arena, in a folder or with POSIX's objects. The first that a process makes sweeps up
+/// what killed processes left; each that it makes in another folder does.
+fn create(
+    py: Python<'_>,
+    size: Option<u64>,
+    name: Option<&str>,
+    folder: Option<&str>,
+) -> PyResult<process::Arena> {
     static SWEPT: AtomicBool = AtomicBool::new(false);
     watch_end(py)?;
     if is_over(py) {
@@ -286,12 +313,13 @@ fn create(py: Python<'_>, size: Option<u64>, name: Option<Name>) -> PyResult<pro
         settings.size =
             process::Arena::control_size(size, &settings).map_err(|error| exception(py, error))?;
     }
-    if !SWEPT.swap(true, Ordering::Relaxed) {
+    if !SWEPT.swap(true, Ordering::Relaxed) || folder.is_some() {
         // What cannot be swept is no reason not to begin.
-        let _ = end_long(py, process::sweep);
+        let _ = end_long(py, || process::sweep(folder));
         announce(py);
         ask::<Nothing>(py, "sweep_managers_once", ())?;
     }
+    let name = name.map(|name| name_in(folder, name)).transpose()?;
     if let Some(taken) = name.filter(|name| process::exists(*name)) {
         let error = Error::Os {
             call: "shm_open",
@@ -299,9 +327,11 @@ fn create(py: Python<'_>, size: Option<u64>, name: Option<Name>) -> PyResult<pro
         };
         return Err(with_name(py, error, taken));
     }
-    settings.tree = ask(py, "registrar", (true,))?;
+    if folder.is_none() {
+        settings.tree = ask(py, "registrar", (true,))?;
+    }
     match name {
-        None => create_registered(py, settings),
+        None => create_registered(py, settings, folder),
         Some(name) => {
             // Somebody else may be making one of this name: only the one that
             // is made can be registered.
@@ -322,8 +352,12 @@ fn create_named(py: Python<'_>, settings: Settings, name: Name) -> PyResult<proc
 
 /// Makes an arena of a new name, the tracker first: should everybody be killed
 /// in between, it removes what there is.
-fn create_registered(py: Python<'_>, settings: Settings) -> PyResult<process::Arena> {
-    let name = new_name().map_err(|error| exception(py, error))?;
+fn create_registered(
+    py: Python<'_>,
+    settings: Settings,
+    folder: Option<&str>,
+) -> PyResult<process::Arena> {
+    let name = new_name(folder).map_err(|error| exception(py, error))?;
     if settings.tree != 0 {
         ask::<Nothing>(py, "register", (name.as_str(),))?;
     }
@@ -510,7 +544,7 @@ fn choose_default(py: Python<'_>) -> PyResult<process::Arena> {
     }
     let arena = match inherited(py)? {
         Some(arena) => arena,
-        None => create(py, None, None)?,
+        None => create(py, None, None, folder::chosen(py, None)?.as_deref())?,
     };
     if is_retired() {
         // Nobody would give it back: it goes with what is made in it.
@@ -675,6 +709,11 @@ impl Arena {
     /// name : str, optional
     ///     1 to 40 letters, digits, "-", "_" and ".", not beginning with ".".
     ///     By default a name that nobody has.
+    /// directory : str or path-like, optional
+    ///     The folder to make it in, on a tmpfs; by default what the environment variable
+    ///     ``SHARED_NUMPY_DIR`` says, or else /dev/shm. Its path has at most 64 bytes, by which
+    ///     handles are longer. No resource tracker knows of an arena elsewhere than in /dev/shm:
+    ///     where all its processes were killed it stays until the next arena is made there.
     ///
     /// Returns
     /// -------
@@ -687,14 +726,22 @@ impl Arena {
     /// ArenaFullError
     ///     There is no room in /dev/shm for `size` bytes.
     /// ValueError
-    ///     `name` or `size` cannot be an arena's.
+    ///     `name` or `size` cannot be an arena's, or `directory` is not on a tmpfs.
     #[staticmethod]
-    #[args(size = "None", name = "None")]
-    #[pyo3(name = "create", text_signature = "(size=None, name=None)")]
-    fn py_create(py: Python<'_>, size: Option<i64>, name: Option<&str>) -> PyResult<Self> {
-        let name = name.map(name_of).transpose()?;
+    #[args(size = "None", name = "None", directory = "None")]
+    #[pyo3(
+        name = "create",
+        text_signature = "(size=None, name=None, directory=None)"
+    )]
+    fn py_create(
+        py: Python<'_>,
+        size: Option<i64>,
+        name: Option<&str>,
+        directory: Option<&PyAny>,
+    ) -> PyResult<Self> {
         let size = size.map(|size| natural("size", size)).transpose()?;
-        create(py, size, name).map(Arena::from)
+        let folder = folder::chosen(py, directory)?;
+        create(py, size, name, folder.as_deref()).map(Arena::from)
     }
 
     /// Attach an arena of this user by its name.
@@ -702,7 +749,10 @@ impl Arena {
     /// Parameters
     /// ----------
     /// name : str
-    ///     Its name.
+    ///     Its name; that of an arena elsewhere than in /dev/shm may be its path.
+    /// directory : str or path-like, optional
+    ///     The folder where it lies. By default it is looked for in the one that the environment
+    ///     variable ``SHARED_NUMPY_DIR`` names, and in /dev/shm.
     ///
     /// Returns
     /// -------
@@ -718,9 +768,23 @@ impl Arena {
     /// ArenaFullError
     ///     256 living processes have it.
     #[staticmethod]
-    #[pyo3(name = "attach", text_signature = "(name)")]
-    fn py_attach(py: Python<'_>, name: &str) -> PyResult<Self> {
-        attach(py, name_of(name)?).map(Arena::from)
+    #[args(directory = "None")]
+    #[pyo3(name = "attach", text_signature = "(name, directory=None)")]
+    fn py_attach(py: Python<'_>, name: &str, directory: Option<&PyAny>) -> PyResult<Self> {
+        let exact = name_of(name)?;
+        let folder = match exact.folder() {
+            Some(_) => None,
+            None => folder::chosen(py, directory)?,
+        };
+        if let Some(folder) = folder {
+            match attach(py, name_in(Some(&folder), name)?) {
+                Err(error)
+                    if directory.is_none()
+                        && error.is_instance::<pyo3::exceptions::PyFileNotFoundError>(py) => {}
+                attached => return attached.map(Arena::from),
+            }
+        }
+        attach(py, exact).map(Arena::from)
     }
 
     /// Return the arena in which this process allocates.
@@ -1275,6 +1339,11 @@ pub(super) fn give_up(py: Python<'_>, handle: &Handle) {
 /// receiver is kept for ten minutes after the handle was made, or half a minute
 /// if its sender was killed.
 ///
+/// Parameters
+/// ----------
+/// directory : str or path-like, optional
+///     A folder to look in beside /dev/shm and the one that ``SHARED_NUMPY_DIR`` names.
+///
 /// Returns
 /// -------
 /// list of str
@@ -1284,10 +1353,14 @@ pub(super) fn give_up(py: Python<'_>, handle: &Handle) {
 /// ------
 /// OSError
 ///     /dev/shm cannot be read.
-#[pyfunction]
-#[pyo3(text_signature = "()")]
-fn sweep(py: Python<'_>) -> PyResult<Vec<String>> {
-    let swept = end_long(py, process::sweep);
+/// ValueError
+///     `directory` is not on a tmpfs.
+#[pyfunction(directory = "None")]
+#[pyo3(text_signature = "(directory=None)")]
+fn sweep(py: Python<'_>, directory: Option<&PyAny>) -> PyResult<Vec<String>> {
+    let folder = folder::chosen(py, directory)?;
+    let folder = folder.as_deref();
+    let swept = end_long(py, || process::sweep(folder));
     announce(py);
     let names = swept.map_err(|error| exception(py, error))?;
     let mut removed: Vec<String> = ask(py, "sweep_managers", ())?;

@@ -39,6 +39,8 @@ mod arena;
 #[cfg(arenas)]
 mod block;
 #[cfg(arenas)]
+mod folder;
+#[cfg(arenas)]
 mod frames;
 #[cfg(arenas)]
 mod future;
@@ -92,6 +94,7 @@ fn add_arena_to(module: &PyModule) -> PyResult<()> {
     machine::add_to(module)?;
     ring::add_to(module)?;
     frames::add_to(module)?;
+    folder::add_to(module)?;
     future::add_to(module)?;
     arena::add_to(module)
 }

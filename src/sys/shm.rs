@@ -15,8 +15,11 @@ use {
     crate::error::Error,
     std::{
         ffi::OsStr,
-        os::{fd::AsRawFd, unix::ffi::OsStrExt},
-        path::PathBuf,
+        os::{
+            fd::{AsFd, AsRawFd},
+            unix::ffi::OsStrExt,
+        },
+        path::{Path, PathBuf},
     },
 };
 
@@ -35,6 +38,59 @@ pub fn open(name: &CStr, flags: c_int, mode: u32) -> Result<OwnedFd> {
 /// Descriptors and mappings that exist stay valid.
 pub fn unlink(name: &CStr) -> Result<()> {
     mman::shm_unlink(name).map_err(failed("shm_unlink"))
+}
+
+/// Opens an arena's object: by [`open`], or, if its name is a path, the file there: `open(2)`,
+/// if it lies on a tmpfs, `fstatfs(2)`.
+///
+/// # Errors
+/// What the calls report; `Foreign` for another file system.
+#[cfg(target_os = "linux")]
+pub fn open_object(name: &CStr, flags: c_int, mode: u32) -> Result<OwnedFd> {
+    if !is_path(name) {
+        return open(name, flags, mode);
+    }
+    // As `shm_open` has it: nobody else's link or pipe can be in the way.
+    let also = OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let flags = OFlag::from_bits_retain(flags) | also;
+    let mode = Mode::from_bits_retain(mode as libc::mode_t);
+    let file = nix::fcntl::open(name, flags, mode).map_err(failed("open"))?;
+    match is_on_tmpfs(file.as_fd())? {
+        true => Ok(file),
+        false => Err(Error::Foreign {
+            why: "its folder is not on a tmpfs",
+        }),
+    }
+}
+
+/// Removes the name of an arena's object, as [`open_object`] takes it.
+#[cfg(target_os = "linux")]
+pub fn unlink_object(name: &CStr) -> Result<()> {
+    match is_path(name) {
+        true => nix::unistd::unlink(name).map_err(failed("unlink")),
+        false => unlink(name),
+    }
+}
+
+/// Whether a name is the path of a file in another folder than that of POSIX's objects.
+#[cfg(target_os = "linux")]
+fn is_path(name: &CStr) -> bool {
+    name.to_bytes().iter().filter(|byte| **byte == b'/').count() > 1
+}
+
+/// Whether a file lies on a tmpfs: `fstatfs(2)`.
+#[cfg(target_os = "linux")]
+pub fn is_on_tmpfs(fd: BorrowedFd<'_>) -> Result<bool> {
+    let system = nix::sys::statfs::fstatfs(fd).map_err(failed("fstatfs"))?;
+    Ok(system.filesystem_type() == nix::sys::statfs::TMPFS_MAGIC)
+}
+
+/// Whether a folder, which must be one, is on a tmpfs: `open(2)`, `fstatfs(2)`.
+#[cfg(target_os = "linux")]
+pub fn is_tmpfs(folder: &str) -> Result<bool> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let folder = nix::fcntl::open(folder, flags, Mode::empty()).map_err(failed("open"))?;
+    is_on_tmpfs(folder.as_fd())
 }
 
 /// Sets the permissions of an open file, which an object that is made has less what the
@@ -141,17 +197,17 @@ pub fn open_unnamed() -> Result<OwnedFd> {
     nix::fcntl::open(FOLDER, flags, mode).map_err(failed("open"))
 }
 
-/// Lists the names of all shared memory objects: `readdir(3)`.
+/// Lists the names of all files in a folder: `readdir(3)`.
 ///
 /// Names that are no text are left out.
 #[cfg(target_os = "linux")]
-pub fn names() -> Result<Vec<String>> {
+pub fn names_in(folder: &str) -> Result<Vec<String>> {
     let failed = |error: std::io::Error| Error::Os {
         call: "readdir",
         errno: error.raw_os_error().unwrap_or(0),
     };
     let mut names = Vec::new();
-    for entry in std::fs::read_dir(FOLDER).map_err(failed)? {
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
         names.extend(name.into_string());
     }
@@ -162,12 +218,11 @@ pub fn names() -> Result<Vec<String>> {
 /// where the C library keeps them.
 #[cfg(target_os = "linux")]
 pub fn facts_of(name: &CStr) -> Result<Facts> {
-    let mut path = PathBuf::from(FOLDER);
-    path.push(
-        OsStr::from_bytes(name.to_bytes())
-            .to_string_lossy()
-            .trim_start_matches('/'),
-    );
+    let name_or_path = OsStr::from_bytes(name.to_bytes());
+    let path = match is_path(name) {
+        true => PathBuf::from(name_or_path),
+        false => Path::new(FOLDER).join(name_or_path.to_string_lossy().trim_start_matches('/')),
+    };
     let status = nix::sys::stat::stat(&path).map_err(failed("stat"))?;
     Ok(Facts::of(&status))
 }

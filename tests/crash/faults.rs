@@ -719,7 +719,7 @@ fn deserted(settings: Settings, work: impl FnOnce(&Arena)) -> Name {
 }
 
 fn sweep() -> Vec<Name> {
-    shared_numpy::process::sweep().unwrap()
+    shared_numpy::process::sweep(None).unwrap()
 }
 
 fn sweeping() {

@@ -17,6 +17,7 @@ mod calls;
 mod conformance;
 mod conformance_on_system;
 mod faults;
+mod folders;
 mod instructions;
 mod pages;
 mod ring;
@@ -50,6 +51,7 @@ fn main() {
         calls::TESTS,
         conformance_on_system::TESTS,
         faults::TESTS,
+        folders::TESTS,
         pages::TESTS,
         step::TESTS,
         storm::TESTS,

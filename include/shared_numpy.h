@@ -1,0 +1,1 @@
+../shared_memory/shared_numpy/include/shared_numpy.h
