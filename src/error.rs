@@ -81,6 +81,17 @@ pub enum Exhausted {
 }
 
 impl Error {
+    /// Whether it would not have come up if there were more free memory, or more of it in one
+    /// piece.
+    pub fn is_for_want_of_memory(&self) -> bool {
+        use Exhausted::{Blocks, Segments, Space};
+        let Error::Full { what, .. } = self else {
+            return false;
+        };
+        // (Blocks: those that are kept for later have rows, too.)
+        matches!(what, Space | Segments | Blocks)
+    }
+
     /// The error number to report to the operating system's users.
     pub fn errno(&self) -> i32 {
         // These numbers are the same on every Linux that Rust runs on but for

@@ -5,6 +5,9 @@ import os
 
 from . import _core
 
+# Where there are no arenas there is nothing to give back.
+_make_room = getattr(_core, "make_room", None)
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Optional
@@ -12,6 +15,8 @@ if TYPE_CHECKING:
 
 def refuse_if_larger(fd: int, size: int, name: str) -> None:
     """Raise OSError (ENOSPC) if `size` bytes more than are free do not fit.
+
+    Before, arenas give back what they do not use: this process's, and others' of this user.
 
     Parameters
     ----------
@@ -23,6 +28,9 @@ def refuse_if_larger(fd: int, size: int, name: str) -> None:
         The segment's, for the error.
     """
     room = _core.room(fd)
+    if room is not None and size > room and _make_room is not None:
+        _make_room()
+        room = _core.room(fd)
     if room is not None and size > room:
         raise _does_not_fit(size, room, name)
 

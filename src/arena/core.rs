@@ -166,7 +166,7 @@ impl Core {
     /// be all zero, and returns it.
     ///
     /// `constants` sets the fields that stay as they are: number, user, grace,
-    /// budget, lock file and boot. This process is a member before the magic
+    /// warm, least, lock file and boot. This process is a member before the magic
     /// number, last of all, lets others in.
     ///
     /// # Errors
@@ -180,6 +180,8 @@ impl Core {
         let core = Core::over(platform, geometry)?;
         let header = core.header();
         constants(header);
+        header.budget.set(header.warm.get());
+        core.renew_budget();
         header.version.set(VERSION);
         header.abi.set(ABI);
         header.block_shift.set(geometry.block_shift);
@@ -277,7 +279,8 @@ impl Core {
         [a.get(), b.get()]
     }
 
-    /// Maps segment `number`, which this process meets for the first time.
+    /// Maps segment `number`, which this process meets for the first time, or again after it
+    /// was removed and a longer one made in its place.
     #[cold]
     fn meet(&self, number: usize) -> Result<()> {
         let wrong = Error::Corrupted {
@@ -285,7 +288,8 @@ impl Core {
         };
         let row = self.header().segments.get(number).ok_or(wrong)?;
         let size = row.size.get();
-        if state_of(row.state.read()) != PRESENT || !(DATA_START..=LONGEST).contains(&size) {
+        let possible = number > 0 && (DATA_START..=LONGEST).contains(&size);
+        if state_of(row.state.read()) != PRESENT || !possible {
             return Err(wrong);
         }
         let base = self.platform.map(number, size)?;
@@ -293,7 +297,8 @@ impl Core {
         // aligned, and holds atomics only; it outlives this function.
         let header = unsafe { base.cast::<DataHeader>().as_ref() };
         header.validate(number, self.uuid(), size)?;
-        // Before the place, whose release publishes it to other threads.
+        // A thread that finds the place before and this length is on its way to a block which
+        // it found under the lock: that lies in both.
         self.lengths[number].store(size, Ordering::Relaxed);
         self.segments.set(number, base);
         Ok(())
@@ -692,12 +697,16 @@ impl<'a> Locked<'a> {
     /// That its segment cannot be mapped, or `Corrupted`.
     #[inline(always)]
     pub fn meet_extent(&self, block: Block<'_>) -> Result<Extent> {
-        let address = block.address();
-        if self.core.segments.get(address.segment()).is_none() {
-            self.check_extent(block)?;
-            self.core.meet(address.segment())?;
+        let place = self.check_extent(block)?;
+        let (number, end) = (place.address.segment(), place.end());
+        // (0 for a segment that this process has not met.)
+        if end > self.core.lengths[number].load(Ordering::Relaxed) {
+            self.core.meet(number)?;
+            if end > self.core.lengths[number].load(Ordering::Relaxed) {
+                return Err(self.corrupted("the size of a segment"));
+            }
         }
-        self.check_extent(block)
+        Ok(place)
     }
 
     /// Refuses a block whose place is not within the data of a segment.
@@ -722,12 +731,13 @@ impl<'a> Locked<'a> {
         }
     }
 
-    /// The length of a segment that is there: as it was mapped, if it was.
+    /// The length of a segment that is there. (What this process has mapped of it may be
+    /// shorter or longer: a number may stand for one segment after another.)
     #[inline(always)]
     pub fn segment_size(&self, number: usize) -> u64 {
-        match self.core.lengths[number].load(Ordering::Relaxed) {
-            0 => self.header.segments[number].size.get().min(LONGEST),
-            length => length,
+        match number {
+            0 => self.core.geometry.size,
+            _ => self.header.segments[number].size.get().min(LONGEST),
         }
     }
 

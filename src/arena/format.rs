@@ -19,9 +19,12 @@
 //! 48              size         u64       of this segment
 //! 56              data         u64       where its data start
 //! 64              grace        u64       ms that a killed sender's tickets live
-//! 72              budget       u64       bytes of free memory that keep pages
+//! 72              budget       u64       anyone, without the lock: bytes of free
+//!                                       memory that keep pages, now
 //! 80              lock file    2 x u64   its inode and device
 //! 96              boot         u64       hash of the machine's boot id
+//! 104             warm         u64       what the budget was set to, or SHARE
+//! 112             least        u64       bytes that keep pages if they are idle
 //! 128  T          owner        u32       the lock: see `lock`
 //! 192  T          condition    u32       lock: POISONED for ever, UNSETTLED until recovered
 //! 196  T          unlinked     u32       whoever removes the names; never reset
@@ -108,6 +111,8 @@ pub const NO_TREE: u64 = 1 << 62;
 pub const NO_CHECK: u64 = u64::MAX;
 /// Blocks are kept for children whose end nobody will notice.
 pub const FOR_GOOD: u32 = u32::MAX;
+/// In place of a budget: a share of what the system has and of what is free there.
+pub const SHARE: u64 = u64::MAX;
 /// No row: the end of a list.
 pub const NIL: u32 = u32::MAX;
 
@@ -398,6 +403,27 @@ pub struct SegmentRow {
     pub size: U64,
 }
 
+/// A set of segments, one bit each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SegmentSet([u64; SEGMENTS / 64]);
+
+impl SegmentSet {
+    /// Adds a segment.
+    pub fn insert(&mut self, number: usize) {
+        self.0[number / 64] |= 1 << (number % 64);
+    }
+
+    /// Whether the segment is in the set.
+    pub fn contains(&self, number: usize) -> bool {
+        self.0[number / 64] >> (number % 64) & 1 == 1
+    }
+
+    /// Those in the set, in the order of their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..SEGMENTS).filter(|number| self.contains(*number))
+    }
+}
+
 /// The heads of the space index's lists: a cache.
 #[repr(C)]
 pub struct IndexCache {
@@ -502,13 +528,17 @@ pub struct Header {
     pub data: U64,
     /// How long a killed sender's tickets live, in ms.
     pub grace: U64,
-    /// How many free bytes may keep their pages.
+    /// How many free bytes may keep their pages, as things are now.
     pub budget: U64,
     /// The inode and the device of the lock file.
     pub lock_file: [U64; 2],
     /// A hash of the machine's boot id.
     pub boot: U64,
-    rest_of_constants: [U64; 3],
+    /// How many free bytes may keep their pages, as it was set; or [`SHARE`].
+    pub warm: U64,
+    /// How many free bytes keep their pages even if nobody uses them, at most.
+    pub least: U64,
+    rest_of_constants: [U64; 1],
     /// The lock's owner.
     pub owner: U32,
     rest_of_owner: [U32; 15],

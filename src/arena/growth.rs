@@ -5,6 +5,10 @@
 //! store when all is there. Rows for blocks and tickets come in chunks, and a
 //! chunk lies in a block: it is allocated like any other, and its maker's until
 //! one store to the directory makes it part of the table.
+//!
+//! A segment in which nothing lies any more can go: its row is BUILDING again while its
+//! memory is given back, and then ABSENT, for another segment of any length. Whoever has
+//! mapped the one before has the beginning of the next one there, or all of it.
 
 use super::blocks::{Allocated, BlockRef};
 use super::core::{Core, Locked, Member};
@@ -61,6 +65,44 @@ impl Locked<'_> {
         self.add_extent(start, space, NIL, NIL, true)?;
         self.note_freed(space);
         Ok(())
+    }
+
+    /// Takes the segments out of the arena in which nothing lies, but the first, and those
+    /// with more bytes that have pages than are to be `lost`. Their memory is to be given back
+    /// by this process.
+    fn close_empty_segments(&self, lost: u64) -> Result<SegmentSet> {
+        let mut free = [0u64; SEGMENTS];
+        let mut warm = [0u64; SEGMENTS];
+        for block in self.all_blocks() {
+            let block = block?;
+            if block.state() == FREE {
+                let place = self.check_extent(block)?;
+                let add = |sum: &mut u64, bytes| *sum = sum.saturating_add(bytes);
+                add(&mut free[place.address.segment()], place.size);
+                add(&mut warm[place.address.segment()], block.warm().get());
+            }
+        }
+        let mut empty = SegmentSet::default();
+        for (number, row) in self.header.known_segments().skip(1) {
+            let space = self.segment_size(number).saturating_sub(DATA_START) / ALIGN * ALIGN;
+            let empty_now = row.state.get() == PRESENT as u64 && free[number] == space;
+            if empty_now && warm[number] <= lost {
+                // First: from here on recovery has no use for its extents.
+                row.state.commit(building(self.me.slot));
+                empty.insert(number);
+            }
+        }
+        let index = &self.header.index;
+        let (least, warm) = (index.least_warm.get(), index.warm.get());
+        for block in self.all_blocks() {
+            let block = block?;
+            if block.state() == FREE && empty.contains(block.address().segment()) {
+                self.leave_bin(block)?;
+                self.leave_row(block);
+            }
+        }
+        self.note_return(least, warm.saturating_sub(index.warm.get()));
+        Ok(empty)
     }
 
     /// All bytes of all segments.
@@ -142,6 +184,7 @@ impl Core {
             made = self.make_segment(number, length);
         }
         let made = made.map_err(|error| self.without_memory(error, size));
+        self.renew_budget();
         let locked = self.lock_to_finish(me, HalfDone::Segment(number))?;
         let opened = made.and_then(|()| locked.open_segment(number, length));
         let row = &locked.header.segments[number];
@@ -150,6 +193,36 @@ impl Core {
             row.state.commit(ABSENT as u64);
         }
         opened
+    }
+
+    /// Removes the segments in which nothing lies, but the first, and those with more bytes
+    /// that have pages than are to be `lost`; how many bytes they had.
+    ///
+    /// # Errors
+    /// As for any operation.
+    #[cold]
+    pub fn remove_empty_segments(&self, me: Member, lost: u64) -> Result<u64> {
+        let (empty, _work) = {
+            let locked = self.lock(me)?;
+            if locked.header.segment_rows.get() == 1 {
+                return Ok(0);
+            }
+            (locked.close_empty_segments(lost)?, locked.begin_work())
+        };
+        let mut sum = 0;
+        let mut result = Ok(());
+        for number in empty.iter() {
+            self.platform().remove(number);
+            match self.lock_to_finish(me, HalfDone::Segment(number)) {
+                Ok(locked) => {
+                    let row = &locked.header.segments[number];
+                    sum += row.size.get();
+                    row.state.commit(ABSENT as u64);
+                }
+                Err(error) => result = Err(error),
+            }
+        }
+        result.map(|()| sum)
     }
 
     fn make_segment(&self, number: usize, size: u64) -> Result<()> {
@@ -168,7 +241,7 @@ impl Core {
             Error::Os { errno, .. } if errno == NO_SPACE => Error::Full {
                 what: Exhausted::Space,
                 asked: size,
-                left: self.platform().room(),
+                left: self.platform().room().free,
             },
             error => error,
         }

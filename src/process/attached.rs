@@ -9,16 +9,18 @@ use super::caller;
 use super::counts::Counts;
 use super::family::{self, Place};
 use super::own::Own;
+use super::room;
 use super::shared::Shared;
 use super::spares::{Spare, Spares};
 use crate::arena::format::{
-    BlockId, Expected, Geometry, Header, SlotId, ENDING, NO_TREE, PAGE, POISONED,
+    BlockId, Expected, Geometry, Header, SlotId, ENDING, NO_TREE, PAGE, POISONED, SHARE,
 };
 use crate::arena::handle::{Handle, Name};
+use crate::arena::platform::Room;
 use crate::arena::{BlockRef, Core, Extent, Member, Offspring, Parting, Stats, TicketRef};
 use crate::error::{Error, Result};
 use crate::sys::fork::ForkMark;
-use crate::sys::{self, proc, shm};
+use crate::sys::{self, proc};
 use std::cell::{Cell, RefCell};
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
@@ -33,8 +35,11 @@ pub struct Settings {
     pub size: u64,
     /// How long the tickets of a killed sender live, in ms.
     pub grace: u64,
-    /// How many bytes of free memory may keep their pages, for quick reuse.
-    pub budget: u64,
+    /// How many bytes of free memory may keep their pages, for quick reuse; or [`SHARE`].
+    /// Pages that are given back cost ten times a copy to have again.
+    pub warm: u64,
+    /// How many of them keep their pages even if nobody uses them for long, at most.
+    pub least: u64,
     /// How long to wait for a living owner of the arena's lock, in ms.
     pub patience: u64,
     /// The tables grow by `1 <<` this many rows for blocks.
@@ -51,25 +56,12 @@ impl Default for Settings {
         Settings {
             size: 8 << 20,
             grace: 30_000,
-            budget: 256 << 20,
+            warm: SHARE,
+            least: 8 << 20,
             patience: 30_000,
             block_shift: 12,
             ticket_shift: 10,
             tree: 0,
-        }
-    }
-}
-
-impl Settings {
-    /// For this system: free memory may keep the pages of a sixteenth of what there is
-    /// for shared memory, and 256 MiB in any case. Pages that are given back cost ten
-    /// times a copy to have again.
-    pub fn of_system() -> Self {
-        let settings = Settings::default();
-        let share = shm::capacity().map_or(0, |bytes| bytes / 16);
-        Settings {
-            budget: settings.budget.max(share),
-            ..settings
         }
     }
 }
@@ -185,7 +177,7 @@ impl Inner {
     fn trim(&self, me: Member) -> Result<u64> {
         self.give_spares_back();
         self.core.reap(me)?;
-        let mut sum = 0;
+        let mut sum = self.core.remove_empty_segments(me, u64::MAX)?;
         loop {
             match self.core.trim(me, 0)? {
                 0 => return Ok(sum),
@@ -254,7 +246,8 @@ impl Inner {
     ///
     /// While it waits for the arena's lock a signal's handler may fork, and the child come
     /// back into the wait, in which it would be its parent. So the wait ends there, and the
-    /// child begins the operation again.
+    /// child begins the operation again. So it does, once, when there is no memory: operations
+    /// refuse what they cannot do before they touch anything.
     #[inline(always)]
     fn perform<T>(&self, operation: impl FnMut(Member) -> Result<T>) -> Result<T> {
         self.perform_as(Self::begin, operation)
@@ -267,12 +260,32 @@ impl Inner {
         member: impl Fn(&Self) -> Result<Member>,
         mut operation: impl FnMut(Member) -> Result<T>,
     ) -> Result<T> {
+        let mut first = true;
         loop {
             let me = member(self)?;
             match operation(me) {
                 Err(Error::Interrupted) if self.is_no_more(me) => continue,
+                Err(error @ Error::Full { .. }) if first && error.is_for_want_of_memory() => {
+                    first = false;
+                    self.make_room(me)?;
+                }
                 result => return result,
             }
+        }
+    }
+
+    /// Gives back what this program's user has in shared memory and does not use, for one
+    /// more try.
+    #[cold]
+    fn make_room(&self, me: Member) -> Result<()> {
+        let made = match caller::holds() {
+            // Others wait for a thread that holds a ring's lock.
+            true => self.trim(me).map(drop),
+            false => room::make(),
+        };
+        match made {
+            Err(Error::Interrupted) if !self.is_no_more(me) => made,
+            _ => Ok(()),
         }
     }
 
@@ -421,6 +434,7 @@ impl Inner {
         if names_stay && !parting.left {
             // The memory goes with the blocks: what is free now, and what is freed later.
             self.core.reap(me)?;
+            self.core.header().warm.set(0);
             self.core.header().budget.set(0);
             self.core.trim(me, 0)?;
         }
@@ -570,6 +584,16 @@ impl Arena {
     /// EEXIST if there is one of this name; `Full` if the system has no memory
     /// for its first segment; `Invalid` for settings that cannot be.
     pub fn create(name: Name, settings: Settings) -> Result<Arena> {
+        match Self::try_create(name, settings) {
+            Err(error @ Error::Full { .. }) if error.is_for_want_of_memory() => {
+                room::make()?;
+                Self::try_create(name, settings)
+            }
+            created => created,
+        }
+    }
+
+    fn try_create(name: Name, settings: Settings) -> Result<Arena> {
         let geometry = Geometry {
             block_shift: settings.block_shift,
             ticket_shift: settings.ticket_shift,
@@ -585,7 +609,8 @@ impl Arena {
             header.uuid[1].set((uuid >> 64) as u64);
             header.uid.set(proc::user());
             header.grace.set(settings.grace);
-            header.budget.set(settings.budget);
+            header.warm.set(settings.warm);
+            header.least.set(settings.least);
             header.lock_file[0].set(lock_file[0]);
             header.lock_file[1].set(lock_file[1]);
             header.boot.set(boot);
@@ -752,7 +777,7 @@ impl Arena {
         let size = Core::block_size(bytes)?;
         let (which, bytes, size) = self.0.perform(|me| match self.reuse(me, size) {
             Some(found) => Ok(found),
-            None => self.allocate_or_make_room(me, bytes),
+            None => self.allocate_new(me, bytes),
         })?;
         Ok(Block {
             bytes,
@@ -760,17 +785,6 @@ impl Arena {
             size,
             arena: self,
         })
-    }
-
-    #[inline]
-    fn allocate_or_make_room(&self, me: Member, bytes: u64) -> Result<Found> {
-        match self.allocate_new(me, bytes) {
-            Err(Error::Full { .. }) => {
-                self.0.give_spares_back();
-                self.allocate_new(me, bytes)
-            }
-            made => made,
-        }
     }
 
     /// Takes a block that this process has kept.
@@ -984,11 +998,9 @@ impl Arena {
     /// Whether a quarter of what there is for shared memory stays free beside so many
     /// bytes.
     pub(super) fn has_plenty(&self, bytes: u64) -> bool {
-        let (Ok(all), Ok(free)) = (shm::capacity(), shm::available()) else {
-            return false;
-        };
+        let Room { all, free } = self.0.core.platform().room();
         let free = free.saturating_add(self.0.core.header().index.warm.get());
-        all == 0 || free.checked_sub(bytes).is_some_and(|left| left >= all / 4)
+        free.checked_sub(bytes).is_some_and(|left| left >= all / 4)
     }
 
     /// A block that some process holds, or that is in flight, and whose name was told.

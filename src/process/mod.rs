@@ -9,6 +9,7 @@
 //! | `counts`     | how many references the process has to each block           |
 //! | `spares`     | small blocks that it keeps for its next allocation          |
 //! | `own`        | memory that is private also against forked children         |
+//! | `room`       | what is given back before memory is said to be wanting      |
 //! | `sweep`      | arenas that nobody has any more                             |
 //! | `attached`   | [`Arena`] and [`Block`]: what a user of the crate has       |
 //!
@@ -33,6 +34,7 @@ mod counts;
 mod descriptor;
 mod family;
 mod own;
+mod room;
 mod shared;
 mod spares;
 mod sweep;
@@ -41,5 +43,6 @@ pub use attached::{fork_number, random_number, unregistered, Arena, Block, Setti
 pub use caller::{gives_up, tell, waits, Caller, Holding, Told};
 pub use family::{all, end_tracking, find, retire_all, watch_forks};
 pub use own::{has_room, lend, place, remove, room_at, Own};
+pub use room::make as make_room;
 pub use shared::{exists, LOCK_SUFFIX};
 pub use sweep::{end, sweep};

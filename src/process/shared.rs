@@ -2,9 +2,9 @@
 
 use super::caller;
 use super::descriptor::{Descriptor, READ_WRITE};
-use crate::arena::format::{Address, Header, SlotId, SlotRow, LONGEST, PAGE, SEGMENTS, SLOTS};
+use crate::arena::format::{Address, Header, SlotId, SlotRow, LONGEST, PAGE, SLOTS};
 use crate::arena::handle::Name;
-use crate::arena::platform::{Identity, Platform};
+use crate::arena::platform::{Identity, Platform, Room};
 use crate::arena::word::U32;
 use crate::error::{Error, Exhausted, Result};
 use crate::segment::Reservation;
@@ -15,7 +15,7 @@ use std::mem::{offset_of, size_of};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 /// What the name of a lock file ends with, which others' objects do not.
@@ -41,15 +41,16 @@ pub(super) struct Shared {
     /// What shows that this process lives, which may have pinned blocks: descriptions that its
     /// own children inherit.
     pins: Mutex<Vec<Descriptor>>,
-    segments: Box<[OnceLock<Segment>]>,
+    segments: Mutex<Vec<Segment>>,
     patience: AtomicU64,
     /// This process's tree; 0 if nobody is told of its end.
     tree: AtomicU64,
 }
 
-/// A segment that this process has mapped. They are set while the arena is
+/// A segment that this process has mapped. They are added while the arena is
 /// being attached, or under its lock, which a fork waits for.
 struct Segment {
+    number: usize,
     base: NonNull<u8>,
     size: usize,
 }
@@ -111,7 +112,7 @@ fn patiently<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
 /// bit by bit would first be everybody's last.
 fn reserve_new(fd: BorrowedFd<'_>, start: u64, size: u64) -> Result<()> {
     match shm::room(fd)? {
-        Some(room) if room < size => Err(Error::Os {
+        Some(room) if room.free < size => Err(Error::Os {
             call: "posix_fallocate",
             errno: sys::ENOSPC,
         }),
@@ -173,7 +174,7 @@ impl Shared {
                     Error::Os { errno, .. } if errno == sys::ENOSPC => Err(Error::Full {
                         what: Exhausted::Space,
                         asked: size,
-                        left: shm::room(lock.as_fd())?.unwrap_or(0),
+                        left: shm::room(lock.as_fd())?.map_or(0, |room| room.free),
                     }),
                     error => Err(error),
                 }
@@ -235,7 +236,7 @@ impl Shared {
             lock: Descriptor::new(&lock_name(name), lock)?,
             claimed: AtomicI32::new(-1),
             pins: Mutex::default(),
-            segments: (0..SEGMENTS).map(|_| OnceLock::new()).collect(),
+            segments: Mutex::default(),
             patience: AtomicU64::new(30_000),
             tree: AtomicU64::new(0),
         })
@@ -454,14 +455,15 @@ impl Shared {
         found.is_ok_and(|found| found.file() == self.lock_file())
     }
 
-    fn map_segment(&self, number: usize, size: u64) -> Result<NonNull<u8>> {
+    /// Maps `length` bytes for a segment of `size`, or some more.
+    fn map_segment(&self, number: usize, size: u64, length: u64) -> Result<NonNull<u8>> {
         let fd = self.memory()?;
         if size > LONGEST || shm::facts(fd)?.size < start_of(number) + size {
             return Err(Error::Corrupted {
                 why: "a segment was truncated",
             });
         }
-        map::shared(fd, start_of(number), size as usize)
+        map::shared(fd, start_of(number), length as usize)
     }
 }
 
@@ -584,22 +586,30 @@ fn lives(row: &SlotRow) -> bool {
 // page-aligned, zero when made; they are unmapped when `Shared` is dropped.
 unsafe impl Platform for Shared {
     fn map(&self, number: usize, size: u64) -> Result<NonNull<u8>> {
-        let place = self.segments.get(number).ok_or(Error::Corrupted {
-            why: "the number of a segment",
-        })?;
-        if let Some(segment) = place.get() {
+        let mut segments = self.segments.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = |segment: &&Segment| segment.number == number;
+        let fits = |segment: &&Segment| same(segment) && segment.size as u64 >= size;
+        if let Some(segment) = segments.iter().find(fits) {
             return Ok(segment.base);
         }
-        let base = self.map_segment(number, size)?;
-        let size = size as usize;
-        Ok(place.get_or_init(|| Segment { base, size }).base)
+        // One that was mapped before stays: blocks may be in use there, which both show.
+        // What is behind the end is for the next one that is longer.
+        let length = match segments.iter().any(|segment| same(&segment)) {
+            true => size.checked_next_power_of_two().unwrap_or(size),
+            false => size,
+        };
+        let base = self.map_segment(number, size, length)?;
+        let size = length as usize;
+        segments.push(Segment { number, base, size });
+        Ok(base)
     }
 
     fn create(&self, number: usize, size: u64, fill: &dyn Fn(NonNull<u8>)) -> Result<()> {
         caller::waits();
         let fd = self.memory()?;
         let start = start_of(number);
-        let made = reserve_new(fd, start, size).and_then(|()| self.map_segment(number, size));
+        let map = || self.map_segment(number, size, size);
+        let made = reserve_new(fd, start, size).and_then(|()| map());
         match made {
             Ok(base) => {
                 fill(base);
@@ -639,9 +649,15 @@ unsafe impl Platform for Shared {
         patiently(|| unsafe { map::remove_pages(place, (end - first) as usize) })
     }
 
-    fn room(&self) -> u64 {
-        let room = self.memory().and_then(shm::room);
-        room.ok().flatten().unwrap_or(0)
+    fn room(&self) -> Room {
+        match self.memory().and_then(shm::room) {
+            Ok(Some(shm::Room { all, free })) => Room { all, free },
+            Ok(None) => Room {
+                all: u64::MAX,
+                free: u64::MAX,
+            },
+            Err(_) => Room { all: 0, free: 0 },
+        }
     }
 
     fn now(&self) -> u64 {

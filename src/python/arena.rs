@@ -36,6 +36,7 @@ pub fn add_to(module: &PyModule) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(end_arena, module)?)?;
     module.add_function(wrap_pyfunction!(end_tracking, module)?)?;
     module.add_function(wrap_pyfunction!(trim, module)?)?;
+    module.add_function(wrap_pyfunction!(make_room, module)?)?;
     module.add_function(wrap_pyfunction!(begin_exit, module)?)?;
     module.add_function(wrap_pyfunction!(retire, module)?)
 }
@@ -281,7 +282,7 @@ fn create(py: Python<'_>, size: Option<u64>, name: Option<Name>) -> PyResult<pro
         // Nobody would give it back.
         stay(py);
     }
-    let mut settings = Settings::of_system();
+    let mut settings = Settings::default();
     if let Some(size) = size {
         settings.size =
             process::Arena::control_size(size, &settings).map_err(|error| exception(py, error))?;
@@ -1323,6 +1324,18 @@ fn end_arena(py: Python<'_>, name: &str) -> PyResult<bool> {
 fn end_tracking(py: Python<'_>) {
     end_long(py, process::end_tracking);
     announce(py);
+}
+
+/// Give back what the arenas of this user have in shared memory and do not use.
+///
+/// For whoever is about to say that there is no room: those of this process give it back
+/// first, then those of others that can be attached without waiting, for half a second in all.
+#[pyfunction]
+#[pyo3(text_signature = "()")]
+fn make_room(py: Python<'_>) -> PyResult<()> {
+    let made = work_long(py, process::make_room);
+    announce(py);
+    made
 }
 
 /// Give the free memory of this process's arenas back to the system.

@@ -132,7 +132,9 @@ fn rename(py: Python<'_>, old: &PyBytes, new: &PyBytes, exchange: bool) -> PyRes
 #[pyo3(text_signature = "(fd)")]
 fn room(py: Python<'_>, fd: c_int) -> PyResult<Option<u64>> {
     let fd = borrowed(&fd)?;
-    sys::shm::room(fd).map_err(|error| os_error(py, error, None))
+    let room = sys::shm::room(fd);
+    let free = room.map(|room| room.map(|room| room.free));
+    free.map_err(|error| os_error(py, error, None))
 }
 
 /// Take the memory for the first `size` bytes of a shared memory object now.

@@ -9,6 +9,7 @@ mod lock;
 mod model;
 mod random;
 mod ring;
+mod room;
 mod seed;
 mod unfinished;
 mod upkeep;

@@ -1263,7 +1263,7 @@ fn fork_beside_threads() {
     // Pages are given back all the time, as blocks of their own.
     let test = TestArena::new(Settings {
         size: 1 << 20,
-        budget: 0,
+        warm: 0,
         ..small()
     });
     // In a child, since this process shall keep its one thread.
@@ -1670,7 +1670,7 @@ fn stop_by_waiting(arena: &Arena) {
 fn returned_pages() {
     let test = TestArena::new(Settings {
         size: 8 << 20,
-        budget: 1 << 20,
+        warm: 1 << 20,
         ..small()
     });
     let block = test.allocate(4 << 20).unwrap();

@@ -72,7 +72,8 @@ pub fn small() -> Settings {
     Settings {
         size: 160 << 10,
         grace: 0,
-        budget: 1 << 40,
+        warm: 1 << 40,
+        least: 160 << 10,
         patience: 30_000,
         block_shift: 5,
         ticket_shift: 4,
