@@ -348,7 +348,9 @@ fn plain() {
         size: 8 << 20,
     };
     let core = Core::create(world.process(0), geometry, |header| {
-        header.warm.set(1 << 40)
+        header.warm.set(1 << 40);
+        header.longest.set(1 << 30);
+        header.processes.set(1);
     });
     let (core, me) = core.unwrap();
     let time = least(100_000, || {

@@ -29,7 +29,7 @@ def refuse_if_larger(fd: int, size: int, name: str) -> None:
     """
     room = _core.room(fd)
     if room is not None and size > room and _make_room is not None:
-        _make_room()
+        _make_room(size)
         room = _core.room(fd)
     if room is not None and size > room:
         raise _does_not_fit(size, room, name)

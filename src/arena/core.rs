@@ -188,6 +188,10 @@ impl Core {
         header.ticket_shift.set(geometry.ticket_shift);
         header.size.set(geometry.size);
         header.data.set(geometry.data());
+        header.pages.set(FIRST_PAGES);
+        let [blocks, tickets] = geometry.first_rows();
+        header.block_room.set(blocks);
+        header.ticket_room.set(tickets);
         header.block_chunks.set(1);
         header.ticket_chunks.set(1);
         header.segment_rows.set(1);
@@ -327,6 +331,43 @@ impl Core {
         let length = self.lengths[address.segment()].load(Ordering::Relaxed);
         let end = address.offset().checked_add(size)?;
         (end <= length).then(|| self.within(base, address.offset()))
+    }
+
+    /// Sees to it that a part of the header has memory, before anybody touches it.
+    ///
+    /// # Errors
+    /// `Full` if there is none.
+    #[inline]
+    pub(super) fn ensure_header(&self, offset: usize, size: usize) -> Result<()> {
+        let wanted = pages_of(offset, size);
+        match self.header().has_pages(wanted) {
+            true => Ok(()),
+            false => self.reserve_header(wanted),
+        }
+    }
+
+    #[cold]
+    fn reserve_header(&self, wanted: u64) -> Result<()> {
+        let header = self.header();
+        let first = wanted.trailing_zeros() as u64 * PAGE;
+        let size = wanted.count_ones() as u64 * PAGE;
+        let reserved = self.platform.reserve(Address::new(0, first), size);
+        reserved.map_err(|error| self.without_memory(error, size))?;
+        let mut seen = header.pages.read();
+        while let Err(now) = header.pages.swap_if(seen, seen | wanted) {
+            seen = now;
+        }
+        Ok(())
+    }
+
+    /// Sees to it that the row of a slot has memory.
+    ///
+    /// # Errors
+    /// As for `ensure_header`.
+    pub(super) fn ensure_slot(&self, slot: SlotId) -> Result<()> {
+        let size = std::mem::size_of::<SlotRow>();
+        let first = std::mem::offset_of!(Header, slots);
+        self.ensure_header(first + slot.0 as usize * size, size)
     }
 
     /// Takes the arena's lock, recovering what a dead owner left.
@@ -674,6 +715,24 @@ impl<'a> Locked<'a> {
         let row = self.core.within(chunk, index * 64);
         // SAFETY: as in `block`.
         Ok(unsafe { row.cast().as_ref() })
+    }
+
+    /// How many rows of blocks there are that have memory.
+    #[inline(always)]
+    pub fn block_room(&self) -> u32 {
+        match self.header.block_chunks.get() {
+            1 => self.header.block_room.get(),
+            chunks => chunks << self.core.geometry.block_shift,
+        }
+    }
+
+    /// How many tickets there are that have memory.
+    #[inline(always)]
+    pub fn ticket_room(&self) -> u32 {
+        match self.header.ticket_chunks.get() {
+            1 => self.header.ticket_room.get(),
+            chunks => chunks << self.core.geometry.ticket_shift,
+        }
     }
 
     /// The row of a slot.

@@ -4,7 +4,7 @@
 //! Several members can share one [`World`], die by a word and come back; the
 //! time stands still until it is told otherwise; memory has an end.
 
-use super::format::{Address, SlotId, SlotRow, SlotSet, PAGE, SEGMENTS};
+use super::format::{Address, Geometry, SlotId, SlotRow, SlotSet, PAGE, SEGMENTS};
 use super::platform::{Identity, Platform, Room};
 use super::word::U32;
 use crate::error::{Error, Result};
@@ -133,6 +133,21 @@ impl World {
     /// Lets time pass.
     pub fn pass(&self, ms: u64) {
         self.state().now += ms;
+    }
+
+    /// Takes the memory from the tables of a new arena that it does not have at first.
+    pub fn bare_tables(&self, geometry: &Geometry) {
+        let mut state = self.state();
+        let parts = geometry.first_parts();
+        let has = |page: u64| {
+            let (start, end) = (page * PAGE, (page + 1) * PAGE);
+            parts
+                .iter()
+                .any(|(at, size)| *at < end && at + size > start)
+        };
+        for page in (0..geometry.data() / PAGE).filter(|page| !has(*page)) {
+            state.returned.insert(page, ());
+        }
     }
 
     /// How many more bytes segments may take.

@@ -291,20 +291,20 @@ impl Core {
     }
 
     fn take_slot(&self) -> Result<Member> {
-        let slots = || (0..SLOTS).map(|slot| SlotId(slot as u8));
-        for slot in slots() {
+        for slot in self.header().all_slots() {
+            self.ensure_slot(slot)?;
             if let Some(member) = self.take_empty(slot)? {
                 return Ok(member);
             }
         }
-        for slot in slots() {
+        for (slot, _) in self.header().known_slots() {
             if let Some(member) = self.take_from_dead(slot)? {
                 return Ok(member);
             }
         }
         Err(Error::Full {
             what: Exhausted::Slots,
-            asked: SLOTS as u64,
+            asked: self.header().processes.get() as u64,
             left: 0,
         })
     }

@@ -10,11 +10,10 @@ use super::counts::Counts;
 use super::family::{self, Place};
 use super::own::Own;
 use super::room;
+use super::settings::Settings;
 use super::shared::Shared;
 use super::spares::{Spare, Spares};
-use crate::arena::format::{
-    BlockId, Expected, Geometry, Header, SlotId, ENDING, NO_TREE, PAGE, POISONED, SHARE,
-};
+use crate::arena::format::{BlockId, Expected, Header, SlotId, ENDING, NO_TREE, POISONED};
 use crate::arena::handle::{Handle, Name};
 use crate::arena::platform::Room;
 use crate::arena::{BlockRef, Core, Extent, Member, Offspring, Parting, Stats, TicketRef};
@@ -26,45 +25,6 @@ use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// What an arena is made with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// The length of the first segment in bytes, its tables included. It is
-    /// reserved at once; more is added when it is needed.
-    pub size: u64,
-    /// How long the tickets of a killed sender live, in ms.
-    pub grace: u64,
-    /// How many bytes of free memory may keep their pages, for quick reuse; or [`SHARE`].
-    /// Pages that are given back cost ten times a copy to have again.
-    pub warm: u64,
-    /// How many of them keep their pages even if nobody uses them for long, at most.
-    pub least: u64,
-    /// How long to wait for a living owner of the arena's lock, in ms.
-    pub patience: u64,
-    /// The tables grow by `1 <<` this many rows for blocks.
-    pub block_shift: u32,
-    /// The tables grow by `1 <<` this many rows for tickets.
-    pub ticket_shift: u32,
-    /// This process's tree of processes, whose end removes the names from before
-    /// they are there; 0 for none.
-    pub tree: u64,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Settings {
-            size: 8 << 20,
-            grace: 30_000,
-            warm: SHARE,
-            least: 8 << 20,
-            patience: 30_000,
-            block_shift: 12,
-            ticket_shift: 10,
-            tree: 0,
-        }
-    }
-}
 
 /// How often an arena is looked for that others make or end meanwhile.
 const ATTEMPTS: usize = 8;
@@ -265,9 +225,11 @@ impl Inner {
             let me = member(self)?;
             match operation(me) {
                 Err(Error::Interrupted) if self.is_no_more(me) => continue,
-                Err(error @ Error::Full { .. }) if first && error.is_for_want_of_memory() => {
+                Err(error @ Error::Full { asked, .. })
+                    if first && error.is_for_want_of_memory() =>
+                {
                     first = false;
-                    self.make_room(me)?;
+                    self.make_room(me, asked)?;
                 }
                 result => return result,
             }
@@ -277,11 +239,11 @@ impl Inner {
     /// Gives back what this program's user has in shared memory and does not use, for one
     /// more try.
     #[cold]
-    fn make_room(&self, me: Member) -> Result<()> {
+    fn make_room(&self, me: Member, asked: u64) -> Result<()> {
         let made = match caller::holds() {
             // Others wait for a thread that holds a ring's lock.
             true => self.trim(me).map(drop),
-            false => room::make(),
+            false => room::make(asked),
         };
         match made {
             Err(Error::Interrupted) if !self.is_no_more(me) => made,
@@ -585,8 +547,8 @@ impl Arena {
     /// for its first segment; `Invalid` for settings that cannot be.
     pub fn create(name: Name, settings: Settings) -> Result<Arena> {
         match Self::try_create(name, settings) {
-            Err(error @ Error::Full { .. }) if error.is_for_want_of_memory() => {
-                room::make()?;
+            Err(error @ Error::Full { asked, .. }) if error.is_for_want_of_memory() => {
+                room::make(asked)?;
                 Self::try_create(name, settings)
             }
             created => created,
@@ -594,11 +556,7 @@ impl Arena {
     }
 
     fn try_create(name: Name, settings: Settings) -> Result<Arena> {
-        let geometry = Geometry {
-            block_shift: settings.block_shift,
-            ticket_shift: settings.ticket_shift,
-            size: settings.size,
-        };
+        let geometry = settings.geometry();
         geometry.check()?;
         let boot = proc::boot()?;
         let mut uuid = [0; 16];
@@ -611,13 +569,15 @@ impl Arena {
             header.grace.set(settings.grace);
             header.warm.set(settings.warm);
             header.least.set(settings.least);
+            header.longest.set(settings.longest);
+            header.processes.set(settings.processes);
             header.lock_file[0].set(lock_file[0]);
             header.lock_file[1].set(lock_file[1]);
             header.boot.set(boot);
             header.registrar.set(settings.tree);
         };
         let inner = family::attach_new(|place| {
-            let shared = Arc::new(Shared::create(name, settings.size)?);
+            let shared = Arc::new(Shared::create(name, &geometry)?);
             shared.set_patience(settings.patience);
             shared.set_tree(settings.tree);
             let set = |header: &Header| constants(header, shared.lock_file());
@@ -629,23 +589,6 @@ impl Arena {
             })
         })?;
         Ok(Arena(inner))
-    }
-
-    /// The length of a first segment with room for `bytes` bytes of blocks.
-    ///
-    /// # Errors
-    /// `Invalid` if there can be no such segment.
-    pub fn control_size(bytes: u64, settings: &Settings) -> Result<u64> {
-        let mut geometry = Geometry {
-            block_shift: settings.block_shift,
-            ticket_shift: settings.ticket_shift,
-            size: 0,
-        };
-        let size = bytes.checked_add(geometry.data());
-        let size = size.and_then(|size| size.checked_next_multiple_of(PAGE));
-        geometry.size = size.unwrap_or(u64::MAX).max(geometry.data() + PAGE);
-        geometry.check()?;
-        Ok(geometry.size)
     }
 
     /// Attaches an arena; one that is attached already is returned as it is.

@@ -16,11 +16,15 @@ use crate::sys::{proc, shm};
 const PATIENCE: u64 = 500;
 
 /// Gives back the memory that the arenas of this user have and do not use: first this
-/// process's, then those of others that can be had without waiting.
+/// process's, then those of others that can be had without waiting. Nothing if `asked` bytes are
+/// more than there can ever be.
 ///
 /// # Errors
 /// `Interrupted` if the thread is told to give up. What cannot be given back stays.
-pub fn make() -> Result<()> {
+pub fn make(asked: u64) -> Result<()> {
+    if matches!(shm::room_of_all(), Ok(Some(room)) if room.all < asked) {
+        return Ok(());
+    }
     for arena in family::all() {
         trim(&arena)?;
     }

@@ -2,7 +2,7 @@
 
 use super::caller;
 use super::descriptor::{Descriptor, READ_WRITE};
-use crate::arena::format::{Address, Header, SlotId, SlotRow, LONGEST, PAGE, SLOTS};
+use crate::arena::format::{Address, Geometry, Header, SlotId, SlotRow, LONGEST, PAGE, SLOTS};
 use crate::arena::handle::Name;
 use crate::arena::platform::{Identity, Platform, Room};
 use crate::arena::word::U32;
@@ -105,18 +105,18 @@ fn patiently<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
     }
 }
 
-/// Reserves `size` bytes of an object that have no memory yet.
+/// Refuses if there are not `size` bytes for an object.
 ///
 /// # Errors
-/// ENOSPC, before anything is taken, if there is less than that: what is taken
-/// bit by bit would first be everybody's last.
-fn reserve_new(fd: BorrowedFd<'_>, start: u64, size: u64) -> Result<()> {
+/// ENOSPC, before anything is taken: what is taken bit by bit would first be
+/// everybody's last.
+fn has_room(fd: BorrowedFd<'_>, size: u64) -> Result<()> {
     match shm::room(fd)? {
         Some(room) if room.free < size => Err(Error::Os {
             call: "posix_fallocate",
             errno: sys::ENOSPC,
         }),
-        _ => reserve(fd, start, size),
+        _ => Ok(()),
     }
 }
 
@@ -134,7 +134,9 @@ impl Shared {
     /// # Errors
     /// EEXIST if there is such an arena, `Full` if there is no memory for it, and
     /// what the calls report; what was made is removed again.
-    pub fn create(name: Name, size: u64) -> Result<Self> {
+    pub fn create(name: Name, geometry: &Geometry) -> Result<Self> {
+        let parts = geometry.first_parts();
+        let size = parts.iter().map(|(_, size)| size).sum();
         let lock = make(&lock_name(name))?;
         let made = locks::try_for_process(lock.as_fd(), 0).and_then(|claimed| {
             if !claimed || !is_of(&lock_name(name), lock.as_fd()) {
@@ -153,7 +155,11 @@ impl Shared {
                 let at = offset_of!(Header, lock_file) + 8 * i;
                 shm::write(memory.as_fd(), at as u64, &number.to_ne_bytes())
             });
-            let made = begun.and_then(|()| reserve_new(memory.as_fd(), 0, size));
+            let made = begun.and_then(|()| {
+                has_room(memory.as_fd(), size)?;
+                let mut parts = parts.iter();
+                parts.try_for_each(|(start, size)| reserve(memory.as_fd(), *start, *size))
+            });
             if let Err(error) = made {
                 let _ = shm::unlink(&memory_name(name));
                 return Err(error);
@@ -609,7 +615,9 @@ unsafe impl Platform for Shared {
         let fd = self.memory()?;
         let start = start_of(number);
         let map = || self.map_segment(number, size, size);
-        let made = reserve_new(fd, start, size).and_then(|()| map());
+        let made = has_room(fd, size)
+            .and_then(|()| reserve(fd, start, size))
+            .and_then(|()| map());
         match made {
             Ok(base) => {
                 fill(base);

@@ -10,12 +10,12 @@ use crate::arena::format::BlockId;
 use crate::arena::handle::{Handle, Name};
 use crate::arena::{BlockRef, Member};
 use crate::error::{Error, Result};
-use crate::process::{self, Settings};
+use crate::process::{self, Settings, Wishes};
 use crate::sys::map::page_size;
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyTuple, PyType};
+use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple, PyType};
 use std::cell::RefCell;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -273,20 +273,51 @@ fn new_name() -> Result<Name> {
     ))
 }
 
+/// The variable that says what arenas are made with.
+const VARIABLE: &str = "SHARED_NUMPY_ARENA";
+
+/// What the environment says of arenas that are to be made.
+fn environment() -> PyResult<Wishes> {
+    let Some(text) = std::env::var_os(VARIABLE) else {
+        return Ok(Wishes::default());
+    };
+    let text = text.to_string_lossy();
+    Wishes::read(&text).map_err(|why| {
+        PyValueError::new_err(format!(
+            "the environment variable {VARIABLE}={text:?}: {why}"
+        ))
+    })
+}
+
+/// What the arguments of `Arena.create` say.
+fn wishes(arguments: &[(&str, Option<&PyAny>)]) -> PyResult<Wishes> {
+    let mut wishes = Wishes::default();
+    for (key, value) in arguments {
+        let Some(value) = value else {
+            continue;
+        };
+        let set = match value.downcast::<PyString>() {
+            Ok(text) => {
+                let text = text.to_str()?;
+                wishes.set(key, process::number(text).ok_or(text))
+            }
+            Err(_) => wishes.set(key, Ok(natural(key, value.extract()?)?)),
+        };
+        set.map_err(PyValueError::new_err)?;
+    }
+    Ok(wishes)
+}
+
 /// Makes an arena. The first that a process makes sweeps up what killed
 /// processes left.
-fn create(py: Python<'_>, size: Option<u64>, name: Option<Name>) -> PyResult<process::Arena> {
+fn create(py: Python<'_>, wishes: Wishes, name: Option<Name>) -> PyResult<process::Arena> {
     static SWEPT: AtomicBool = AtomicBool::new(false);
     watch_end(py)?;
     if is_over(py) {
         // Nobody would give it back.
         stay(py);
     }
-    let mut settings = Settings::default();
-    if let Some(size) = size {
-        settings.size =
-            process::Arena::control_size(size, &settings).map_err(|error| exception(py, error))?;
-    }
+    let mut settings = wishes.or(environment()?).settings();
     if !SWEPT.swap(true, Ordering::Relaxed) {
         // What cannot be swept is no reason not to begin.
         let _ = end_long(py, process::sweep);
@@ -510,7 +541,7 @@ fn choose_default(py: Python<'_>) -> PyResult<process::Arena> {
     }
     let arena = match inherited(py)? {
         Some(arena) => arena,
-        None => create(py, None, None)?,
+        None => create(py, Wishes::default(), None)?,
     };
     if is_retired() {
         // Nobody would give it back: it goes with what is made in it.
@@ -669,9 +700,17 @@ impl Arena {
     ///
     /// Parameters
     /// ----------
-    /// size : int, optional
-    ///     Bytes to reserve for blocks now; 8 MiB, tables included, by default.
-    ///     More is added when it is needed.
+    /// first : int or str, optional
+    ///     Memory to take now, the arena's tables included, in bytes or as ``"64K"``, the
+    ///     default and the least. More is added when it is needed, in segments that are each
+    ///     as long as all before, up to 8 MiB, and a quarter of that later.
+    /// segment : int or str, optional
+    ///     The most that a segment has if no larger block needs it; ``"1G"`` by default.
+    /// warm : int or str, optional
+    ///     How much free memory keeps its pages for quick reuse, at most. By default a
+    ///     sixteenth of /dev/shm, or of what is free there if that is less.
+    /// processes : int, optional
+    ///     How many processes can be attached at one time; 256 by default and at most.
     /// name : str, optional
     ///     1 to 40 letters, digits, "-", "_" and ".", not beginning with ".".
     ///     By default a name that nobody has.
@@ -685,16 +724,40 @@ impl Arena {
     /// FileExistsError
     ///     There is an arena of this name.
     /// ArenaFullError
-    ///     There is no room in /dev/shm for `size` bytes.
+    ///     There is no room in /dev/shm for `first` bytes.
     /// ValueError
-    ///     `name` or `size` cannot be an arena's.
+    ///     An argument is not what it may be, or something in the environment variable
+    ///     ``SHARED_NUMPY_ARENA``, ``first=64K,segment=1G,warm=64M,processes=256``, which
+    ///     says what an arena is made with where the arguments do not.
     #[staticmethod]
-    #[args(size = "None", name = "None")]
-    #[pyo3(name = "create", text_signature = "(size=None, name=None)")]
-    fn py_create(py: Python<'_>, size: Option<i64>, name: Option<&str>) -> PyResult<Self> {
+    #[args(
+        "*",
+        first = "None",
+        segment = "None",
+        warm = "None",
+        processes = "None",
+        name = "None"
+    )]
+    #[pyo3(
+        name = "create",
+        text_signature = "(*, first=None, segment=None, warm=None, processes=None, name=None)"
+    )]
+    fn py_create(
+        py: Python<'_>,
+        first: Option<&PyAny>,
+        segment: Option<&PyAny>,
+        warm: Option<&PyAny>,
+        processes: Option<&PyAny>,
+        name: Option<&str>,
+    ) -> PyResult<Self> {
         let name = name.map(name_of).transpose()?;
-        let size = size.map(|size| natural("size", size)).transpose()?;
-        create(py, size, name).map(Arena::from)
+        let wishes = wishes(&[
+            ("first", first),
+            ("segment", segment),
+            ("warm", warm),
+            ("processes", processes),
+        ])?;
+        create(py, wishes, name).map(Arena::from)
     }
 
     /// Attach an arena of this user by its name.
@@ -1330,10 +1393,15 @@ fn end_tracking(py: Python<'_>) {
 ///
 /// For whoever is about to say that there is no room: those of this process give it back
 /// first, then those of others that can be attached without waiting, for half a second in all.
+///
+/// Parameters
+/// ----------
+/// nbytes : int
+///     How many bytes are wanted; nothing is done for more than there can ever be.
 #[pyfunction]
-#[pyo3(text_signature = "()")]
-fn make_room(py: Python<'_>) -> PyResult<()> {
-    let made = work_long(py, process::make_room);
+#[pyo3(text_signature = "(nbytes)")]
+fn make_room(py: Python<'_>, nbytes: u64) -> PyResult<()> {
+    let made = work_long(py, || process::make_room(nbytes));
     announce(py);
     made
 }

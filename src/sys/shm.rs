@@ -244,6 +244,14 @@ pub fn room(fd: BorrowedFd<'_>) -> Result<Option<Room>> {
     }
 }
 
+/// Returns how many bytes the file system of shared memory objects can hold:
+/// `statvfs(3)`. None if it has no limit.
+#[cfg(target_os = "linux")]
+pub fn room_of_all() -> Result<Option<Room>> {
+    let system = nix::sys::statvfs::statvfs(FOLDER).map_err(failed("statvfs"))?;
+    Ok(Room::of(&system))
+}
+
 /// Says that this system cannot take storage ahead of its use.
 #[cfg(target_vendor = "apple")]
 pub fn allocate(_fd: BorrowedFd<'_>, _offset: u64, _length: u64) -> Result<()> {

@@ -41,6 +41,8 @@ pub fn create(world: &World, budget: u64) -> (Core, Member) {
         header.grace.set(GRACE);
         header.warm.set(budget);
         header.least.set(geometry().size);
+        header.longest.set(1 << 30);
+        header.processes.set(256);
     })
     .unwrap()
 }

@@ -417,8 +417,25 @@ const OPERATIONS: &[Operation] = &[
         // In the making.
         passing: &[
             ("segment 1", "1, 0 bytes"),
-            ("segment 1", "1, 8388608 bytes"),
+            ("segment 1", "1, 303104 bytes"),
         ],
+        ..SIMPLE
+    },
+    Operation {
+        name: "growth by memory for rows",
+        settings: |settings| Settings {
+            size: 512 << 10,
+            block_shift: 8,
+            ..settings
+        },
+        child: |arena, _| {
+            // Until those with memory are used up to those that are kept.
+            while arena.core().header().block_rows.get() < 60 {
+                std::mem::forget(arena.allocate(64).unwrap());
+            }
+            stop();
+            std::mem::forget(arena.allocate(64).unwrap());
+        },
         ..SIMPLE
     },
     Operation {
@@ -486,9 +503,9 @@ const OPERATIONS: &[Operation] = &[
         passing: &[
             (
                 "block 6 life 1",
-                "at Address(281474976710720), 8323072 bytes, held by [1]",
+                "at Address(281474976710720), 237568 bytes, held by [1]",
             ),
-            ("segment 1", "1, 8388608 bytes"),
+            ("segment 1", "1, 303104 bytes"),
         ],
         ..SIMPLE
     },
@@ -503,7 +520,7 @@ const OPERATIONS: &[Operation] = &[
         },
         // While their memory is given back.
         passing: &[
-            ("segment 1", "1, 8388608 bytes"),
+            ("segment 1", "1, 303104 bytes"),
             ("segment 2", "1, 9441280 bytes"),
             (
                 "block 5 life 0",

@@ -73,6 +73,8 @@ fn arena() -> (World, Core, Member) {
         header.uuid[0].set(7);
         header.warm.set(1 << 14);
         header.least.set(geometry().size);
+        header.longest.set(1 << 30);
+        header.processes.set(256);
     })
     .unwrap();
     (world, core, me)
