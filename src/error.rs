@@ -81,6 +81,23 @@ pub enum Exhausted {
 }
 
 impl Error {
+    /// The same for one who asked for so many bytes, if it is for want of space: what there was
+    /// no room for may have been rows, or more.
+    pub fn asking(self, bytes: u64) -> Self {
+        match self {
+            Error::Full {
+                what: Exhausted::Space,
+                left,
+                ..
+            } => Error::Full {
+                what: Exhausted::Space,
+                asked: bytes,
+                left,
+            },
+            error => error,
+        }
+    }
+
     /// Whether it would not have come up if there were more free memory, or more of it in one
     /// piece.
     pub fn is_for_want_of_memory(&self) -> bool {

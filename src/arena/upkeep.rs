@@ -158,10 +158,8 @@ impl Core {
         }
         let Room { all, free } = self.platform().room();
         let free = free.saturating_add(header.index.warm.get());
-        header.budget.set(match all {
-            u64::MAX => UNLIMITED,
-            _ => all.min(free) / 16,
-        });
+        let most = if all == u64::MAX { UNLIMITED } else { all / 16 };
+        header.budget.set(most.min(free / 16));
     }
 
     /// Whether those for whose sake a block stays are over, as far as is known

@@ -720,7 +720,10 @@ impl Arena {
         let size = Core::block_size(bytes)?;
         let (which, bytes, size) = self.0.perform(|me| match self.reuse(me, size) {
             Some(found) => Ok(found),
-            None => self.allocate_new(me, bytes),
+            None => {
+                let made = self.allocate_new(me, bytes);
+                made.map_err(|error| error.asking(bytes))
+            }
         })?;
         Ok(Block {
             bytes,

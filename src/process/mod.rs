@@ -45,7 +45,7 @@ pub use attached::{fork_number, random_number, unregistered, Arena, Block};
 pub use caller::{gives_up, tell, waits, Caller, Holding, Told};
 pub use family::{all, end_tracking, find, retire_all, watch_forks};
 pub use own::{has_room, lend, place, remove, room_at, Own};
-pub use room::make as make_room;
+pub use room::{make as make_room, situation};
 pub use settings::{number, Settings, Wishes};
 pub use shared::{exists, LOCK_SUFFIX};
 pub use sweep::{end, sweep};

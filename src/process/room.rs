@@ -10,7 +10,7 @@ use super::family;
 use super::shared::{self, LOCK_SUFFIX};
 use crate::arena::handle::Name;
 use crate::error::{Error, Result};
-use crate::sys::{proc, shm};
+use crate::sys::{cgroup, proc, shm};
 
 /// How long, in ms, the arenas of others are looked at in all.
 const PATIENCE: u64 = 500;
@@ -46,6 +46,38 @@ pub fn make(asked: u64) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What there is of shared memory and who has it, in words: what /dev/shm has left, what the
+/// memory limit of a control group leaves where that is less, and what the arenas of this process
+/// have.
+pub fn situation() -> String {
+    let mut parts = Vec::new();
+    let room = shm::room_of_all().ok().flatten();
+    if let Some(shm::Room { all, free }) = room {
+        parts.push(format!("/dev/shm has {free} of {all} bytes free"));
+    }
+    let free = room.map_or(u64::MAX, |room| room.free);
+    if let Some(memory) = cgroup::memory().filter(|memory| *memory < free) {
+        parts.push(format!(
+            "the memory limit of this process's control group leaves {memory} bytes (docker run \
+             --memory, or resources.limits.memory of Kubernetes)"
+        ));
+    }
+    for arena in family::all_if_free() {
+        let (used, free) = arena.core().usage();
+        let name = arena.name();
+        let name = name.as_str();
+        parts.push(format!(
+            "arena {name} has {used} bytes in use and {free} free"
+        ));
+    }
+    parts.push(
+        "SHARED_NUMPY_ARENA=segment=SIZE,warm=SIZE bounds what arenas take ahead of need, and \
+         what they keep"
+            .to_owned(),
+    );
+    parts.join("; ")
 }
 
 /// Whether there is an arena of this user that this process does not have.

@@ -9,7 +9,7 @@ use crate::arena::word::U32;
 use crate::error::{Error, Exhausted, Result};
 use crate::segment::Reservation;
 use crate::sys::fork::ForkMark;
-use crate::sys::{self, futex, locks, map, proc, shm};
+use crate::sys::{self, cgroup, futex, locks, map, proc, shm};
 use std::ffi::{CStr, CString};
 use std::mem::{offset_of, size_of};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -28,6 +28,8 @@ const REMOVAL_BYTE: u64 = PIN_BYTE + 1;
 const SLEEP: Duration = Duration::from_millis(2);
 /// O_CREAT | O_EXCL, the same on every Linux that Rust runs on but MIPS.
 const CREATE: i32 = 0o300;
+/// For so many bytes the look at what there is takes no time beside the rest.
+const MUCH: u64 = 1 << 20;
 /// The one mode that an arena's objects may have.
 pub(super) const MODE: u32 = 0o600;
 
@@ -105,18 +107,29 @@ fn patiently<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
     }
 }
 
+/// What there is for an object: of its file system, and of the memory that this process's
+/// control groups may use.
+fn room_for(fd: BorrowedFd<'_>) -> Result<Room> {
+    let (all, free) = match shm::room(fd)? {
+        Some(room) => (room.all, room.free),
+        None => (u64::MAX, u64::MAX),
+    };
+    let free = free.min(cgroup::memory().unwrap_or(u64::MAX));
+    Ok(Room { all, free })
+}
+
 /// Refuses if there are not `size` bytes for an object.
 ///
 /// # Errors
-/// ENOSPC, before anything is taken: what is taken bit by bit would first be
-/// everybody's last.
+/// ENOSPC, before anything is taken: what is taken bit by bit would first be everybody's last,
+/// and where it is more than a control group may use the kernel kills instead of refusing.
 fn has_room(fd: BorrowedFd<'_>, size: u64) -> Result<()> {
-    match shm::room(fd)? {
-        Some(room) if room.free < size => Err(Error::Os {
+    match room_for(fd)?.free < size {
+        true => Err(Error::Os {
             call: "posix_fallocate",
             errno: sys::ENOSPC,
         }),
-        _ => Ok(()),
+        false => Ok(()),
     }
 }
 
@@ -180,7 +193,7 @@ impl Shared {
                     Error::Os { errno, .. } if errno == sys::ENOSPC => Err(Error::Full {
                         what: Exhausted::Space,
                         asked: size,
-                        left: shm::room(lock.as_fd())?.map_or(0, |room| room.free),
+                        left: room_for(lock.as_fd())?.free,
                     }),
                     error => Err(error),
                 }
@@ -638,7 +651,11 @@ unsafe impl Platform for Shared {
     fn reserve(&self, address: Address, size: u64) -> Result<()> {
         caller::waits();
         let start = start_of(address.segment()) + address.offset();
-        reserve(self.memory()?, start, size)
+        let memory = self.memory()?;
+        if size >= MUCH {
+            has_room(memory, size)?;
+        }
+        reserve(memory, start, size)
     }
 
     unsafe fn give_back(&self, address: Address, bytes: NonNull<u8>, size: u64) -> Result<()> {
@@ -658,14 +675,8 @@ unsafe impl Platform for Shared {
     }
 
     fn room(&self) -> Room {
-        match self.memory().and_then(shm::room) {
-            Ok(Some(shm::Room { all, free })) => Room { all, free },
-            Ok(None) => Room {
-                all: u64::MAX,
-                free: u64::MAX,
-            },
-            Err(_) => Room { all: 0, free: 0 },
-        }
+        let room = self.memory().and_then(room_for);
+        room.unwrap_or(Room { all: 0, free: 0 })
     }
 
     fn now(&self) -> u64 {

@@ -26,6 +26,7 @@ use std::time::Duration;
 pub fn add_to(module: &PyModule) -> PyResult<()> {
     module.add_class::<Arena>()?;
     module.add("LOCK_SUFFIX", process::LOCK_SUFFIX)?;
+    module.add("NO_FOLDER", NO_FOLDER)?;
     module.add_function(wrap_pyfunction!(empty, module)?)?;
     module.add_function(wrap_pyfunction!(copy, module)?)?;
     module.add_function(wrap_pyfunction!(receive, module)?)?;
@@ -345,10 +346,27 @@ fn create(py: Python<'_>, wishes: Wishes, name: Option<Name>) -> PyResult<proces
     }
 }
 
+/// The error where shared memory has no folder.
+fn without_folder(py: Python<'_>, errno: i32) -> PyErr {
+    let class = py.get_type::<PyOSError>();
+    match class.call1((errno, NO_FOLDER)) {
+        Ok(exception) => PyErr::from_instance(exception),
+        Err(failure) => failure,
+    }
+}
+
+/// What to do where shared memory has no folder.
+const NO_FOLDER: &str = "there is no /dev/shm, where shared memory lies: mount a tmpfs there \
+                         (mount -t tmpfs tmpfs /dev/shm), or start the container with one (not \
+                         with docker run --ipc none)";
+
 fn create_named(py: Python<'_>, settings: Settings, name: Name) -> PyResult<process::Arena> {
     let created = end_long(py, || process::Arena::create(name, settings));
     announce(py);
-    created.map_err(|error| with_name(py, error, name))
+    created.map_err(|error| match error {
+        Error::Os { errno, .. } if errno == crate::sys::ENOENT => without_folder(py, errno),
+        error => with_name(py, error, name),
+    })
 }
 
 /// Makes an arena of a new name, the tracker first: should everybody be killed
@@ -731,7 +749,6 @@ impl Arena {
     ///     says what an arena is made with where the arguments do not.
     #[staticmethod]
     #[args(
-        "*",
         first = "None",
         segment = "None",
         warm = "None",
@@ -740,7 +757,7 @@ impl Arena {
     )]
     #[pyo3(
         name = "create",
-        text_signature = "(*, first=None, segment=None, warm=None, processes=None, name=None)"
+        text_signature = "(first=None, segment=None, warm=None, processes=None, name=None)"
     )]
     fn py_create(
         py: Python<'_>,

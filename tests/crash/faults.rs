@@ -1,6 +1,7 @@
 //! Faults, one by one: what runs out, who stops, closes, executes or leaves.
 
 use crate::run::seed::{self, times, Random};
+use crate::step::{fill, is_filled};
 use crate::tools::*;
 use crate::Test;
 use shared_numpy::arena::format::{Header, NIL, PAGES_THERE, POISONED};
@@ -35,6 +36,7 @@ pub const TESTS: &[Test] = &[
         sweeping_remains()
     }),
     ("a_tmpfs_of_one_megabyte", |_| small_tmpfs()),
+    ("what_others_do_not_use_can_be_had", |_| others_give_back()),
     ("all_rows_taken", |_| all_rows_taken()),
     ("all_slots_taken", |_| all_slots_taken()),
     ("no_descriptor_left", |_| no_descriptor_left()),
@@ -945,6 +947,53 @@ fn small_tmpfs() {
         blocks.push(test.allocate(50_000).unwrap());
         drop(blocks);
         assert_empty(&test.arena);
+    });
+}
+
+/// Memory that is free in another arena of the process, and in one of another process, is had
+/// before there is none; what is in use is not.
+fn others_give_back() {
+    const LARGE: u64 = 5 << 20;
+    in_a_small_tmpfs(8 << 20, || {
+        let greedy = Settings {
+            least: 1 << 40,
+            longest: 1 << 30,
+            ..small()
+        };
+        let name = next_name();
+        let mut child = fork(|| {
+            let arena = Arena::create(name, greedy).unwrap();
+            let small = arena.allocate(9000).unwrap();
+            fill(&small, 7);
+            drop(arena.allocate(LARGE).unwrap());
+            stop();
+            assert!(is_filled(&small, 7));
+            drop(arena.allocate(9000).unwrap());
+            assert_eq!(arena.check().unwrap(), Vec::<String>::new());
+            0
+        });
+        child.wait_for_stop();
+        let (test, kept) = (TestArena::new(small()), TestArena::new(greedy));
+        // Another process's, which is stopped.
+        drop(test.allocate(LARGE).unwrap());
+        test.trim().unwrap();
+        // This one's other arena.
+        drop(kept.allocate(LARGE).unwrap());
+        let all = test.allocate(LARGE).unwrap();
+        assert!(matches!(kept.allocate(LARGE), Err(Error::Full { .. })));
+        fill(&all, 9);
+        assert!(is_filled(&all, 9));
+        drop(all);
+        // For a new arena.
+        drop(kept.allocate(LARGE).unwrap());
+        let usual = Settings::default();
+        TestArena::new(Settings {
+            size: usual.size + LARGE,
+            ..usual
+        });
+        drop(kept);
+        child.signal(libc::SIGCONT);
+        child.succeed();
     });
 }
 
