@@ -50,6 +50,7 @@ fn create(size: u64) -> Arena {
     let name = Name::new(&format!("snp-bench-{}-{number}", std::process::id())).unwrap();
     let settings = Settings {
         size,
+        least: size,
         warm: 1 << 40,
         ..Settings::default()
     };

@@ -224,15 +224,22 @@ impl Inner {
         loop {
             let me = member(self)?;
             match operation(me) {
-                Err(Error::Interrupted) if self.is_no_more(me) => continue,
-                Err(error @ Error::Full { asked, .. })
-                    if first && error.is_for_want_of_memory() =>
-                {
-                    first = false;
-                    self.make_room(me, asked)?;
-                }
-                result => return result,
+                Ok(done) => return Ok(done),
+                Err(error) => self.try_again(me, error, &mut first)?,
             }
+        }
+    }
+
+    /// Whether an operation that ended so is to be tried again; if not, the error.
+    #[cold]
+    fn try_again(&self, me: Member, error: Error, first: &mut bool) -> Result<()> {
+        match error {
+            Error::Interrupted if self.is_no_more(me) => Ok(()),
+            Error::Full { asked, .. } if *first && error.is_for_want_of_memory() => {
+                *first = false;
+                self.make_room(me, asked)
+            }
+            error => Err(error),
         }
     }
 
@@ -718,13 +725,11 @@ impl Arena {
     #[inline]
     pub fn allocate_owned(self, bytes: u64) -> Result<Block> {
         let size = Core::block_size(bytes)?;
-        let (which, bytes, size) = self.0.perform(|me| match self.reuse(me, size) {
+        let made = self.0.perform(|me| match self.reuse(me, size) {
             Some(found) => Ok(found),
-            None => {
-                let made = self.allocate_new(me, bytes);
-                made.map_err(|error| error.asking(bytes))
-            }
-        })?;
+            None => self.allocate_new(me, bytes),
+        });
+        let (which, bytes, size) = made.map_err(|error| error.asking(bytes))?;
         Ok(Block {
             bytes,
             which,

@@ -58,6 +58,7 @@ impl Settings {
         let tables = self.geometry().data();
         Settings {
             size: tables + bytes.saturating_sub(FIRST_TABLES),
+            least: self.least.max(bytes),
             ..self
         }
     }
