@@ -50,7 +50,8 @@ fn create(size: u64) -> Arena {
     let name = Name::new(&format!("snp-bench-{}-{number}", std::process::id())).unwrap();
     let settings = Settings {
         size,
-        budget: 1 << 40,
+        least: size,
+        warm: 1 << 40,
         ..Settings::default()
     };
     Arena::create(name, settings).unwrap()
@@ -348,7 +349,9 @@ fn plain() {
         size: 8 << 20,
     };
     let core = Core::create(world.process(0), geometry, |header| {
-        header.budget.set(1 << 40)
+        header.warm.set(1 << 40);
+        header.longest.set(1 << 30);
+        header.processes.set(1);
     });
     let (core, me) = core.unwrap();
     let time = least(100_000, || {

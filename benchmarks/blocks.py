@@ -191,7 +191,7 @@ def main():
         )
     )
     gc.disable()
-    with Arena.create(size=256 << 20) as arena:
+    with Arena.create(first=256 << 20) as arena:
         table(arena)
         crowd(arena)
         parts(arena)

@@ -90,6 +90,35 @@ pub enum Exhausted {
 }
 
 impl Error {
+    /// The same for one who asked for so many bytes, if it is for want of space: what there was
+    /// no room for may have been rows, or more.
+    #[cold]
+    pub fn asking(self, bytes: u64) -> Self {
+        match self {
+            Error::Full {
+                what: Exhausted::Space,
+                left,
+                ..
+            } => Error::Full {
+                what: Exhausted::Space,
+                asked: bytes,
+                left,
+            },
+            error => error,
+        }
+    }
+
+    /// Whether it would not have come up if there were more free memory, or more of it in one
+    /// piece.
+    pub fn is_for_want_of_memory(&self) -> bool {
+        use Exhausted::{Blocks, Segments, Space};
+        let Error::Full { what, .. } = self else {
+            return false;
+        };
+        // (Blocks: those that are kept for later have rows, too.)
+        matches!(what, Space | Segments | Blocks)
+    }
+
     /// The error number to report to the operating system's users.
     pub fn errno(&self) -> i32 {
         // These numbers are the same on every Linux that Rust runs on but for
@@ -134,7 +163,9 @@ impl fmt::Display for Error {
                 ),
                 Exhausted::Slots => write!(
                     f,
-                    "all {asked} places for processes in the arena are taken by living ones"
+                    "all {asked} places for processes in the arena are taken by living ones; it can \
+                     be made with more: SHARED_NUMPY_ARENA=processes=N, or \
+                     Arena.create(processes=N)"
                 ),
                 Exhausted::Blocks => write!(f, "the arena holds {asked} blocks, its most"),
                 Exhausted::Tickets => write!(

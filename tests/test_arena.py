@@ -16,6 +16,7 @@ import os
 import pickle
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -120,9 +121,13 @@ def test_names_that_cannot_be(name):
 @pytest.mark.parametrize(
     "call, error",
     [
-        (lambda a: Arena.create(size=-1), ValueError),
-        (lambda a: Arena.create(size=1 << 62), ValueError),
-        (lambda a: Arena.create(size="8"), TypeError),
+        (lambda a: Arena.create(first=-1), ValueError),
+        (lambda a: Arena.create(first=1 << 62), ValueError),
+        (lambda a: Arena.create(first="8"), ValueError),
+        (lambda a: Arena.create(segment="64KB"), ValueError),
+        (lambda a: Arena.create(warm="-1"), ValueError),
+        (lambda a: Arena.create(warm=1.5), TypeError),
+        (lambda a: Arena.create(processes=1), ValueError),
         (lambda a: Arena.create(name=3), TypeError),
         (lambda a: Arena(), TypeError),
         (lambda a: a.alloc(-1), ValueError),
@@ -154,13 +159,65 @@ def test_sizes(arena):
         block = arena.alloc(asked)
         assert block.nbytes == size and block.address % 64 == 0
         ctypes.memset(block.address, 7, size)
-    with Arena.create(size=100000000) as large:
+    with Arena.create(first=100000000) as large:
         assert large.stats()["segments"] == 1
         large.alloc(99900000)
         assert large.stats()["segments"] == 1
-    with Arena.create(size=0) as small:
+    with Arena.create() as small:
         small.alloc(20000000)
         assert small.stats()["segments"] == 2
+
+
+def test_what_an_arena_is_made_with(monkeypatch):
+    def takes(arena):
+        return 512 * os.stat("/dev/shm/" + arena.name).st_blocks
+
+    usual = 16 * max(4096, os.sysconf("SC_PAGE_SIZE"))
+    monkeypatch.delenv("SHARED_NUMPY_ARENA", raising=False)
+    with Arena.create() as small, Arena.create(first="1M") as large:
+        small.empty(3)
+        assert takes(small) <= usual
+        assert 1 << 20 <= takes(large) < (1 << 20) + usual
+    monkeypatch.setenv("SHARED_NUMPY_ARENA", "first=2M, segment=64K, warm=0, processes=2")
+    with Arena.create() as said, Arena.create(first=1 << 20) as both:
+        assert 2 << 20 <= takes(said) < (2 << 20) + usual
+        assert 1 << 20 <= takes(both) < (1 << 20) + usual
+        # Segments are no longer than they must be.
+        blocks = [said.alloc(100000) for _ in range(40)]
+        assert said.stats()["segments"] > 15
+        blocks.clear()
+        said.alloc(1)
+        assert said.stats()["warm_bytes"] < 1 << 20
+        assert said.check() == []
+
+
+@pytest.mark.parametrize(
+    "text, parts",
+    [
+        ("frist=1M", ["'frist' is not known", "first, segment, warm, processes"]),
+        ("first=12", ["first=12 ", "from 65536"]),
+        ("segment=1Q", ["segment='1Q' ", "64M"]),
+        ("warm", ["warm='' "]),
+        ("processes=100000", ["processes=100000 ", "from 2 to"]),
+    ],
+)
+def test_what_the_environment_may_not_say(text, parts):
+    code = "import shared_numpy as snp\ntry: snp.zeros(3)\nexcept ValueError as error: print(error)"
+    said = run_python(code, env=dict(os.environ, SHARED_NUMPY_ARENA=text))
+    for part in ["SHARED_NUMPY_ARENA"] + parts:
+        assert part in said, said
+
+
+def test_one_process_too_many():
+    with Arena.create(processes=2) as arena:
+        code = "from shared_numpy._core import Arena; a = Arena.attach({!r}); print('in'); input()"
+        command = [sys.executable, "-c", code.format(arena.name)]
+        pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        first = subprocess.Popen(command, **pipes)
+        assert first.stdout.readline() == b"in\n"
+        said = subprocess.run(command, input=b"", **{k: pipes[k] for k in ("stdout", "stderr")})
+        assert b"all 2 places" in said.stderr and b"processes=" in said.stderr, said.stderr
+        first.communicate(b"\n")
 
 
 def test_a_full_file_system(arena):
@@ -595,7 +652,7 @@ array[:] = 1
 with open("/dev/shm/" + arena.name, "r+b") as file:
     file.seek(69632)
     file.write(b"\\xee" * 200000)
-for operation in (lambda: arena.alloc(100000), arena.check, arena.stats, arena.reap):
+for operation in (lambda: arena.alloc(10000), arena.check, arena.stats, arena.reap):
     with pytest.raises(snp.ArenaCorruptedError) as raised:
         operation()
 assert isinstance(raised.value, RuntimeError)

@@ -2,16 +2,23 @@
 
 import errno
 import os
+from contextlib import contextmanager
 
 from . import _core
 
+# Where there are no arenas there is nothing to give back.
+_make_room = getattr(_core, "make_room", None)
+_memory_left = getattr(_core, "memory_left", None)
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Optional
+    from typing import Iterator
 
 
-def refuse_if_larger(fd: int, size: int, name: str) -> None:
+def refuse_if_larger(fd: int, size: int, name: str, touched: bool = False) -> None:
     """Raise OSError (ENOSPC) if `size` bytes more than are free do not fit.
+
+    Before, arenas give back what they do not use: this process's, and others' of this user.
 
     Parameters
     ----------
@@ -21,10 +28,25 @@ def refuse_if_larger(fd: int, size: int, name: str) -> None:
         Bytes that are wanted.
     name : str
         The segment's, for the error.
+    touched : bool
+        All of them are taken now: refuse also what the process's control group may not have,
+        since there the kernel kills instead of refusing.
     """
+    room, why = _room(fd, touched)
+    if size > room and _make_room is not None:
+        _make_room(size)
+        room, why = _room(fd, touched)
+    if size > room:
+        raise _does_not_fit(size, room, name, why)
+
+
+def _room(fd, touched):
+    """Return how many bytes there are, and what bounds them if that is not /dev/shm."""
     room = _core.room(fd)
-    if room is not None and size > room:
-        raise _does_not_fit(size, room, name)
+    memory = _memory_left() if touched and _memory_left is not None else None
+    if memory is not None and (room is None or memory < room):
+        return memory, "the memory limit of this process's control group leaves no more"
+    return (float("inf") if room is None else room), None
 
 
 def reserve(fd: int, name: str) -> None:
@@ -36,23 +58,34 @@ def reserve(fd: int, name: str) -> None:
         ENOSPC: there is none.
     """
     status = os.fstat(fd)
-    room = _core.room(fd)
-    refuse_if_larger(fd, status.st_size - 512 * status.st_blocks, name)
+    room, _ = _room(fd, True)
+    refuse_if_larger(fd, status.st_size - 512 * status.st_blocks, name, True)
     try:
         _core.reserve(fd, status.st_size)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
         # Others took it since.
-        raise _does_not_fit(status.st_size, room, name) from None
+        raise _does_not_fit(status.st_size, room, name, None) from None
 
 
-def _does_not_fit(size, room, name):
-    # type: (int, Optional[int], str) -> OSError
+def _does_not_fit(size, room, name, why):
     return OSError(
         errno.ENOSPC,
-        "no room for a segment of {:,} bytes: {:,} bytes of shared memory are "
-        "free. Unlink segments that are no longer used, or enlarge the "
-        "shared memory (in Docker: docker run --shm-size)".format(size, room or 0),
+        "no room for a segment of {:,} bytes: {:,} bytes of shared memory are free{}. Unlink "
+        "segments that are no longer used, or enlarge the shared memory (in Docker: docker run "
+        "--shm-size)".format(size, room, " ({})".format(why) if why else ""),
         name,
     )
+
+
+@contextmanager
+def in_folder() -> "Iterator[None]":
+    """Have a FileNotFoundError say so if shared memory has no folder here."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        text = getattr(_core, "NO_FOLDER", None)
+        if text is None or os.path.isdir("/dev/shm"):
+            raise
+        raise FileNotFoundError(error.errno, text) from None

@@ -373,9 +373,11 @@ def create(
     found = _existing(plain, described, exist_ok, replace)
     if found is not None:
         return found
-    with _new_file(plain) as file:
+    with _room.in_folder():
+        new = _new_file(plain)
+    with new as file:
         fd = file.fileno()
-        _room.refuse_if_larger(fd, described.size, _PREFIX + plain)
+        _room.refuse_if_larger(fd, described.size, _PREFIX + plain, True)
         os.ftruncate(fd, described.size)
         _room.reserve(fd, _PREFIX + plain)
         os.pwrite(fd, head, 0)

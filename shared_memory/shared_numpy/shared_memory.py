@@ -180,7 +180,8 @@ class SharedMemory:
         opened = []  # type: list
         registered = []  # type: list
         try:
-            self._open(name, opened, registered)
+            with _room.in_folder() if create else suppress():
+                self._open(name, opened, registered)
             self._fd = opened[0]
             if self._track and exclusive and not registered:
                 # At once: until then a kill of all processes leaves the segment.

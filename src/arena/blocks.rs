@@ -28,6 +28,13 @@ pub struct Extent {
     pub size: u64,
 }
 
+impl Extent {
+    /// The offset behind its last byte.
+    pub const fn end(&self) -> u64 {
+        self.address.offset() + self.size
+    }
+}
+
 /// A block just allocated, and whether all its pages are there.
 pub(super) struct Allocated {
     pub which: BlockRef,
@@ -270,7 +277,7 @@ impl Core {
         Err(Error::Full {
             what,
             asked: size,
-            left: self.platform().room(),
+            left: self.platform().room().free,
         })
     }
 

@@ -188,7 +188,13 @@ impl Core {
             }
         }
         let mut stray = 0;
-        for id in 0..(block_chunks.len() as u32) << block_shift {
+        // (To touch rows that have no memory would give them some, if there is any.)
+        let with_memory = |chunks: usize, shift: u32, room: u32| match chunks {
+            1 => room.min(1 << shift),
+            chunks => (chunks as u32) << shift,
+        };
+        let room = header.block_room.get();
+        for id in 0..with_memory(block_chunks.len(), block_shift, room) {
             let size = size_of::<BlockCache>();
             let row = place(&block_chunks, block_shift, id, 0, size_of::<BlockRow>());
             let cache = place(&block_chunks, block_shift, id, caches, size);
@@ -206,7 +212,8 @@ impl Core {
                 stray += (row.state.get() != 0) as u64;
             }
         }
-        for id in 0..(ticket_chunks.len() as u32) << geometry.ticket_shift {
+        let room = header.ticket_room.get();
+        for id in 0..with_memory(ticket_chunks.len(), geometry.ticket_shift, room) {
             let size = size_of::<TicketRow>();
             let Some(row) = place(&ticket_chunks, geometry.ticket_shift, id, 0, size) else {
                 break;
@@ -226,12 +233,18 @@ impl Core {
             frozen: header.frozen.get() != 0,
             slot_rows: header.slot_rows.read(),
             geometry,
-            slots: header
-                .slots
-                .iter()
-                .map(|slot| split(slot.state.read()))
+            slots: (0..SLOTS)
+                .map(|slot| match header.has_slot(SlotId(slot as u8)) {
+                    true => split(header.slots[slot].state.read()),
+                    false => (EMPTY, 0),
+                })
                 .collect(),
-            segments: header.segments.iter().map(copy_segment).collect(),
+            segments: (0..SEGMENTS)
+                .map(|number| match header.has_segment_row(number) {
+                    true => copy_segment(&header.segments[number]),
+                    false => (ABSENT, 0, 0),
+                })
+                .collect(),
             blocks,
             tickets,
             stray,

@@ -166,7 +166,7 @@ impl Core {
     /// be all zero, and returns it.
     ///
     /// `constants` sets the fields that stay as they are: number, user, grace,
-    /// budget, lock file and boot. This process is a member before the magic
+    /// warm, least, lock file and boot. This process is a member before the magic
     /// number, last of all, lets others in.
     ///
     /// # Errors
@@ -180,12 +180,18 @@ impl Core {
         let core = Core::over(platform, geometry)?;
         let header = core.header();
         constants(header);
+        header.budget.set(header.warm.get());
+        core.renew_budget();
         header.version.set(VERSION);
         header.abi.set(ABI);
         header.block_shift.set(geometry.block_shift);
         header.ticket_shift.set(geometry.ticket_shift);
         header.size.set(geometry.size);
         header.data.set(geometry.data());
+        header.pages.set(FIRST_PAGES);
+        let [blocks, tickets] = geometry.first_rows();
+        header.block_room.set(blocks);
+        header.ticket_room.set(tickets);
         header.block_chunks.set(1);
         header.ticket_chunks.set(1);
         header.segment_rows.set(1);
@@ -277,7 +283,8 @@ impl Core {
         [a.get(), b.get()]
     }
 
-    /// Maps segment `number`, which this process meets for the first time.
+    /// Maps segment `number`, which this process meets for the first time, or again after it
+    /// was removed and a longer one made in its place.
     #[cold]
     fn meet(&self, number: usize) -> Result<()> {
         let wrong = Error::Corrupted {
@@ -285,7 +292,8 @@ impl Core {
         };
         let row = self.header().segments.get(number).ok_or(wrong)?;
         let size = row.size.get();
-        if state_of(row.state.read()) != PRESENT || !(DATA_START..=LONGEST).contains(&size) {
+        let possible = number > 0 && (DATA_START..=LONGEST).contains(&size);
+        if state_of(row.state.read()) != PRESENT || !possible {
             return Err(wrong);
         }
         let base = self.platform.map(number, size)?;
@@ -293,7 +301,8 @@ impl Core {
         // aligned, and holds atomics only; it outlives this function.
         let header = unsafe { base.cast::<DataHeader>().as_ref() };
         header.validate(number, self.uuid(), size)?;
-        // Before the place, whose release publishes it to other threads.
+        // A thread that finds the place before and this length is on its way to a block which
+        // it found under the lock: that lies in both.
         self.lengths[number].store(size, Ordering::Relaxed);
         self.segments.set(number, base);
         Ok(())
@@ -322,6 +331,43 @@ impl Core {
         let length = self.lengths[address.segment()].load(Ordering::Relaxed);
         let end = address.offset().checked_add(size)?;
         (end <= length).then(|| self.within(base, address.offset()))
+    }
+
+    /// Sees to it that a part of the header has memory, before anybody touches it.
+    ///
+    /// # Errors
+    /// `Full` if there is none.
+    #[inline]
+    pub(super) fn ensure_header(&self, offset: usize, size: usize) -> Result<()> {
+        let wanted = pages_of(offset, size);
+        match self.header().has_pages(wanted) {
+            true => Ok(()),
+            false => self.reserve_header(wanted),
+        }
+    }
+
+    #[cold]
+    fn reserve_header(&self, wanted: u64) -> Result<()> {
+        let header = self.header();
+        let first = wanted.trailing_zeros() as u64 * PAGE;
+        let size = wanted.count_ones() as u64 * PAGE;
+        let reserved = self.platform.reserve(Address::new(0, first), size);
+        reserved.map_err(|error| self.without_memory(error, size))?;
+        let mut seen = header.pages.read();
+        while let Err(now) = header.pages.swap_if(seen, seen | wanted) {
+            seen = now;
+        }
+        Ok(())
+    }
+
+    /// Sees to it that the row of a slot has memory.
+    ///
+    /// # Errors
+    /// As for `ensure_header`.
+    pub(super) fn ensure_slot(&self, slot: SlotId) -> Result<()> {
+        let size = std::mem::size_of::<SlotRow>();
+        let first = std::mem::offset_of!(Header, slots);
+        self.ensure_header(first + slot.0 as usize * size, size)
     }
 
     /// Takes the arena's lock, recovering what a dead owner left.
@@ -671,6 +717,24 @@ impl<'a> Locked<'a> {
         Ok(unsafe { row.cast().as_ref() })
     }
 
+    /// How many rows of blocks there are that have memory.
+    #[inline(always)]
+    pub fn block_room(&self) -> u32 {
+        match self.header.block_chunks.get() {
+            1 => self.header.block_room.get(),
+            chunks => chunks << self.core.geometry.block_shift,
+        }
+    }
+
+    /// How many tickets there are that have memory.
+    #[inline(always)]
+    pub fn ticket_room(&self) -> u32 {
+        match self.header.ticket_chunks.get() {
+            1 => self.header.ticket_room.get(),
+            chunks => chunks << self.core.geometry.ticket_shift,
+        }
+    }
+
     /// The row of a slot.
     #[inline(always)]
     pub fn slot(&self, slot: SlotId) -> &'a SlotRow {
@@ -692,12 +756,16 @@ impl<'a> Locked<'a> {
     /// That its segment cannot be mapped, or `Corrupted`.
     #[inline(always)]
     pub fn meet_extent(&self, block: Block<'_>) -> Result<Extent> {
-        let address = block.address();
-        if self.core.segments.get(address.segment()).is_none() {
-            self.check_extent(block)?;
-            self.core.meet(address.segment())?;
+        let place = self.check_extent(block)?;
+        let (number, end) = (place.address.segment(), place.end());
+        // (0 for a segment that this process has not met.)
+        if end > self.core.lengths[number].load(Ordering::Relaxed) {
+            self.core.meet(number)?;
+            if end > self.core.lengths[number].load(Ordering::Relaxed) {
+                return Err(self.corrupted("the size of a segment"));
+            }
         }
-        self.check_extent(block)
+        Ok(place)
     }
 
     /// Refuses a block whose place is not within the data of a segment.
@@ -722,12 +790,13 @@ impl<'a> Locked<'a> {
         }
     }
 
-    /// The length of a segment that is there: as it was mapped, if it was.
+    /// The length of a segment that is there. (What this process has mapped of it may be
+    /// shorter or longer: a number may stand for one segment after another.)
     #[inline(always)]
     pub fn segment_size(&self, number: usize) -> u64 {
-        match self.core.lengths[number].load(Ordering::Relaxed) {
-            0 => self.header.segments[number].size.get().min(LONGEST),
-            length => length,
+        match number {
+            0 => self.core.geometry.size,
+            _ => self.header.segments[number].size.get().min(LONGEST),
         }
     }
 

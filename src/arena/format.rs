@@ -16,12 +16,18 @@
 //! 32              uid          u32       the user whose arena it is
 //! 36              block shift  u32       a chunk of the table has 1 << this rows
 //! 40              ticket shift u32
+//! 44              processes    u32       how many can be attached
 //! 48              size         u64       of this segment
 //! 56              data         u64       where its data start
 //! 64              grace        u64       ms that a killed sender's tickets live
-//! 72              budget       u64       bytes of free memory that keep pages
+//! 72              budget       u64       anyone, without the lock: bytes of free
+//!                                       memory that keep pages, now
 //! 80              lock file    2 x u64   its inode and device
 //! 96              boot         u64       hash of the machine's boot id
+//! 104             warm         u64       what the budget was set to, or SHARE
+//! 112             least        u64       bytes that keep pages if they are idle
+//! 120  T          block room   u32       lock; rows of chunk 0 that have memory
+//! 124  T          ticket room  u32       lock; the same
 //! 128  T          owner        u32       the lock: see `lock`
 //! 192  T          condition    u32       lock: POISONED for ever, UNSETTLED until recovered
 //! 196  T          unlinked     u32       whoever removes the names; never reset
@@ -45,6 +51,11 @@
 //! 248             orphans      u64       lock; the first end of an orphan's grace
 //!                                       that there may be, in ms, or 0
 //! 256     C       space index            lock; see `IndexCache`
+//! 3024 T          pages        u64       anyone, without the lock, before they are
+//!                                       touched: bit n: page n of what lies before
+//!                                       chunk 0 has memory
+//! 3032            longest      u64       the creator: the most that a segment is
+//!                                       made of ahead of need
 //! 3072            counters     24 x u64  lock, though nothing depends on them
 //! 3264    C       idle memory            lock; see `IdleCache`
 //! 4096 T          segments     1024 x 16 lock; the row of segment n
@@ -60,6 +71,10 @@
 //! many rows of cache (32 bytes each): 96 bytes a block. A chunk of tickets is
 //! rows of 64 bytes. Chunks after the first lie in blocks of the arena's own
 //! space, in state [`TABLE`].
+//!
+//! An arena begins small: the tables of the control segment have addresses, and memory only
+//! where they were used. Whoever needs more of them reserves it before, since a page that is
+//! touched for the first time when memory is short ends the process; also by reading.
 //!
 //! # A data segment
 //!
@@ -88,13 +103,13 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"snpARENA");
 /// The first eight bytes of a data segment.
 pub const DATA_MAGIC: u64 = u64::from_le_bytes(*b"snpSPACE");
 /// The version of this format.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// Blocks begin at multiples of this and their sizes are multiples of it.
 pub const ALIGN: u64 = 64;
 /// The unit in which the system gives and takes memory.
 pub const PAGE: u64 = 4096;
-/// How many processes can be attached at one time.
+/// How many processes can be attached at one time, at most.
 pub const SLOTS: usize = 256;
 /// How many segments an arena can have.
 pub const SEGMENTS: usize = 1024;
@@ -108,6 +123,8 @@ pub const NO_TREE: u64 = 1 << 62;
 pub const NO_CHECK: u64 = u64::MAX;
 /// Blocks are kept for children whose end nobody will notice.
 pub const FOR_GOOD: u32 = u32::MAX;
+/// In place of a budget: a share of what the system has and of what is free there.
+pub const SHARE: u64 = u64::MAX;
 /// No row: the end of a list.
 pub const NIL: u32 = u32::MAX;
 
@@ -398,6 +415,27 @@ pub struct SegmentRow {
     pub size: U64,
 }
 
+/// A set of segments, one bit each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SegmentSet([u64; SEGMENTS / 64]);
+
+impl SegmentSet {
+    /// Adds a segment.
+    pub fn insert(&mut self, number: usize) {
+        self.0[number / 64] |= 1 << (number % 64);
+    }
+
+    /// Whether the segment is in the set.
+    pub fn contains(&self, number: usize) -> bool {
+        self.0[number / 64] >> (number % 64) & 1 == 1
+    }
+
+    /// Those in the set, in the order of their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..SEGMENTS).filter(|number| self.contains(*number))
+    }
+}
+
 /// The heads of the space index's lists: a cache.
 #[repr(C)]
 pub struct IndexCache {
@@ -495,20 +533,28 @@ pub struct Header {
     pub block_shift: U32,
     /// A chunk of tickets has `1 <<` this many rows.
     pub ticket_shift: U32,
-    reserved: U32,
+    /// How many processes can be attached at one time.
+    pub processes: U32,
     /// The length of the control segment.
     pub size: U64,
     /// Where its data start.
     pub data: U64,
     /// How long a killed sender's tickets live, in ms.
     pub grace: U64,
-    /// How many free bytes may keep their pages.
+    /// How many free bytes may keep their pages, as things are now.
     pub budget: U64,
     /// The inode and the device of the lock file.
     pub lock_file: [U64; 2],
     /// A hash of the machine's boot id.
     pub boot: U64,
-    rest_of_constants: [U64; 3],
+    /// How many free bytes may keep their pages, as it was set; or [`SHARE`].
+    pub warm: U64,
+    /// How many free bytes keep their pages even if nobody uses them, at most.
+    pub least: U64,
+    /// How many rows of the first chunk of blocks have memory.
+    pub block_room: U32,
+    /// How many tickets of the first chunk have memory.
+    pub ticket_room: U32,
     /// The lock's owner.
     pub owner: U32,
     rest_of_owner: [U32; 15],
@@ -543,7 +589,11 @@ pub struct Header {
     pub orphans: U64,
     /// The cache.
     pub index: IndexCache,
-    rest_of_index: [U64; 6],
+    /// The pages of this header that have memory, one bit each.
+    pub pages: U64,
+    /// The most that a segment is made of ahead of need, in bytes.
+    pub longest: U64,
+    rest_of_index: [U64; 4],
     /// The counters.
     pub counters: Counters,
     /// Free memory that is left unused.
@@ -587,7 +637,10 @@ const _: () = {
     assert!(offset_of!(Header, slot_rows) == 228);
     assert!(offset_of!(Header, registrar) == 232);
     assert!(offset_of!(Header, checked) == 240);
+    assert!(offset_of!(Header, block_room) == 120);
     assert!(offset_of!(Header, index) == 256);
+    assert!(offset_of!(Header, pages) == 3024);
+    assert!(size_of::<Header>() <= 64 * PAGE as usize);
     assert!(offset_of!(Header, counters) == 3072);
     assert!(offset_of!(Header, idle) == 3264);
     assert!(offset_of!(Header, segments) == 4096);
@@ -644,6 +697,37 @@ pub struct Geometry {
     pub size: u64,
 }
 
+/// How many rows of a table have memory at first, at most.
+const FIRST_ROWS: u32 = 64;
+/// The pages of the header that have memory at first: its fields, the first of the segments,
+/// of either directory and of the slots.
+pub const FIRST_PAGES: u64 = {
+    let mut pages = 0;
+    let mut i = 0;
+    let first = [
+        0,
+        offset_of!(Header, segments),
+        offset_of!(Header, block_directory),
+        offset_of!(Header, ticket_directory),
+        offset_of!(Header, slots),
+    ];
+    while i < first.len() {
+        pages |= pages_of(first[i], 1);
+        i += 1;
+    }
+    pages
+};
+
+/// The pages in which some bytes of the header are, one bit each.
+pub const fn pages_of(offset: usize, size: usize) -> u64 {
+    let first = offset / PAGE as usize;
+    let last = (offset + size - 1) / PAGE as usize;
+    (u64::MAX >> (63 - (last - first))) << first
+}
+
+/// What the tables of a new arena take, in bytes, with the usual chunks.
+pub const FIRST_TABLES: u64 = (FIRST_PAGES.count_ones() as u64 + 3) * PAGE;
+
 impl Geometry {
     /// What a chunk's number of rows may be, as a power of two.
     const SHIFTS: std::ops::RangeInclusive<u32> = 4..=16;
@@ -688,6 +772,41 @@ impl Geometry {
     pub const fn data(&self) -> u64 {
         (self.tickets() + self.ticket_chunk()).next_multiple_of(PAGE)
     }
+
+    /// How many rows of the first chunk of blocks, and of tickets, have memory at first.
+    pub fn first_rows(&self) -> [u32; 2] {
+        [self.block_shift, self.ticket_shift].map(|shift| FIRST_ROWS.min(1 << shift))
+    }
+
+    /// Where rows of the first chunk of blocks are, up to the row `to`: offsets and lengths.
+    pub fn block_parts(&self, from: u32, to: u32) -> [(u64, u64); 2] {
+        let (rows, caches) = (size_of::<BlockRow>(), size_of::<BlockCache>());
+        let part = |start: u64, size: usize| {
+            let size = size as u64;
+            (start + from as u64 * size, (to - from) as u64 * size)
+        };
+        let behind = self.blocks() + ((rows as u64) << self.block_shift);
+        [part(self.blocks(), rows), part(behind, caches)]
+    }
+
+    /// Where tickets of the first chunk are, up to the row `to`.
+    pub fn ticket_part(&self, from: u32, to: u32) -> (u64, u64) {
+        let size = size_of::<TicketRow>() as u64;
+        let start = self.tickets() + from as u64 * size;
+        (start, (to - from) as u64 * size)
+    }
+
+    /// What of the control segment has memory at first: offsets and lengths, in order; the
+    /// last ends with the segment.
+    pub fn first_parts(&self) -> Vec<(u64, u64)> {
+        let [blocks, tickets] = self.first_rows();
+        let pages = (0..64).filter(|page| FIRST_PAGES >> page & 1 == 1);
+        let mut parts: Vec<_> = pages.map(|page| (page * PAGE, PAGE)).collect();
+        parts.extend(self.block_parts(0, blocks));
+        parts.push(self.ticket_part(0, tickets));
+        parts.push((self.data(), self.size - self.data()));
+        parts
+    }
 }
 
 /// The arena that a segment must be of, for whoever attaches.
@@ -720,6 +839,29 @@ impl Header {
                 Err(now) => seen = now,
             }
         }
+    }
+
+    /// The slots that there are.
+    pub fn all_slots(&self) -> impl Iterator<Item = SlotId> {
+        let count = (self.processes.get() as usize).min(SLOTS);
+        (0..count).map(|slot| SlotId(slot as u8))
+    }
+
+    /// Whether the row of a segment has memory.
+    pub fn has_segment_row(&self, number: usize) -> bool {
+        let at = offset_of!(Header, segments) + number * size_of::<SegmentRow>();
+        self.has_pages(pages_of(at, size_of::<SegmentRow>()))
+    }
+
+    /// Whether the row of a slot has memory.
+    pub fn has_slot(&self, slot: SlotId) -> bool {
+        let at = offset_of!(Header, slots) + slot.0 as usize * size_of::<SlotRow>();
+        self.has_pages(pages_of(at, size_of::<SlotRow>()))
+    }
+
+    /// Whether these pages have memory.
+    pub fn has_pages(&self, pages: u64) -> bool {
+        self.pages.read() & pages == pages
     }
 
     /// The segments that there may be, by number.

@@ -31,7 +31,11 @@ impl Locked<'_> {
     /// Takes an EMPTY slot for a child. `sign` gives it its sign of life and
     /// says whether it could.
     fn conceive(&self, sign: &mut impl FnMut(SlotId) -> bool) -> Result<Option<Member>> {
-        for slot in (0..SLOTS).map(|slot| SlotId(slot as u8)) {
+        for slot in self.header.all_slots() {
+            // (A short call under the lock, once in 64 slots.)
+            if self.core.ensure_slot(slot).is_err() {
+                break;
+            }
             let row = self.slot(slot);
             let empty = row.state.read();
             if state_of(empty) != EMPTY {

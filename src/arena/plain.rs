@@ -4,8 +4,8 @@
 //! Several members can share one [`World`], die by a word and come back; the
 //! time stands still until it is told otherwise; memory has an end.
 
-use super::format::{Address, SlotId, SlotRow, SlotSet, PAGE, SEGMENTS};
-use super::platform::{Identity, Platform};
+use super::format::{Address, Geometry, SlotId, SlotRow, SlotSet, PAGE, SEGMENTS};
+use super::platform::{Identity, Platform, Room};
 use super::word::U32;
 use crate::error::{Error, Result};
 use std::alloc::{alloc_zeroed, dealloc, handle_alloc_error, Layout};
@@ -20,6 +20,9 @@ pub struct World(Arc<Mutex<State>>);
 #[derive(Default)]
 struct State {
     segments: BTreeMap<usize, Memory>,
+    /// The memory of segments that were removed: members may have it mapped, and see the next
+    /// segment of that number there.
+    removed: BTreeMap<usize, Memory>,
     /// Who has a slot's byte: a process by its number.
     claims: BTreeMap<u8, u64>,
     dead: Vec<u64>,
@@ -38,15 +41,17 @@ struct State {
 struct Memory {
     base: NonNull<u8>,
     layout: Layout,
+    /// How long the segment is; there may be more memory.
+    size: u64,
 }
 
 impl Memory {
-    fn new(size: u64) -> Self {
-        let layout = Layout::from_size_align(size as usize, PAGE as usize).expect("a size");
+    fn new(size: u64, all: u64) -> Self {
+        let layout = Layout::from_size_align(all as usize, PAGE as usize).expect("a size");
         // SAFETY: the layout is not empty: no segment is.
         let base = unsafe { alloc_zeroed(layout) };
         match NonNull::new(base) {
-            Some(base) => Memory { base, layout },
+            Some(base) => Memory { base, layout, size },
             None => handle_alloc_error(layout),
         }
     }
@@ -130,6 +135,21 @@ impl World {
         self.state().now += ms;
     }
 
+    /// Takes the memory from the tables of a new arena that it does not have at first.
+    pub fn bare_tables(&self, geometry: &Geometry) {
+        let mut state = self.state();
+        let parts = geometry.first_parts();
+        let has = |page: u64| {
+            let (start, end) = (page * PAGE, (page + 1) * PAGE);
+            parts
+                .iter()
+                .any(|(at, size)| *at < end && at + size > start)
+        };
+        for page in (0..geometry.data() / PAGE).filter(|page| !has(*page)) {
+            state.returned.insert(page, ());
+        }
+    }
+
     /// How many more bytes segments may take.
     pub fn set_room(&self, room: u64) {
         self.state().room = room;
@@ -165,10 +185,11 @@ unsafe impl Platform for Plain {
     fn map(&self, number: usize, size: u64) -> Result<NonNull<u8>> {
         let mut state = self.world.state();
         if number == 0 {
-            state.segments.entry(0).or_insert_with(|| Memory::new(size));
+            let new = || Memory::new(size, size);
+            state.segments.entry(0).or_insert_with(new);
         }
         match state.segments.get(&number) {
-            Some(memory) if memory.layout.size() as u64 >= size => Ok(memory.base),
+            Some(memory) if memory.size >= size => Ok(memory.base),
             _ => Err(Error::Corrupted {
                 why: "a segment is not there",
             }),
@@ -182,17 +203,38 @@ unsafe impl Platform for Plain {
         if state.room < size {
             return Err(NO_SPACE);
         }
+        let memory = match state.removed.remove(&number) {
+            Some(mut memory) if memory.layout.size() as u64 >= size => {
+                // SAFETY: as long as that, and in no segment.
+                unsafe { memory.base.write_bytes(0, size as usize) };
+                memory.size = size;
+                memory
+            }
+            Some(memory) => {
+                state.removed.insert(number, memory);
+                return Err(NO_SPACE);
+            }
+            // It stays at its place when another one gets its number, which may be longer.
+            None => Memory::new(size, size * 2),
+        };
         state.room -= size;
-        let memory = Memory::new(size);
         fill(memory.base);
         state.segments.insert(number, memory);
         Ok(())
     }
 
     fn remove(&self, number: usize) {
+        self.world.work();
         let mut state = self.world.state();
         if let Some(memory) = state.segments.remove(&number) {
-            state.room += memory.layout.size() as u64;
+            let pages = Address::new(number, 0).0 / PAGE..Address::new(number + 1, 0).0 / PAGE;
+            let returned: Vec<u64> = state.returned.range(pages).map(|(page, _)| *page).collect();
+            // (The pages of the others go back now.)
+            state.room += memory.size - returned.len() as u64 * PAGE;
+            for page in returned {
+                state.returned.remove(&page);
+            }
+            state.removed.insert(number, memory);
         }
     }
 
@@ -230,8 +272,9 @@ unsafe impl Platform for Plain {
         Ok(())
     }
 
-    fn room(&self) -> u64 {
-        self.world.state().room
+    fn room(&self) -> Room {
+        let free = self.world.state().room;
+        Room { all: free, free }
     }
 
     fn now(&self) -> u64 {

@@ -25,6 +25,15 @@ pub struct Identity {
     pub tree: u64,
 }
 
+/// What a system has for segments, in bytes; `u64::MAX` where there is no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// All of it.
+    pub all: u64,
+    /// What nobody has.
+    pub free: u64,
+}
+
 /// The world around an arena.
 ///
 /// # Safety
@@ -55,8 +64,8 @@ pub unsafe trait Platform: Send + Sync {
     /// and nobody needs what is in it.
     unsafe fn give_back(&self, address: Address, bytes: NonNull<u8>, size: u64) -> Result<()>;
 
-    /// How many more bytes the system can give; for messages.
-    fn room(&self) -> u64;
+    /// What the system has for segments.
+    fn room(&self) -> Room;
 
     /// The time in ms, the same for all processes.
     fn now(&self) -> u64;

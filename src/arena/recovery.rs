@@ -35,18 +35,12 @@ impl<'a> Locked<'a> {
     fn check_truth(&self) -> Result<()> {
         let geometry = self.core.geometry();
         let header = self.header;
-        let fits = |rows: u32, chunks: u32, shift| (rows as u64) <= (chunks as u64) << shift;
+        let fits = |rows: u32, room: u32| rows <= room;
         let right = header.segment_rows.get() as usize <= SEGMENTS
-            && fits(
-                header.block_rows.get(),
-                header.block_chunks.get(),
-                geometry.block_shift,
-            )
-            && fits(
-                header.ticket_rows.get(),
-                header.ticket_chunks.get(),
-                geometry.ticket_shift,
-            );
+            && fits(header.block_room.get(), 1 << geometry.block_shift)
+            && fits(header.ticket_room.get(), 1 << geometry.ticket_shift)
+            && fits(header.block_rows.get(), self.block_room())
+            && fits(header.ticket_rows.get(), self.ticket_room());
         match right {
             true => Ok(()),
             false => Err(self.corrupted("the number of rows of a table")),

@@ -298,21 +298,25 @@ impl Core {
     }
 
     fn take_slot(&self) -> Result<Member> {
-        let slots = || (0..SLOTS).map(|slot| SlotId(slot as u8));
         // Nobody wakes a process that waits for a slot: it sleeps for a moment.
         let moment = U32::new(0);
         for _ in 0..LOOKS {
-            for slot in slots() {
+            for slot in self.header().all_slots() {
+                self.ensure_slot(slot)?;
                 if let Some(member) = self.take_empty(slot)? {
                     return Ok(member);
                 }
             }
-            for slot in slots() {
+            for (slot, _) in self.header().known_slots() {
                 if let Some(member) = self.take_from_dead(slot)? {
                     return Ok(member);
                 }
             }
-            if !slots().any(|slot| self.is_being_freed(slot)) {
+            if !self
+                .header()
+                .all_slots()
+                .any(|slot| self.is_being_freed(slot))
+            {
                 break;
             }
             if self.platform().is_interrupted() {
@@ -322,7 +326,7 @@ impl Core {
         }
         Err(Error::Full {
             what: Exhausted::Slots,
-            asked: SLOTS as u64,
+            asked: self.header().processes.get() as u64,
             left: 0,
         })
     }

@@ -55,8 +55,9 @@ impl<'a> Locked<'a> {
     /// How many rows of blocks are unused.
     #[inline(always)]
     pub fn rows_left(&self) -> u32 {
-        let all = self.header.block_chunks.get() << self.core.geometry().block_shift;
-        let never = all.saturating_sub(self.header.block_rows.get());
+        let never = self
+            .block_room()
+            .saturating_sub(self.header.block_rows.get());
         never.saturating_add(self.header.index.spare_blocks.get())
     }
 
@@ -75,8 +76,7 @@ impl<'a> Locked<'a> {
             return Ok(Some(block));
         }
         let id = self.header.block_rows.get();
-        let all = self.header.block_chunks.get() << self.core.geometry().block_shift;
-        if id >= all {
+        if id >= self.block_room() {
             return Ok(None);
         }
         let block = self.block(id)?;
@@ -391,7 +391,8 @@ mod tests {
             size: 0,
         };
         geometry.size = geometry.data() + 16 * PAGE;
-        let (core, me) = Core::create(world.process(0), geometry, |_| ()).unwrap();
+        let constants = |header: &Header| header.processes.set(1);
+        let (core, me) = Core::create(world.process(0), geometry, constants).unwrap();
         let blocks: Vec<_> = (0..6).map(|_| core.allocate(me, 1000).unwrap().0).collect();
         core.release(me, blocks[4]).unwrap();
         {

@@ -126,6 +126,21 @@ impl Core {
         Ok(found)
     }
 
+    /// The bytes that are in use, and those that are free, without the lock: for messages.
+    pub fn usage(&self) -> (u64, u64) {
+        let header = self.header();
+        let free = header.index.free.get();
+        let rows = header.known_segments();
+        let all = rows
+            .filter(|(_, row)| state_of(row.state.read()) == PRESENT)
+            .map(|(number, row)| match number {
+                0 => self.geometry().size - self.geometry().data(),
+                _ => row.size.get(),
+            })
+            .fold(0, u64::saturating_add);
+        (all.saturating_sub(free), free)
+    }
+
     /// The arena in numbers.
     pub fn stats(&self, me: Member) -> Result<Stats> {
         let now = self.platform().now();

@@ -42,7 +42,7 @@ impl<'a> Locked<'a> {
             return Ok((id, ticket));
         }
         let id = self.header.ticket_rows.get();
-        let all = self.header.ticket_chunks.get() << self.core.geometry().ticket_shift;
+        let all = self.ticket_room();
         if id >= all {
             return Err(Error::Full {
                 what: Exhausted::Tickets,

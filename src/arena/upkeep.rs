@@ -29,10 +29,13 @@
 use super::blocks::BlockRef;
 use super::core::{Core, Locked, Member};
 use super::format::*;
+use super::platform::Room;
 use super::warm::LEAST_RETURN;
 use crate::error::Result;
 use std::sync::atomic::Ordering;
 
+/// The budget where shared memory has no limit.
+const UNLIMITED: u64 = 256 << 20;
 /// The time between two checks on the other members, in ms.
 const INTERVAL: u64 = 1000;
 /// The time after which memory that was not used goes back, in ms.
@@ -139,11 +142,24 @@ pub(super) struct Remaining {
 }
 
 impl Core {
-    /// So many bytes of free memory keep their pages for good: what the arena was
-    /// made with.
+    /// So many bytes of free memory keep their pages for good.
     #[inline(always)]
     fn least_warm(&self) -> u64 {
-        self.geometry().size
+        let header = self.header();
+        header.least.get().min(header.budget.get() / 8)
+    }
+
+    /// Has the budget be a share of what the system has and of what is free there now,
+    /// this arena's free memory included, unless it was set.
+    pub(super) fn renew_budget(&self) {
+        let header = self.header();
+        if header.warm.get() != SHARE {
+            return;
+        }
+        let Room { all, free } = self.platform().room();
+        let free = free.saturating_add(header.index.warm.get());
+        let most = if all == u64::MAX { UNLIMITED } else { all / 16 };
+        header.budget.set(most.min(free / 16));
     }
 
     /// Whether those for whose sake a block stays are over, as far as is known
@@ -236,6 +252,7 @@ impl Core {
             .known_slots()
             .filter(|(slot, row)| *slot != me.slot && state_of(row.state.read()) != EMPTY);
         let alone = others.next().is_none();
+        self.renew_budget();
         if self.is_reaping_due(me, now) {
             let before = header.index.warm.get();
             self.reap(me)?;
@@ -251,7 +268,12 @@ impl Core {
             }
             warm - locked.idle_bytes(now)
         };
-        self.trim(me, stay.max(self.least_warm())).map(|_| ())
+        let returned = self.trim(me, stay.max(self.least_warm()))?;
+        if returned > 0 {
+            // With the little that each of them still has.
+            self.remove_empty_segments(me, LEAST_RETURN)?;
+        }
+        Ok(())
     }
 
     /// Gives back, at the end of a process, what is free; some of it stays if there
@@ -262,7 +284,8 @@ impl Core {
     pub fn trim_at_exit(&self, me: Member) -> Result<()> {
         let alone = self.lock(me)?.is_alone();
         let stay = if alone { 0 } else { self.least_warm() };
-        self.trim(me, stay).map(|_| ())
+        self.trim(me, stay)?;
+        self.remove_empty_segments(me, LEAST_RETURN).map(|_| ())
     }
 
     /// Whether a reap would find something.

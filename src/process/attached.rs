@@ -9,70 +9,22 @@ use super::caller;
 use super::counts::Counts;
 use super::family::{self, Place};
 use super::own::Own;
+use super::room;
+use super::settings::Settings;
 use super::shared::Shared;
 use super::spares::{Spare, Spares};
-use crate::arena::format::{
-    BlockId, Expected, Geometry, Header, SlotId, ENDING, NO_TREE, PAGE, POISONED,
-};
+use crate::arena::format::{BlockId, Expected, Header, SlotId, ENDING, NO_TREE, POISONED};
 use crate::arena::handle::{Handle, Name};
+use crate::arena::platform::Room;
 use crate::arena::{BlockRef, Core, Extent, Member, Offspring, Parting, Stats, TicketRef};
 use crate::error::{Error, Result};
 use crate::sys::fork::ForkMark;
-use crate::sys::{self, proc, shm};
+use crate::sys::{self, proc};
 use std::cell::{Cell, RefCell};
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// What an arena is made with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// The length of the first segment in bytes, its tables included. It is
-    /// reserved at once; more is added when it is needed.
-    pub size: u64,
-    /// How long the tickets of a killed sender live, in ms.
-    pub grace: u64,
-    /// How many bytes of free memory may keep their pages, for quick reuse.
-    pub budget: u64,
-    /// How long to wait for a living owner of the arena's lock, in ms.
-    pub patience: u64,
-    /// The tables grow by `1 <<` this many rows for blocks.
-    pub block_shift: u32,
-    /// The tables grow by `1 <<` this many rows for tickets.
-    pub ticket_shift: u32,
-    /// This process's tree of processes, whose end removes the names from before
-    /// they are there; 0 for none.
-    pub tree: u64,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Settings {
-            size: 8 << 20,
-            grace: 30_000,
-            budget: 256 << 20,
-            patience: 30_000,
-            block_shift: 12,
-            ticket_shift: 10,
-            tree: 0,
-        }
-    }
-}
-
-impl Settings {
-    /// For this system: free memory may keep the pages of a sixteenth of what there is
-    /// for shared memory, and 256 MiB in any case. Pages that are given back cost ten
-    /// times a copy to have again.
-    pub fn of_system() -> Self {
-        let settings = Settings::default();
-        let share = shm::capacity().map_or(0, |bytes| bytes / 16);
-        Settings {
-            budget: settings.budget.max(share),
-            ..settings
-        }
-    }
-}
 
 /// How often an arena is looked for that others make or end meanwhile.
 const ATTEMPTS: usize = 8;
@@ -185,7 +137,7 @@ impl Inner {
     fn trim(&self, me: Member) -> Result<u64> {
         self.give_spares_back();
         self.core.reap(me)?;
-        let mut sum = 0;
+        let mut sum = self.core.remove_empty_segments(me, u64::MAX)?;
         loop {
             match self.core.trim(me, 0)? {
                 0 => return Ok(sum),
@@ -254,7 +206,8 @@ impl Inner {
     ///
     /// While it waits for the arena's lock a signal's handler may fork, and the child come
     /// back into the wait, in which it would be its parent. So the wait ends there, and the
-    /// child begins the operation again.
+    /// child begins the operation again. So it does, once, when there is no memory: operations
+    /// refuse what they cannot do before they touch anything.
     #[inline(always)]
     fn perform<T>(&self, operation: impl FnMut(Member) -> Result<T>) -> Result<T> {
         self.perform_as(Self::begin, operation)
@@ -267,12 +220,41 @@ impl Inner {
         member: impl Fn(&Self) -> Result<Member>,
         mut operation: impl FnMut(Member) -> Result<T>,
     ) -> Result<T> {
+        let mut first = true;
         loop {
             let me = member(self)?;
             match operation(me) {
-                Err(Error::Interrupted) if self.is_no_more(me) => continue,
-                result => return result,
+                Ok(done) => return Ok(done),
+                Err(error) => self.try_again(me, error, &mut first)?,
             }
+        }
+    }
+
+    /// Whether an operation that ended so is to be tried again; if not, the error.
+    #[cold]
+    fn try_again(&self, me: Member, error: Error, first: &mut bool) -> Result<()> {
+        match error {
+            Error::Interrupted if self.is_no_more(me) => Ok(()),
+            Error::Full { asked, .. } if *first && error.is_for_want_of_memory() => {
+                *first = false;
+                self.make_room(me, asked)
+            }
+            error => Err(error),
+        }
+    }
+
+    /// Gives back what this program's user has in shared memory and does not use, for one
+    /// more try.
+    #[cold]
+    fn make_room(&self, me: Member, asked: u64) -> Result<()> {
+        let made = match caller::holds() {
+            // Others wait for a thread that holds a ring's lock.
+            true => self.trim(me).map(drop),
+            false => room::make(asked),
+        };
+        match made {
+            Err(Error::Interrupted) if !self.is_no_more(me) => made,
+            _ => Ok(()),
         }
     }
 
@@ -421,6 +403,7 @@ impl Inner {
         if names_stay && !parting.left {
             // The memory goes with the blocks: what is free now, and what is freed later.
             self.core.reap(me)?;
+            self.core.header().warm.set(0);
             self.core.header().budget.set(0);
             self.core.trim(me, 0)?;
         }
@@ -571,11 +554,17 @@ impl Arena {
     /// for its first segment; `Missing` if it has not what an arena is safe by; `Invalid` for
     /// settings that cannot be.
     pub fn create(name: Name, settings: Settings) -> Result<Arena> {
-        let geometry = Geometry {
-            block_shift: settings.block_shift,
-            ticket_shift: settings.ticket_shift,
-            size: settings.size,
-        };
+        match Self::try_create(name, settings) {
+            Err(error @ Error::Full { asked, .. }) if error.is_for_want_of_memory() => {
+                room::make(asked)?;
+                Self::try_create(name, settings)
+            }
+            created => created,
+        }
+    }
+
+    fn try_create(name: Name, settings: Settings) -> Result<Arena> {
+        let geometry = settings.geometry();
         geometry.check()?;
         let boot = proc::boot()?;
         let mut uuid = [0; 16];
@@ -586,14 +575,17 @@ impl Arena {
             header.uuid[1].set((uuid >> 64) as u64);
             header.uid.set(proc::user());
             header.grace.set(settings.grace);
-            header.budget.set(settings.budget);
+            header.warm.set(settings.warm);
+            header.least.set(settings.least);
+            header.longest.set(settings.longest);
+            header.processes.set(settings.processes);
             header.lock_file[0].set(lock_file[0]);
             header.lock_file[1].set(lock_file[1]);
             header.boot.set(boot);
             header.registrar.set(settings.tree);
         };
         let inner = family::attach_new(|place| {
-            let shared = Arc::new(Shared::create(name, settings.size)?);
+            let shared = Arc::new(Shared::create(name, &geometry)?);
             shared.set_patience(settings.patience);
             shared.set_tree(settings.tree);
             let set = |header: &Header| constants(header, shared.lock_file());
@@ -603,23 +595,6 @@ impl Arena {
             made.inspect_err(|_| shared.unmake())
         })?;
         Ok(Arena(inner))
-    }
-
-    /// The length of a first segment with room for `bytes` bytes of blocks.
-    ///
-    /// # Errors
-    /// `Invalid` if there can be no such segment.
-    pub fn control_size(bytes: u64, settings: &Settings) -> Result<u64> {
-        let mut geometry = Geometry {
-            block_shift: settings.block_shift,
-            ticket_shift: settings.ticket_shift,
-            size: 0,
-        };
-        let size = bytes.checked_add(geometry.data());
-        let size = size.and_then(|size| size.checked_next_multiple_of(PAGE));
-        geometry.size = size.unwrap_or(u64::MAX).max(geometry.data() + PAGE);
-        geometry.check()?;
-        Ok(geometry.size)
     }
 
     /// Attaches an arena; one that is attached already is returned as it is.
@@ -749,27 +724,17 @@ impl Arena {
     #[inline]
     pub fn allocate_owned(self, bytes: u64) -> Result<Block> {
         let size = Core::block_size(bytes)?;
-        let (which, bytes, size) = self.0.perform(|me| match self.reuse(me, size) {
+        let made = self.0.perform(|me| match self.reuse(me, size) {
             Some(found) => Ok(found),
-            None => self.allocate_or_make_room(me, bytes),
-        })?;
+            None => self.allocate_new(me, bytes),
+        });
+        let (which, bytes, size) = made.map_err(|error| error.asking(bytes))?;
         Ok(Block {
             bytes,
             which,
             size,
             arena: self,
         })
-    }
-
-    #[inline]
-    fn allocate_or_make_room(&self, me: Member, bytes: u64) -> Result<Found> {
-        match self.allocate_new(me, bytes) {
-            Err(Error::Full { .. }) => {
-                self.0.give_spares_back();
-                self.allocate_new(me, bytes)
-            }
-            made => made,
-        }
     }
 
     /// Takes a block that this process has kept.
@@ -983,11 +948,9 @@ impl Arena {
     /// Whether a quarter of what there is for shared memory stays free beside so many
     /// bytes.
     pub(super) fn has_plenty(&self, bytes: u64) -> bool {
-        let (Ok(all), Ok(free)) = (shm::capacity(), shm::available()) else {
-            return false;
-        };
+        let Room { all, free } = self.0.core.platform().room();
         let free = free.saturating_add(self.0.core.header().index.warm.get());
-        all == 0 || free.checked_sub(bytes).is_some_and(|left| left >= all / 4)
+        free.checked_sub(bytes).is_some_and(|left| left >= all / 4)
     }
 
     /// A block that some process holds, or that is in flight, and whose name was told.

@@ -145,6 +145,18 @@ pub fn all() -> Vec<Arena> {
     all_attached().into_iter().map(Arena::from).collect()
 }
 
+/// All arenas that this process has attached; none if another thread is at the list.
+pub(super) fn all_if_free() -> Vec<Arena> {
+    let Ok(family) = FAMILY.try_lock() else {
+        return Vec::new();
+    };
+    let members = family.members.iter();
+    let arenas: Vec<_> = members.filter_map(|each| each.arena.upgrade()).collect();
+    // The last reference to an arena wants the list.
+    drop(family);
+    arenas.into_iter().map(Arena::from).collect()
+}
+
 /// Prepares the end of this process: it parts from all its arenas but for the
 /// blocks to which it has references. Returns the arenas that stay.
 ///

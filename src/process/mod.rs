@@ -10,6 +10,8 @@
 //! | `spares`     | small blocks that it keeps for its next allocation          |
 //! | `own`        | memory that is private also against forked children         |
 //! | `folder`     | where arenas lie, and which there are                       |
+//! | `settings`   | what an arena is made with                                  |
+//! | `room`       | what is given back before memory is said to be wanting      |
 //! | `sweep`      | arenas that nobody has any more                             |
 //! | `attached`   | [`Arena`] and [`Block`]: what a user of the crate has       |
 //!
@@ -35,13 +37,17 @@ mod descriptor;
 mod family;
 pub mod folder;
 mod own;
+mod room;
+mod settings;
 mod shared;
 mod spares;
 mod sweep;
 
-pub use attached::{fork_number, random_number, unregistered, Arena, Block, Settings};
+pub use attached::{fork_number, random_number, unregistered, Arena, Block};
 pub use caller::{gives_up, tell, waits, Caller, Holding, Told};
 pub use family::{all, end_tracking, find, retire_all, watch_forks};
 pub use own::{has_room, lend, place, remove, room_at, Own};
+pub use room::{make as make_room, situation};
+pub use settings::{number, Settings, Wishes};
 pub use shared::{exists, Shared, LOCK_SUFFIX};
 pub use sweep::{end, sweep};

@@ -2,20 +2,20 @@
 
 use super::caller;
 use super::descriptor::{Descriptor, READ_WRITE};
-use crate::arena::format::{Address, Header, SlotId, SlotRow, LONGEST, PAGE, SEGMENTS, SLOTS};
+use crate::arena::format::{Address, Geometry, Header, SlotId, SlotRow, LONGEST, PAGE, SLOTS};
 use crate::arena::handle::Name;
-use crate::arena::platform::{Identity, Platform};
+use crate::arena::platform::{Identity, Platform, Room};
 use crate::arena::word::U32;
 use crate::error::{Error, Exhausted, Result};
 use crate::segment::Reservation;
 use crate::sys::fork::ForkMark;
-use crate::sys::{self, futex, locks, map, probe, proc, shm};
+use crate::sys::{self, cgroup, futex, locks, map, probe, proc, shm};
 use std::ffi::{CStr, CString};
 use std::mem::{offset_of, size_of};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 /// What the name of a lock file ends with, which others' objects do not.
@@ -30,6 +30,8 @@ const SLEEP: Duration = Duration::from_millis(2);
 const MOMENT: Duration = Duration::from_micros(200);
 /// O_CREAT | O_EXCL, the same on every Linux that Rust runs on but MIPS.
 const CREATE: i32 = 0o300;
+/// For so many bytes the look at what there is takes no time beside the rest.
+const MUCH: u64 = 1 << 20;
 /// The one mode that an arena's objects may have.
 pub(super) const MODE: u32 = 0o600;
 
@@ -45,15 +47,16 @@ pub struct Shared {
     /// What shows that this process lives, which may have pinned blocks: descriptions that its
     /// own children inherit.
     pins: Mutex<Vec<Descriptor>>,
-    segments: Box<[OnceLock<Segment>]>,
+    segments: Mutex<Vec<Segment>>,
     patience: AtomicU64,
     /// This process's tree; 0 if nobody is told of its end.
     tree: AtomicU64,
 }
 
-/// A segment that this process has mapped. They are set while the arena is
+/// A segment that this process has mapped. They are added while the arena is
 /// being attached, or under its lock, which a fork waits for.
 struct Segment {
+    number: usize,
     base: NonNull<u8>,
     size: usize,
 }
@@ -124,18 +127,29 @@ fn patiently<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
     }
 }
 
-/// Reserves `size` bytes of an object that have no memory yet.
+/// What there is for an object: of its file system, and of the memory that this process's
+/// control groups may use.
+fn room_for(fd: BorrowedFd<'_>) -> Result<Room> {
+    let (all, free) = match shm::room(fd)? {
+        Some(room) => (room.all, room.free),
+        None => (u64::MAX, u64::MAX),
+    };
+    let free = free.min(cgroup::memory().unwrap_or(u64::MAX));
+    Ok(Room { all, free })
+}
+
+/// Refuses if there are not `size` bytes for an object.
 ///
 /// # Errors
-/// ENOSPC, before anything is taken, if there is less than that: what is taken
-/// bit by bit would first be everybody's last.
-fn reserve_new(fd: BorrowedFd<'_>, start: u64, size: u64) -> Result<()> {
-    match patiently(|| shm::room(fd))? {
-        Some(room) if room < size => Err(Error::Os {
+/// ENOSPC, before anything is taken: what is taken bit by bit would first be everybody's last,
+/// and where it is more than a control group may use the kernel kills instead of refusing.
+fn has_room(fd: BorrowedFd<'_>, size: u64) -> Result<()> {
+    match room_for(fd)?.free < size {
+        true => Err(Error::Os {
             call: "posix_fallocate",
             errno: sys::ENOSPC,
         }),
-        _ => reserve(fd, start, size),
+        false => Ok(()),
     }
 }
 
@@ -153,7 +167,9 @@ impl Shared {
     /// # Errors
     /// EEXIST if there is such an arena, `Full` if there is no memory for it, `Missing` if
     /// the system cannot do what an arena is safe by, and what the calls report; what was made is removed again.
-    pub fn create(name: Name, size: u64) -> Result<Self> {
+    pub fn create(name: Name, geometry: &Geometry) -> Result<Self> {
+        let parts = geometry.first_parts();
+        let size = parts.iter().map(|(_, size)| size).sum();
         let lock = make(&lock_name(name))?;
         let claimed = patiently(|| locks::try_for_process(lock.as_fd(), 0)).map_err(needing(
             "locks of bytes of files, by which they tell which processes live",
@@ -175,13 +191,16 @@ impl Shared {
                 let at = offset_of!(Header, lock_file) + 8 * i;
                 patiently(|| shm::write(memory.as_fd(), at as u64, &number.to_ne_bytes()))
             });
-            let reserved = |()| {
-                reserve_new(memory.as_fd(), 0, size).map_err(needing(
-                    "memory that is taken before it is used: a write would end the process where \
-                     there is none",
-                ))
-            };
-            let made = begun.and_then(reserved);
+            let made = begun.and_then(|()| {
+                has_room(memory.as_fd(), size)?;
+                let mut parts = parts.iter();
+                parts
+                    .try_for_each(|(start, size)| reserve(memory.as_fd(), *start, *size))
+                    .map_err(needing(
+                        "memory that is taken before it is used: a write would end the process \
+                         where there is none",
+                    ))
+            });
             if let Err(error) = made {
                 let _ = shm::unlink_object(&memory_name(name));
                 return Err(error);
@@ -202,7 +221,7 @@ impl Shared {
                     Error::Os { errno, .. } if errno == sys::ENOSPC => Err(Error::Full {
                         what: Exhausted::Space,
                         asked: size,
-                        left: shm::room(lock.as_fd())?.unwrap_or(0),
+                        left: room_for(lock.as_fd())?.free,
                     }),
                     error => Err(error),
                 }
@@ -264,7 +283,7 @@ impl Shared {
             lock: Descriptor::new(&lock_name(name), lock)?,
             claimed: AtomicI32::new(-1),
             pins: Mutex::default(),
-            segments: (0..SEGMENTS).map(|_| OnceLock::new()).collect(),
+            segments: Mutex::default(),
             patience: AtomicU64::new(30_000),
             tree: AtomicU64::new(0),
         })
@@ -495,14 +514,15 @@ impl Shared {
         found.is_ok_and(|found| found.file() == self.lock_file())
     }
 
-    fn map_segment(&self, number: usize, size: u64) -> Result<NonNull<u8>> {
+    /// Maps `length` bytes for a segment of `size`, or some more.
+    fn map_segment(&self, number: usize, size: u64, length: u64) -> Result<NonNull<u8>> {
         let fd = self.memory()?;
         if size > LONGEST || shm::facts(fd)?.size < start_of(number) + size {
             return Err(Error::Corrupted {
                 why: "a segment was truncated",
             });
         }
-        map::shared(fd, start_of(number), size as usize)
+        map::shared(fd, start_of(number), length as usize)
             .map_err(needing("mappings of files that processes share"))
     }
 }
@@ -626,22 +646,32 @@ fn lives(row: &SlotRow) -> bool {
 // page-aligned, zero when made; they are unmapped when `Shared` is dropped.
 unsafe impl Platform for Shared {
     fn map(&self, number: usize, size: u64) -> Result<NonNull<u8>> {
-        let place = self.segments.get(number).ok_or(Error::Corrupted {
-            why: "the number of a segment",
-        })?;
-        if let Some(segment) = place.get() {
+        let mut segments = self.segments.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = |segment: &&Segment| segment.number == number;
+        let fits = |segment: &&Segment| same(segment) && segment.size as u64 >= size;
+        if let Some(segment) = segments.iter().find(fits) {
             return Ok(segment.base);
         }
-        let base = self.map_segment(number, size)?;
-        let size = size as usize;
-        Ok(place.get_or_init(|| Segment { base, size }).base)
+        // One that was mapped before stays: blocks may be in use there, which both show.
+        // What is behind the end is for the next one that is longer.
+        let length = match segments.iter().any(|segment| same(&segment)) {
+            true => size.checked_next_power_of_two().unwrap_or(size),
+            false => size,
+        };
+        let base = self.map_segment(number, size, length)?;
+        let size = length as usize;
+        segments.push(Segment { number, base, size });
+        Ok(base)
     }
 
     fn create(&self, number: usize, size: u64, fill: &dyn Fn(NonNull<u8>)) -> Result<()> {
         caller::waits();
         let fd = self.memory()?;
         let start = start_of(number);
-        let made = reserve_new(fd, start, size).and_then(|()| self.map_segment(number, size));
+        let map = || self.map_segment(number, size, size);
+        let made = has_room(fd, size)
+            .and_then(|()| reserve(fd, start, size))
+            .and_then(|()| map());
         match made {
             Ok(base) => {
                 fill(base);
@@ -663,7 +693,11 @@ unsafe impl Platform for Shared {
     fn reserve(&self, address: Address, size: u64) -> Result<()> {
         caller::waits();
         let start = start_of(address.segment()) + address.offset();
-        reserve(self.memory()?, start, size)
+        let memory = self.memory()?;
+        if size >= MUCH {
+            has_room(memory, size)?;
+        }
+        reserve(memory, start, size)
     }
 
     unsafe fn give_back(&self, address: Address, bytes: NonNull<u8>, size: u64) -> Result<()> {
@@ -682,9 +716,9 @@ unsafe impl Platform for Shared {
         patiently(|| unsafe { map::remove_pages(place, (end - first) as usize) })
     }
 
-    fn room(&self) -> u64 {
-        let room = self.memory().and_then(shm::room);
-        room.ok().flatten().unwrap_or(0)
+    fn room(&self) -> Room {
+        let room = self.memory().and_then(room_for);
+        room.unwrap_or(Room { all: 0, free: 0 })
     }
 
     fn now(&self) -> u64 {

@@ -11,12 +11,12 @@ use crate::arena::format::BlockId;
 use crate::arena::handle::{Handle, Name};
 use crate::arena::{BlockRef, Member};
 use crate::error::{Error, Result};
-use crate::process::{self, Settings};
+use crate::process::{self, Settings, Wishes};
 use crate::sys::probe::page_size;
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyTuple, PyType};
+use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple, PyType};
 use std::cell::RefCell;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -27,6 +27,7 @@ use std::time::Duration;
 pub fn add_to(module: &PyModule) -> PyResult<()> {
     module.add_class::<Arena>()?;
     module.add("LOCK_SUFFIX", process::LOCK_SUFFIX)?;
+    module.add("NO_FOLDER", NO_FOLDER)?;
     module.add_function(wrap_pyfunction!(empty, module)?)?;
     module.add_function(wrap_pyfunction!(copy, module)?)?;
     module.add_function(wrap_pyfunction!(receive, module)?)?;
@@ -37,6 +38,7 @@ pub fn add_to(module: &PyModule) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(end_arena, module)?)?;
     module.add_function(wrap_pyfunction!(end_tracking, module)?)?;
     module.add_function(wrap_pyfunction!(trim, module)?)?;
+    module.add_function(wrap_pyfunction!(make_room, module)?)?;
     module.add_function(wrap_pyfunction!(begin_exit, module)?)?;
     module.add_function(wrap_pyfunction!(retire, module)?)
 }
@@ -294,11 +296,46 @@ fn name_in(folder: Option<&str>, name: &str) -> PyResult<Name> {
     }
 }
 
+/// The variable that says what arenas are made with.
+const VARIABLE: &str = "SHARED_NUMPY_ARENA";
+
+/// What the environment says of arenas that are to be made.
+fn environment() -> PyResult<Wishes> {
+    let Some(text) = std::env::var_os(VARIABLE) else {
+        return Ok(Wishes::default());
+    };
+    let text = text.to_string_lossy();
+    Wishes::read(&text).map_err(|why| {
+        PyValueError::new_err(format!(
+            "the environment variable {VARIABLE}={text:?}: {why}"
+        ))
+    })
+}
+
+/// What the arguments of `Arena.create` say.
+fn wishes(arguments: &[(&str, Option<&PyAny>)]) -> PyResult<Wishes> {
+    let mut wishes = Wishes::default();
+    for (key, value) in arguments {
+        let Some(value) = value else {
+            continue;
+        };
+        let set = match value.downcast::<PyString>() {
+            Ok(text) => {
+                let text = text.to_str()?;
+                wishes.set(key, process::number(text).ok_or(text))
+            }
+            Err(_) => wishes.set(key, Ok(natural(key, value.extract()?)?)),
+        };
+        set.map_err(PyValueError::new_err)?;
+    }
+    Ok(wishes)
+}
+
 /// Makes an arena, in a folder or with POSIX's objects. The first that a process makes sweeps up
 /// what killed processes left; each that it makes in another folder does.
 fn create(
     py: Python<'_>,
-    size: Option<u64>,
+    wishes: Wishes,
     name: Option<&str>,
     folder: Option<&str>,
 ) -> PyResult<process::Arena> {
@@ -308,11 +345,7 @@ fn create(
         // Nobody would give it back.
         stay(py);
     }
-    let mut settings = Settings::of_system();
-    if let Some(size) = size {
-        settings.size =
-            process::Arena::control_size(size, &settings).map_err(|error| exception(py, error))?;
-    }
+    let mut settings = wishes.or(environment()?).settings();
     if !SWEPT.swap(true, Ordering::Relaxed) || folder.is_some() {
         // What cannot be swept is no reason not to begin.
         let _ = end_long(py, || process::sweep(folder));
@@ -344,10 +377,27 @@ fn create(
     }
 }
 
+/// The error where shared memory has no folder.
+fn without_folder(py: Python<'_>, errno: i32) -> PyErr {
+    let class = py.get_type::<PyOSError>();
+    match class.call1((errno, NO_FOLDER)) {
+        Ok(exception) => PyErr::from_instance(exception),
+        Err(failure) => failure,
+    }
+}
+
+/// What to do where shared memory has no folder.
+const NO_FOLDER: &str = "there is no /dev/shm, where shared memory lies: mount a tmpfs there \
+                         (mount -t tmpfs tmpfs /dev/shm), or start the container with one (not \
+                         with docker run --ipc none)";
+
 fn create_named(py: Python<'_>, settings: Settings, name: Name) -> PyResult<process::Arena> {
     let created = end_long(py, || process::Arena::create(name, settings));
     announce(py);
-    created.map_err(|error| with_name(py, error, name))
+    created.map_err(|error| match error {
+        Error::Os { errno, .. } if errno == crate::sys::ENOENT => without_folder(py, errno),
+        error => with_name(py, error, name),
+    })
 }
 
 /// Makes an arena of a new name, the tracker first: should everybody be killed
@@ -544,7 +594,12 @@ fn choose_default(py: Python<'_>) -> PyResult<process::Arena> {
     }
     let arena = match inherited(py)? {
         Some(arena) => arena,
-        None => create(py, None, None, folder::chosen(py, None)?.as_deref())?,
+        None => create(
+            py,
+            Wishes::default(),
+            None,
+            folder::chosen(py, None)?.as_deref(),
+        )?,
     };
     if is_retired() {
         // Nobody would give it back: it goes with what is made in it.
@@ -703,9 +758,17 @@ impl Arena {
     ///
     /// Parameters
     /// ----------
-    /// size : int, optional
-    ///     Bytes to reserve for blocks now; 8 MiB, tables included, by default.
-    ///     More is added when it is needed.
+    /// first : int or str, optional
+    ///     Memory to take now, the arena's tables included, in bytes or as ``"64K"``, the
+    ///     default and the least. More is added when it is needed, in segments that are each
+    ///     as long as all before, up to 8 MiB, and a quarter of that later.
+    /// segment : int or str, optional
+    ///     The most that a segment has if no larger block needs it; ``"1G"`` by default.
+    /// warm : int or str, optional
+    ///     How much free memory keeps its pages for quick reuse, at most. By default a
+    ///     sixteenth of /dev/shm, or of what is free there if that is less.
+    /// processes : int, optional
+    ///     How many processes can be attached at one time; 256 by default and at most.
     /// name : str, optional
     ///     1 to 40 letters, digits, "-", "_" and ".", not beginning with ".".
     ///     By default a name that nobody has.
@@ -724,24 +787,41 @@ impl Arena {
     /// FileExistsError
     ///     There is an arena of this name.
     /// ArenaFullError
-    ///     There is no room in /dev/shm for `size` bytes.
+    ///     There is no room in /dev/shm for `first` bytes.
     /// ValueError
-    ///     `name` or `size` cannot be an arena's, or `directory` is not on a tmpfs.
+    ///     `directory` is not on a tmpfs; an argument is not what it may be, or something in the environment variable
+    ///     ``SHARED_NUMPY_ARENA``, ``first=64K,segment=1G,warm=64M,processes=256``, which
+    ///     says what an arena is made with where the arguments do not.
     #[staticmethod]
-    #[args(size = "None", name = "None", directory = "None")]
+    #[args(
+        first = "None",
+        segment = "None",
+        warm = "None",
+        processes = "None",
+        name = "None",
+        directory = "None"
+    )]
     #[pyo3(
         name = "create",
-        text_signature = "(size=None, name=None, directory=None)"
+        text_signature = "(first=None, segment=None, warm=None, processes=None, name=None, directory=None)"
     )]
     fn py_create(
         py: Python<'_>,
-        size: Option<i64>,
+        first: Option<&PyAny>,
+        segment: Option<&PyAny>,
+        warm: Option<&PyAny>,
+        processes: Option<&PyAny>,
         name: Option<&str>,
         directory: Option<&PyAny>,
     ) -> PyResult<Self> {
-        let size = size.map(|size| natural("size", size)).transpose()?;
+        let wishes = wishes(&[
+            ("first", first),
+            ("segment", segment),
+            ("warm", warm),
+            ("processes", processes),
+        ])?;
         let folder = folder::chosen(py, directory)?;
-        create(py, size, name, folder.as_deref()).map(Arena::from)
+        create(py, wishes, name, folder.as_deref()).map(Arena::from)
     }
 
     /// Attach an arena of this user by its name.
@@ -1400,6 +1480,23 @@ fn end_arena(py: Python<'_>, name: &str) -> PyResult<bool> {
 fn end_tracking(py: Python<'_>) {
     end_long(py, process::end_tracking);
     announce(py);
+}
+
+/// Give back what the arenas of this user have in shared memory and do not use.
+///
+/// For whoever is about to say that there is no room: those of this process give it back
+/// first, then those of others that can be attached without waiting, for half a second in all.
+///
+/// Parameters
+/// ----------
+/// nbytes : int
+///     How many bytes are wanted; nothing is done for more than there can ever be.
+#[pyfunction]
+#[pyo3(text_signature = "(nbytes)")]
+fn make_room(py: Python<'_>, nbytes: u64) -> PyResult<()> {
+    let made = work_long(py, || process::make_room(nbytes));
+    announce(py);
+    made
 }
 
 /// Give the free memory of this process's arenas back to the system.

@@ -35,6 +35,7 @@ pub fn os_error(py: Python<'_>, error: Error, filename: Option<&PyAny>) -> PyErr
 mod arena {
     use super::super::section::surviving;
     use super::*;
+    use crate::process;
     use crate::sys::proc;
     use pyo3::exceptions::{PyEOFError, PyValueError};
 
@@ -61,7 +62,11 @@ mod arena {
             Error::Foreign { .. } => simple(py, "ForeignHandleError", error),
             Error::Corrupted { .. } => simple(py, "ArenaCorruptedError", error),
             Error::Full { asked, left, .. } => {
-                with_errno(py, "ArenaFullError", error, error.to_string()).and_then(|exception| {
+                let message = match error.is_for_want_of_memory() {
+                    true => format!("{error}. {}", process::situation()),
+                    false => error.to_string(),
+                };
+                with_errno(py, "ArenaFullError", error, message).and_then(|exception| {
                     exception.setattr("asked", asked)?;
                     exception.setattr("left", left)?;
                     Ok(exception)

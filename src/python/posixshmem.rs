@@ -25,6 +25,8 @@ pub fn add_to(module: &PyModule) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(room, module)?)?;
     #[cfg(arenas)]
     module.add_function(wrap_pyfunction!(rename, module)?)?;
+    #[cfg(arenas)]
+    module.add_function(wrap_pyfunction!(memory_left, module)?)?;
     module.add_function(wrap_pyfunction!(reserve, module)?)
 }
 
@@ -132,7 +134,23 @@ fn rename(py: Python<'_>, old: &PyBytes, new: &PyBytes, exchange: bool) -> PyRes
 #[pyo3(text_signature = "(fd)")]
 fn room(py: Python<'_>, fd: c_int) -> PyResult<Option<u64>> {
     let fd = borrowed(&fd)?;
-    sys::shm::room(fd).map_err(|error| os_error(py, error, None))
+    let room = sys::shm::room(fd);
+    let free = room.map(|room| room.map(|room| room.free));
+    free.map_err(|error| os_error(py, error, None))
+}
+
+/// Return how much memory the control groups of this process leave it.
+///
+/// Returns
+/// -------
+/// int or None
+///     Bytes, pages of files included, which are given up first; None without a limit, or if
+///     memory may be swapped. More than that is not refused but ends a process.
+#[cfg(arenas)]
+#[pyfunction]
+#[pyo3(text_signature = "()")]
+fn memory_left() -> Option<u64> {
+    sys::cgroup::memory()
 }
 
 /// Take the memory for the first `size` bytes of a shared memory object now.

@@ -6,9 +6,7 @@
 //! So a waiter spins only where there are two for this process, by its affinity and by its
 //! cgroups' quotas, and only if the waits of late were as short as that.
 
-use crate::sys::proc;
-use std::fs::read_to_string;
-use std::path::{Path, PathBuf};
+use crate::sys::{cgroup, proc};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -92,81 +90,16 @@ fn has_processors() -> bool {
     HAS.load(Ordering::Relaxed) != 0
 }
 
-/// How many processors this process's cgroups let it use, as they were when it was first
-/// asked; infinite if there is no quota, or it cannot be known.
+/// How many processors this process's control groups let it use, as they were when it was
+/// first asked.
 fn quota() -> f64 {
     static QUOTA: OnceLock<f64> = OnceLock::new();
-    *QUOTA.get_or_init(|| {
-        let groups = read_to_string("/proc/self/cgroup").unwrap_or_default();
-        least_quota(&groups, Path::new("/sys/fs/cgroup"))
-    })
-}
-
-/// The least quota of the groups that `/proc/self/cgroup` lists, and of those that
-/// they are in.
-fn least_quota(groups: &str, root: &Path) -> f64 {
-    let mut least = f64::INFINITY;
-    for line in groups.lines() {
-        let mut parts = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else {
-            continue;
-        };
-        let mount: PathBuf = match controllers.is_empty() {
-            true => root.to_owned(),
-            false if controllers.split(',').any(|name| name == "cpu") => root.join(controllers),
-            false => continue,
-        };
-        for group in Path::new(path).ancestors() {
-            let folder = mount.join(group.strip_prefix("/").unwrap_or(group));
-            least = least.min(quota_of(&folder).unwrap_or(f64::INFINITY));
-        }
-    }
-    least
-}
-
-/// The quota that is written in a group's folder, of either version of cgroups.
-fn quota_of(folder: &Path) -> Option<f64> {
-    let read = |name| read_to_string(folder.join(name)).ok();
-    let (quota, period) = match read("cpu.max") {
-        Some(both) => {
-            let (quota, period) = both.trim().split_once(' ')?;
-            (quota.to_owned(), period.to_owned())
-        }
-        None => (read("cpu.cfs_quota_us")?, read("cpu.cfs_period_us")?),
-    };
-    // ("max" and -1 are no quota.)
-    let quota: f64 = quota.trim().parse().ok().filter(|quota| *quota > 0.0)?;
-    let period: f64 = period.trim().parse().ok().filter(|period| *period > 0.0)?;
-    Some(quota / period)
+    *QUOTA.get_or_init(cgroup::processors)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::{create_dir_all, remove_dir_all, write};
-
-    #[test]
-    fn quotas_of_all_groups_count() {
-        let root = std::env::temp_dir().join(format!("snp-quota-{}", std::process::id()));
-        let group = root.join("a/b");
-        create_dir_all(&group).unwrap();
-        create_dir_all(root.join("cpu,cpuacct/c")).unwrap();
-        let both = "4:cpu,cpuacct:/c\n3:memory:/d\n0::/a/b\n";
-        assert_eq!(least_quota(both, &root), f64::INFINITY);
-        write(group.join("cpu.max"), "max 100000\n").unwrap();
-        assert_eq!(least_quota(both, &root), f64::INFINITY);
-        write(root.join("a/cpu.max"), "250000 100000\n").unwrap();
-        assert_eq!(least_quota(both, &root), 2.5);
-        let old = root.join("cpu,cpuacct/c");
-        write(old.join("cpu.cfs_quota_us"), "-1\n").unwrap();
-        write(old.join("cpu.cfs_period_us"), "100000\n").unwrap();
-        assert_eq!(least_quota(both, &root), 2.5);
-        write(old.join("cpu.cfs_quota_us"), "150000\n").unwrap();
-        assert_eq!(least_quota(both, &root), 1.5);
-        write(group.join("cpu.max"), "50000 100000\n").unwrap();
-        assert_eq!(least_quota(both, &root), 0.5);
-        remove_dir_all(root).unwrap();
-    }
 
     #[test]
     fn long_waits_end_the_spinning_and_short_ones_begin_it() {

@@ -5,6 +5,8 @@
 //! about it is the caller's policy.
 
 #[cfg(target_os = "linux")]
+pub mod cgroup;
+#[cfg(target_os = "linux")]
 pub mod copy;
 #[cfg(target_os = "linux")]
 pub mod fork;

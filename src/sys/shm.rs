@@ -291,37 +291,45 @@ pub fn write(fd: BorrowedFd<'_>, offset: u64, bytes: &[u8]) -> Result<()> {
     }
 }
 
-/// Returns how many more bytes the file system of `fd` can hold: `fstatvfs(3)`.
+/// The bytes that a file system holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// All that it can hold.
+    pub all: u64,
+    /// How many more.
+    pub free: u64,
+}
+
+impl Room {
+    /// None if there is no limit.
+    // The types of these numbers differ between systems.
+    #[allow(clippy::unnecessary_cast)]
+    fn of(system: &nix::sys::statvfs::Statvfs) -> Option<Self> {
+        let bytes = |blocks: u64| blocks.saturating_mul(system.fragment_size() as u64);
+        (system.blocks() > 0).then(|| Room {
+            all: bytes(system.blocks() as u64),
+            free: bytes(system.blocks_available() as u64),
+        })
+    }
+}
+
+/// Returns how many bytes the file system of `fd` can hold: `fstatvfs(3)`.
 ///
 /// None stands for a file system without a limit, which reports no blocks, and for
 /// shared memory that lies in no file system.
-pub fn room(fd: BorrowedFd<'_>) -> Result<Option<u64>> {
-    let system = match nix::sys::statvfs::fstatvfs(fd) {
-        Err(Errno::EINVAL | Errno::ENOTSUP) => return Ok(None),
-        system => system.map_err(failed("fstatvfs"))?,
-    };
-    if system.blocks() == 0 {
-        return Ok(None);
+pub fn room(fd: BorrowedFd<'_>) -> Result<Option<Room>> {
+    match nix::sys::statvfs::fstatvfs(fd) {
+        Err(Errno::EINVAL | Errno::ENOTSUP) => Ok(None),
+        system => Ok(Room::of(&system.map_err(failed("fstatvfs"))?)),
     }
-    Ok(Some(
-        system.blocks_available() as u64 * system.fragment_size() as u64,
-    ))
 }
 
-/// Returns how many bytes the file system of shared memory objects holds in all:
-/// `statvfs(3)`. 0 if it has no limit.
+/// Returns how many bytes the file system of a folder can hold: `statvfs(3)`. None if it has no
+/// limit.
 #[cfg(target_os = "linux")]
-pub fn capacity() -> Result<u64> {
-    let system = nix::sys::statvfs::statvfs(FOLDER).map_err(failed("statvfs"))?;
-    Ok(system.blocks() as u64 * system.fragment_size() as u64)
-}
-
-/// Returns how many bytes the file system of shared memory objects has left:
-/// `statvfs(3)`.
-#[cfg(target_os = "linux")]
-pub fn available() -> Result<u64> {
-    let system = nix::sys::statvfs::statvfs(FOLDER).map_err(failed("statvfs"))?;
-    Ok(system.blocks_available() as u64 * system.fragment_size() as u64)
+pub fn room_in(folder: &str) -> Result<Option<Room>> {
+    let system = nix::sys::statvfs::statvfs(folder).map_err(failed("statvfs"))?;
+    Ok(Room::of(&system))
 }
 
 /// Says that this system cannot take storage ahead of its use.

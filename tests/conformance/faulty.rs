@@ -5,7 +5,7 @@
 //! reports. A call that reports nothing is not made.
 
 use shared_numpy::arena::format::{Address, SlotId, SlotRow};
-use shared_numpy::arena::platform::{Identity, Platform};
+use shared_numpy::arena::platform::{Identity, Platform, Room};
 use shared_numpy::arena::word::U32;
 use shared_numpy::error::{Error, Result};
 use std::ptr::NonNull;
@@ -155,7 +155,7 @@ unsafe impl Platform for Faulty {
         self.make(Call::GiveBack, "madvise", half, whole)
     }
 
-    fn room(&self) -> u64 {
+    fn room(&self) -> Room {
         self.inner.room()
     }
 

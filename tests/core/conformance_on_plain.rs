@@ -92,7 +92,7 @@ impl Ground for Plain {
     }
 
     fn used(&self) -> u64 {
-        geometry().size + ROOM - self.world.process(0).room()
+        geometry().size + ROOM - self.world.process(0).room().free
     }
 }
 

@@ -12,6 +12,7 @@ mod lock;
 mod model;
 mod random;
 mod ring;
+mod room;
 mod seed;
 mod slots;
 mod unfinished;

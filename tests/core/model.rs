@@ -39,7 +39,10 @@ pub fn create(world: &World, budget: u64) -> (Core, Member) {
     Core::create(world.process(0), geometry(), |header: &Header| {
         header.uuid[0].set(7);
         header.grace.set(GRACE);
-        header.budget.set(budget);
+        header.warm.set(budget);
+        header.least.set(geometry().size);
+        header.longest.set(1 << 30);
+        header.processes.set(256);
     })
     .unwrap()
 }

@@ -70,7 +70,7 @@ impl Scene {
 type Prepare = fn(&Scene);
 type Work = fn(&Scene) -> Result<()>;
 
-const WORK: [(&str, Prepare, Work); 5] = [
+const WORK: [(&str, Prepare, Work); 6] = [
     (
         "a segment",
         |_| (),
@@ -88,6 +88,17 @@ const WORK: [(&str, Prepare, Work); 5] = [
             scene.core.release(scene.me, block).unwrap();
         },
         |scene| scene.core.trim(scene.me, 0).map(drop),
+    ),
+    (
+        "a segment in which nothing lies",
+        |scene| {
+            let block = scene.core.allocate(scene.me, MANY).unwrap().0;
+            scene.core.release(scene.me, block).unwrap();
+        },
+        |scene| {
+            let removed = scene.core.remove_empty_segments(scene.me, u64::MAX);
+            removed.map(drop)
+        },
     ),
     (
         "pages for which there is no memory",
@@ -136,7 +147,16 @@ fn what_is_half_done_is_finished() {
         assert!(scene.core.is_upkeep_due(), "{name}");
         scene.core.do_upkeep(scene.me).unwrap();
         let after = scene.facts();
-        assert_eq!(after, before, "{name}");
+        // (Blocks were made before the rows came to an end.)
+        let same = (after.0 >= before.0, after.1, after.2);
+        let right = match name {
+            "a segment in which nothing lies" => (true, 1, vec![0]),
+            _ => (true, before.1, before.2),
+        };
+        assert_eq!(same, right, "{name}");
+        if name != "rows" {
+            assert_eq!(after.0, before.0, "{name}");
+        }
         // And it can be done now.
         scene.world.set_room(1 << 40);
         scene.core.allocate(scene.me, MANY).unwrap();

@@ -31,7 +31,7 @@ struct System {
 
 fn system() -> Box<dyn Ground> {
     let name = next_name();
-    let shared = Shared::create(name, geometry().size).unwrap();
+    let shared = Shared::create(name, &geometry()).unwrap();
     shared.set_patience(2000);
     Box::new(System {
         name,

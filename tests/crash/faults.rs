@@ -1,6 +1,7 @@
 //! Faults, one by one: what runs out, who stops, closes, executes or leaves.
 
 use crate::run::seed::{self, times, Random};
+use crate::step::{fill, is_filled};
 use crate::tools::*;
 use crate::Test;
 use shared_numpy::arena::format::{Header, NIL, PAGES_THERE, POISONED};
@@ -35,6 +36,7 @@ pub const TESTS: &[Test] = &[
         sweeping_remains()
     }),
     ("a_tmpfs_of_one_megabyte", |_| small_tmpfs()),
+    ("what_others_do_not_use_can_be_had", |_| others_give_back()),
     ("all_rows_taken", |_| all_rows_taken()),
     ("all_slots_taken", |_| all_slots_taken()),
     ("no_descriptor_left", |_| no_descriptor_left()),
@@ -889,9 +891,12 @@ fn mount_tmpfs(size: u64) -> bool {
 
 fn small_tmpfs() {
     in_a_small_tmpfs(1 << 20, || {
-        let full = Arena::create(next_name(), Settings::default())
-            .err()
-            .unwrap();
+        let usual = Settings::default();
+        let large = Settings {
+            size: usual.size + (8 << 20),
+            ..usual
+        };
+        let full = Arena::create(next_name(), large).err().unwrap();
         let Error::Full {
             what: Exhausted::Space,
             asked,
@@ -900,7 +905,8 @@ fn small_tmpfs() {
         else {
             panic!("{full:?}")
         };
-        assert_eq!(asked, Settings::default().size);
+        // The usual 64 KiB and more.
+        assert!(((8 << 20) + 1..=(64 << 10) + (8 << 20)).contains(&asked));
         assert!(full.to_string().contains("--shm-size"), "{full}");
         let names = std::fs::read_dir("/dev/shm").unwrap().count();
         assert_eq!(names, 0, "something was left");
@@ -941,6 +947,53 @@ fn small_tmpfs() {
         blocks.push(test.allocate(50_000).unwrap());
         drop(blocks);
         assert_empty(&test.arena);
+    });
+}
+
+/// Memory that is free in another arena of the process, and in one of another process, is had
+/// before there is none; what is in use is not.
+fn others_give_back() {
+    const LARGE: u64 = 5 << 20;
+    in_a_small_tmpfs(8 << 20, || {
+        let greedy = Settings {
+            least: 1 << 40,
+            longest: 1 << 30,
+            ..small()
+        };
+        let name = next_name();
+        let mut child = fork(|| {
+            let arena = Arena::create(name, greedy).unwrap();
+            let small = arena.allocate(9000).unwrap();
+            fill(&small, 7);
+            drop(arena.allocate(LARGE).unwrap());
+            stop();
+            assert!(is_filled(&small, 7));
+            drop(arena.allocate(9000).unwrap());
+            assert_eq!(arena.check().unwrap(), Vec::<String>::new());
+            0
+        });
+        child.wait_for_stop();
+        let (test, kept) = (TestArena::new(small()), TestArena::new(greedy));
+        // Another process's, which is stopped.
+        drop(test.allocate(LARGE).unwrap());
+        test.trim().unwrap();
+        // This one's other arena.
+        drop(kept.allocate(LARGE).unwrap());
+        let all = test.allocate(LARGE).unwrap();
+        assert!(matches!(kept.allocate(LARGE), Err(Error::Full { .. })));
+        fill(&all, 9);
+        assert!(is_filled(&all, 9));
+        drop(all);
+        // For a new arena.
+        drop(kept.allocate(LARGE).unwrap());
+        let usual = Settings::default();
+        TestArena::new(Settings {
+            size: usual.size + LARGE,
+            ..usual
+        });
+        drop(kept);
+        child.signal(libc::SIGCONT);
+        child.succeed();
     });
 }
 
@@ -1263,7 +1316,7 @@ fn fork_beside_threads() {
     // Pages are given back all the time, as blocks of their own.
     let test = TestArena::new(Settings {
         size: 1 << 20,
-        budget: 0,
+        warm: 0,
         ..small()
     });
     // In a child, since this process shall keep its one thread.
@@ -1670,7 +1723,7 @@ fn stop_by_waiting(arena: &Arena) {
 fn returned_pages() {
     let test = TestArena::new(Settings {
         size: 8 << 20,
-        budget: 1 << 20,
+        warm: 1 << 20,
         ..small()
     });
     let block = test.allocate(4 << 20).unwrap();

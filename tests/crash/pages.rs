@@ -32,7 +32,7 @@ fn fill(block: &Block, byte: u8) {
 fn free_memory() {
     let test = TestArena::new(Settings {
         size: 8 << 20,
-        budget: 0,
+        warm: 0,
         ..small()
     });
     let mut random = Random::new(seed::of_test("neighbours_of_free_memory_stay"));

@@ -417,8 +417,25 @@ const OPERATIONS: &[Operation] = &[
         // In the making.
         passing: &[
             ("segment 1", "1, 0 bytes"),
-            ("segment 1", "1, 8388608 bytes"),
+            ("segment 1", "1, 303104 bytes"),
         ],
+        ..SIMPLE
+    },
+    Operation {
+        name: "growth by memory for rows",
+        settings: |settings| Settings {
+            size: 512 << 10,
+            block_shift: 8,
+            ..settings
+        },
+        child: |arena, _| {
+            // Until those with memory are used up to those that are kept.
+            while arena.core().header().block_rows.get() < 60 {
+                std::mem::forget(arena.allocate(64).unwrap());
+            }
+            stop();
+            std::mem::forget(arena.allocate(64).unwrap());
+        },
         ..SIMPLE
     },
     Operation {
@@ -459,7 +476,7 @@ const OPERATIONS: &[Operation] = &[
         name: "page return",
         settings: |settings| Settings {
             size: 512 << 10,
-            budget: 0,
+            warm: 0,
             ..settings
         },
         child: |arena, _| {
@@ -469,7 +486,7 @@ const OPERATIONS: &[Operation] = &[
         },
         // All that is free, while its pages are given back.
         passing: &[(
-            "block 5 life 2",
+            "block 5 life 1",
             "at Address(78848), 100032 bytes, held by [1]",
         )],
         ..SIMPLE
@@ -482,18 +499,41 @@ const OPERATIONS: &[Operation] = &[
             stop();
             arena.begin().unwrap();
         },
-        // What is more than stays, while its pages are given back.
-        passing: &[(
-            "block 6 life 1",
-            "at Address(281474976710720), 8323072 bytes, held by [1]",
-        )],
+        // What is more than stays, while its pages are given back, and then the rest.
+        passing: &[
+            (
+                "block 6 life 1",
+                "at Address(281474976710720), 237568 bytes, held by [1]",
+            ),
+            ("segment 1", "1, 303104 bytes"),
+        ],
+        ..SIMPLE
+    },
+    Operation {
+        name: "removal of empty segments",
+        child: |arena, _| {
+            for size in [300_000, 9 << 20] {
+                drop(arena.allocate(size).unwrap());
+            }
+            stop();
+            arena.trim().unwrap();
+        },
+        // While their memory is given back.
+        passing: &[
+            ("segment 1", "1, 303104 bytes"),
+            ("segment 2", "1, 9441280 bytes"),
+            (
+                "block 5 life 0",
+                "at Address(78848), 84992 bytes, held by [1]",
+            ),
+        ],
         ..SIMPLE
     },
     Operation {
         name: "allocation of returned pages",
         settings: |settings| Settings {
             size: 512 << 10,
-            budget: 0,
+            warm: 0,
             ..settings
         },
         before: |arena| {

@@ -312,7 +312,7 @@ pub fn wait_for_orphans(all: bool) {
 fn one_arena(random: &mut Random, board: &'static Board, deaths: &mut Deaths) -> u64 {
     let settings = Settings {
         grace: random.below(2) * 5,
-        budget: random.below(3) * 2_000_000,
+        warm: random.below(3) * 2_000_000,
         ..small()
     };
     let test = TestArena::new(settings);

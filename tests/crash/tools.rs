@@ -71,8 +71,11 @@ pub fn objects(name: Name) -> Vec<String> {
 pub fn small() -> Settings {
     Settings {
         size: 160 << 10,
+        longest: 1 << 30,
         grace: 0,
-        budget: 1 << 40,
+        warm: 1 << 40,
+        least: 160 << 10,
+        processes: 256,
         patience: 30_000,
         block_shift: 5,
         ticket_shift: 4,

@@ -1,5 +1,5 @@
 """An ordinary user runs the program where the processes of others are hidden (hidepid=2)."""
-# needs: root unshare setpriv
+# needs: root mounts unshare setpriv
 # run: exec unshare --pid --fork --mount --kill-child sh -c 'mount -t proc -o hidepid=2 proc /proc && setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps +dac_read_search --ambient-caps +dac_read_search python hidden_processes.py METHOD; exit $?'
 # prints: 2.0 7.0
 # prints: it cannot see process 1: True

@@ -270,7 +270,7 @@ fn compare(board: &Board) -> (u64, u64) {
 fn one_arena(random: &mut Random, board: &'static Board, deaths: &mut Deaths) {
     let test = TestArena::new(ArenaSettings {
         size: 1 << 20,
-        budget: random.below(3) * 2_000_000,
+        warm: random.below(3) * 2_000_000,
         ..small()
     });
     let arena = &test.arena;

@@ -1,0 +1,104 @@
+//! Room: what is given back before shared memory is said to be full.
+//!
+//! Free memory keeps its pages for a while, for quick reuse. Where memory is short others may
+//! need it: another arena of this process, a segment, another program. So before an error is
+//! raised this process gives back what its arenas have and do not use, and then has the other
+//! arenas of its user do the same, which it joins for the moment.
+
+use super::attached::Arena;
+use super::family;
+use super::folder;
+use super::shared::{self, LOCK_SUFFIX};
+use crate::arena::handle::Name;
+use crate::error::{Error, Result};
+use crate::sys::{cgroup, proc, shm};
+
+/// How long, in ms, the arenas of others are looked at in all.
+const PATIENCE: u64 = 500;
+
+/// Gives back the memory that the arenas of this user have and do not use: first this
+/// process's, then those of others that can be had without waiting. Nothing if `asked` bytes are
+/// more than there can ever be.
+///
+/// # Errors
+/// `Interrupted` if the thread is told to give up. What cannot be given back stays.
+pub fn make(asked: u64) -> Result<()> {
+    if matches!(shm::room_in(&place()), Ok(Some(room)) if room.all < asked) {
+        return Ok(());
+    }
+    for arena in family::all() {
+        trim(&arena)?;
+    }
+    let end = proc::now() + PATIENCE;
+    for object in folder::objects(None).unwrap_or_default() {
+        let Some(Ok(name)) = object.strip_suffix(LOCK_SUFFIX).map(Name::new) else {
+            continue;
+        };
+        if proc::now() >= end {
+            break;
+        }
+        if !is_of_others(name) {
+            continue;
+        }
+        // (Without patience for its lock, which others may keep. If all its slots are taken, or
+        // it is being made or ended, it is left alone.)
+        if let Ok(arena) = Arena::attach(name, 0) {
+            trim(&arena)?;
+        }
+    }
+    Ok(())
+}
+
+/// The folder in which this process makes arenas by default.
+fn place() -> String {
+    let chosen = folder::of_environment().ok().flatten();
+    chosen.unwrap_or_else(|| shm::FOLDER.to_owned())
+}
+
+/// What there is of shared memory and who has it, in words: what its folder has left, what the
+/// memory limit of a control group leaves where that is less, and what the arenas of this process
+/// have.
+pub fn situation() -> String {
+    let mut parts = Vec::new();
+    let place = place();
+    let room = shm::room_in(&place).ok().flatten();
+    if let Some(shm::Room { all, free }) = room {
+        parts.push(format!("{place} has {free} of {all} bytes free"));
+    }
+    let free = room.map_or(u64::MAX, |room| room.free);
+    if let Some(memory) = cgroup::memory().filter(|memory| *memory < free) {
+        parts.push(format!(
+            "the memory limit of this process's control group leaves {memory} bytes (docker run \
+             --memory, or resources.limits.memory of Kubernetes)"
+        ));
+    }
+    for arena in family::all_if_free() {
+        let (used, free) = arena.core().usage();
+        let name = arena.name();
+        let name = name.as_str();
+        parts.push(format!(
+            "arena {name} has {used} bytes in use and {free} free"
+        ));
+    }
+    parts.push(
+        "SHARED_NUMPY_ARENA=segment=SIZE,warm=SIZE bounds what arenas take ahead of need, and \
+         what they keep"
+            .to_owned(),
+    );
+    parts.join("; ")
+}
+
+/// Whether there is an arena of this user that this process does not have.
+fn is_of_others(name: Name) -> bool {
+    let Ok(facts) = shm::facts_of(&shared::lock_name(name)) else {
+        return false;
+    };
+    facts.uid == proc::user() && !family::lock().has_lock_file(facts.file())
+}
+
+fn trim(arena: &Arena) -> Result<()> {
+    match arena.trim() {
+        Err(Error::Interrupted) => Err(Error::Interrupted),
+        _ => Ok(()),
+    }
+}
