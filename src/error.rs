@@ -164,7 +164,7 @@ impl fmt::Display for Error {
                 Exhausted::Slots => write!(
                     f,
                     "all {asked} places for processes in the arena are taken by living ones; it can \
-                     be made with more: SHARED_NUMPY_ARENA=processes=N, or \
+                     be made for up to 256: SHARED_NUMPY_ARENA=processes=N, or \
                      Arena.create(processes=N)"
                 ),
                 Exhausted::Blocks => write!(f, "the arena holds {asked} blocks, its most"),

@@ -30,6 +30,11 @@ const SLEEP: Duration = Duration::from_millis(2);
 const MOMENT: Duration = Duration::from_micros(200);
 /// O_CREAT | O_EXCL, the same on every Linux that Rust runs on but MIPS.
 const CREATE: i32 = 0o300;
+/// What the system says if there is no memory.
+const NO_SPACE: Error = Error::Os {
+    call: "posix_fallocate",
+    errno: sys::ENOSPC,
+};
 /// For so many bytes the look at what there is takes no time beside the rest.
 const MUCH: u64 = 1 << 20;
 /// The one mode that an arena's objects may have.
@@ -145,10 +150,7 @@ fn room_for(fd: BorrowedFd<'_>) -> Result<Room> {
 /// and where it is more than a control group may use the kernel kills instead of refusing.
 fn has_room(fd: BorrowedFd<'_>, size: u64) -> Result<()> {
     match room_for(fd)?.free < size {
-        true => Err(Error::Os {
-            call: "posix_fallocate",
-            errno: sys::ENOSPC,
-        }),
+        true => Err(NO_SPACE),
         false => Ok(()),
     }
 }
@@ -693,11 +695,12 @@ unsafe impl Platform for Shared {
     fn reserve(&self, address: Address, size: u64) -> Result<()> {
         caller::waits();
         let start = start_of(address.segment()) + address.offset();
-        let memory = self.memory()?;
-        if size >= MUCH {
-            has_room(memory, size)?;
+        // (Most of the pages may be there: the file system refuses what is too much, a control
+        // group's limit kills.)
+        if size >= MUCH && cgroup::memory().is_some_and(|left| left < size) {
+            return Err(NO_SPACE);
         }
-        reserve(memory, start, size)
+        reserve(self.memory()?, start, size)
     }
 
     unsafe fn give_back(&self, address: Address, bytes: NonNull<u8>, size: u64) -> Result<()> {

@@ -846,7 +846,7 @@ impl Arena {
     /// ForeignHandleError
     ///     It is another user's or of another version, or no arena.
     /// ArenaFullError
-    ///     256 living processes have it.
+    ///     As many living processes have it as it was made for.
     #[staticmethod]
     #[args(directory = "None")]
     #[pyo3(name = "attach", text_signature = "(name, directory=None)")]
