@@ -312,11 +312,8 @@ impl Core {
                     return Ok(member);
                 }
             }
-            if !self
-                .header()
-                .all_slots()
-                .any(|slot| self.is_being_freed(slot))
-            {
+            let mut slots = self.header().all_slots();
+            if !slots.any(|slot| self.is_being_freed(slot)) {
                 break;
             }
             if self.platform().is_interrupted() {
