@@ -32,14 +32,12 @@ fn write_and_read(writer: (&Core, Member), reader: (&Core, Member), which: Block
     let received = other.receive(member, which, Some(ticket)).unwrap();
     assert_eq!(received, place);
     for at in [0, place.size as usize - 1] {
-        // SAFETY: both hold the block, which is this long; so for all four.
-        let written = unsafe { core.bytes(place).add(at) };
-        // SAFETY: see above.
-        let seen = unsafe { other.bytes(place).add(at) };
-        // SAFETY: see above.
-        unsafe { written.write(7) };
-        // SAFETY: see above.
-        assert_eq!(unsafe { seen.read() }, 7);
+        let byte = core.bytes(place).as_ptr().wrapping_add(at);
+        // SAFETY: both hold the block, which is this long.
+        unsafe { byte.write(7) };
+        let same = other.bytes(place).as_ptr().wrapping_add(at);
+        // SAFETY: as above.
+        assert_eq!(unsafe { same.read() }, 7);
     }
     other.release(member, which).unwrap();
 }
