@@ -446,9 +446,9 @@ def test_what_is_left_of_a_killed_program_and_its_server_goes_with_the_next(
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     eventually(lambda: not is_running(server))
-    assert exists(segment) and exists(file)
     run_python(FIRST[first], new_name())
-    assert not exists(segment) and not exists(file)
+    # (Another program may just be at it, or have done it.)
+    eventually(lambda: not exists(segment) and not exists(file))
 
 
 @needs_arenas
