@@ -40,7 +40,8 @@ class ArenaFullError(OSError):
     asked : int or None
         Bytes that were asked for, or the number of rows that are all taken.
     left : int or None
-        Bytes that /dev/shm has left.
+        Bytes that there are: in /dev/shm, or what the memory limit of a control group leaves if
+        that is less.
     """
 
     asked = None  # type: Optional[int]
