@@ -135,7 +135,7 @@ fn patiently<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
 /// What there is for an object: of its file system, and of the memory that this process's
 /// control groups may use.
 fn room_for(fd: BorrowedFd<'_>) -> Result<Room> {
-    let (all, free) = match shm::room(fd)? {
+    let (all, free) = match patiently(|| shm::room(fd))? {
         Some(room) => (room.all, room.free),
         None => (u64::MAX, u64::MAX),
     };
