@@ -21,7 +21,7 @@ from conftest import eventually, exists, run_program, run_python
 from multiprocessing.reduction import ForkingPickler
 
 import shared_numpy as snp
-from shared_numpy import _core, named
+from shared_numpy import _core, _posixshmem, named
 from shared_numpy._core import LOCK_SUFFIX, Arena
 
 
@@ -339,6 +339,17 @@ def test_a_new_arena_removes_what_was_left(chosen):
     arena = Arena.create()
     assert len(os.listdir(chosen)) == 2 and os.path.exists(arena.name)
     arena.close()
+
+
+def test_posix_s_names_are_no_paths(folder):
+    """Nobody opens files by the backport."""
+    with pytest.raises(OSError):
+        _posixshmem.shm_open(folder + "/x", os.O_CREAT | os.O_RDWR, 0o600)
+    snp.create("x", 3, directory=folder)
+    for path in (folder + "/x", folder[len("/dev/shm") :] + "/x"):
+        with pytest.raises((OSError, ValueError)):
+            snp.SharedMemory(path)
+    snp.delete("x", directory=folder)
 
 
 # Named arrays.

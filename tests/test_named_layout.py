@@ -318,6 +318,7 @@ def accepted(name, content, shape):
 DAMAGED = [np.dtype("f8"), np.dtype((np.record, RECORDS[2])), np.dtype(NOT_EXPRESSIBLE["crossed"])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DAMAGED, ids=["plain", "records", "crossed"])
 def test_damaged_files_are_refused(name, dtype):
     """Every length of one, and one with any byte changed that is no item."""
@@ -335,6 +336,7 @@ def test_damaged_files_are_refused(name, dtype):
     snp.delete(name)
 
 
+@pytest.mark.slow
 def test_tails_that_lie_are_refused_however_right_their_checksum(name):
     snp.create(name, (2, 3), "<f8")
     content = content_of(name)
@@ -543,6 +545,7 @@ print(sorted(seen))
 """
 
 
+@pytest.mark.slow
 def test_processes_killed_at_any_moment_leave_the_old_the_new_or_none(name):
     assert run_python(KILLED, name, str(150 * MORE)) == "[False, True]\n"
 

@@ -192,8 +192,8 @@ def name_of(a: "Any") -> "Optional[str]":
     Returns
     -------
     str or None
-        For an array with a name of its own (`create`) that, without ``shm://``. None if the
-        array does not lie in shared memory.
+        For an array with a name of its own (`create`) that, without ``shm://``, or the path of
+        its file if that is not in /dev/shm. None if the array does not lie in shared memory.
 
     Examples
     --------

@@ -62,7 +62,8 @@ class Segment(mmap.mmap):
     Attributes
     ----------
     name : str
-        The name that it was made or attached with.
+        The name that it was made or attached with; the path of its file, if that does not lie
+        in /dev/shm.
     """
 
     name = ""
@@ -326,8 +327,8 @@ def create(
         ENOSPC: there is no room for it. EACCES: another user's array has the name that is to
         be attached or replaced.
     TypeError
-        Items would hold references to Python objects, or are of a dtype that programs without
-        its package would take for another.
+        Items would hold references to Python objects, or are of a dtype of another
+        package than numpy, which programs without that would take for something else.
     ValueError
         `name`, `shape`, `order` or `directory` cannot be, `fill` does not fit the shape; both `exist_ok` and
         `replace` are asked for; what is to be attached or replaced is no array, and is left as
