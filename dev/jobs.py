@@ -2,7 +2,7 @@
 
 Each job is a name, a function and the names of the jobs that it needs. Jobs start in
 the order in which they are listed, as soon as what they need has passed and a lane is
-free; there is one lane for each processor. A job that mostly waits takes no lane.
+free; there is one lane more than there are processors. A job that mostly waits takes no lane.
 
 What a job prints goes into a file of its own under ``build/logs``. A line tells when a
 job has ended; the output of a job that failed is shown at once, and as one block, so
@@ -132,9 +132,15 @@ class Job:
                     pass  # It has just ended.
 
 
-def lanes_here():
-    """Return how many jobs that compute can run at a time."""
+def processors_here():
+    """Return how many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def lanes_here():
+    """Return how many jobs that compute run at a time: one more than there are processors, since
+    tests of processes wait for each other for a third of their time."""
+    return processors_here() + 1
 
 
 class Run:

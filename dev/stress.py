@@ -82,7 +82,7 @@ def main():
         made.append(Job("%s %s" % (target, name), work, ready, waits=True))
     signal.signal(signal.SIGTERM, jobs.interrupted)
     os.makedirs(suites.REPORTS, exist_ok=True)
-    hogs = [subprocess.Popen([sys.executable, "-c", HOG]) for _ in range(jobs.lanes_here())]
+    hogs = [subprocess.Popen([sys.executable, "-c", HOG]) for _ in range(jobs.processors_here())]
     start = time.monotonic()
     try:
         passed = jobs.Run(made, jobs.lanes_here(), waiting=8).go()
