@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import shutil
+import threading
 
 import environments
 import interpreters
@@ -219,10 +220,12 @@ def quick_wheel():
 def path_without_python():
     """Return a PATH on which cargo and the linker are, and no interpreter."""
     folder = os.path.join(BUILD, "nopython")
-    shutil.rmtree(folder, ignore_errors=True)
-    os.makedirs(folder)
+    os.makedirs(folder, exist_ok=True)
     for tool in ("cargo", "rustc", "rustdoc", "rustup", "cc", "gcc", "ld", "as", "ar"):
-        found = shutil.which(tool)
-        if found:
-            os.symlink(found, os.path.join(folder, tool))
+        found, link = shutil.which(tool), os.path.join(folder, tool)
+        if found and not (os.path.islink(link) and os.readlink(link) == found):
+            # In one step: jobs that run beside this one use the folder.
+            new = "%s-%d" % (link, threading.get_ident())
+            os.symlink(found, new)
+            os.replace(new, link)
     return folder
