@@ -349,7 +349,7 @@ fn plain() {
         size: 8 << 20,
     };
     let core = Core::create(world.process(0), geometry, |header| {
-        header.warm.set(1 << 40);
+        header.budget.set(1 << 40);
         header.longest.set(1 << 30);
         header.processes.set(1);
     });

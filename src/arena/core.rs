@@ -166,7 +166,7 @@ impl Core {
     /// be all zero, and returns it.
     ///
     /// `constants` sets the fields that stay as they are: number, user, grace,
-    /// warm, least, lock file and boot. This process is a member before the magic
+    /// budget, least, longest, processes, lock file and boot. This process is a member before the magic
     /// number, last of all, lets others in.
     ///
     /// # Errors
@@ -179,8 +179,10 @@ impl Core {
         geometry.check()?;
         let core = Core::over(platform, geometry)?;
         let header = core.header();
+        header.processes.set(SLOTS as u32);
+        header.longest.set(LONGEST);
         constants(header);
-        header.budget.set(header.warm.get());
+        header.warm.set(header.budget.get());
         core.renew_budget();
         header.version.set(VERSION);
         header.abi.set(ABI);

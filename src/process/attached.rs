@@ -575,7 +575,7 @@ impl Arena {
             header.uuid[1].set((uuid >> 64) as u64);
             header.uid.set(proc::user());
             header.grace.set(settings.grace);
-            header.warm.set(settings.warm);
+            header.budget.set(settings.warm);
             header.least.set(settings.least);
             header.longest.set(settings.longest);
             header.processes.set(settings.processes);

@@ -39,7 +39,7 @@ pub fn create(world: &World, budget: u64) -> (Core, Member) {
     Core::create(world.process(0), geometry(), |header: &Header| {
         header.uuid[0].set(7);
         header.grace.set(GRACE);
-        header.warm.set(budget);
+        header.budget.set(budget);
         header.least.set(geometry().size);
         header.longest.set(1 << 30);
         header.processes.set(256);

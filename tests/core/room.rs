@@ -133,7 +133,7 @@ fn usual(room: u64) -> (World, Core, Member) {
     let world = World::new(room);
     world.bare_tables(&geometry);
     let constants = |header: &Header| {
-        header.warm.set(SHARE);
+        header.budget.set(SHARE);
         header.longest.set(1 << 30);
         header.processes.set(256);
     };

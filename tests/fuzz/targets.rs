@@ -71,7 +71,7 @@ fn arena() -> (World, Core, Member) {
     let world = World::new(1 << 22);
     let (core, me) = Core::create(world.process(0), geometry(), |header| {
         header.uuid[0].set(7);
-        header.warm.set(1 << 14);
+        header.budget.set(1 << 14);
         header.least.set(geometry().size);
         header.longest.set(1 << 30);
         header.processes.set(256);
