@@ -117,7 +117,7 @@ impl<'a> Stage<'a> {
         let platform = Faulty::over(ground.platform());
         let (core, me) = Core::create(platform.clone(), geometry(), |header: &Header| {
             header.uuid[0].set(7);
-            header.warm.set(1 << 40);
+            header.budget.set(1 << 40);
             header.least.set(geometry().size);
             header.longest.set(1 << 30);
             header.processes.set(256);
