@@ -163,9 +163,14 @@ def _find(name, directory):
     """Return the name of an array that may be there."""
     folder, plain = _split(name)
     if folder is None and directory is None:
-        found = _named_in(_core.folder(), plain)
-        return found if os.path.lexists(_path(found)) else plain
+        return _find_in(_core.folder(), plain)
     return _new_name(name, directory)
+
+
+def _find_in(first, plain):
+    """Return the name of what a plain name leads to: in the first folder, or else in /dev/shm."""
+    found = _named_in(first, plain)
+    return found if os.path.lexists(_path(found)) else plain
 
 
 def _named_in(folder, plain):
@@ -669,7 +674,7 @@ def list_arrays(directory: "Optional[Any]" = None) -> "List[NamedArray]":
     create
     """
     first = _core.folder() or _FOLDER
-    folders = [first, _FOLDER] if directory is None else [_core.folder(directory) or _FOLDER]
+    folders = {first, _FOLDER} if directory is None else {_core.folder(directory) or _FOLDER}
     found = {}
     for folder in folders:
         for plain in os.listdir(folder):
@@ -680,7 +685,7 @@ def list_arrays(directory: "Optional[Any]" = None) -> "List[NamedArray]":
                 head = _look_at(name)
             except (OSError, ValueError):
                 continue
-            is_found = name == _find(plain, None)
+            is_found = name == _find_in(first, plain)
             told = plain if is_found else os.path.join(folder, plain)
             found[_PREFIX + told] = head
     return [
