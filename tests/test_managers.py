@@ -278,8 +278,8 @@ def test_the_server_class():
     )
 
 
-def test_a_killed_server_leaves_nothing_at_the_end():
-    code = """
+# The server is killed; before, `end` is done.
+KILLED_SERVER = """
 import os, signal
 from shared_numpy.managers import SharedMemoryManager
 manager = SharedMemoryManager()
@@ -287,10 +287,14 @@ manager.start()
 shm = manager.SharedMemory(10)
 print(shm.name)
 shm.close()
+{end}
 os.kill(manager._process.pid, signal.SIGKILL)
 manager._process.join()
 """
-    process = run_command([sys.executable, "-c", code])
+
+
+def test_a_killed_server_leaves_nothing_at_the_end():
+    process = run_command([sys.executable, "-c", KILLED_SERVER.format(end="")])
     assert process.returncode == 0
     assert "1 leaked shared_memory objects" in process.stderr
     assert not exists(process.stdout.strip())
@@ -501,16 +505,5 @@ def test_a_managers_file_goes_with_it():
 
 
 def test_a_managers_file_goes_though_its_server_was_killed():
-    code = """
-import os, signal
-from shared_numpy.managers import SharedMemoryManager
-manager = SharedMemoryManager()
-manager.start()
-shm = manager.SharedMemory(10)
-print(shm.name)
-shm.close()
-shm.unlink()
-os.kill(manager._process.pid, signal.SIGKILL)
-manager._process.join()
-"""
+    code = KILLED_SERVER.format(end="shm.unlink()")
     assert not exists(file_of(run_python(code).strip()))

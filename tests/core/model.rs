@@ -16,7 +16,7 @@ use crate::random::random;
 use crate::seed::times;
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
-use shared_numpy::arena::format::{Expected, Geometry, Header, Keeper, SlotId, PAGE};
+use shared_numpy::arena::format::{Expected, Header, Keeper, SlotId};
 use shared_numpy::arena::plain::World;
 use shared_numpy::arena::{BlockRef, Core, Extent, Member, Offspring, TicketRef};
 use shared_numpy::error::{Error, Exhausted};
@@ -25,15 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub const GRACE: u64 = 30_000;
 
 /// A small arena: 16 rows a chunk, so that tables grow early.
-pub fn geometry() -> Geometry {
-    let mut geometry = Geometry {
-        block_shift: 4,
-        ticket_shift: 4,
-        size: 0,
-    };
-    geometry.size = geometry.data() + 64 * PAGE;
-    geometry
-}
+pub use crate::conformance::geometry;
 
 pub fn create(world: &World, budget: u64) -> (Core, Member) {
     Core::create(world.process(0), geometry(), |header: &Header| {
