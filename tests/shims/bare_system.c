@@ -1,15 +1,13 @@
 /* A system that lacks what the variable LACKS names: "locks" of bytes of files, "reserving" of
    memory, "mappings" that are shared, or "sleeping" on memory. */
 #define _GNU_SOURCE
-#include <dlfcn.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include "interpose.h"
 
 static int lacks(const char *what) {
     const char *lacking = getenv("LACKS");
@@ -25,27 +23,14 @@ static int control(int fd, int command, void *argument) {
     return next(fd, command, argument);
 }
 
-#define WITH_ARGUMENT(work) \
-    va_list more; \
-    va_start(more, command); \
-    void *argument = va_arg(more, void *); \
-    va_end(more); \
-    return work
-
-int fcntl(int fd, int command, ...) { WITH_ARGUMENT(control(fd, command, argument)); }
-int fcntl64(int fd, int command, ...) { WITH_ARGUMENT(control(fd, command, argument)); }
+FCNTL_BY(control)
 
 static int reserve(const char *name, int fd, off_t offset, off_t length) {
     int (*next)(int, off_t, off_t) = (int (*)(int, off_t, off_t))dlsym(RTLD_NEXT, name);
     return lacks("reserving") ? EOPNOTSUPP : next(fd, offset, length);
 }
 
-int posix_fallocate(int fd, off_t offset, off_t length) {
-    return reserve("posix_fallocate", fd, offset, length);
-}
-int posix_fallocate64(int fd, off_t offset, off_t length) {
-    return reserve("posix_fallocate64", fd, offset, length);
-}
+FALLOCATE_BY(reserve)
 
 static void *map(void *place, size_t length, int protection, int flags, int fd, off_t offset) {
     void *(*next)(void *, size_t, int, int, int, off_t) =
@@ -57,12 +42,7 @@ static void *map(void *place, size_t length, int protection, int flags, int fd, 
     return next(place, length, protection, flags, fd, offset);
 }
 
-void *mmap(void *place, size_t length, int protection, int flags, int fd, off_t offset) {
-    return map(place, length, protection, flags, fd, offset);
-}
-void *mmap64(void *place, size_t length, int protection, int flags, int fd, off_t offset) {
-    return map(place, length, protection, flags, fd, offset);
-}
+MMAP_BY(map)
 
 long syscall(long number, ...) {
     long (*next)(long, ...) = (long (*)(long, ...))dlsym(RTLD_NEXT, "syscall");

@@ -2,16 +2,14 @@
    error, and those that follow if `lasts`; `count_calls()` tells how many were made since.
    Only calls that take memory, files or locks count, not those that give them back. */
 #define _GNU_SOURCE
-#include <dlfcn.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <stdarg.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/types.h>
 #include <unistd.h>
+
+#include "interpose.h"
 
 static volatile long made, failing = -1;
 static volatile int lasting, number;
@@ -30,7 +28,6 @@ static int fails(void) {
     return failing >= 0 && (n == failing || (lasting && n > failing));
 }
 
-#define NEXT(type, name) ((type)dlsym(RTLD_NEXT, name))
 #define FAIL_WITH(result) \
     if (fails()) { \
         errno = number; \
@@ -48,28 +45,14 @@ static int open_again(const char *path, int flags, mode_t mode) {
     return NEXT(int (*)(const char *, int, ...), "open")(path, flags, mode);
 }
 
-int open(const char *path, int flags, ...) {
-    va_list more;
-    va_start(more, flags);
-    mode_t mode = va_arg(more, mode_t);
-    va_end(more);
-    return open_again(path, flags, mode);
-}
+int open(const char *path, int flags, ...) { WITH_ARGUMENT(mode_t, flags, open_again(path, flags, argument)); }
 
 static int control(int fd, int command, void *argument) {
     if (command == F_SETLK || command == F_GETLK || command == F_OFD_SETLK) FAIL_WITH(-1);
     return NEXT(int (*)(int, int, ...), "fcntl")(fd, command, argument);
 }
 
-#define WITH_ARGUMENT(work) \
-    va_list more; \
-    va_start(more, command); \
-    void *argument = va_arg(more, void *); \
-    va_end(more); \
-    return work
-
-int fcntl(int fd, int command, ...) { WITH_ARGUMENT(control(fd, command, argument)); }
-int fcntl64(int fd, int command, ...) { WITH_ARGUMENT(control(fd, command, argument)); }
+FCNTL_BY(control)
 
 /* They return the error. Half of a larger range is taken before they fail. */
 static int reserve(const char *name, int fd, off_t offset, off_t length) {
@@ -81,12 +64,7 @@ static int reserve(const char *name, int fd, off_t offset, off_t length) {
     return next(fd, offset, length);
 }
 
-int posix_fallocate(int fd, off_t offset, off_t length) {
-    return reserve("posix_fallocate", fd, offset, length);
-}
-int posix_fallocate64(int fd, off_t offset, off_t length) {
-    return reserve("posix_fallocate64", fd, offset, length);
-}
+FALLOCATE_BY(reserve)
 
 /* (The C library has threads' stacks and its heap by calls of its own. No signal interrupts
    this one.) */
@@ -96,12 +74,7 @@ static void *map(void *place, size_t length, int protection, int flags, int fd, 
         place, length, protection, flags, fd, offset);
 }
 
-void *mmap(void *place, size_t length, int protection, int flags, int fd, off_t offset) {
-    return map(place, length, protection, flags, fd, offset);
-}
-void *mmap64(void *place, size_t length, int protection, int flags, int fd, off_t offset) {
-    return map(place, length, protection, flags, fd, offset);
-}
+MMAP_BY(map)
 
 int madvise(void *place, size_t length, int advice) {
     if (advice == MADV_REMOVE) FAIL_WITH(-1);

@@ -1,12 +1,11 @@
 /* Linux 3.10: no locks of open file descriptions, no getrandom, no renameat2, no files without
    a name. */
 #define _GNU_SOURCE
-#include <dlfcn.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <stdarg.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include "interpose.h"
 
 static long refuse(int error) {
     errno = error;
@@ -31,15 +30,7 @@ static int control(int fd, int command, void *argument) {
     return next(fd, command, argument);
 }
 
-#define WITH_ARGUMENT(type, last, work) \
-    va_list more; \
-    va_start(more, last); \
-    type argument = va_arg(more, type); \
-    va_end(more); \
-    return work
-
-int fcntl(int fd, int command, ...) { WITH_ARGUMENT(void *, command, control(fd, command, argument)); }
-int fcntl64(int fd, int command, ...) { WITH_ARGUMENT(void *, command, control(fd, command, argument)); }
+FCNTL_BY(control)
 
 static int open_named(const char *path, int flags, mode_t mode) {
     int (*next)(const char *, int, ...) = (int (*)(const char *, int, ...))dlsym(RTLD_NEXT, "open");
