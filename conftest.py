@@ -22,8 +22,8 @@ def pytest_addoption(parser, pluginmanager):
         choices=["whole", "paired", "quick", "slow", "turns"],
         default="whole",
         help="paired: one start method for each line of a test; quick: and no slow test;"
-        " slow: what quick leaves out of paired; turns: half of quick, the other half on the next"
-        " minor version",
+        " slow: what quick leaves out of paired; turns: a third of quick, the others on the next"
+        " two minor versions",
     )
     parser.addoption(
         "--interpreter",
@@ -31,6 +31,10 @@ def pytest_addoption(parser, pluginmanager):
         help="leave out the tests that the gate runs on the other of the two only",
     )
     parser.addoption("--shuffle", metavar="SEED", help="run the tests in a random order")
+
+
+# How many minor versions in a row share the tests of the amount "turns".
+TURNS = 3
 
 
 def turn(name, line, methods, minor):
@@ -69,8 +73,9 @@ def paired(items):
 
 
 def has_its_turn(item, minor):
-    """Tell whether a test, with all its lines, runs on CPython 3.`minor` or on the next."""
-    return ((zlib.crc32(item.nodeid.partition("[")[0].encode()) >> 8) + minor) % 2 == 0
+    """Tell whether a test, with all its lines, runs on CPython 3.`minor`; of three minor
+    versions in a row one does."""
+    return ((zlib.crc32(item.nodeid.partition("[")[0].encode()) >> 8) + minor) % TURNS == 0
 
 
 def pytest_collection_modifyitems(config, items):

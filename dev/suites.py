@@ -7,7 +7,7 @@ its `amount`:
 * ``"paired"``: every test, each line of a test that has a start method under one of
   them, the next one on the next minor version (see ``tests/conftest.py``);
 * ``"quick"``: the same without those that are marked `slow`;
-* ``"turns"``: half of ``"quick"``, the other half on the next minor version;
+* ``"turns"``: a third of ``"quick"``, the others on the next two minor versions;
 * ``"slow"``: what ``"paired"`` has and ``"quick"`` has not.
 """
 
