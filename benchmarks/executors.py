@@ -68,7 +68,7 @@ def large(rounds):
     """One function over one large array."""
     data = np.ones(int(2e7))
     ours = snp.ProcessPoolExecutor(WORKERS)
-    in_place = snp.ProcessPoolExecutor(WORKERS, zero_copy_results=True)
+    in_place = snp.ProcessPoolExecutor(WORKERS, results="in_place")
     theirs = concurrent.futures.ProcessPoolExecutor(WORKERS)
     ways = {
         "bare": lambda: add_one(data),

@@ -41,6 +41,8 @@ SOURCES = ["shared_memory", "tests", "cpython_tests", "dev", "benchmarks", "exam
 TEST_PACKAGES = ["numpy>=1.17", "pytest", "hypothesis"]
 # What there are integrations for, or extras.
 TEST_PACKAGES += ["cloudpickle", "tqdm", "joblib", "loky", "pandas"]
+# What looks at types; they serve newer interpreters only.
+TYPE_PACKAGES = ["numpy", "mypy", "basedpyright", "jedi"]
 
 KNOWN = ["3.%d" % minor for minor in range(interpreters.OLDEST, interpreters.NEWEST + 1)]
 CORE = ["--locked", "--no-default-features"]
@@ -137,6 +139,25 @@ def install(version, executable, wheel, job):
     """Install a wheel into the environment of an interpreter."""
     python = environments.make("test-" + version, executable, TEST_PACKAGES)
     environments.install_once(python, wheel())
+
+
+def check_types(version, executable, wheel, job):
+    """Run type checkers over what users write, and compare the stubs with the package."""
+    if tuple(map(int, version.split("."))) < (3, 10):
+        return "skipped: type checkers need CPython 3.10 or later"
+    python = environments.make("types", executable, TYPE_PACKAGES)
+    environments.install_once(python, wheel())
+    folder = os.path.join("tests", "typing")
+    files = [os.path.join(folder, name) for name in ("least.py", "user.py")]
+    cache = os.path.join(builds.BUILD, "mypy")
+    job.run([python, "-m", "mypy", "--strict", "--cache-dir", cache] + files)
+    job.run([python, "-m", "basedpyright", "--pythonpath", python, "--project", folder])
+    stubtest = ["--mypy-config-file", os.path.join(folder, "mypy.ini")]
+    stubtest += ["--allowlist", os.path.join(folder, "stubtest.txt")]
+    job.run([python, "-m", "mypy.stubtest", "shared_numpy"] + stubtest)
+    job.run([python, os.path.join(folder, "completes.py")])
+    for file in files:
+        job.run([python, file])
 
 
 def python_of(version):
@@ -265,6 +286,8 @@ def gate(pythons, complete, results):
     for version in [first] + others:
         work = partial(install, version, pythons[version], builds.wheel)
         made.append(Job("install " + version, work, ["wheel", "environment " + version]))
+    types = partial(check_types, first, pythons[first], builds.wheel)
+    made.append(Job("types", types, ["wheel"]))
     # Of a single interpreter nothing is left out for the other one.
     newest = "newest" if others else None
     made += suite_jobs(first, "whole" if complete else "quick", results, interpreter=newest)

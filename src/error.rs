@@ -46,6 +46,15 @@ pub enum Error {
         /// What differs.
         why: &'static str,
     },
+    /// Something that another version of the package has made.
+    OtherVersion {
+        /// What it is.
+        what: &'static str,
+        /// The format that it has.
+        found: u32,
+        /// The only format of it that this version knows.
+        known: u32,
+    },
     /// What lies in the segments contradicts itself; the arena is poisoned.
     Corrupted {
         /// What was found.
@@ -129,7 +138,7 @@ impl Error {
             Error::Full { .. } => 28,                              // ENOSPC
             Error::Stale => 116,                                   // ESTALE
             Error::BadHandle { .. } | Error::Invalid { .. } => 22, // EINVAL
-            Error::Foreign { .. } => 18,                           // EXDEV
+            Error::Foreign { .. } | Error::OtherVersion { .. } => 18, // EXDEV
             Error::Corrupted { .. } => 5,                          // EIO
             Error::Busy { .. } => 16,                              // EBUSY
             Error::Interrupted => 4,                               // EINTR
@@ -178,6 +187,11 @@ impl fmt::Display for Error {
             Error::Stale => write!(f, "the block of this handle has been freed"),
             Error::BadHandle { why } => write!(f, "this is no handle of a block: {why}"),
             Error::Foreign { why } => write!(f, "not of this arena: {why}"),
+            Error::OtherVersion { what, found, known } => write!(
+                f,
+                "another version of shared_numpy has made {what}: it has format {found}, and this \
+                 version knows format {known}. Programs that share memory need the same version"
+            ),
             Error::Corrupted { why } => write!(
                 f,
                 "the arena's tables are corrupted ({why}); it can no longer be used"

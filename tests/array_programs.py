@@ -20,6 +20,7 @@ import numpy as np
 import shared_numpy as snp
 from shared_numpy import arrays, transfer
 from shared_numpy._core import Arena
+from shared_numpy.integrations import multiprocessing as plain_arrays
 
 # numpy's own, of the fill values of masked records.
 warnings.filterwarnings("ignore", "overflow encountered in cast", RuntimeWarning)
@@ -276,7 +277,7 @@ def channel_pipe(count, seed):
 
 def channel_sharing_pipe(count, seed):
     """Plain arrays move, too."""
-    snp.share_arrays(64)
+    plain_arrays.register(64)
     # As the worker must have been told.
     large = np.arange(1000)
     ours, theirs = multiprocessing.Pipe()
@@ -329,8 +330,8 @@ def channel_our_joinable_queue(count, seed):
 
 def serve_tokens(connection):
     serve(
-        lambda: snp.get(snp.Ref(connection.recv_bytes())),
-        lambda answer: connection.send_bytes(bytes(snp.put(answer))),
+        lambda: snp.receive(connection.recv_bytes()),
+        lambda answer: connection.send_bytes(bytes(snp.send(answer))),
     )
 
 
@@ -341,11 +342,11 @@ def channel_tokens(count, seed):
     process.start()
 
     def exchange(message):
-        ours.send_bytes(bytes(snp.put(message)))
-        return snp.get(snp.Ref(ours.recv_bytes()))
+        ours.send_bytes(bytes(snp.send(message)))
+        return snp.receive(ours.recv_bytes())
 
     rounds(count, seed, exchange, True)
-    ours.send_bytes(bytes(snp.put(None)))
+    ours.send_bytes(bytes(snp.send(None)))
     process.join()
     assert process.exitcode == 0
 

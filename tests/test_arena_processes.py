@@ -126,7 +126,7 @@ def test_what_is_left_without_a_tracker_is_swept():
     # Handles of killed senders have half a minute.
     time.sleep(0.5)
     assert left(names)
-    assert not set(_core.sweep()) & names
+    assert not set(_core.clean()) & names
     for name in names:
         with Arena.attach(name) as arena:
             arena.cancel_unreceived(0)
@@ -152,10 +152,10 @@ def test_a_living_process_s_arena_is_not_swept(new_name):
     with Arena.create(name=new_name()) as arena:
         array = arena.empty(10)
         array[:] = 3
-        code = "from shared_numpy import _core; print(_core.sweep())"
+        code = "from shared_numpy import _core; print(_core.clean())"
         output = run_python(code)
         assert arena.name not in output
-        assert exists(arena.name) and arena.name not in _core.sweep()
+        assert exists(arena.name) and arena.name not in _core.clean()
         assert (array == 3).all()
         del array
 

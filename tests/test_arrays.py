@@ -194,7 +194,6 @@ def test_closing_and_unlinking():
         assert same_one is a and not a.closed
     assert a.closed and (a == [1, 2, 3]).all()
     a.close()
-    a.release()
     late = ForkingPickler.dumps(a)
     a.unlink()
     a.unlink()

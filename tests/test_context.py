@@ -104,7 +104,7 @@ def test_what_is_captured_goes_by_reference():
 
 def test_writable():
     shared = snp.zeros(5)
-    with context({"D": shared}, writable=True) as ctx:
+    with context({"D": shared}, readonly=False) as ctx:
         ctx.submit(set_all, 4).result()
         assert (shared == 4).all() and (ctx["D"] == 4).all()
     with context({"D": shared}) as ctx:
@@ -216,7 +216,7 @@ def change(array, manager):
 def test_arrays_of_a_manager(method):
     with snp.ArrayManager() as manager:
         a = manager.zeros((3, 4))
-        b = manager.from_ndarray(np.asfortranarray(np.arange(6.0).reshape(2, 3)))
+        b = manager.from_array(np.asfortranarray(np.arange(6.0).reshape(2, 3)))
         assert b.flags.f_contiguous and (b == np.arange(6.0).reshape(2, 3)).all()
         child = multiprocessing.get_context(method).Process(target=change, args=(a, manager))
         child.start()
@@ -231,7 +231,7 @@ def test_arrays_of_a_manager(method):
     assert a.sum() == 16
     with pytest.raises(FileNotFoundError):
         snp.attach(name)
-    assert not [each for each in snp.list_arrays() if each.name in {n.name for n in listed.values()}]
+    assert not [each for each in snp.list_named() if each.name in {n.name for n in listed.values()}]
     with pytest.raises((OSError, multiprocessing.ProcessError)):
         manager.zeros(3)
 

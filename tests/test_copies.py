@@ -71,7 +71,7 @@ def test_what_goes_by_reference_or_is_not_shared_is_not_told(told):
     q = snp.Queue()
     q.put([a, {"b": a[1:]}])
     assert q.get()[0].is_shared()
-    snp.get(snp.put((a, object)))
+    snp.receive(snp.send((a, object)))
     for other in (np.zeros(3), a.copy(), a + 1, snp.ndarray(3, "u1", bytearray(3))):
         pickle.dumps(other)
     assert not told

@@ -83,7 +83,7 @@ def test_which_folders_may_be_chosen(folder, disk, monkeypatch):
             snp.create("x", 3, directory=wrong)
         if wrong:
             monkeypatch.setenv("SHARED_NUMPY_DIR", wrong)
-            for call in (_core.folder, Arena.create, snp.list_arrays, _core.sweep):
+            for call in (_core.folder, Arena.create, snp.list_named, _core.clean):
                 with pytest.raises(ValueError, match="SHARED_NUMPY_DIR"):
                     call()
             monkeypatch.delenv("SHARED_NUMPY_DIR")
@@ -213,11 +213,11 @@ def test_the_receiver_needs_no_variable(folder, monkeypatch):
     assert told == "b'ABC' " + arena.name
     # As a reference over any other transport.
     monkeypatch.setenv("SHARED_NUMPY_DIR", folder)
-    put = "import sys, shared_numpy as snp\nsys.stdout.buffer.write(bytes(snp.put(snp.ones(9))))\n"
+    put = "import sys, shared_numpy as snp\nsys.stdout.buffer.write(bytes(snp.send(snp.ones(9))))\n"
     process = subprocess.Popen([sys.executable, "-c", put + "sys.stdout.flush()\nsys.stdin.read()"],
                                stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     token = os.read(process.stdout.fileno(), 1000)
-    get = "import sys, shared_numpy as snp\nprint(snp.get(snp.Ref(bytes.fromhex(sys.argv[1]))).sum(), end='')"
+    get = "import sys, shared_numpy as snp\nprint(snp.receive(bytes.fromhex(sys.argv[1])).sum(), end='')"
     assert len(token) <= 106 + len(folder)
     assert run_python(get, token.hex(), env=environment) == "9.0"
     process.communicate()
@@ -318,13 +318,13 @@ def test_what_killed_programs_have_left_is_removed_and_no_named_array(folder, na
         preexec_fn=os.setsid, universal_newlines=True,
     )  # fmt: skip
     left = process.stdout.readline().strip()
-    assert left.startswith(folder + "/") and left not in _core.sweep(folder)
+    assert left.startswith(folder + "/") and left not in _core.clean(folder)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert os.path.exists(left)
     removed = []
     # (The child of the killed program ends a moment later.)
-    eventually(lambda: removed.extend(_core.sweep(folder)) or left in removed)
+    eventually(lambda: removed.extend(_core.clean(folder)) or left in removed)
     assert not os.path.exists(left) and not os.path.exists(left + LOCK_SUFFIX)
     assert sorted(os.listdir(folder)) == ["living", "living" + LOCK_SUFFIX, "named"]
     living.close()
@@ -372,9 +372,9 @@ def test_named_arrays_in_another_folder(folder):
         snp.attach("weights")
     with pytest.raises(FileExistsError):
         snp.create("weights", 3, directory=folder)
-    [found] = snp.list_arrays(folder)
+    [found] = snp.list_named(folder)
     assert found.name == "shm://{}/weights".format(folder) and found.shape == (2, 3)
-    assert found.name not in str(snp.list_arrays())
+    assert found.name not in str(snp.list_named())
     named._mapped.clear()
     back, again = [ForkingPickler.loads(ForkingPickler.dumps(a[1:])) for _ in range(2)]
     assert back.base is again.base is not a.base and (again == 7).all()
@@ -403,7 +403,7 @@ def test_the_variable_says_where_named_arrays_are(chosen, name, monkeypatch):
     assert os.listdir(chosen) == [name]
     assert snp.attach(name)[0] == 2 and snp.attach(name, directory="/dev/shm")[0] == 1
     # Each is told by the name that leads to it.
-    found = {each.name: each.shape for each in snp.list_arrays() if name in each.name}
+    found = {each.name: each.shape for each in snp.list_named() if name in each.name}
     assert found == {"shm://" + name: (4,), "shm:///dev/shm/" + name: (3,)}
     assert all(snp.attach(each).shape == shape for each, shape in found.items())
     # References lead to the same also where the variable is another.
@@ -426,7 +426,7 @@ def test_named_arrays_on_a_disk_are_refused(folder, disk):
     with pytest.raises(ValueError, match="tmpfs"):
         snp.attach(disk + "/weights")
     with pytest.raises(ValueError, match="tmpfs"):
-        named._rebuild(
+        named.rebuild(
             snp.ndarray, disk + "/weights", b"", False, 0, np.dtype("f8"), (3,), (8,), None
         )
     snp.delete("weights", folder)
@@ -443,10 +443,10 @@ def test_what_a_killed_program_was_replacing_is_removed_there(folder):
         "snp.create('weights', 4, directory=sys.argv[1], replace=True)\n"
     )
     assert subprocess.call([sys.executable, "-c", code, folder, prefix]) == -signal.SIGKILL
-    assert len(os.listdir(folder)) == 2 and len(snp.list_arrays(folder)) == 2
+    assert len(os.listdir(folder)) == 2 and len(snp.list_named(folder)) == 2
     before, named._TEMPORARY = named._TEMPORARY, prefix
     try:
-        assert len(snp.list_arrays(folder)) == 1
+        assert len(snp.list_named(folder)) == 1
         snp.create("weights", 5, directory=folder, replace=True)
     finally:
         named._TEMPORARY = before

@@ -345,7 +345,7 @@ def write(x):
 def keys():
     """The keys that this process has made."""
     mine = "_P%X" % os.getpid()
-    names = [each.name for each in snp.list_arrays()]
+    names = [each.name for each in snp.list_named()]
     return [name for name in names if npshmex.is_shmkey(name) and mine in name]
 
 
@@ -486,7 +486,7 @@ def test_npshmex_clears_what_nobody_holds():
     for key in left:
         with pytest.raises(FileNotFoundError):
             npshmex.shm_pop(key)
-    assert sum(each.name[6:] in open("/proc/self/maps").read() for each in snp.list_arrays()) >= 1
+    assert sum(each.name[6:] in open("/proc/self/maps").read() for each in snp.list_named()) >= 1
     npshmex.shm_del(held)
     del mapped
     gc.collect()

@@ -165,7 +165,7 @@ def test_results_stay_in_shared_memory_until_the_last_view_is_gone():
 
 
 def test_results_can_be_copied():
-    with pool(1, copy_results=True) as ex:
+    with pool(1, results="copy") as ex:
         ex.submit(same, 1).result()
         before = counts()
         result = ex.submit(same, {"a": np.ones((400, 100)), "b": [np.arange(10)]}).result()
@@ -555,7 +555,7 @@ def moved_of(image):
 
 def test_a_wrapper_class():
     before = dict(transfer.ForkingPickler._extra_reducers)
-    snp.register_array_wrapper(Image, "pixels")
+    snp.register_type(Image, attribute="pixels")
     try:
         image = Image(np.arange(10.0**4))
         pixels = image.pixels
@@ -567,7 +567,7 @@ def test_a_wrapper_class():
         transfer.ForkingPickler._extra_reducers.clear()
         transfer.ForkingPickler._extra_reducers.update(before)
     with pytest.raises(TypeError, match="attribute"):
-        snp.register_array_wrapper(Image, "no name")
+        snp.register_type(Image, attribute="no name")
 
 
 def test_pandas():

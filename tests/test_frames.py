@@ -2,7 +2,7 @@
 
 What holds: each reader sees the frames in the order in which they were written, and those
 that it does not see are counted; a frame that somebody looks at or fills is filled by nobody
-else, for as long as there is a view of it in any process; without `overwrite` none is lost;
+else, for as long as there is a view of it in any process; with ``when_full="wait"`` none is lost;
 a killed writer has not written, and a killed reader keeps nobody waiting.
 """
 
@@ -65,7 +65,7 @@ def test_frames_are_seen_in_order():
     with pytest.raises(queue.Empty):
         with ring.read(0.01):
             pass
-    assert repr(ring) == "<RingBuffer of 3 frames of shape (3, 4), int32>"
+    assert repr(ring) == "<RingBuffer of 3 frames of shape (3, 4), int32, when_full='wait'>"
 
 
 def test_writers_wait_for_readers():
@@ -108,11 +108,11 @@ def rest(opened):
         found.append((view[1], view[3]))
 
 
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_a_late_reader_sees_no_gap(overwrite):
+@pytest.mark.parametrize("when_full", ["wait", "drop_oldest"])
+def test_a_late_reader_sees_no_gap(when_full):
     """A frame that somebody has kept stays for long. A new reader does not begin with it, but
     where all that follow are there."""
-    ring = snp.RingBuffer(2, "i8", slots=4, overwrite=overwrite)
+    ring = snp.RingBuffer(2, "i8", slots=4, when_full=when_full)
     fill(ring, 0)
     with ring.read(0) as frame:
         kept = frame[:]
@@ -149,7 +149,7 @@ def test_a_late_child_counts_what_it_has_missed():
 
 
 def test_overwriting_takes_the_oldest_and_counts_what_was_missed():
-    ring = snp.RingBuffer((), "i8", slots=3, overwrite=True)
+    ring = snp.RingBuffer((), "i8", slots=3, when_full="drop_oldest")
     fill(ring, *range(10))
     assert seen(ring, 3) == [(7, 7, 0), (8, 8, 0), (9, 9, 0)]
     fill(ring, *range(10, 14))
@@ -163,7 +163,7 @@ def test_overwriting_takes_the_oldest_and_counts_what_was_missed():
 
 
 def test_what_is_looked_at_is_not_overwritten():
-    ring = snp.RingBuffer(4, "i8", slots=3, overwrite=True)
+    ring = snp.RingBuffer(4, "i8", slots=3, when_full="drop_oldest")
     fill(ring, 0, 1)
     with ring.read() as frame:
         fill(ring, *range(2, 20))
@@ -190,20 +190,20 @@ def test_what_is_looked_at_is_not_overwritten():
         lambda frame: frame.view(np.ndarray),
         lambda frame: np.frombuffer(frame, "i8"),
         lambda frame: np.lib.stride_tricks.as_strided(frame, (2,), (16,)),
-        lambda frame: snp.put(frame),
+        lambda frame: snp.send(frame),
         lambda frame: iter(frame),
         lambda frame: frame.reshape(2, 2).flat,
     ],
 )
 def test_views_keep_a_frame(view):
-    ring = snp.RingBuffer(4, "i8", slots=2, overwrite=True)
+    ring = snp.RingBuffer(4, "i8", slots=2, when_full="drop_oldest")
     fill(ring, 5, 6)
     with ring.read() as frame:
         kept = view(frame)
     del frame
     fill(ring, *range(20))
-    if isinstance(kept, snp.Ref):
-        kept = snp.get(kept)
+    if isinstance(kept, snp.Handle):
+        kept = snp.receive(kept)
     for each in kept if isinstance(kept, list) else [kept]:
         assert set(np.array(list(each)).ravel().tolist()) == {5}
     del kept, each
@@ -217,7 +217,7 @@ def test_views_keep_a_frame(view):
 
 
 def test_the_slot_is_free_when_the_block_is_over():
-    ring = snp.RingBuffer((2, 2), "i8", slots=1, overwrite=True)
+    ring = snp.RingBuffer((2, 2), "i8", slots=1, when_full="drop_oldest")
     for i in range(5):
         with ring.write(0) as frame:
             frame[:] = i
@@ -459,7 +459,7 @@ USES = {
     "copy.deepcopy": copy.deepcopy,
     "pickle": pickle.dumps,
     "a channel's pickle": ForkingPickler.dumps,
-    "put": snp.put,
+    "put": snp.send,
     "a queue": lambda f: snp.SimpleQueue().put({"frame": [f]}),
     "is_shared": lambda f: f.is_shared(),
     "readonly": lambda f: f.readonly(),
@@ -485,7 +485,7 @@ def test_what_is_left_after_the_block():
     assert isinstance(frame, snp.ndarray) and frame.closed and frame.time > 0
     assert (frame.sequence, frame.skipped, frame.dtype, frame.ndim) == (0, 0, np.dtype("f8"), 1)
     frame.close()
-    frame.release()
+    frame.close()
     assert "after its with block" in "{} {!r} {:}".format(frame, frame, frame)
     # Numpy asks no class for these.
     assert np.asarray(frame).shape == np.array(frame).shape == memoryview(frame).shape == (0,)
@@ -702,8 +702,8 @@ def read(ring, count, results):
 
 if __name__ == "__main__":
     multiprocessing.set_start_method(sys.argv[1])
-    for overwrite in (False, True):
-        ring = snp.RingBuffer((50, 100), "i8", slots=4, overwrite=overwrite)
+    for when_full in ("wait", "drop_oldest"):
+        ring = snp.RingBuffer((50, 100), "i8", slots=4, when_full=when_full)
         results = [snp.Queue(), snp.Queue()]
         readers = [
             multiprocessing.Process(target=read, args=(ring, 300, each), daemon=True)
@@ -712,9 +712,9 @@ if __name__ == "__main__":
         for process in readers:
             process.start()
         writer = multiprocessing.Process(
-            target=write, args=(ring, 299 + overwrite), daemon=True
+            target=write, args=(ring, 299 + (when_full == "drop_oldest")), daemon=True
         )
-        if not overwrite:
+        if when_full == "wait":
             # (So that both begin with the first one.)
             with ring.write() as frame:
                 frame[:] = 0
@@ -727,7 +727,7 @@ if __name__ == "__main__":
         for each in results:
             seen = each.get_many(1000)
             assert seen[-1][1] == 299 and [n for _, n, _ in seen] == sorted({n for _, n, _ in seen})
-            if not overwrite:
+            if when_full == "wait":
                 assert len(seen) == 299 and all(value == n - 1 for value, n, _ in seen)
             else:
                 # (From where it began on.)
@@ -765,8 +765,8 @@ def read(ring, newest):
 if __name__ == "__main__":
     multiprocessing.set_start_method("fork")
     rng = np.random.RandomState(int(sys.argv[1]))
-    for overwrite in (False, True):
-        ring = snp.RingBuffer(3000, "i8", slots=3, overwrite=overwrite)
+    for when_full in ("wait", "drop_oldest"):
+        ring = snp.RingBuffer(3000, "i8", slots=3, when_full=when_full)
         kinds = [(write, 1), (write, 2), (read, False), (read, False), (read, True)]
         def start(which):
             target, argument = kinds[which]
@@ -861,7 +861,7 @@ def test_a_ring_of_frames_is_no_ring_of_messages():
 
 def test_many_readers():
     """Rows of readers that are gone are used again."""
-    ring = snp.RingBuffer(1, slots=2, overwrite=True)
+    ring = snp.RingBuffer(1, slots=2, when_full="drop_oldest")
     pids = []
     for _ in range(70):
         pid = os.fork()

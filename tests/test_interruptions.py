@@ -202,10 +202,10 @@ def test_messages():
         del sent[:]
 
     things = [PLAIN, SHARED, b"x" * 100000]
-    interrupt_everywhere(lambda: None, lambda _: sent.append(snp.put(things)), check)
-    interrupt_everywhere(lambda: snp.put(things), snp.get, check)
+    interrupt_everywhere(lambda: None, lambda _: sent.append(snp.send(things)), check)
+    interrupt_everywhere(lambda: snp.send(things), snp.receive, check)
     if not LOOKS:
-        interrupt_everywhere(lambda: None, lambda _: snp.put([PLAIN, NAMELESS]), check)
+        interrupt_everywhere(lambda: None, lambda _: snp.send([PLAIN, NAMELESS]), check)
 
 
 def test_arrays():

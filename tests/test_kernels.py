@@ -50,7 +50,7 @@ def work(index):
     return np.full(index * 5000 + 20000, index, "u1")
 
 if __name__ == "__main__":
-    with ProcessPoolExecutor(2, zero_copy_results=True) as pool:
+    with ProcessPoolExecutor(2, results="in_place") as pool:
         received = list(pool.map(work, range(40)))
     shared = [snp.full(len(array), 100 + index, "u1") for index, array in enumerate(received)]
     pid = os.fork()
@@ -149,7 +149,7 @@ if pid == 0:
     snp.create(name + "-2", 4)
 os.waitpid(pid, 0)
 left = [each for each in os.listdir("/dev/shm") if each.startswith(named._MAKING)]
-assert left and not [each for each in snp.list_arrays() if each.name in left]
+assert left and not [each for each in snp.list_named() if each.name in left]
 snp.create(name + "-2", 5)
 assert not set(left) & set(os.listdir("/dev/shm"))
 snp.delete(name)

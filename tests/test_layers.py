@@ -1,4 +1,4 @@
-"""The layers of the package, as told in its `__init__`: imports point down.
+"""The layers of the package, as told in ARCHITECTURE.md: imports point down.
 
 The Rust side is held by `tests/core/layers.rs`.
 """
@@ -14,7 +14,7 @@ SOURCE = os.path.join(ROOT, "shared_memory", "shared_numpy")
 
 # From the ground up; a module may import only what stands before its row.
 LAYERS = [
-    {"errors", "_forks"},
+    {"errors", "_forks", "_generics", "_reduce"},
     {"_ends"},
     {"_copies", "_core"},
     {"_leftovers", "_posixshmem", "_list_layout", "_mapping", "_named_layout", "_room"},
@@ -22,7 +22,7 @@ LAYERS = [
     {"resource_tracker"},
     {"_tree", "shared_memory", "_futures"},
     {"transfer", "managers", "_pipe"},
-    {"arrays", "messages", "closures", "_piped"},
+    {"arrays", "handles", "closures", "_piped"},
     {"_channels"},
     {"queues", "frames", "named", "_workers"},
     {"executor", "array_manager"},
@@ -148,15 +148,18 @@ def test_static_names_are_the_lazy_ones():
     """What type checkers see is what the package gives."""
     import shared_numpy as snp
 
-    with open(os.path.join(SOURCE, "__init__.py"), encoding="utf-8") as file:
+    with open(os.path.join(SOURCE, "__init__.pyi"), encoding="utf-8") as file:
         tree = ast.parse(file.read())
-    (block,) = [
-        node
-        for node in tree.body
-        if isinstance(node, ast.If) and node.test.id == "TYPE_CHECKING"
-    ]
-    static = {alias.name for node in block.body for alias in node.names}
-    assert static == set(snp._HOMES) | set(snp._MODULES)
+    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    aliases = [alias for node in imports for alias in node.names]
+    assert {alias.name for alias in aliases} == set(snp._HOMES) | set(snp._MODULES)
+    # (Without that they are not exported.)
+    assert all(alias.asname == alias.name for alias in aliases)
+    for node in imports:
+        for alias in node.names:
+            assert node.module == snp._HOMES.get(alias.name)
+    (names,) = [node.value for node in tree.body if isinstance(node, ast.Assign)]
+    assert ast.literal_eval(names) == snp.__all__
 
 
 def test_importing_changes_nothing_in_the_process():

@@ -127,7 +127,7 @@ ENDS = {
     "a cycle": "class C: pass\nc = C(); c.me = c; c.a = snp.ones(3)",
     "a queue with messages": "q = snp.Queue(); q.put([snp.ones(3), np.zeros(10**5)])",
     "a queue with messages, and a token": (
-        "q = snp.Queue(); q.put([snp.ones(3), np.zeros(10**5)]); snp.get(snp.put(1))\n"
+        "q = snp.Queue(); q.put([snp.ones(3), np.zeros(10**5)]); snp.receive(snp.send(1))\n"
         "s = snp.SimpleQueue(); s.put(snp.ones(3))"
     ),
     "a queue with more than the pipe holds": (
@@ -554,7 +554,7 @@ def remove_names(arena):
 
 
 CHROOT = START + """
-from shared_numpy import messages
+from shared_numpy import handles
 array, queue = snp.ones(5000000), snp.Queue()
 name = Arena.default().name
 os.chroot(sys.argv[1])

@@ -419,7 +419,7 @@ FIRST = {
     "an array": "import shared_numpy as snp\nmade = snp.zeros(3)",
     "a named array": "import shared_numpy as snp, sys\n"
     "snp.create(sys.argv[1], 3); snp.delete(sys.argv[1])",
-    "cleaning": "from shared_numpy import _core\n_core.sweep()",
+    "cleaning": "from shared_numpy import _core\n_core.clean()",
 }
 
 

@@ -57,7 +57,7 @@ def test_made_attached_deleted(name):
     assert (b.dtype, b.shape, b.flags.f_contiguous) == (a.dtype, a.shape, True)
     b[1, 2] = 5
     assert a[1, 2] == 5
-    [found] = [each for each in snp.list_arrays() if each.name == "shm://" + name]
+    [found] = [each for each in snp.list_named() if each.name == "shm://" + name]
     assert (found.dtype, found.shape, found.order) == (np.dtype("f4"), (3, 4), "F")
     snp.delete("shm://" + name)
     a[0, 0] = 9
@@ -217,7 +217,7 @@ def test_names_that_are_taken(name):
     for call in (snp.attach, snp.delete):
         with pytest.raises(ValueError, match="no array"):
             call(name)
-    assert exists(name) and name not in str(snp.list_arrays())
+    assert exists(name) and name not in str(snp.list_named())
     shm.close()
     shm.unlink()
 
@@ -267,7 +267,7 @@ def test_something_else_of_that_name(name):
         for call in (snp.attach, snp.delete):
             with pytest.raises((OSError, ValueError)):
                 call(name)
-        snp.list_arrays()
+        snp.list_named()
     finally:
         os.rmdir(path)
     os.symlink("/etc/passwd", path)
@@ -574,7 +574,7 @@ def test_who_is_killed_while_replacing_leaves_nothing_for_long(name):
         assert process.wait() == -signal.SIGKILL
         assert len(left_of_replacing()) == 1
         assert snp.attach(name).shape == ((3,) if when == "before" else (5,))
-        assert not [each for each in snp.list_arrays() if named._TEMPORARY in each.name]
+        assert not [each for each in snp.list_named() if named._TEMPORARY in each.name]
         snp.create(name, 3, replace=True)
         assert not left_of_replacing()
     process = subprocess.Popen([sys.executable, "-c", code, name, "before", "SIGSTOP"])

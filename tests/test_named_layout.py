@@ -239,7 +239,7 @@ def test_records_stay_records(name):
     a = attach_anew(name)
     assert a.dtype.type is np.record and a[0].x == 3 and a.view(np.recarray).y[0] == 4.5
     assert np.load(path_of(name), mmap_mode="r").view(np.recarray).y[0] == 4.5
-    [found] = [each for each in snp.list_arrays() if each.name == "shm://" + name]
+    [found] = [each for each in snp.list_named() if each.name == "shm://" + name]
     assert found.dtype.type is np.record
     # Who asks for the one has the other: their items are the same.
     assert snp.create(name, 2, np.dtype(dtype.descr), exist_ok=True)[0]["x"] == 3
@@ -305,14 +305,14 @@ def refused(name, content, match="no array"):
     ):
         with pytest.raises(ValueError, match=match):
             call(name)
-    assert name not in str(snp.list_arrays())
+    assert name not in str(snp.list_named())
     assert content_of(name) == content
 
 
 def accepted(name, content, shape):
     put(name, content)
     assert attach_anew(name).shape == shape
-    assert name in str(snp.list_arrays())
+    assert name in str(snp.list_named())
 
 
 DAMAGED = [np.dtype("f8"), np.dtype((np.record, RECORDS[2])), np.dtype(NOT_EXPRESSIBLE["crossed"])]
@@ -443,7 +443,7 @@ def test_arrays_of_version_1_are_arrays(made_before):
         address = each.__array_interface__["data"][0]
         items = (np.arange(expected.nbytes) * 7 % 120).astype("u1")
         assert ctypes.string_at(address, each.nbytes) == items.tobytes()
-    [found] = [each for each in snp.list_arrays() if each.name == "shm://" + name]
+    [found] = [each for each in snp.list_named() if each.name == "shm://" + name]
     assert (found.dtype, found.shape, found.order) == (dtype, shape, order)
     assert snp.create(name, shape, dtype, order, exist_ok=True).base is a.base
     with pytest.raises(ValueError):

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 import shared_numpy as snp
 from shared_numpy import _core, arrays, transfer
 from shared_numpy._core import Arena
+from shared_numpy.integrations import multiprocessing as plain_arrays
 
 
 def counts():
@@ -34,7 +35,7 @@ def counts():
 def nothing_stays():
     before = counts()  # What a failed test keeps, others need not answer for.
     yield
-    snp.share_arrays(None)
+    plain_arrays.unregister()
     assert counts() == before
 
 
@@ -173,10 +174,10 @@ def test_misuse_of_register_type():
 # Plain arrays.
 
 
-def test_share_arrays():
+def test_plain_arrays_are_moved():
     large, small = np.arange(1000), np.arange(10)
     assert not is_moved(sent(large))
-    snp.share_arrays(1000)
+    plain_arrays.register(1000)
     back = sent(large)
     assert is_moved(back) and type(back) is np.ndarray and (back == large).all()
     back[0] = 5
@@ -187,18 +188,19 @@ def test_share_arrays():
     view = sent(np.asarray(shared))
     view[0] = 7
     assert type(view) is np.ndarray and shared[0] == 7
-    snp.share_arrays(0)
+    plain_arrays.register(0)
     assert is_moved(sent(small))
-    snp.share_arrays(None)
+    plain_arrays.unregister()
     assert not is_moved(sent(large)) and (sent(large) == large).all()
     with pytest.raises(ValueError, match="-1"):
-        snp.share_arrays(-1)
+        plain_arrays.register(-1)
 
 
 SHARING = """
 import multiprocessing, sys
 import numpy as np, shared_numpy as snp
 from shared_numpy import arrays
+from shared_numpy.integrations import multiprocessing as plain_arrays
 
 def grandchild(connection):
     connection.send(np.arange(5000))
@@ -211,7 +213,7 @@ def child(connection):
 
 if __name__ == "__main__":
     multiprocessing.set_start_method(sys.argv[1])
-    snp.share_arrays()
+    plain_arrays.register()
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.Process(target=child, args=(theirs,))
     process.start()
@@ -224,7 +226,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_share_arrays_is_for_children_too(tmp_path, method):
+def test_plain_arrays_are_moved_by_children_too(tmp_path, method):
     process = run_script(tmp_path, SHARING, method)
     assert (process.returncode, process.stderr) == (0, "")
 
@@ -249,7 +251,7 @@ def test_plain_arrays_arrive_as_they_are(dtype, shape, ways, readonly, large):
     if readonly:
         array.flags.writeable = False
     expected = array.copy(order="K")
-    snp.share_arrays(0 if large else 1 << 30)
+    plain_arrays.register(0 if large else 1 << 30)
     back = sent(array)
     assert is_moved(back) == large
     assert (type(back), back.dtype, back.shape) == (np.ndarray, expected.dtype, expected.shape)
@@ -269,7 +271,7 @@ def test_plain_arrays_arrive_as_they_are(dtype, shape, ways, readonly, large):
 
 def test_arrays_of_objects_go_by_value():
     objects = np.array([{"a": 1}, None, [2]] * 10000, dtype=object)
-    snp.share_arrays(0)
+    plain_arrays.register(0)
     for send in (sent, passed):
         back = send(objects)
         assert back.dtype == object and back.tolist() == objects.tolist()
@@ -294,7 +296,7 @@ def test_the_most_dimensions():
 def test_a_message_that_fails_half_way_leaves_nothing():
     a = snp.ones(3)
     for what in ([a, a[1:], np.zeros(10**5), lambda: 0], {"a": a, "b": (a, object.__new__)}):
-        for make in (lambda: pack(what, []), lambda: snp.put(what)):
+        for make in (lambda: pack(what, []), lambda: snp.send(what)):
             handles = []
             try:
                 packet = pack(what, handles)
@@ -304,7 +306,7 @@ def test_a_message_that_fails_half_way_leaves_nothing():
                 unpack(packet)
             assert counts() == (1, 0)
     with pytest.raises(Exception):
-        snp.put([a, np.zeros(10**5), lambda: 0])
+        snp.send([a, np.zeros(10**5), lambda: 0])
     assert counts() == (1, 0)
 
 
@@ -339,88 +341,94 @@ def test_a_message_that_cannot_be_loaded_frees_what_it_held():
     assert counts() == (0, 0)
 
 
-def test_tokens():
+def test_handles():
     shared, plain = snp.zeros(3), np.zeros(10**5)
-    ref = snp.put({"deep": [(shared, plain), "text" * 5000]})
-    token = bytes(ref)
-    assert len(token) <= 106
-    again = pickle.loads(pickle.dumps(ref))
-    assert again == ref == snp.Ref(token) and hash(again) == hash(ref) and ref != token
-    assert len(pickle.dumps(ref)) < 200
-    back = snp.get(snp.Ref(token))
+    handle = snp.send({"deep": [(shared, plain), "text" * 5000]})
+    assert isinstance(handle, bytes) and len(handle) <= 106
+    raw = bytes(handle)
+    assert type(raw) is bytes
+    again = pickle.loads(pickle.dumps(handle))
+    assert again == handle == snp.Handle(raw) and hash(again) == hash(handle)
+    assert type(again) is snp.Handle and str(handle) == repr(handle) == repr(again)
+    assert len(pickle.dumps(handle)) < 200
+    back = snp.receive(raw)
     back["deep"][0][0][0] = 3
     back["deep"][0][1][0] = 4
     assert shared[0] == 3 and plain[0] == 0
-    for each in (ref, again):
-        with pytest.raises(snp.StaleHandleError, match="got or cancelled"):
-            snp.get(each)
-    assert not ref.cancel()
-    assert snp.get(snp.put(None)) is None
+    for each in (handle, again, raw):
+        with pytest.raises(snp.StaleHandleError, match="<Handle .*received or cancelled"):
+            snp.receive(each)
+    assert not handle.cancel()
+    assert snp.receive(snp.send(None)) is None
 
 
-def test_a_cancelled_token():
-    ref = snp.put([snp.ones(3), np.zeros(10**5)])
+def test_a_cancelled_handle():
+    handle = snp.send([snp.ones(3), np.zeros(10**5)])
     assert counts() == (3, 3)
-    assert ref.cancel() and not ref.cancel()
+    assert handle.cancel() and not handle.cancel()
     assert counts() == (0, 0)
     with pytest.raises(snp.StaleHandleError):
-        snp.get(ref)
+        snp.receive(handle)
 
 
-def test_a_token_in_another_program():
-    ref = snp.put({"a": snp.full(3, 5)})
+def test_a_handle_in_another_program():
+    handle = snp.send({"a": snp.full(3, 5)})
     code = (
         "import shared_numpy as snp, sys\n"
-        "print(snp.get(snp.Ref(bytes.fromhex(sys.argv[1])))['a'].sum())\n"
+        "print(snp.receive(bytes.fromhex(sys.argv[1]))['a'].sum())\n"
     )
-    assert run_python(code, bytes(ref).hex()) == "15\n"
+    assert run_python(code, bytes(handle).hex()) == "15\n"
 
 
-def test_a_token_outlives_its_maker():
-    code = "import shared_numpy as snp; print(bytes(snp.put(snp.full(3, 5))).hex())"
-    ref = snp.Ref(bytes.fromhex(run_python(code).strip()))
-    assert snp.get(ref).sum() == 15
+def test_a_handle_outlives_its_maker():
+    code = "import shared_numpy as snp; print(bytes(snp.send(snp.full(3, 5))).hex())"
+    handle = snp.Handle(bytes.fromhex(run_python(code).strip()))
+    assert snp.receive(handle).sum() == 15
 
 
-def test_what_is_no_token():
-    for wrong in (b"", b"snpRE", bytes(100), Arena.default().send(arrays.block_of(snp.ones(3)))):
-        with pytest.raises(ValueError, match="no Ref"):
-            snp.Ref(wrong)
+def test_what_is_no_handle():
+    for call in (snp.Handle, snp.receive):
+        for wrong in (b"", b"snpRE", bytes(100)):
+            with pytest.raises(ValueError, match="send makes no such handle"):
+                call(wrong)
+        for wrong in (None, "x", bytearray(3), snp.ones(1)):
+            with pytest.raises(TypeError, match="shared_numpy.send has returned"):
+                call(wrong)
+        with pytest.raises(ValueError, match="Arena.receive takes it"):
+            call(Arena.default().send(arrays.block_of(snp.ones(3))))
     Arena.default().cancel_unreceived(0)
-    for wrong in (None, "x", bytearray(3)):
-        with pytest.raises(TypeError, match="put"):
-            snp.Ref(wrong)
-    for wrong in (b"x", None, snp.ones(1)):
-        with pytest.raises(TypeError, match="put"):
-            snp.get(wrong)
+    handle = snp.send(1)
+    with pytest.raises(ValueError, match="shared_numpy.receive takes it"):
+        snp.Arena.receive(handle)
+    assert handle.cancel()
     with pytest.raises(ValueError):
-        snp.get(snp.Ref(b"snpREF" + bytes(60)))
-    token = bytearray(bytes(snp.put(1)))
+        snp.receive(b"snpREF" + bytes(60))
+    token = bytearray(bytes(snp.send(1)))
     whole = bytes(token)
     for at in range(6, len(token)):
         token[at] ^= 4
         with pytest.raises(ValueError):
-            snp.get(snp.Ref(bytes(token)))
+            snp.receive(bytes(token))
         token[at] ^= 4
-    assert snp.get(snp.Ref(whole)) == 1
+    assert snp.receive(whole) == 1
 
 
 def test_a_block_that_holds_no_message():
     block = arrays.block_of(snp.zeros(100))
     with pytest.raises(ValueError, match="no message"):
-        snp.get(snp.Ref(b"snpREF" + Arena.default().send(block)))
+        snp.receive(b"snpREF" + Arena.default().send(block))
     array = block.array(block.nbytes, "u1")
     array[:16] = np.frombuffer(b"snpMSG01" + (10**6).to_bytes(8, sys.byteorder), "u1")
     with pytest.raises(ValueError, match="no message"):
-        snp.get(snp.Ref(b"snpREF" + Arena.default().send(block)))
+        snp.receive(b"snpREF" + Arena.default().send(block))
 
 
-def test_a_token_of_a_worker_outlives_the_program(tmp_path):
+def test_a_handle_of_a_worker_outlives_the_program(tmp_path):
     code = (
         "import multiprocessing, sys\n"
         "import shared_numpy as snp\n"
         "def work():\n"
-        "    print(bytes(snp.put([snp.full(3, 5)])).hex(), flush=True)\n"
+        "    print(bytes(snp.send([snp.full(3, 5)])).hex(), flush=True)\n"
         "if __name__ == '__main__':\n"
         "    a = snp.ones(3)\n"
         "    process = multiprocessing.Process(target=work)\n"
@@ -428,15 +436,15 @@ def test_a_token_of_a_worker_outlives_the_program(tmp_path):
         "    process.join()\n"
     )
     output = run_script(tmp_path, code).stdout
-    assert snp.get(snp.Ref(bytes.fromhex(output.strip())))[0].sum() == 15
+    assert snp.receive(snp.Handle(bytes.fromhex(output.strip())))[0].sum() == 15
 
 
-def test_a_token_of_another_program_is_cancelled():
-    code = "import shared_numpy as snp; print(bytes(snp.put(snp.full(3, 5))).hex())"
-    ref = snp.Ref(bytes.fromhex(run_python(code).strip()))
-    assert ref.cancel() and not ref.cancel()
+def test_a_handle_of_another_program_is_cancelled():
+    code = "import shared_numpy as snp; print(bytes(snp.send(snp.full(3, 5))).hex())"
+    handle = snp.Handle(bytes.fromhex(run_python(code).strip()))
+    assert handle.cancel() and not handle.cancel()
     with pytest.raises(snp.StaleHandleError):
-        snp.get(ref)
+        snp.receive(handle)
 
 
 def test_older_interpreters_can_read_it():
@@ -462,14 +470,14 @@ def test_what_a_reducer_sends_elsewhere_is_not_the_message_s():
     assert passed([snp.ones(3), Sends()])[1] == 1
     assert theirs.recv().sum() == 12
     with pytest.raises(Exception):
-        snp.put([snp.ones(3), Sends(fails=True)])
+        snp.send([snp.ones(3), Sends(fails=True)])
     assert theirs.recv().sum() == 12
     ours.close()
     theirs.close()
 
 
 def test_what_is_one_s_own_is_so_for_one():
-    snp.share_arrays(0)
+    plain_arrays.register(0)
     data = ForkingPickler.dumps(np.arange(1000))
     one = ForkingPickler.loads(data)
     with pytest.raises(snp.StaleHandleError):
@@ -478,7 +486,7 @@ def test_what_is_one_s_own_is_so_for_one():
 
 
 def test_without_room_arrays_go_by_value(monkeypatch):
-    snp.share_arrays(0)
+    plain_arrays.register(0)
 
     def full(*arguments):
         raise snp.ArenaFullError("full")
@@ -488,20 +496,20 @@ def test_without_room_arrays_go_by_value(monkeypatch):
     assert (back == np.arange(1000)).all() and not is_moved(back)
 
 
-def test_share_arrays_gives_back_what_was_registered(monkeypatch):
+def test_unregistering_gives_back_what_was_registered(monkeypatch):
     registry = ForkingPickler._extra_reducers
     assert np.ndarray not in registry
     shared = snp.zeros(3)
-    snp.share_arrays(5)
-    snp.share_arrays(7)
-    snp.share_arrays(None)
+    plain_arrays.register(5)
+    plain_arrays.register(7)
+    plain_arrays.unregister()
     assert np.ndarray not in registry
     sent(np.asarray(shared))[0] = 5
     assert shared[0] == 0
     monkeypatch.setitem(registry, np.ndarray, lambda array: (list, ()))
-    snp.share_arrays(0)
+    plain_arrays.register(0)
     assert sent(np.ones(3)).sum() == 3
-    snp.share_arrays(None)
+    plain_arrays.unregister()
     assert sent(np.ones(3)) == []
 
 

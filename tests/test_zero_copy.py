@@ -1,4 +1,4 @@
-"""`ProcessPoolExecutor(zero_copy_results=True)`: what a function returns goes as it is.
+"""`ProcessPoolExecutor(results="in_place")`: what a function returns goes as it is.
 
 What holds: whatever is returned arrives with its items, and the caller's changes to it
 are seen by nobody in the worker: what anything there still refers to, or a process that
@@ -40,7 +40,7 @@ def nothing_stays():
 
 def pool(method="fork", **options):
     context = multiprocessing.get_context(method)
-    return ProcessPoolExecutor(1, context, zero_copy_results=True, **options)
+    return ProcessPoolExecutor(1, context, results="in_place", **options)
 
 
 # What workers do; each notes where the items lie that it returns.
@@ -492,8 +492,8 @@ with pool() as ex:
 
 
 def test_misuse():
-    with pytest.raises(ValueError, match="copy_results or zero_copy_results"):
-        ProcessPoolExecutor(1, copy_results=True, zero_copy_results=True)
-    with ProcessPoolExecutor(1, threshold=1 << 30, zero_copy_results=True) as ex:
+    with pytest.raises(ValueError, match="'shared', 'copy', 'in_place', not 'shard'"):
+        ProcessPoolExecutor(1, results="shard")
+    with ProcessPoolExecutor(1, threshold=1 << 30, results="in_place") as ex:
         assert (ex.submit(new, 1).result() == np.arange(1, 1 + SIZE)).all()
     assert snp.ProcessPoolExecutor is ProcessPoolExecutor

@@ -1,45 +1,29 @@
 """Numpy arrays in POSIX shared memory, on every CPython from 3.6 on.
 
-The map of the package, from the ground up; imports point down only:
+::
 
-==================  ========================================================
-`errors`            the exceptions of arenas, and a warning
-`_copies`           where arrays are pickled by value, told on request
-`_core`             the extension module, written in Rust: arenas, and what
-                    `_posixshmem` takes from it
-`_ends`             daemon threads at the end of the process
-`_forks`            handlers around forks, and no fork in the middle of an import
-`_leftovers`        what managers of killed programs left
-`_posixshmem`       ``shm_open`` and ``shm_unlink``
-`_tracker_py37`     the resource tracker of CPython 3.6 and 3.7
-`resource_tracker`  that one, or the standard library's
-`_tree`             what arenas ask of the processes around them
-`_room`             room in shared memory, asked for or taken
-`_mapping`          files in memory, without a descriptor
-`_list_layout`      how a `ShareableList` lies in its segment
-`_named_layout`     how a named array lies in its file
-`shared_memory`     `SharedMemory` and `ShareableList`: a backport of CPython
-                    3.8's ``multiprocessing.shared_memory``
-`managers`          `SharedMemoryManager`
-`_pipe`             packets between processes
-`_piped`            messages through them, where there can be no ring
-`_channels`         messages between processes: a ring, or that
-`transfer`          how arrays travel: by reference, moved, by value
-`arrays`            numpy arrays in shared memory
-`messages`          anything with arrays in it, for one receiver; `put`, `get`
-`queues`            `Queue`, `SimpleQueue`, `JoinableQueue`
-`frames`            `RingBuffer`: arrays filled and looked at where they lie
-`named`             arrays that other programs find by name
-`closures`          functions that have no name, on their way to a worker
-`_workers`          worker processes, and what they are told
-`executor`          `ProcessPoolExecutor`
-`context`           `SharedContext`
-`array_manager`     `ArrayManager`
-`integrations`      what pools of other packages need, a module each
-`backport`          on request, all this in the standard library's places
-`compat`            doors for the users of other projects, a module each
-`demo`              what ``python -m shared_numpy demo`` shows
-==================  ========================================================
+    import shared_numpy as snp
+
+    frame = snp.zeros((1000, 1000), "f4")    # an array that other processes can see
+
+What a program needs most:
+
+`zeros`, `array`, `asarray`, ...  arrays in shared memory, made as numpy makes them; `multiprocessing`
+                                  and `concurrent.futures` send them without a copy
+`share`                           a copy of an array in shared memory
+`Queue`                           messages with arrays in them; `SimpleQueue`, `JoinableQueue`
+`RingBuffer`                      frames of one shape, filled and looked at where they lie
+`ProcessPoolExecutor`             functions over arrays, in other processes
+`SharedContext`                   functions that see the same arrays as globals
+`create`, `attach`, `delete`      arrays that unrelated programs find by name; `list_named`
+`send`, `receive`                 any object to another process, by any transport
+`SharedMemory`, `ShareableList`   as in CPython 3.8's ``multiprocessing.shared_memory``
+`ArrayManager`                    arrays that are deleted when it ends; `SharedMemoryManager`
+
+Arrays of `create` and segments of `SharedMemory` stay until they are deleted. Nothing else has
+to be closed or unlinked. Modules: `shared_memory` and `managers` (the backport), `backport` (which
+puts these in the standard library's places), `integrations` (other packages' pools), `compat`
+(other packages' names), `errors`.
 
 Everything is loaded when it is first asked for: ``from shared_numpy import
 shared_memory`` imports neither numpy nor anything else that it does not need.
@@ -85,106 +69,41 @@ _refuse_other_interpreters()
 
 from . import _forks  # noqa: E402, F401 (it watches imports from now on)
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from . import (
-        array_manager,
-        arrays,
-        backport,
-        context,
-        demo,
-        errors,
-        executor,
-        frames,
-        managers,
-        messages,
-        named,
-        queues,
-        resource_tracker,
-        shared_memory,
-        transfer,
-    )
-    from ._copies import warn_on_copy
-    from ._core import __version__, machine, trim
-    from .array_manager import ArrayManager
-    from .arrays import (
-        array,
-        asarray,
-        empty,
-        empty_like,
-        from_array,
-        full,
-        full_like,
-        name_of,
-        ndarray,
-        ones,
-        ones_like,
-        zeros,
-        zeros_like,
-    )
-    from .context import SharedContext
-    from .errors import (
-        ArenaBusyError,
-        ArenaCorruptedError,
-        ArenaFullError,
-        CopyWarning,
-        ForeignHandleError,
-        StaleHandleError,
-    )
-    from .executor import ProcessPoolExecutor
-    from .frames import RingBuffer
-    from .managers import SharedMemoryManager
-    from .messages import Ref, get, put
-    from .named import attach, create, delete, get_include, list_arrays
-    from .queues import JoinableQueue, Queue, SimpleQueue
-    from .shared_memory import ShareableList, SharedMemory
-    from .transfer import register_array_wrapper, register_type, share_arrays
-
 # Module -> the public names that it defines.
 _NAMES = {
-    "_copies": ["warn_on_copy"],
-    "_core": ["__version__", "machine", "trim"],
     "arrays": [
-        "array",
-        "asarray",
-        "empty",
-        "empty_like",
-        "from_array",
-        "full",
-        "full_like",
-        "name_of",
-        "ndarray",
-        "ones",
-        "ones_like",
-        "zeros",
-        "zeros_like",
+        "array", "asarray", "empty", "empty_like", "from_array", "full", "full_like", "is_shared",
+        "name_of", "ndarray", "ones", "ones_like", "share", "zeros", "zeros_like",
     ],
-    "array_manager": ["ArrayManager"],
-    "backport": [],
-    "context": ["SharedContext"],
-    "demo": [],
-    "errors": [
-        "ArenaBusyError",
-        "ArenaCorruptedError",
-        "ArenaFullError",
-        "CopyWarning",
-        "ForeignHandleError",
-        "StaleHandleError",
-    ],
-    "executor": ["ProcessPoolExecutor"],
-    "frames": ["RingBuffer"],
-    "managers": ["SharedMemoryManager"],
-    "messages": ["Ref", "get", "put"],
-    "named": ["attach", "create", "delete", "get_include", "list_arrays"],
     "queues": ["JoinableQueue", "Queue", "SimpleQueue"],
-    "resource_tracker": [],
+    "frames": ["RingBuffer"],
+    "executor": ["ProcessPoolExecutor"],
+    "context": ["SharedContext"],
+    "named": ["attach", "create", "delete", "get_include", "list_named"],
+    "handles": ["Handle", "receive", "send"],
     "shared_memory": ["ShareableList", "SharedMemory"],
-    "transfer": ["register_array_wrapper", "register_type", "share_arrays"],
+    "managers": ["SharedMemoryManager"],
+    "array_manager": ["ArrayManager"],
+    "transfer": ["register_type"],
+    "_copies": ["warn_on_copy"],
+    "errors": [
+        "ArenaBusyError", "ArenaCorruptedError", "ArenaFullError", "CopyWarning",
+        "ForeignHandleError", "StaleHandleError",
+    ],
+    "_core": ["Arena", "Block", "__version__", "clean", "machine", "trim"],
 }
-_MODULES = frozenset(name for name in _NAMES if not name.startswith("_"))
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
 
-__all__ = sorted((_MODULES | set(_HOMES)) - {"__version__", "demo"})
+# The modules that users import from, and those that are there for what they define.
+_SHOWN = ["shared_memory", "managers", "backport", "integrations", "compat", "errors", "resource_tracker"]
+_MODULES = frozenset(_SHOWN + [name for name in _NAMES if not name.startswith("_")] + ["demo"])
+
+# What ``from shared_numpy import *`` brings; all else is reached as ``snp.x``.
+__all__ = [
+    "array", "asarray", "empty", "empty_like", "from_array", "full", "full_like", "ndarray", "ones",
+    "ones_like", "zeros", "zeros_like", "Queue", "ProcessPoolExecutor", "create", "attach", "delete",
+    "SharedMemory", "ShareableList", "SharedMemoryManager", "shared_memory",
+]  # fmt: skip
 
 
 class _LazyModule(types.ModuleType):
@@ -210,7 +129,8 @@ class _LazyModule(types.ModuleType):
         return import_module, (__name__,)
 
     def __dir__(self):
-        return sorted(set(super().__dir__()) | _MODULES | set(_HOMES))
+        own = [name for name in super().__dir__() if name.startswith("__")]
+        return sorted(set(own) | set(_SHOWN) | set(_HOMES))
 
 
 sys.modules[__name__].__class__ = _LazyModule

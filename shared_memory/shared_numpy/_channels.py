@@ -7,7 +7,7 @@ the same ones.
 import multiprocessing
 import os
 
-from . import _core, _piped, transfer
+from . import _core, _piped, _reduce, transfer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,11 +47,11 @@ class Sent:
 
     def __reduce__(self) -> "Tuple[Any, ...]":
         if isinstance(self.channel, _piped.Channel):
-            return Sent, (self.channel,)
-        return _open, (transfer.send(self.channel.block), self.channel.spin)
+            return _reduce.sent_channel, (self.channel,)
+        return _reduce.channel, (transfer.send(self.channel.block), self.channel.spin)
 
 
-def _open(handle, spin):
+def open_channel(handle, spin):
     ring = _core.Ring.open(_core.receive(handle))
     ring.spin = spin
     return Sent(ring)

@@ -52,15 +52,15 @@ def is_named(fd: int, name: str) -> bool:
     return (named.st_ino, named.st_dev) == (opened.st_ino, opened.st_dev)
 
 
-def sweep_once() -> None:
+def clean_once() -> None:
     """Sweep, unless this process or its parent has done so."""
     global _swept
     if not _swept:
         _swept = True
-        sweep()
+        clean()
 
 
-def sweep() -> "List[str]":
+def clean() -> "List[str]":
     """Remove what managers have made whose programs and servers were killed; return the names."""
     removed = []  # type: List[str]
     if HAS_NAMES:
@@ -68,7 +68,7 @@ def sweep() -> "List[str]":
             if name.startswith(_PREFIX) and name.endswith(_SUFFIX):
                 # Another user's, in use, or gone meanwhile.
                 with suppress(OSError):
-                    removed += _sweep_one(name)
+                    removed += _clean_one(name)
     return removed
 
 
@@ -79,7 +79,7 @@ def _names():
         return []  # There is no /dev/shm, or it must not be read.
 
 
-def _sweep_one(name):
+def _clean_one(name):
     """Remove what a manager has made, and its file, if nobody has a lock on that."""
     flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     path = os.path.join(_FOLDER, name)

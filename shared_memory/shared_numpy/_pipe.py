@@ -14,7 +14,7 @@ import time
 from itertools import chain
 from multiprocessing import context, reduction
 
-from . import _core
+from . import _core, _reduce
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -157,10 +157,10 @@ class Pipe:
     def __reduce__(self) -> "Tuple[Any, Tuple[Any, ...]]":
         context.assert_spawning(self)
         ends = [reduction.DupFd(end) for end in (self._reader, self._writer)]
-        return _rebuild, tuple(ends)
+        return _reduce.pipe, tuple(ends)
 
 
-def _rebuild(reader, writer):
+def rebuild(reader, writer):
     pipe = Pipe.__new__(Pipe)
     pipe._reader, pipe._writer = reader.detach(), writer.detach()
     return pipe

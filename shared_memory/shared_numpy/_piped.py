@@ -20,7 +20,7 @@ from contextlib import suppress
 from itertools import starmap
 from multiprocessing import context, synchronize, util
 
-from . import _core, transfer
+from . import _core, _reduce, transfer
 from ._pipe import PACKET, Pipe
 from .errors import StaleHandleError
 
@@ -311,19 +311,21 @@ class Channel:
             self.feeder.finish(closes_pipe=True)
             self._keepers = []
 
-    def __getstate__(self):
+    def __reduce__(self) -> "Tuple[Any, ...]":
         context.assert_spawning(self)
         state = {
             name: getattr(self, name)
             for name in ("limit", "_pipe", "_maker", "_feeds", "_places", "_unfinished", "_all_done")
         }
-        state["keeper"] = transfer.send(self._keepers[0])
-        return state
+        return _reduce.packet_channel, (state, transfer.send(self._keepers[0]))
 
-    def __setstate__(self, state):
-        keeper = state.pop("keeper")
-        self.__dict__.update(state)
-        self._open(_core.receive(keeper))
+
+def rebuild(state, keeper):
+    """Make the channel that was taken apart for a new process."""
+    channel = Channel.__new__(Channel)
+    channel.__dict__.update(state)
+    channel._open(_core.receive(keeper))
+    return channel
 
 
 class _Unopened:

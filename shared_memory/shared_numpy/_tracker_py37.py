@@ -45,7 +45,7 @@ import warnings
 import _multiprocessing
 from multiprocessing import context, process, semaphore_tracker, spawn, util
 
-from . import _core
+from . import _core, _reduce
 from ._posixshmem import shm_unlink
 
 # How the tracker removes what is left, by type.
@@ -316,10 +316,10 @@ class Inheritance(dict):
                 from multiprocessing.reduction import DupFd
 
                 handle = DupFd(fd)
-        return _inherit, (dict(self), handle)
+        return _reduce.tracker, (dict(self), handle)
 
 
-def _inherit(values, handle):
+def inherit(values, handle):
     """Make the `Inheritance` of a spawned process, in that process."""
     take_over()
     if handle is not None:

@@ -25,8 +25,8 @@ if not hasattr(_core, "Arena"):
 
 from ._core import LOCK_SUFFIX, begin_exit, end_tracking, retire  # noqa: E402
 from ._ends import is_forsaken  # noqa: E402, F401 (asked by `_core`)
-from ._leftovers import sweep as sweep_managers  # noqa: E402, F401 (asked by `_core`)
-from ._leftovers import sweep_once as sweep_managers_once  # noqa: E402, F401 (asked by `_core`)
+from ._leftovers import clean as clean_managers  # noqa: E402, F401 (asked by `_core`)
+from ._leftovers import clean_once as clean_managers_once  # noqa: E402, F401 (asked by `_core`)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

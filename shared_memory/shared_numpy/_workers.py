@@ -158,7 +158,8 @@ def work(
     number: int,
     requests: _channels.Sent,
     replies: _channels.Sent,
-    plain: transfer.Plain,
+    threshold: int,
+    copied: bool,
     gives: bool,
     limit: "Optional[int]",
     initializer: "Optional[Callable[..., Any]]",
@@ -172,8 +173,8 @@ def work(
         Which worker it is.
     requests, replies : Sent
         The channels that calls come from and answers go to.
-    plain : Plain
-        How plain arrays in results go.
+    threshold, copied
+        How plain arrays in results go, see `transfer.Plain`.
     gives : bool
         Whether they are given away without a copy where that can be.
     limit : int or None
@@ -183,7 +184,8 @@ def work(
     """
     interrupts, pid = _Interrupts(), os.getpid()
     answer = partial(_answer, number, pid, replies.channel)
-    gives = gives and _core.place_arrays(plain.threshold)
+    plain = transfer.MOVED._replace(threshold=threshold, copied=copied)
+    gives = gives and _core.place_arrays(threshold)
     if initializer is not None:
         interrupts.calling = True
         try:

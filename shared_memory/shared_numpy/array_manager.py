@@ -12,6 +12,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, List
 
+    from .arrays import ndarray
+
 __all__ = ["ArrayManager"]
 
 
@@ -41,7 +43,7 @@ class ArrayManager(SharedMemoryManager):
     [(2, 3)]
     """
 
-    def empty(self, shape: "Any", dtype: "Any" = float, order: str = "C") -> "Any":
+    def empty(self, shape: "Any", dtype: "Any" = float, order: str = "C") -> "ndarray":
         """Make an array in /dev/shm whose items are to be set.
 
         Parameters
@@ -83,11 +85,11 @@ class ArrayManager(SharedMemoryManager):
                 raise
         return array
 
-    def zeros(self, shape: "Any", dtype: "Any" = float, order: str = "C") -> "Any":
+    def zeros(self, shape: "Any", dtype: "Any" = float, order: str = "C") -> "ndarray":
         """Make an array of zeros; see `empty`."""
         return self.empty(shape, dtype, order)
 
-    def from_ndarray(self, a: "Any") -> "Any":
+    def from_array(self, a: "Any") -> "ndarray":
         """Make an array with the items of another one; see `empty`."""
         a = np.asanyarray(a)
         order = "F" if a.flags.f_contiguous and not a.flags.c_contiguous else "C"
@@ -100,4 +102,4 @@ class ArrayManager(SharedMemoryManager):
         with self._connection() as connection:
             names = dispatch(connection, None, "list_segments")
         wanted = {"shm://" + name for name in names}
-        return [each for each in named.list_arrays("/dev/shm") if each.name in wanted]
+        return [each for each in named.list_named("/dev/shm") if each.name in wanted]

@@ -31,10 +31,12 @@ __all__ = [
     "from_array",
     "full",
     "full_like",
+    "is_shared",
     "name_of",
     "ndarray",
     "ones",
     "ones_like",
+    "share",
     "zeros",
     "zeros_like",
 ]
@@ -117,10 +119,6 @@ class ndarray(np.ndarray):
         can be read as before. Closing again does nothing.
         """
         self._closed = True
-
-    def release(self) -> None:
-        """The same as `close`."""
-        self.close()
 
     def unlink(self) -> None:
         """Send the array nowhere from now on; what was sent stays good.
@@ -344,6 +342,73 @@ def from_array(a: "Any") -> ndarray:
         # Writing to one of them would write to all, as where they come from.
         made.flags.writeable = False
     return made
+
+
+def share(obj: "Any") -> ndarray:
+    """Copy an array into shared memory.
+
+    Parameters
+    ----------
+    obj : numpy.ndarray
+        What is copied, as by `from_array`; always, also if it is shared already.
+
+    Returns
+    -------
+    ndarray
+        The copy, which this process and all that it is sent to can write to.
+
+    Raises
+    ------
+    TypeError
+        `obj` is no array, is a masked one, or its items are Python objects.
+    ArenaFullError
+        /dev/shm has no room for it.
+
+    See Also
+    --------
+    is_shared
+    asarray : which makes arrays of lists and numbers, and copies nothing that is shared.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import shared_numpy as snp
+    >>> snp.share(np.arange(3.0)).is_shared()
+    True
+    """
+    if not isinstance(obj, np.ndarray):
+        raise TypeError(
+            "share takes arrays, not {!r}: shared_numpy.asarray makes one of lists and numbers, and "
+            "shared_numpy.send takes any object".format(type(obj))
+        )
+    if isinstance(obj, np.ma.MaskedArray):
+        raise TypeError("share would lose the mask: share a.data and np.ma.getmaskarray(a)")
+    return from_array(obj)
+
+
+def is_shared(obj: "Any") -> bool:
+    """Tell whether an object is an array in shared memory, or a view of one.
+
+    Parameters
+    ----------
+    obj : object
+        What is asked about.
+
+    Returns
+    -------
+    bool
+        False also for an array that was moved here from another process, and is now this
+        process's own.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import shared_numpy as snp
+    >>> a = snp.zeros(3)
+    >>> snp.is_shared(a[1:]), snp.is_shared(np.asarray(a)), snp.is_shared(a + 1)
+    (True, True, False)
+    """
+    return isinstance(obj, np.ndarray) and transfer.memory_of(obj) is not None
 
 
 def array(

@@ -12,7 +12,7 @@ import types
 
 import numpy as np
 
-from . import arrays
+from . import _reduce, arrays
 from .executor import ProcessPoolExecutor, progress_bar
 
 TYPE_CHECKING = False
@@ -26,12 +26,12 @@ __all__ = ["SharedContext"]
 _names = {}  # type: Dict[str, Any]
 
 
-def _enter(names):
+def enter(names):
     """Be a worker of a context."""
     _names.update(names)
 
 
-def _run(function, args, kwargs):
+def run(function, args, kwargs):
     """Call a function that has the context's arrays as globals."""
     inner = _inner(function)
     if inner is not None:
@@ -74,12 +74,13 @@ class SharedContext:
     mapping : mapping of str to array_like
         The arrays by name. One that is not shared yet is copied, once, however many
         workers there are; changing it later changes nothing for the workers.
-    nworkers : int, optional
+    max_workers : int, optional
         How many processes; by default as many as there are CPUs for this one.
     mp_context : multiprocessing context or str, optional
         Which start method is used, also by its name; by default that of `multiprocessing`.
-    writable : bool
-        Let the functions change the arrays, for all processes.
+    readonly : bool
+        Whether functions may only read the arrays; with False they can change them, for all
+        processes.
 
     Raises
     ------
@@ -100,7 +101,7 @@ class SharedContext:
     --------
     >>> import numpy as np
     >>> import shared_numpy as snp
-    >>> with snp.SharedContext({"weights": np.arange(3.0)}, nworkers=1) as ctx:
+    >>> with snp.SharedContext({"weights": np.arange(3.0)}, max_workers=1) as ctx:
     ...     total = ctx.register(np.dot)
     ...     for factor in (1, 2):
     ...         _ = total(ctx["weights"], [factor] * 3)
@@ -111,10 +112,10 @@ class SharedContext:
     def __init__(
         self,
         mapping: "Mapping[str, Any]",
-        nworkers: "Optional[int]" = None,
+        max_workers: "Optional[int]" = None,
         *,
         mp_context: "Any" = None,
-        writable: bool = False
+        readonly: bool = True
     ) -> None:
         self._arrays = {}  # type: Dict[str, Any]
         known = {}
@@ -128,14 +129,14 @@ class SharedContext:
                     )
                 )
             shared = arrays.asarray(original)
-            if not writable:
+            if readonly:
                 shared = shared.view()
                 shared.flags.writeable = False
             self._arrays[name] = shared
             # (The original is kept: its id is that of no other one.)
             known[id(original)] = original, shared
         self._executor = ProcessPoolExecutor(
-            nworkers, mp_context, initializer=_enter, initargs=(self._arrays,)
+            max_workers, mp_context, initializer=_reduce.enter_context, initargs=(self._arrays,)
         )
         self._executor._know(known)
         self._calls = collections.deque()  # type: Any
@@ -243,7 +244,7 @@ class SharedContext:
             raise TypeError("submit() takes a function and its arguments")
         self, function = args[:2]
         self._check(function)
-        return self._executor.submit(functools.partial(_run, function), args[2:], kwargs)
+        return self._executor.submit(functools.partial(_reduce.run_in_context, function), args[2:], kwargs)
 
     submit.__text_signature__ = "($self, fn, /, *args, **kwargs)"  # type: ignore
 
@@ -262,7 +263,7 @@ class SharedContext:
         """
         self._check(fn)
         return self._executor.map(
-            functools.partial(_call, fn), *iterables, timeout=timeout, chunksize=chunksize,
+            functools.partial(_reduce.call_in_context, fn), *iterables, timeout=timeout, chunksize=chunksize,
             buffersize=buffersize, progress=progress
         )  # fmt: skip
 
@@ -285,8 +286,8 @@ class SharedContext:
         self.close()
 
 
-def _call(function, *args):
-    return _run(function, args, {})
+def call(function, *args):
+    return run(function, args, {})
 
 
 def _described(function, args, kwargs):

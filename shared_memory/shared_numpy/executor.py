@@ -28,7 +28,7 @@ from contextlib import suppress
 from functools import partial
 from multiprocessing import connection, util
 
-from . import _channels, _core, _ends, _workers, transfer
+from . import _channels, _core, _ends, _reduce, _workers, transfer
 from ._futures import LightFuture
 from .errors import ArenaFullError
 
@@ -420,10 +420,11 @@ class _Pool:
         method = settings.context.get_start_method()
         number, requests = next(self.numbers), self.channel()
         process = settings.context.Process(
-            target=_workers.work,
+            target=_reduce.worker,
             args=(
-                number, _channels.Sent(requests), _channels.Sent(self.replies), settings.results,
-                settings.gives, settings.limit, settings.initializer, settings.initargs,
+                number, _channels.Sent(requests), _channels.Sent(self.replies),
+                settings.results.threshold, settings.results.copied, settings.gives,
+                settings.limit, settings.initializer, settings.initargs,
             ),
         )  # fmt: skip
         worker = _Worker(process, requests, settings.limit, method != "forkserver")
@@ -1019,6 +1020,10 @@ def _end_all():
         pool.join(_STUCK)
 
 
+# Where plain arrays in results can lie.
+_RESULTS = ("shared", "copy", "in_place")
+
+
 class ProcessPoolExecutor(Executor):
     """Runs functions in other processes, as ``concurrent.futures.ProcessPoolExecutor``.
 
@@ -1046,11 +1051,10 @@ class ProcessPoolExecutor(Executor):
     retries : int
         How often a call is done again whose worker was killed. The worker is replaced,
         and the call is pickled anew from the objects that the caller gave.
-    copy_results : bool
-        Copy plain arrays in results to ordinary memory. By default they stay in shared
-        memory, which is freed with the last view of them.
-    zero_copy_results : bool
-        Have the workers allocate large plain arrays in shared memory from the beginning,
+    results : {"shared", "copy", "in_place"}
+        Where plain arrays in results lie. "shared": in shared memory, which is freed with the
+        last view of them. "copy": in ordinary memory, copied once more. "in_place": as "shared",
+        and the workers allocate their large arrays there from the beginning,
         so that those which a function returns need no copy. One that is still referred to
         after the call, or was there when the worker forked a process, is copied as ever;
         so is what other threads of the worker make, what would leave less than a quarter
@@ -1097,8 +1101,7 @@ class ProcessPoolExecutor(Executor):
         max_tasks_per_child: "Optional[int]" = None,
         threshold: int = transfer.THRESHOLD,
         retries: int = 0,
-        copy_results: bool = False,
-        zero_copy_results: bool = False
+        results: str = "shared"
     ) -> None:
         if max_workers is None:
             max_workers = len(os.sched_getaffinity(0))
@@ -1119,8 +1122,10 @@ class ProcessPoolExecutor(Executor):
             raise ValueError(
                 "threshold and retries are not negative: {}, {}".format(threshold, retries)
             )
-        if copy_results and zero_copy_results:
-            raise ValueError("results are copied or not: copy_results or zero_copy_results")
+        if results not in _RESULTS:
+            raise ValueError(
+                "results must be one of {}, not {!r}".format(", ".join(map(repr, _RESULTS)), results)
+            )
         context = _context(mp_context)
         if max_tasks_per_child is not None:
             max_tasks_per_child = _integer("max_tasks_per_child", max_tasks_per_child)
@@ -1141,8 +1146,8 @@ class ProcessPoolExecutor(Executor):
             _Settings(
                 max_workers, context, initializer, tuple(initargs), max_tasks_per_child,
                 transfer.MOVED._replace(threshold=threshold, crowd=transfer.Crowd()),
-                transfer.MOVED._replace(threshold=threshold, copied=copy_results),
-                zero_copy_results, retries,
+                transfer.MOVED._replace(threshold=threshold, copied=results == "copy"),
+                results == "in_place", retries,
             )
         )  # fmt: skip
         weakref.finalize(self, self._pool.finish).atexit = False
@@ -1250,7 +1255,7 @@ class ProcessPoolExecutor(Executor):
         calls = zip(*iterables)
         chunks = iter(lambda: list(itertools.islice(calls, chunksize)), [])
         sent = (
-            self.submit(_call_each, fn, chunk) if chunksize > 1 else self.submit(fn, *chunk[0])
+            self.submit(_reduce.call_each, fn, chunk) if chunksize > 1 else self.submit(fn, *chunk[0])
             for chunk in chunks
         )
         futures = collections.deque(itertools.islice(sent, buffersize))
@@ -1323,7 +1328,7 @@ def progress_bar() -> "Any":
     return tqdm
 
 
-def _call_each(function, calls):
+def call_each(function, calls):
     return [function(*call) for call in calls]
 
 

@@ -15,6 +15,7 @@ from multiprocessing import context, util
 import numpy as np
 
 from . import _core, arrays, transfer
+from ._generics import Subscriptable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -219,7 +220,7 @@ class _Reading(_Frame):
         self._end(sys._getframe().f_back)
 
 
-class RingBuffer:
+class RingBuffer(Subscriptable):
     """A ring of frames in shared memory, for any number of writers and readers.
 
     Parameters
@@ -231,13 +232,13 @@ class RingBuffer:
     slots : int
         How many frames there are; 1 to 256. Each reader can look at one, and each writer fill
         one, while others wait to be read.
-    overwrite : bool
-        Writers take the oldest frame that nobody looks at, whether all have read it or not.
-        By default they wait for the readers.
+    when_full : {"wait", "drop_oldest"}
+        What writers do when no frame is free. "wait": wait until all readers have read one.
+        "drop_oldest": take the oldest frame that nobody looks at, whether all have read it or not.
 
     Attributes
     ----------
-    shape, dtype, slots, overwrite
+    shape, dtype, slots, when_full
         As it was made with.
     spin : bool
         Whether waiters of this process may look for some microseconds before they sleep: by
@@ -277,7 +278,7 @@ class RingBuffer:
     """
 
     def __init__(
-        self, shape: "Any", dtype: "Any" = float, slots: int = 4, overwrite: bool = False
+        self, shape: "Any", dtype: "Any" = float, slots: int = 4, when_full: str = "wait"
     ) -> None:
         probe = np.empty(0, dtype)
         if probe.dtype.hasobject:
@@ -297,11 +298,14 @@ class RingBuffer:
         # An array that takes no memory shows whether numpy has room for the dimensions.
         arrays.empty((0,) * len(self.shape) if size else self.shape, self.dtype)
         self.slots = operator.index(slots)
-        self.overwrite = bool(overwrite)
         if not 1 <= self.slots <= 256:
             raise ValueError("slots must be 1 to 256, not {}".format(slots))
+        if when_full not in ("wait", "drop_oldest"):
+            raise ValueError("when_full must be 'wait' or 'drop_oldest', not {!r}".format(when_full))
+        self.when_full = when_full
         # (What is too long for a number is too long for any memory.)
-        self._frames = _core.Frames.create(self.slots, min(size, 1 << 62), self.overwrite)
+        overwrites = when_full == "drop_oldest"
+        self._frames = _core.Frames.create(self.slots, min(size, 1 << 62), overwrites)
         self._begin()
 
     def _begin(self):
@@ -443,7 +447,7 @@ class RingBuffer:
     def __getstate__(self):
         context.assert_spawning(self)
         self._check_open()
-        state = {name: getattr(self, name) for name in ("shape", "dtype", "slots", "overwrite")}
+        state = {name: getattr(self, name) for name in ("shape", "dtype", "slots", "when_full")}
         state["block"], state["spin"] = transfer.send(self._frames.block), self.spin
         return state
 
@@ -454,6 +458,6 @@ class RingBuffer:
         self._begin()
 
     def __repr__(self) -> str:
-        return "<RingBuffer of {} frames of shape {}, {}{}>".format(
-            self.slots, self.shape, self.dtype, ", overwriting" if self.overwrite else ""
+        return "<RingBuffer of {} frames of shape {}, {}, when_full={!r}>".format(
+            self.slots, self.shape, self.dtype, self.when_full
         )

@@ -23,14 +23,16 @@ from multiprocessing import util
 from multiprocessing.connection import Connection
 from multiprocessing.managers import BaseManager, Server, State, dispatch
 
-from . import _ends, _leftovers, _posixshmem, resource_tracker
+from . import _ends, _leftovers, _posixshmem, _reduce, resource_tracker
 from .shared_memory import ShareableList, SharedMemory, _make_filename
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Iterable, List, Optional, Tuple
+    from typing import Any, Iterable, List, Optional, Tuple, TypeVar
 
     from .shared_memory import Item
+
+    _Manager = TypeVar("_Manager", bound="SharedMemoryManager")
 
 __all__ = ["SharedMemoryManager"]
 
@@ -192,7 +194,7 @@ def _open_locked():
         resource_tracker.unregister(name, "shared_memory")
 
 
-def _begin_server(watched, number, initializer, initargs):
+def begin_server(watched, number, initializer, initargs):
     """Run in a new server: it watches its program, and does not keep it alive."""
     global _program, _number
     _program, _number = watched, number
@@ -243,7 +245,7 @@ class SharedMemoryManager(BaseManager):
     def __reduce__(self) -> "Tuple[Any, ...]":
         # The key travels to a process that is being spawned, and nowhere else.
         arguments = self._address, self._authkey, self._serializer, self._held
-        return _connected, (type(self),) + arguments
+        return _reduce.manager, (type(self),) + arguments
 
     def get_server(self) -> SharedMemoryServer:
         """Return a server, to be run by its ``serve_forever`` in this process."""
@@ -305,14 +307,14 @@ class SharedMemoryManager(BaseManager):
             raise ProcessError("Manager has shut down")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable, not {!r}".format(initializer))
-        _leftovers.sweep_once()
+        _leftovers.clean_once()
         # (A server that is started when the process has begun to end would never be told to.)
         with _ends.awaited(), _hold(self) as watched:
-            super().start(_begin_server, (watched, self._number, initializer, initargs))
+            super().start(_reduce.begin_server, (watched, self._number, initializer, initargs))
 
     if not _COMPLETE_BASE:
 
-        def __enter__(self) -> "SharedMemoryManager":
+        def __enter__(self: "_Manager") -> "_Manager":
             if self._state.value == State.INITIAL:
                 self.start()
             if self._state.value == State.SHUTDOWN:
@@ -336,7 +338,7 @@ def _handed_over(connection, result, shm):
     return result
 
 
-def _connected(cls, address, authkey, serializer, held):
+def connected(cls, address, authkey, serializer, held):
     """Make a manager that uses the running server of another, and keeps it running."""
     manager = cls(address, authkey, serializer)
     manager._held = held

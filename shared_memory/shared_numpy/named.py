@@ -27,18 +27,19 @@ import operator
 import os
 import stat
 import weakref
+from typing import NamedTuple
 
 import numpy as np
 
-from . import _core, _leftovers, _mapping, _named_layout, _room, transfer
+from . import _core, _leftovers, _mapping, _named_layout, _reduce, _room, transfer
 from .arrays import ndarray, sized
 from .errors import StaleHandleError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, List, Optional
+    from typing import Any, List, Optional, Tuple
 
-__all__ = ["NamedArray", "attach", "create", "delete", "get_include", "list_arrays"]
+__all__ = ["NamedArray", "attach", "create", "delete", "get_include", "list_named"]
 
 _FOLDER = "/dev/shm"
 _PREFIX = "shm://"
@@ -52,8 +53,15 @@ _MAKING = ".snp-making-"
 # What is mapped in this process: (uuid, readonly) -> segment.
 _mapped = weakref.WeakValueDictionary()  # type: Any
 
-NamedArray = collections.namedtuple("NamedArray", ["name", "dtype", "shape", "order"])
-NamedArray.__doc__ = "What `list_arrays` tells about an array."
+
+class NamedArray(NamedTuple):
+    """What `list_named` tells about an array."""
+
+    name: str
+    dtype: "np.dtype[Any]"
+    shape: "Tuple[int, ...]"
+    order: str
+
 
 
 class Segment(mmap.mmap):
@@ -93,13 +101,13 @@ def _refer(array, segment, cls, handles):
     first = array.__array_interface__["data"][0]
     start = np.frombuffer(segment, "u1").__array_interface__["data"][0]
     offset = first - start if array.size else 0
-    return _rebuild, (
+    return _reduce.named_array, (
         cls, segment.name, segment.head.uuid, segment.readonly, offset,
         array.dtype, array.shape, array.strides, transfer.extras_of(array),
     )  # fmt: skip
 
 
-def _rebuild(cls, name, number, readonly, offset, dtype, shape, strides, extras):
+def rebuild(cls, name, number, readonly, offset, dtype, shape, strides, extras):
     """Make the array that `_refer` took apart."""
     segment = _mapped.get((number, readonly))
     if segment is None:
@@ -341,7 +349,7 @@ def create(
 
     See Also
     --------
-    attach, delete, list_arrays
+    attach, delete, list_named
 
     Examples
     --------
@@ -356,7 +364,7 @@ def create(
     ([1, 2, 3], 7.0)
     >>> snp.delete("shm://example-of-create")
     """
-    _leftovers.sweep_once()
+    _leftovers.clean_once()
     plain = _new_name(name, directory)
     dtype = sized(dtype)
     if not hasattr(shape, "__iter__"):
@@ -653,7 +661,7 @@ def delete(name: str, directory: "Optional[Any]" = None) -> None:
         raise _error(errno.ENOENT, "there is no array of this name", plain) from None
 
 
-def list_arrays(directory: "Optional[Any]" = None) -> "List[NamedArray]":
+def list_named(directory: "Optional[Any]" = None) -> "List[NamedArray]":
     """Return what named arrays this user has on this machine.
 
     Parameters

@@ -16,6 +16,7 @@ from multiprocessing import context, util
 
 from . import _core, _piped, transfer
 from ._channels import Sent, channel, unpack
+from ._generics import Subscriptable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ _SIMPLE = 1 << 16
 _OVER = -100
 
 
-class SimpleQueue:
+class SimpleQueue(Subscriptable):
     """A queue of some room: ``put`` waits while there is none.
 
     Parameters

@@ -169,7 +169,7 @@ class SharedMemory:
             raise TypeError(
                 "'reserve' must be None, False or True, not {!r}".format(reserve)
             )
-        _leftovers.sweep_once()
+        _leftovers.clean_once()
         # A subclass may have switched it off for all its instances.
         self._track = bool(track and self._track)
 
@@ -258,9 +258,9 @@ class SharedMemory:
         return "{}({!r}, size={})".format(type(self).__name__, self.name, self.size)
 
     @property
-    def buf(self) -> "Optional[memoryview]":
+    def buf(self) -> memoryview:
         """The segment's bytes, writable; None after `close`."""
-        return self._buf
+        return self._buf  # type: ignore
 
     @property
     def name(self) -> str:

@@ -3,8 +3,8 @@
 An array that lies in shared memory goes *by reference*: what is pickled is a
 handle of its block and where it lies in it. `ForkingPickler`, which the channels of
 `multiprocessing` use and nothing else, learns it here for each class; it matches
-exact classes, and `numpy.ndarray` itself it pickles by value unless `share_arrays`
-was called.
+exact classes, and `numpy.ndarray` itself it pickles by value unless
+`integrations.multiprocessing.register` was called.
 
 The channels of this package pickle with `dumps`. It also *moves* plain arrays
 through shared memory, if they are large enough for that to be faster: they are
@@ -25,7 +25,7 @@ from types import ModuleType
 
 import numpy as np
 
-from . import _core, _tree  # noqa: F401 (what an arena asks for, imported early)
+from . import _core, _reduce, _tree  # noqa: F401 (what an arena asks for, imported early)
 from .errors import ArenaFullError, ForeignHandleError
 
 # It looks for modules of numpy, now rather than at the first array: a fork that another
@@ -36,7 +36,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, List, Optional, Tuple
 
-__all__ = ["register_array_wrapper", "register_type", "share_arrays"]
+__all__ = ["register_type"]
 
 # Plain arrays from so many bytes on are moved through shared memory: below, to
 # pickle them is as fast (benchmarks/channels.py --threshold).
@@ -193,7 +193,7 @@ def _refer(array, block, cls, handles, private=False):
     # Refuses, here and not where it arrives, a view that leads out of its block.
     block.array(shape, dtype, strides, offset)
     sending = send(block, handles)
-    return _rebuild, (
+    return _reduce.array, (
         cls, sending, shape, _plain(dtype), strides, offset, private, extras_of(array)
     )  # fmt: skip
 
@@ -224,7 +224,7 @@ def _plain(dtype):
     return dtype.str if dtype.isbuiltin == 1 and dtype.metadata is None else dtype
 
 
-def _rebuild(cls, handle, shape, dtype, strides, offset, private, extras):
+def rebuild(cls, handle, shape, dtype, strides, offset, private, extras):
     """Make the array that `_refer` took apart."""
     # What is the receiver's own is so for one.
     block = _core.take(handle) if private else _core.receive(handle)
@@ -235,15 +235,15 @@ def _rebuild(cls, handle, shape, dtype, strides, offset, private, extras):
     return with_extras(array.copy("K") if copies else array, extras)
 
 
-def _rebuild_own(*parts):
+def rebuild_in_own_memory(*parts):
     """Make the array that `_refer` took apart, in this process's own memory."""
-    shared = _rebuild(*parts)
+    shared = rebuild(*parts)
     array = shared.copy("K")
     array.flags.writeable = shared.flags.writeable
     return array
 
 
-def _rebuild_alone(cls, handle, shape, dtype, strides, offset, private, extras):
+def rebuild_on_own_pages(cls, handle, shape, dtype, strides, offset, private, extras):
     """Make the array that `_refer` took apart, of memory that others have, too."""
     block = _core.take(handle)
     try:
@@ -336,10 +336,10 @@ def reduce_view(array: "Any", handles: "Optional[List[bytes]]" = None) -> "Any":
     if memory is not None:
         return _kinds[type(memory)](array, memory, type(array), handles)
     attributes = getattr(array, "__dict__", {})
-    return _rebuild_view, (type(array), np.asarray(array), attributes)
+    return _reduce.view, (type(array), np.asarray(array), attributes)
 
 
-def _rebuild_view(cls, array, attributes):
+def rebuild_view(cls, array, attributes):
     view = np.ndarray.view(array, cls)
     if attributes:
         view.__dict__.update(attributes)
@@ -352,10 +352,10 @@ def reduce_copy(array: "Any", handles: "Optional[List[bytes]]" = None) -> "Any":
     memory = memory_of(array)
     if memory is not None:
         return _kinds[type(memory)](array, memory, type(array), handles)
-    return _same, (np.asarray(array),)
+    return _reduce.same, (np.asarray(array),)
 
 
-def _same(thing):
+def same(thing):
     return thing
 
 
@@ -374,7 +374,7 @@ def _reduce_masked(array, handles):
     data = np.ndarray.view(array, array._baseclass)
     attributes = dict(array.__dict__)
     mask = attributes.pop("_mask", np.ma.nomask)
-    return _rebuild_masked, (
+    return _reduce.masked_array, (
         type(array),
         data,
         None if mask is np.ma.nomask else mask,
@@ -382,7 +382,7 @@ def _reduce_masked(array, handles):
     )
 
 
-def _rebuild_masked(cls, data, mask, attributes):
+def rebuild_masked(cls, data, mask, attributes):
     array = np.ndarray.view(data, cls)
     array.__dict__.update(attributes)
     array._mask = np.ma.nomask if mask is None else mask
@@ -404,13 +404,13 @@ def _move(array, plain, handles=None):
         return _copy(array)
     if plain.crowd is not None and array.nbytes >= HUGE and array.flags.forc:
         copy = plain.crowd.copy_of(array)
-        return _rebuild_alone, _refer(copy, block_of(copy), np.ndarray, handles, True)[1]
+        return _reduce.array_on_own_pages, _refer(copy, block_of(copy), np.ndarray, handles, True)[1]
     block = plain.given.get(id(array))
     if block is None:
         array = _copy_to_move(array)
         block = block_of(array)
-    rebuild, parts = _refer(array, block, np.ndarray, handles, private=True)
-    return _rebuild_own if plain.copied else rebuild, parts
+    function, parts = _refer(array, block, np.ndarray, handles, private=True)
+    return _reduce.array_in_own_memory if plain.copied else function, parts
 
 
 def _twin_of(array, known):
@@ -444,12 +444,12 @@ def _copy(array):
         # Of the protocols that all picklers can write.
         return array.__reduce_ex__(2)
     order = "F" if array.flags.f_contiguous else "C"
-    return _rebuild_copy, (
+    return _reduce.plain_array, (
         array.tobytes(order), _plain(array.dtype), array.shape, order, array.flags.writeable
     )  # fmt: skip
 
 
-def _rebuild_copy(data, dtype, shape, order, writeable):
+def rebuild_plain(data, dtype, shape, order, writeable):
     """Make a plain array of its bytes."""
     # To copy more numpy lets other threads run, which can take milliseconds; and an older one
     # finds no room for nothing, if it is of a huge shape.
@@ -478,31 +478,32 @@ def register(cls: "type", reducer: "Callable[..., Any]") -> None:
     _tell(cls, reducer)
 
 
-# What else wants to know how classes are reduced: pools of other packages.
-_followers = [ForkingPickler.register]  # type: List[Callable[[type, Any], Any]]
+# The tables of picklers that reduce arrays as here, by class.
+_tables = [ForkingPickler._extra_reducers]  # type: List[Dict[type, Any]]
 
-# What they were told.
+# What is in them.
 _registered = {}  # type: Dict[type, Callable[..., Any]]
 
 
 def _tell(cls, reducer):
     _registered[cls] = reducer
-    for follower in _followers:
-        follower(cls, reducer)
+    for table in _tables:
+        table[cls] = reducer
 
 
-def follow(register: "Callable[[type, Any], Any]") -> None:
-    """Have another pickler reduce arrays as `ForkingPickler` does.
+def extend(table: "Dict[type, Any]") -> None:
+    """Have another pickler reduce arrays as `ForkingPickler` does, by its table."""
+    if not any(each is table for each in _tables):
+        _tables.append(table)
+        table.update(_registered)
 
-    Parameters
-    ----------
-    register : callable
-        Is called with each class that is registered here, and its reducer.
-    """
-    if register not in _followers:
-        _followers.append(register)
-        for cls, reducer in _registered.items():
-            register(cls, reducer)
+
+def restore(table: "Dict[type, Any]") -> None:
+    """Undo what `extend` has done to a table."""
+    _tables[:] = [each for each in _tables if each is not table]
+    for cls, reducer in _registered.items():
+        if table.get(cls) is reducer:
+            del table[cls]
 
 
 for _cls in (np.recarray, np.matrix, np.ma.MaskedArray):
@@ -513,6 +514,8 @@ def register_type(
     cls: "type",
     flatten: "Optional[Callable[[Any], Any]]" = None,
     unflatten: "Optional[Callable[[Any], Any]]" = None,
+    *,
+    attribute: "Optional[str]" = None
 ) -> None:
     """Have the arrays in objects of a class travel through shared memory.
 
@@ -527,11 +530,17 @@ def register_type(
     unflatten : callable
         Takes what `flatten` returned, as it arrives, and returns the object. It is
         pickled by its name, so it must be found in a module; a class is one, too.
+    attribute : str, optional
+        Instead of the two functions: the name of the attribute that holds the array, or a
+        container of arrays, and can be set. Needed only for a class that says for itself how
+        it is pickled; an object is then sent as its ``__dict__``, and made anew by its class's
+        ``__new__``.
 
     Raises
     ------
     TypeError
-        `cls` is no class, one of the two functions is missing or none.
+        `cls` is no class, one of the two functions is missing or none, or `attribute` is no
+        name of an attribute or given beside them.
     ValueError
         Objects of `cls` are never asked how to be pickled.
 
@@ -551,11 +560,26 @@ def register_type(
     >>> def unflatten(parts):
     ...     return Frame(*parts)
     >>> snp.register_type(Frame, flatten, unflatten)
+
+    >>> class Image:
+    ...     def __init__(self, pixels):
+    ...         self.pixels = pixels
+    ...     def __reduce__(self):
+    ...         return Image, (self.pixels.tolist(),)
+    >>> snp.register_type(Image, attribute="pixels")
     """
     if not isinstance(cls, type):
         raise TypeError("{!r} is no class".format(cls))
     if cls in _NEVER_ASKED or issubclass(cls, type):
         raise ValueError("objects of {!r} are always pickled as they are".format(cls))
+    if attribute is not None:
+        if not isinstance(attribute, str) or not attribute.isidentifier():
+            raise TypeError("{!r} is no name of an attribute".format(attribute))
+        if flatten is not None or unflatten is not None:
+            raise TypeError(
+                "{}: give flatten and unflatten, or attribute={!r}".format(cls.__name__, attribute)
+            )
+        flatten, unflatten = partial(_unwrap, attribute), _reduce.wrapper
     if flatten is None and unflatten is None and issubclass(cls, np.ndarray):
         register(cls, reduce_view)
         return
@@ -570,51 +594,13 @@ def register_type(
     _tell(cls, _Flattening(flatten, unflatten))
 
 
-def register_array_wrapper(cls: "type", attrname: str) -> None:
-    """Have the array that an attribute of a class holds travel through shared memory.
-
-    Needed only if the class tells for itself how it is pickled: the arrays in the
-    attributes of any other do so anyway.
-
-    Parameters
-    ----------
-    cls : type
-        The class; its subclasses are registered by themselves.
-    attrname : str
-        The attribute, which can be set. It may also hold a container of arrays.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As in `register_type`; or `attrname` is no name of an attribute.
-
-    Notes
-    -----
-    An object is sent as what its ``__dict__`` holds, and made anew by its class's
-    ``__new__``; for others there is `register_type`.
-
-    Examples
-    --------
-    >>> import shared_numpy as snp
-    >>> class Image:
-    ...     def __init__(self, pixels):
-    ...         self.pixels = pixels
-    ...     def __reduce__(self):
-    ...         return Image, (self.pixels.tolist(),)
-    >>> snp.register_array_wrapper(Image, "pixels")
-    """
-    if not isinstance(attrname, str) or not attrname.isidentifier():
-        raise TypeError("{!r} is no name of an attribute".format(attrname))
-    register_type(cls, partial(_unwrap, attrname), _wrap)
-
-
 def _unwrap(attrname, thing):
     state = dict(vars(thing))
     state.pop(attrname, None)
     return type(thing), state, attrname, getattr(thing, attrname)
 
 
-def _wrap(parts):
+def wrap(parts):
     cls, state, attrname, value = parts
     thing = cls.__new__(cls)
     thing.__dict__.update(state)
@@ -644,7 +630,7 @@ _KEY = "shared_numpy_sharing"
 
 
 class _Sharing:
-    """What `share_arrays` has set; unpickling it in a new process sets it there."""
+    """What `share_from` has set; unpickling it in a new process sets it there."""
 
     def __init__(self, threshold, replaced):
         self.plain = MOVED._replace(threshold=threshold)
@@ -657,11 +643,12 @@ class _Sharing:
             return _copy(array)  # As it would go otherwise.
 
     def __reduce__(self):
-        return _share_from, (self.plain.threshold,)
+        return _reduce.sharing, (self.plain.threshold,)
 
 
-def _share_from(threshold):
-    """Begin to share plain arrays, or end it with None; what is in force then."""
+def share_from(threshold: "Optional[int]") -> "Any":
+    """Begin to move plain arrays of so many bytes in the channels of `multiprocessing`, or end it
+    with None; what is in force then."""
     registry = ForkingPickler._extra_reducers
     known = registry.pop(np.ndarray, None)
     before = known.replaced if type(known) is _Sharing else known
@@ -671,35 +658,6 @@ def _share_from(threshold):
         ForkingPickler.register(np.ndarray, in_force)
     process.current_process()._config[_KEY] = sharing
     return sharing
-
-
-def share_arrays(threshold: "Optional[int]" = THRESHOLD) -> None:
-    """Move plain arrays through shared memory in all channels of `multiprocessing`.
-
-    From now on arrays of class ``numpy.ndarray`` that this process, or one that it
-    makes, sends through a ``Pool``, ``Queue``, ``Pipe``, … are copied once, into
-    shared memory that becomes the receiver's own, and views of shared arrays go by
-    reference. The receiver gets a plain array, which it may change.
-
-    Parameters
-    ----------
-    threshold : int or None
-        Only arrays of at least so many bytes; None ends it.
-
-    Raises
-    ------
-    ValueError
-        `threshold` is negative.
-
-    Examples
-    --------
-    >>> import shared_numpy as snp
-    >>> snp.share_arrays(threshold=1 << 20)
-    >>> snp.share_arrays(None)
-    """
-    if threshold is not None and threshold < 0:
-        raise ValueError("threshold is a number of bytes or None, not {}".format(threshold))
-    _share_from(threshold)
 
 
 # The channels of this package.

@@ -874,14 +874,19 @@ impl Header {
     /// can work with, and returns its geometry.
     ///
     /// # Errors
-    /// `Foreign` says in what it differs.
+    /// `Foreign` says in what it differs, `OtherVersion` which one it is of.
     pub fn validate(&self, expected: &Expected) -> Result<Geometry> {
         let foreign = |why| Err(Error::Foreign { why });
         if self.magic.read() != MAGIC {
             return foreign("it has no arena's magic number; it may still be in the making");
         }
-        if self.version.get() != VERSION {
-            return foreign("another version of the format");
+        let found = self.version.get();
+        if found != VERSION {
+            return Err(Error::OtherVersion {
+                what: "this arena",
+                found,
+                known: VERSION,
+            });
         }
         if self.abi.get() != ABI {
             return foreign("made by a build with other sizes");

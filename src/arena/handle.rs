@@ -146,14 +146,19 @@ impl Handle {
     /// Reads a handle.
     ///
     /// # Errors
-    /// `BadHandle` for bytes that [`encode`](Handle::encode) did not make.
+    /// `BadHandle` for bytes that [`encode`](Handle::encode) did not make, `OtherVersion` for
+    /// those that one of another version has made.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let bad = |why| Error::BadHandle { why };
         if bytes.len() < START || bytes[..2] != *b"SN" {
             return Err(bad("it does not begin like one"));
         }
         if bytes[2] != VERSION {
-            return Err(bad("it is of another version"));
+            return Err(Error::OtherVersion {
+                what: "this handle",
+                found: bytes[2].into(),
+                known: VERSION.into(),
+            });
         }
         if bytes.len() != START + bytes[3] as usize {
             return Err(bad("it has another length than it says"));

@@ -34,7 +34,7 @@ pub fn add_to(module: &PyModule) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(take, module)?)?;
     module.add_function(wrap_pyfunction!(cancel, module)?)?;
     module.add_function(wrap_pyfunction!(cancel_all, module)?)?;
-    module.add_function(wrap_pyfunction!(sweep, module)?)?;
+    module.add_function(wrap_pyfunction!(clean, module)?)?;
     module.add_function(wrap_pyfunction!(end_arena, module)?)?;
     module.add_function(wrap_pyfunction!(end_tracking, module)?)?;
     module.add_function(wrap_pyfunction!(trim, module)?)?;
@@ -350,7 +350,7 @@ fn create(
         // What cannot be swept is no reason not to begin.
         let _ = end_long(py, || process::sweep(folder));
         announce(py);
-        ask::<Nothing>(py, "sweep_managers_once", ())?;
+        ask::<Nothing>(py, "clean_managers_once", ())?;
     }
     let name = name.map(|name| name_in(folder, name)).transpose()?;
     if let Some(taken) = name.filter(|name| process::exists(*name)) {
@@ -754,7 +754,7 @@ impl Arena {
     /// Make an arena and attach it.
     ///
     /// The first arena that a process makes also removes arenas that no process
-    /// has any more; see ``sweep``.
+    /// has any more; see ``shared_numpy.clean``.
     ///
     /// Parameters
     /// ----------
@@ -997,12 +997,34 @@ impl Arena {
         Ok(encoded(py, &handle))
     }
 
-    /// Turn a handle of this arena into a block; see the function ``receive``.
-    #[pyo3(name = "receive", text_signature = "($self, handle)")]
-    fn py_receive(&self, py: Python<'_>, handle: &PyBytes) -> PyResult<Block> {
-        let handle = decode(py, handle)?;
-        let block = self.operate(py, |arena| arena.receive(&handle))?;
-        Ok(Block::new(block))
+    /// Turn the handle of a block into the block.
+    ///
+    /// The first to do so, in any process, takes over the reference that the handle
+    /// stands for. Received again it works for as long as some process has the
+    /// block. The handle's arena is attached if this process does not know it.
+    ///
+    /// Parameters
+    /// ----------
+    /// block_handle : bytes
+    ///     What ``send`` returned, of whatever arena.
+    ///
+    /// Returns
+    /// -------
+    /// Block
+    ///
+    /// Raises
+    /// ------
+    /// StaleHandleError
+    ///     The block has been freed.
+    /// ForeignHandleError
+    ///     The handle is of another machine or user, or of before this machine was
+    ///     started.
+    /// ValueError
+    ///     It is no handle of a block.
+    #[staticmethod]
+    #[pyo3(name = "receive", text_signature = "(block_handle)")]
+    fn py_receive(py: Python<'_>, block_handle: &PyBytes) -> PyResult<Block> {
+        receive(py, block_handle)
     }
 
     /// End a handle that nobody will receive.
@@ -1260,33 +1282,17 @@ pub fn encoded<'py>(py: Python<'py>, handle: &Handle) -> &'py PyBytes {
 /// What Python has as a handle.
 #[inline]
 pub fn decode(py: Python<'_>, handle: &PyBytes) -> PyResult<Handle> {
-    Handle::decode(handle.as_bytes()).map_err(|error| exception(py, error))
+    Handle::decode(handle.as_bytes()).map_err(|error| match error {
+        Error::BadHandle { .. } if handle.as_bytes().starts_with(b"snpREF") => {
+            PyValueError::new_err(
+                "this is the handle of an object, not of a block: shared_numpy.receive takes it",
+            )
+        }
+        error => exception(py, error),
+    })
 }
 
-/// Turn a handle into a block.
-///
-/// The first to do so, in any process, takes over the reference that the handle
-/// stands for. Received again it works for as long as some process has the
-/// block. The handle's arena is attached if this process does not know it.
-///
-/// Parameters
-/// ----------
-/// handle : bytes
-///     What ``Arena.send`` returned.
-///
-/// Returns
-/// -------
-/// Block
-///
-/// Raises
-/// ------
-/// StaleHandleError
-///     The block has been freed.
-/// ForeignHandleError
-///     The handle is of another machine or user, or of before this machine was
-///     started.
-/// ValueError
-///     It is no handle.
+/// Turn the handle of a block into the block; see the function ``Arena.receive``.
 #[pyfunction]
 #[pyo3(text_signature = "(handle)")]
 fn receive(py: Python<'_>, handle: &PyBytes) -> PyResult<Block> {
@@ -1437,13 +1443,13 @@ pub(super) fn give_up(py: Python<'_>, handle: &Handle) {
 ///     `directory` is not on a tmpfs.
 #[pyfunction(directory = "None")]
 #[pyo3(text_signature = "(directory=None)")]
-fn sweep(py: Python<'_>, directory: Option<&PyAny>) -> PyResult<Vec<String>> {
+fn clean(py: Python<'_>, directory: Option<&PyAny>) -> PyResult<Vec<String>> {
     let folder = folder::chosen(py, directory)?;
     let folder = folder.as_deref();
     let swept = end_long(py, || process::sweep(folder));
     announce(py);
     let names = swept.map_err(|error| exception(py, error))?;
-    let mut removed: Vec<String> = ask(py, "sweep_managers", ())?;
+    let mut removed: Vec<String> = ask(py, "clean_managers", ())?;
     removed.extend(names.iter().map(|name| name.as_str().to_owned()));
     Ok(removed)
 }

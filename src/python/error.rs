@@ -59,7 +59,9 @@ mod arena {
                 return PyValueError::new_err(error.to_string())
             }
             Error::Stale => simple(py, "StaleHandleError", error),
-            Error::Foreign { .. } => simple(py, "ForeignHandleError", error),
+            Error::Foreign { .. } | Error::OtherVersion { .. } => {
+                simple(py, "ForeignHandleError", error)
+            }
             Error::Corrupted { .. } => simple(py, "ArenaCorruptedError", error),
             Error::Full { asked, left, .. } => {
                 let message = match error.is_for_want_of_memory() {

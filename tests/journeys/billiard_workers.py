@@ -9,12 +9,12 @@ import shared_numpy as snp
 
 
 def work(token):
-    snp.attach("journey-billiard")[:] = snp.get(snp.Ref(token)).sum()
+    snp.attach("journey-billiard")[:] = snp.receive(token).sum()
 
 
 if __name__ == "__main__":
     values, numbers = snp.create("journey-billiard", 3), snp.full(7, 1.0)
-    process = billiard.Process(target=work, args=(bytes(snp.put(numbers)),))
+    process = billiard.Process(target=work, args=(bytes(snp.send(numbers)),))
     process.start()
     process.join()
     print(values[0], float(len(values)))

@@ -21,12 +21,12 @@ def growth(rate):
 
 if __name__ == "__main__":
     data = {"matrix": np.eye(200), "right": np.full(200, 9.0)}
-    with snp.SharedContext(data, nworkers=2, mp_context=sys.argv[1]) as context:
+    with snp.SharedContext(data, max_workers=2, mp_context=sys.argv[1]) as context:
         enqueue = context.register(solve)
         for scale in (1, 2, 3):
             enqueue(scale)
         print([str(each.mean()) for each in context.evaluate()])
-    with snp.SharedContext({"exp": np.ones(3)}, nworkers=1, mp_context=sys.argv[1]) as context:
+    with snp.SharedContext({"exp": np.ones(3)}, max_workers=1, mp_context=sys.argv[1]) as context:
         try:
             context.submit(growth, 0.0)
         except ValueError as error:

@@ -17,9 +17,9 @@ import sys, urllib.request
 import shared_numpy as snp
 from shared_numpy.errors import StaleHandleError
 token = urllib.request.urlopen(sys.argv[1]).read()
-print(snp.get(snp.Ref(token))["image"].sum())
+print(snp.receive(token)["image"].sum())
 try:
-    snp.get(snp.Ref(token))
+    snp.receive(token)
 except StaleHandleError as error:
     print("a second time:", type(error).__name__)
 """
@@ -27,7 +27,7 @@ except StaleHandleError as error:
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        token = bytes(snp.put({"image": np.arange(1000000.0)}))
+        token = bytes(snp.send({"image": np.arange(1000000.0)}))
         self.send_response(200)
         self.end_headers()
         self.wfile.write(token)

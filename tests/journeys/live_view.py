@@ -23,7 +23,7 @@ def display(ring, ready, result):
 
 if __name__ == "__main__":
     multiprocessing.set_start_method(sys.argv[1])
-    ring = snp.RingBuffer((600, 800), "u2", slots=4, overwrite=True)
+    ring = snp.RingBuffer((600, 800), "u2", slots=4, when_full="drop_oldest")
     ready, result = multiprocessing.Event(), snp.Queue()
     process = multiprocessing.Process(target=display, args=(ring, ready, result))
     process.start()

@@ -10,14 +10,14 @@ import shared_numpy as snp
 
 
 def write(token):
-    snp.get(snp.Ref(token))[0] = 9
+    snp.receive(token)[0] = 9
 
 
 if __name__ == "__main__":
     values = snp.full(3, 3.0)
     with multiprocess.Pool(2) as pool:
         print(pool.map(lambda number: float(values[number] * number), range(3)))
-        pool.apply(write, (bytes(snp.put(values)),))
+        pool.apply(write, (bytes(snp.send(values)),))
         pool.close()
         pool.join()
     print("by token it is the same memory:", values[0])

@@ -14,7 +14,7 @@ def render(number):
 
 if __name__ == "__main__":
     in_place = np.__version__ >= "1.22"  # Older ones cannot.
-    with snp.ProcessPoolExecutor(2, sys.argv[1], zero_copy_results=in_place) as pool:
+    with snp.ProcessPoolExecutor(2, sys.argv[1], results="in_place" if in_place else "shared") as pool:
         images = list(pool.map(render, range(4)))
     print([float(image.mean()) for image in images], images[0].shape)
     images[0][0, 0] = 7

@@ -69,9 +69,9 @@ def register_array_wrapper(cls: type, attrname: str) -> None:
     Raises
     ------
     TypeError, ValueError
-        As in `shared_numpy.register_array_wrapper`.
+        As in `shared_numpy.register_type`.
     """
-    transfer.register_array_wrapper(cls, attrname)
+    transfer.register_type(cls, attribute=attrname)
     _wrappers[cls] = attrname
 
 
@@ -221,7 +221,7 @@ def shm_clear(all: bool = False) -> None:
         Also those whose maker lives, or which some process has mapped.
     """
     mapped = "" if all else _all_maps()
-    for each in named.list_arrays():
+    for each in named.list_named():
         name = each.name
         if not is_shmkey(name) or (not all and (_maker_lives(name) or name[6:] in mapped)):
             continue

@@ -342,7 +342,7 @@ class ShmObjectPool:
             self._tidy(number)
 
     def _names(self):
-        names = (each.name[len("shm://") :] for each in named.list_arrays())
+        names = (each.name[len("shm://") :] for each in named.list_named())
         return [name for name in names if name.startswith(self._prefix)]
 
     def _tidy(self, number):

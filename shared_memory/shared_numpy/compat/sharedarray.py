@@ -173,7 +173,7 @@ def list() -> "List[ArrayDesc]":
     """
     return [
         ArrayDesc(os.fsencode(each.name[len(_SHM) :]), each.dtype.type, each.shape)
-        for each in named.list_arrays()
+        for each in named.list_named()
     ]
 
 

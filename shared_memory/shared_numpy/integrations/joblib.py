@@ -1,6 +1,9 @@
 """Shared arrays by reference through joblib."""
 
 from .. import transfer
+from ._loky import table_of
+
+__all__ = ["register", "unregister"]
 
 
 def register() -> None:
@@ -14,6 +17,10 @@ def register() -> None:
     ImportError
         joblib is not installed.
 
+    See Also
+    --------
+    unregister
+
     Examples
     --------
     >>> from shared_numpy.integrations import joblib  # doctest: +SKIP
@@ -21,4 +28,17 @@ def register() -> None:
     """
     from joblib.externals.loky.backend import reduction
 
-    transfer.follow(reduction.register)
+    transfer.extend(table_of(reduction))
+
+
+def unregister() -> None:
+    """Have joblib's processes pickle shared arrays by value again.
+
+    Raises
+    ------
+    ImportError
+        joblib is not installed.
+    """
+    from joblib.externals.loky.backend import reduction
+
+    transfer.restore(table_of(reduction))

@@ -1,6 +1,9 @@
 """Shared arrays by reference through loky."""
 
 from .. import transfer
+from ._loky import table_of
+
+__all__ = ["register", "unregister"]
 
 
 def register() -> None:
@@ -11,6 +14,10 @@ def register() -> None:
     ImportError
         loky is not installed.
 
+    See Also
+    --------
+    unregister
+
     Examples
     --------
     >>> from shared_numpy.integrations import loky  # doctest: +SKIP
@@ -18,4 +25,17 @@ def register() -> None:
     """
     from loky.backend import reduction
 
-    transfer.follow(reduction.register)
+    transfer.extend(table_of(reduction))
+
+
+def unregister() -> None:
+    """Have loky's processes pickle shared arrays by value again.
+
+    Raises
+    ------
+    ImportError
+        loky is not installed.
+    """
+    from loky.backend import reduction
+
+    transfer.restore(table_of(reduction))

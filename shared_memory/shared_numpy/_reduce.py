@@ -1,0 +1,51 @@
+"""The functions that pickles of this package name.
+
+A pickle may be read by another version than the one that made it: these names stay for good,
+wherever the code behind them moves.
+"""
+
+from importlib import import_module
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, List
+
+
+def _named(name: str, home: str) -> "Callable[..., Any]":
+    """Return a function of a name that calls another one, whose module it imports first."""
+    module, _, function = home.partition(".")
+    found = []  # type: List[Callable[..., Any]]
+
+    def call(*parts):
+        if not found:
+            found.append(getattr(import_module("." + module, __package__), function))
+        return found[0](*parts)
+
+    call.__name__ = call.__qualname__ = name
+    call.__doc__ = "See `{}`.".format(home)
+    return call
+
+
+array = _named("array", "transfer.rebuild")
+array_in_own_memory = _named("array_in_own_memory", "transfer.rebuild_in_own_memory")
+array_on_own_pages = _named("array_on_own_pages", "transfer.rebuild_on_own_pages")
+begin_server = _named("begin_server", "managers.begin_server")
+call_each = _named("call_each", "executor.call_each")
+call_in_context = _named("call_in_context", "context.call")
+channel = _named("channel", "_channels.open_channel")
+enter_context = _named("enter_context", "context.enter")
+handle = _named("handle", "handles.Handle")
+manager = _named("manager", "managers.connected")
+masked_array = _named("masked_array", "transfer.rebuild_masked")
+named_array = _named("named_array", "named.rebuild")
+packet_channel = _named("packet_channel", "_piped.rebuild")
+pipe = _named("pipe", "_pipe.rebuild")
+plain_array = _named("plain_array", "transfer.rebuild_plain")
+run_in_context = _named("run_in_context", "context.run")
+same = _named("same", "transfer.same")
+sent_channel = _named("sent_channel", "_channels.Sent")
+sharing = _named("sharing", "transfer.share_from")
+tracker = _named("tracker", "_tracker_py37.inherit")
+view = _named("view", "transfer.rebuild_view")
+worker = _named("worker", "_workers.work")
+wrapper = _named("wrapper", "transfer.wrap")
