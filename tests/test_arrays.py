@@ -188,6 +188,31 @@ def test_a_plain_pickle_is_whole():
         assert type(again) is np.ndarray and (again == a).all()
 
 
+def test_share_always_copies():
+    plain = np.asfortranarray(np.arange(6.0).reshape(2, 3))
+    plain.flags.writeable = False
+    made = snp.share(plain)
+    again = snp.share(made)
+    assert type(made) is type(again) is snp.ndarray and made.flags.f_contiguous
+    made[0, 0] = 9
+    assert plain[0, 0] == again[0, 0] == 0
+    for wrong in ([1, 2], 3, "x", None):
+        with pytest.raises(TypeError, match="share takes arrays"):
+            snp.share(wrong)
+    with pytest.raises(TypeError, match="mask"):
+        snp.share(np.ma.array([1, 2], mask=[0, 1]))
+    with pytest.raises(TypeError):
+        snp.share(np.array([object()]))
+
+
+def test_anything_can_be_asked_whether_it_is_shared():
+    a = snp.zeros((3, 4))
+    for shared in (a, a[1:], np.asarray(a), a.T, memoryview(a).obj):
+        assert snp.is_shared(shared)
+    for other in (a.copy(), a + 1, np.zeros(3), [a], None, snp.Arena, a[[1, 2]]):
+        assert not snp.is_shared(other)
+
+
 def test_closing_and_unlinking():
     a = snp.array([1, 2, 3])
     with a as same_one:

@@ -161,12 +161,23 @@ reduction = import_module(sys.argv[2] + ".backend.reduction")
 integration = import_module("shared_numpy.integrations." + sys.argv[1])
 snp.warn_on_copy()
 a = snp.zeros(3)
+class Later(snp.ndarray):
+    pass
 with warnings.catch_warnings(record=True) as told:
     warnings.simplefilter("always")
     reduction.dumps([a])
     print(len(told), told[0].category.__name__)
     integration.register()
+    integration.register()
+    reduction.dumps([a, a.view(Later)])
+    print(len(told))
+    integration.unregister()
+    integration.unregister()
     reduction.dumps([a])
+    print(len(told))
+    class Latest(snp.ndarray):
+        pass
+    reduction.dumps([a.view(Latest)])
     print(len(told))
 """
 
@@ -175,4 +186,4 @@ with warnings.catch_warnings(record=True) as told:
 def test_pools_of_other_packages(package, loky):
     """Their pickler takes arrays by value, unless it was told of them."""
     pytest.importorskip(package)
-    assert run_python(POOL, package, loky) == "1 CopyWarning\n1\n"
+    assert run_python(POOL, package, loky) == "1 CopyWarning\n1\n2\n3\n"
