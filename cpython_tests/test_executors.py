@@ -72,7 +72,7 @@ def test_executors(tmp_path):
     command = [sys.executable, executors.__file__, path, "--without", ",".join(sorted(without))]
     # In full on some versions, and in a complete run on all.
     complete = os.environ.get("SHARED_NUMPY_TEST_FACTOR", "1") != "1"
-    full = complete or MINOR in (8, interpreters.NEWEST)
+    full = complete or MINOR in (8, interpreters.newest())
     if not full:
         command += ["--only", "Spawn"]
     processes = []

@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 
-OLDEST, NEWEST = 6, 13
+OLDEST, NEWEST = 6, 15
 
 
 @functools.lru_cache(maxsize=None)
@@ -64,6 +64,11 @@ def find_all():
     """Return {"3.6": path, ...} of all that are found, oldest first."""
     minors = range(OLDEST, NEWEST + 1)
     return {"3.%d" % minor: path for minor in minors for path in [find(minor)] if path}
+
+
+def newest():
+    """Return the minor version of the newest CPython of this machine."""
+    return max(minor for minor in range(OLDEST, NEWEST + 1) if find(minor))
 
 
 if __name__ == "__main__":
