@@ -480,6 +480,7 @@ if sys.argv[1] == "both":
     import shared_numpy as snp
     assert snp.zeros(3).sum() == 0
 interpreters.run_string(second, sys.argv[2])
+interpreters.destroy(second)
 """
 IN_THE_SECOND = """
 import sys
