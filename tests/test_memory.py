@@ -221,6 +221,9 @@ CHILDREN = {
     # Nobody waits for them.
     "zombies": "z = snp.ones(10)\nfor _ in range(3): forked(lambda: None)",
     "popen": "z = snp.ones(10)\nfor _ in range(3): os.popen('df /dev/shm | tail -1').read()",
+    # The same where no tracker removes the names, as after a plain fork of the newest releases.
+    "untracked": "from shared_numpy import _core\na = Arena.create()\n_core.end_tracking()\n"
+    "pids = [forked(sleep)]\na.close()\nos.kill(pids[0], 9); os.waitpid(pids[0], 0)",
     # One that has an arena which its parent has closed.
     "closed": "a = Arena.create()\npids = [forked(sleep)]\na.close()\n"
     "os.kill(pids[0], 9); os.waitpid(pids[0], 0)",

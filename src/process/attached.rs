@@ -379,7 +379,8 @@ impl Inner {
         self.end_registration();
         let tree = self.shared.tree();
         let stays = parted.as_ref().is_ok_and(|parting| !parting.last);
-        if stays && tree != 0 && self.core.header().registrar.read() == tree {
+        let registrar = self.core.header().registrar.read();
+        if stays && tree != 0 && [tree, NO_TREE].contains(&registrar) {
             // Forked children may have it still, and end without a word.
             self.place.note_left(self.shared.name(), tree);
         }

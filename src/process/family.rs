@@ -32,8 +32,8 @@ const MOMENT: Duration = Duration::from_millis(2);
 /// What this process has attached.
 pub(super) struct Family {
     members: Vec<Relative>,
-    /// Arenas that this process has left to others, which its tree is to remove, and
-    /// the tree.
+    /// Arenas that this process has left to others, whose names its tree is to remove, or nobody
+    /// but the last member; and the tree.
     left: Vec<(Name, u64)>,
     /// While a fork is going on: what was prepared.
     pending: Vec<Pending>,
