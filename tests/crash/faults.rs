@@ -303,7 +303,13 @@ fn attached_once() {
     .succeed();
 }
 
-/// Changes the header of a copy of an arena; what attaching says to it.
+const OTHER_VERSION: Error = Error::OtherVersion {
+    what: "",
+    found: 0,
+    known: 0,
+};
+
+/// Changes the header of an arena; what attaching says to it.
 fn attach_changed(change: impl FnOnce(&std::fs::File)) -> Error {
     let test = TestArena::new(small());
     let name = test.name();
@@ -324,6 +330,7 @@ fn attach_changed(change: impl FnOnce(&std::fs::File)) -> Error {
     match libc::WEXITSTATUS(result) {
         1 => Error::Foreign { why: "" },
         2 => Error::Corrupted { why: "" },
+        4 => OTHER_VERSION,
         code => panic!("attaching gave {code}"),
     }
 }
@@ -334,6 +341,7 @@ pub fn attach_and_tell(name: &str) -> i32 {
         Ok(_) => 0,
         Err(Error::Foreign { .. }) => 1,
         Err(Error::Corrupted { .. }) => 2,
+        Err(Error::OtherVersion { .. }) => 4,
         Err(error) => {
             eprintln!("{error:?}");
             3
@@ -348,7 +356,6 @@ fn no_arena() {
     };
     for offset in [
         std::mem::offset_of!(Header, magic),
-        std::mem::offset_of!(Header, version),
         std::mem::offset_of!(Header, abi),
         std::mem::offset_of!(Header, uid),
         std::mem::offset_of!(Header, block_shift),
@@ -359,6 +366,8 @@ fn no_arena() {
     ] {
         assert_eq!(attach_changed(at(offset)), foreign, "byte {offset}");
     }
+    let version = std::mem::offset_of!(Header, version);
+    assert_eq!(attach_changed(at(version)), OTHER_VERSION);
     let mode = |file: &std::fs::File| {
         use std::os::unix::fs::PermissionsExt;
         file.set_permissions(std::fs::Permissions::from_mode(0o644))
@@ -507,7 +516,12 @@ fn mutated_handles() {
                 assert!(places.contains(&(block.bytes(), block.size())));
                 received += 1;
             }
-            Err(Error::BadHandle { .. } | Error::Foreign { .. } | Error::Stale) => refused += 1,
+            Err(
+                Error::BadHandle { .. }
+                | Error::OtherVersion { .. }
+                | Error::Foreign { .. }
+                | Error::Stale,
+            ) => refused += 1,
             Err(error) => panic!("{error:?}"),
         }
     }
