@@ -151,14 +151,25 @@ impl Inner {
     }
 
     pub fn fork_number(&self) -> u64 {
-        self.fork_number.load(Ordering::Relaxed)
+        // Acquire, pairs with the release in `register`: `me` is not the parent's any more.
+        self.fork_number.load(Ordering::Acquire)
+    }
+
+    /// The word `me`; only after a look at the fork number may it be used, since in a child it is
+    /// its parent's until then.
+    #[inline(always)]
+    fn seat(&self) -> u64 {
+        // Acquire, pairs with the release in `register`, by another thread: its slot is ALIVE
+        // before. If this thread took the arena's lock before others can see that, they would
+        // find an owner in the lock's word whose slot is empty, and take the lock from it.
+        self.me.load(Ordering::Acquire)
     }
 
     /// This process's part in the arena, if it has one.
     #[inline(always)]
     pub fn member_now(&self) -> Option<Member> {
         if self.fork_number() == ForkMark::get().number() {
-            return unpack(self.me.load(Ordering::Relaxed));
+            return unpack(self.seat());
         }
         None
     }
@@ -166,12 +177,14 @@ impl Inner {
     /// This process's part in the arena; a child without one gets it now.
     #[inline(always)]
     fn member(&self) -> Result<Member> {
-        let word = self.me.load(Ordering::Relaxed);
-        if word < CHORES && self.fork_number() == ForkMark::get().number() {
-            return Ok(Member {
-                slot: SlotId(word as u8),
-                generation: word >> 8,
-            });
+        if self.fork_number() == ForkMark::get().number() {
+            let word = self.seat();
+            if word < CHORES {
+                return Ok(Member {
+                    slot: SlotId(word as u8),
+                    generation: word >> 8,
+                });
+            }
         }
         self.attend()
     }
@@ -312,7 +325,8 @@ impl Inner {
             self.counts.share_all();
             self.shared.disinherit();
             self.me.store(UNREGISTERED, Ordering::Relaxed);
-            self.fork_number.store(number, Ordering::Relaxed);
+            // Release, pairs with the acquire in `fork_number`.
+            self.fork_number.store(number, Ordering::Release);
         }
         if self.me.load(Ordering::Relaxed) == DETACHED {
             return Err(Error::Detached);
@@ -321,7 +335,8 @@ impl Inner {
         let registered = self.me.compare_exchange(
             UNREGISTERED,
             pack(me) | CHORES,
-            Ordering::Relaxed,
+            // Release, pairs with the acquire in `seat`.
+            Ordering::Release,
             Ordering::Relaxed,
         );
         if registered.is_err() {
@@ -342,6 +357,7 @@ impl Inner {
         chores.owed.clear();
         self.core.forget_threads();
         self.forget_spares();
+        // (There is no other thread yet.)
         self.fork_number.store(number, Ordering::Relaxed);
         if self.me.load(Ordering::Relaxed) == DETACHED {
             return;
@@ -366,7 +382,8 @@ impl Inner {
     /// Ends this process's part in the arena.
     fn leave(&self) -> Result<()> {
         let forked = self.fork_number() != ForkMark::get().number();
-        let Some(me) = unpack(self.me.swap(DETACHED, Ordering::Relaxed)) else {
+        // Acquire, as in `seat`.
+        let Some(me) = unpack(self.me.swap(DETACHED, Ordering::Acquire)) else {
             return Ok(());
         };
         if forked {
