@@ -4,6 +4,7 @@ Libraries of ``tests/shims`` change what the system does: programs do there what
 """
 
 import errno
+import fcntl
 import json
 import mmap
 import os
@@ -12,7 +13,9 @@ import sys
 import pytest
 from conftest import ROOT, exists, run_command, run_python, shimmed
 
+from shared_numpy import _core
 from shared_numpy._core import LOCK_SUFFIX
+from shared_numpy._pipe import Pipe
 
 PROGRAMS = os.path.join(ROOT, "tests", "array_programs.py")
 
@@ -72,6 +75,14 @@ def test_private_copies_where_pages_are_large(large_pages, tmp_path):
     command = [sys.executable, "-W", "ignore::DeprecationWarning", str(script)]
     process = run_command(command, env=large_pages)
     assert (process.returncode, process.stdout, process.stderr) == (0, "True\nTrue\n", ""), process
+
+
+def test_a_pipe_holds_as_many_packets_where_pages_are_large(monkeypatch):
+    """A packet takes a page, however short it is."""
+    F_GETPIPE_SZ = 1032
+    for page in (4096, 16384):
+        monkeypatch.setattr(_core, "PAGE_SIZE", page)
+        assert fcntl.fcntl(Pipe()._writer, F_GETPIPE_SZ) == 64 * page
 
 
 # Linux 3.10 is the oldest kernel for which the wheels are made (manylinux2014); some

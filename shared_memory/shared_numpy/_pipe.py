@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # The most that is written in one piece (PIPE_BUF).
 PACKET = 4096
 
-# So many packets it holds, if the system lets it; a page each.
+# So many packets it holds, if the system lets it; each takes a page of the system's.
 _PACKETS = 64
 _F_SETPIPE_SZ = 1031
 
@@ -41,7 +41,7 @@ def _open():
             end.setblocking(False)
         return pair[0].detach(), pair[1].detach()
     try:
-        fcntl.fcntl(writer, _F_SETPIPE_SZ, _PACKETS * 4096)
+        fcntl.fcntl(writer, _F_SETPIPE_SZ, _PACKETS * _core.PAGE_SIZE)
     except OSError:
         pass  # This user has many pipes: it stays as it was made.
     return reader, writer
