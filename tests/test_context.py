@@ -172,7 +172,7 @@ def test_names_of_what_is_called_are_refused(name, meant):
 def test_names_that_only_a_worker_has_are_not_set_either(monkeypatch):
     with context({"D": np.ones(3)}, "fork", workers=1) as ctx:
         monkeypatch.setitem(globals(), "D", len)
-        future = ctx._executor.submit(functools.partial(context_module._run, total), (1,), {})
+        future = ctx._executor.submit(functools.partial(context_module.run, total), (1,), {})
         with pytest.raises(ValueError, match="'D'.*built-in function len"):
             future.result()
 
