@@ -5,9 +5,9 @@ up, and the lists beside it. Most futures of a pool are done before anybody asks
 of that. Here they get it when it is first asked for.
 """
 
+import sys
 import threading
 from concurrent.futures import Future, _base
-from contextlib import suppress
 
 from . import _core
 
@@ -72,8 +72,13 @@ class LightFuture(Future):
             if condition.acquire(timeout=1):
                 condition.release()
                 return
-        with suppress(RuntimeError):
+        try:
             condition._release_save()
+        except RuntimeError:
+            # Somebody has freed it just now; or, since 3.14, its owner alone may.
+            lock = condition._lock
+            if sys.version_info >= (3, 14) and lock.locked():
+                lock._at_fork_reinit()
 
     def _invoke_callbacks(self) -> None:
         for callback in self._done_callbacks:
