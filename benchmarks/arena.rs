@@ -1,8 +1,10 @@
 //! What the arena costs, beside what the machine costs.
 //!
 //! ```text
-//! cargo bench --no-default-features --bench arena [-- quick]
+//! cargo bench --no-default-features --bench arena [-- [quick] [processes=N]]
 //! ```
+//!
+//! Arenas are made for 256 processes, or for so many.
 //!
 //! Times are the least of several rounds, of CPU where one process works and of
 //! the clock where several do. Compare the ratios: machines differ, and so do
@@ -44,6 +46,12 @@ fn clock<T>(work: impl FnOnce() -> T) -> (f64, T) {
     (start.elapsed().as_nanos() as f64, result)
 }
 
+/// For how many processes arenas are made.
+fn processes() -> u32 {
+    let said = std::env::args().find_map(|each| Some(each.strip_prefix("processes=")?.to_owned()));
+    said.map_or(256, |number| number.parse().expect("a number of processes"))
+}
+
 fn create(size: u64) -> Arena {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -52,6 +60,7 @@ fn create(size: u64) -> Arena {
         size,
         least: size,
         warm: 1 << 40,
+        processes: processes(),
         ..Settings::default()
     };
     Arena::create(name, settings).unwrap()
@@ -346,12 +355,12 @@ fn plain() {
     let geometry = shared_numpy::arena::format::Geometry {
         block_shift: 12,
         ticket_shift: 10,
+        processes: processes(),
         size: 8 << 20,
     };
     let core = Core::create(world.process(0), geometry, |header| {
         header.budget.set(1 << 40);
         header.longest.set(1 << 30);
-        header.processes.set(1);
     });
     let (core, me) = core.unwrap();
     let time = least(100_000, || {

@@ -172,9 +172,9 @@ impl fmt::Display for Error {
                 ),
                 Exhausted::Slots => write!(
                     f,
-                    "all {asked} places for processes in the arena are taken by living ones; it can \
-                     be made for up to 256: SHARED_NUMPY_ARENA=processes=N, or \
-                     Arena.create(processes=N)"
+                    "all {asked} places for processes in the arena are taken by living ones; raise \
+                     their number when it is made, to 1024 at most: \
+                     SHARED_NUMPY_ARENA=processes=N for the program, or Arena.create(processes=N)"
                 ),
                 Exhausted::Blocks => write!(f, "the arena holds {asked} blocks, its most"),
                 Exhausted::Tickets => write!(

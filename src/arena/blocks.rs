@@ -108,10 +108,7 @@ impl<'a> Locked<'a> {
         self.leave_bin(extent)?;
         let size = self.split(extent, size)?;
         self.note_use();
-        let (word, bit) = SlotSet::place(self.me.slot);
-        for (i, holders) in extent.row.holders.iter().enumerate() {
-            holders.set(if i == word { bit } else { 0 });
-        }
+        self.set_holder(extent, Some(self.me.slot));
         let whole = extent.cache.whole.get() == 1;
         let pages = if whole { PAGES_THERE } else { PAGES_UNKNOWN };
         extent.row.marks.set(pages);
@@ -155,7 +152,7 @@ impl<'a> Locked<'a> {
     /// Whether nobody holds a block and no ticket refers to it.
     #[inline(always)]
     pub fn is_unwanted(&self, block: Block<'a>) -> bool {
-        block.is_unheld() && block.cache.tickets.get() == 0 && self.header.frozen.get() == 0
+        self.is_unheld(block) && block.cache.tickets.get() == 0 && self.header.frozen.get() == 0
     }
 
     /// Frees a block if it is no longer wanted; whether it did.
@@ -173,7 +170,7 @@ impl<'a> Locked<'a> {
     pub fn release(&self, which: BlockRef) -> Result<bool> {
         let block = self.live(which)?;
         let (word, bit) = SlotSet::place(self.me.slot);
-        let holders = &block.row.holders[word];
+        let holders = self.holders_at(block, word);
         if holders.get() & bit == 0 {
             return Err(Error::Stale);
         }
@@ -185,7 +182,7 @@ impl<'a> Locked<'a> {
     #[inline(always)]
     pub fn hold(&self, block: Block<'a>) {
         let (word, bit) = SlotSet::place(self.me.slot);
-        let holders = &block.row.holders[word];
+        let holders = self.holders_at(block, word);
         holders.commit(holders.get() | bit);
     }
 
@@ -343,7 +340,7 @@ impl Core {
         let locked = self.lock(me)?;
         let block = locked.live(which)?;
         let waits = block.cache.tickets.get() > 1;
-        if waits || !block.is_unheld() || locked.header.frozen.get() != 0 {
+        if waits || !locked.is_unheld(block) || locked.header.frozen.get() != 0 {
             return Ok(None);
         }
         let place = locked.meet_extent(block)?;

@@ -8,6 +8,7 @@
 use super::blocks::Extent;
 use super::core::{Core, Member};
 use super::format::*;
+use super::word::U64;
 use crate::error::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::size_of;
@@ -59,7 +60,7 @@ pub struct Snapshot {
     /// Of each slot: its state and generation.
     pub slots: Vec<(u8, u64)>,
     /// Of each segment: its state, its maker, its length.
-    pub segments: Vec<(u8, u8, u64)>,
+    pub segments: Vec<(u8, u16, u64)>,
     blocks: Vec<BlockCopy>,
     tickets: Vec<TicketCopy>,
     /// State words of rows that were never used and are not 0.
@@ -154,13 +155,15 @@ impl Core {
             size: geometry.size,
         });
         // SAFETY: the control segment has its tables where the geometry says.
-        let first_blocks = unsafe { control.add(size_of::<Header>()) };
+        let first_blocks = unsafe { control.add(geometry.blocks() as usize) };
         let mut block_chunks = vec![first_blocks];
         // SAFETY: as above.
         let first_tickets = unsafe { control.add(geometry.tickets() as usize) };
         let mut ticket_chunks = vec![first_tickets];
         let block_shift = geometry.block_shift;
         let caches = size_of::<BlockRow>() << block_shift;
+        let further = caches + (size_of::<BlockCache>() << block_shift);
+        let words = geometry.slots() / 64 - 4;
         let block_directory = copy_directory(&header.block_directory, header.block_chunks.get());
         let ticket_directory = copy_directory(&header.ticket_directory, header.ticket_chunks.get());
         let tables = [(&block_directory, true), (&ticket_directory, false)];
@@ -198,7 +201,8 @@ impl Core {
             let size = size_of::<BlockCache>();
             let row = place(&block_chunks, block_shift, id, 0, size_of::<BlockRow>());
             let cache = place(&block_chunks, block_shift, id, caches, size);
-            let (Some(row), Some(cache)) = (row, cache) else {
+            let more = place(&block_chunks, block_shift, id, further, words * 8);
+            let (Some(row), Some(cache), Some(more)) = (row, cache, more) else {
                 break;
             };
             // SAFETY: `id` is in one of the chunks, which are mapped, aligned
@@ -206,8 +210,10 @@ impl Core {
             let row = unsafe { &*row.cast::<BlockRow>() };
             // SAFETY: as above; the caches are in the same chunk.
             let cache = unsafe { &*cache.cast::<BlockCache>() };
+            // SAFETY: as above; so are the further holders.
+            let more = unsafe { std::slice::from_raw_parts(more.cast::<U64>(), words) };
             if id < header.block_rows.get() {
-                blocks.push(copy_block(id, row, cache));
+                blocks.push(copy_block(id, row, cache, more));
             } else {
                 stray += (row.state.get() != 0) as u64;
             }
@@ -233,9 +239,10 @@ impl Core {
             frozen: header.frozen.get() != 0,
             slot_rows: header.slot_rows.read(),
             geometry,
-            slots: (0..SLOTS)
-                .map(|slot| match header.has_slot(SlotId(slot as u8)) {
-                    true => split(header.slots[slot].state.read()),
+            slots: (0..geometry.slots() as u16)
+                .map(SlotId)
+                .map(|slot| match header.has_slot(slot) {
+                    true => split(self.slot(slot).state.read()),
                     false => (EMPTY, 0),
                 })
                 .collect(),
@@ -285,15 +292,15 @@ fn copy_directory(directory: &[super::word::U32], chunks: u32) -> Vec<u32> {
         .collect()
 }
 
-fn copy_segment(row: &SegmentRow) -> (u8, u8, u64) {
+fn copy_segment(row: &SegmentRow) -> (u8, u16, u64) {
     let word = row.state.get();
-    ((word & 0xff) as u8, (word >> 8) as u8, row.size.get())
+    ((word & 0xff) as u8, (word >> 8) as u16, row.size.get())
 }
 
-fn copy_block(id: u32, row: &BlockRow, cache: &BlockCache) -> BlockCopy {
+fn copy_block(id: u32, row: &BlockRow, cache: &BlockCache, more: &[U64]) -> BlockCopy {
     let (state, generation) = split(row.state.get());
     let mut holders = SlotSet::default();
-    for (copy, word) in holders.0.iter_mut().zip(&row.holders) {
+    for (copy, word) in holders.0.iter_mut().zip(row.holders.iter().chain(more)) {
         *copy = word.get();
     }
     BlockCopy {
@@ -388,6 +395,12 @@ impl Snapshot {
                 )
             })
             .collect()
+    }
+
+    /// Whether a slot is nobody's, or the arena has none of this number.
+    fn is_empty(&self, slot: SlotId) -> bool {
+        let state = self.slots.get(slot.0 as usize);
+        state.is_none_or(|(state, _)| *state == EMPTY)
     }
 
     /// What contradicts the invariants, in words; nothing if all is well.
@@ -496,7 +509,7 @@ impl Snapshot {
                 wrong.push(format!("nobody wants block {}", block.id));
             }
             for slot in block.holders.iter() {
-                if self.slots[slot.0 as usize].0 == EMPTY {
+                if self.is_empty(slot) {
                     wrong.push(format!(
                         "block {} is held by empty slot {}",
                         block.id, slot.0
@@ -531,9 +544,10 @@ impl Snapshot {
                 wrong.push(format!("ticket {} refers to no block", ticket.id));
             }
             match ticket.keeper {
-                Ok(Keeper::Sender(slot)) if self.slots[slot.0 as usize].0 == EMPTY => wrong.push(
-                    format!("ticket {} is kept by empty slot {}", ticket.id, slot.0),
-                ),
+                Ok(Keeper::Sender(slot)) if self.is_empty(slot) => wrong.push(format!(
+                    "ticket {} is kept by empty slot {}",
+                    ticket.id, slot.0
+                )),
                 Ok(_) => {}
                 Err(error) => wrong.push(format!("ticket {}: {error}", ticket.id)),
             }
@@ -688,7 +702,7 @@ impl Snapshot {
     /// Segments in the making have a maker.
     fn check_segments(&self, wrong: &mut Vec<String>) {
         for (number, (state, maker, _)) in self.segments.iter().enumerate() {
-            let orphan = *state == BUILDING && self.slots[*maker as usize].0 == EMPTY;
+            let orphan = *state == BUILDING && self.is_empty(SlotId(*maker));
             if *state > PRESENT || orphan {
                 wrong.push(format!(
                     "segment {number} is in state {state}, maker {maker}"

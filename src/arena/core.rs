@@ -33,20 +33,23 @@ pub struct Member {
 }
 
 impl Member {
+    #[inline(always)]
     fn owner(self) -> Owner {
         Owner::new(self.slot.0, self.generation)
     }
 
     /// The word that stands for it, which is not 0: generations begin with 1.
+    #[inline(always)]
     pub fn word(self) -> u64 {
-        self.generation << 8 | self.slot.0 as u64
+        self.generation << SLOT_BITS | self.slot.0 as u64
     }
 
     /// The member that a word stands for.
+    #[inline(always)]
     pub fn of_word(word: u64) -> Self {
         Member {
-            slot: SlotId(word as u8),
-            generation: word >> 8,
+            slot: SlotId(word as u16 % SLOTS as u16),
+            generation: word >> SLOT_BITS,
         }
     }
 }
@@ -77,6 +80,9 @@ pub struct Core {
     platform: Arc<dyn Platform>,
     geometry: Geometry,
     header: NonNull<Header>,
+    slots: NonNull<[SlotRow]>,
+    /// How many words of a block's holders are not in its row.
+    further_words: usize,
     segments: Places,
     /// The lengths of the segments that have a place here.
     lengths: Box<[AtomicU64]>,
@@ -152,13 +158,6 @@ impl Block<'_> {
     pub fn kept(&self) -> &U64 {
         &self.cache.warm_or_kept
     }
-
-    /// Whether no process holds the block, children without a slot included.
-    #[inline(always)]
-    pub fn is_unheld(&self) -> bool {
-        let [a, b, c, d] = &self.row.holders;
-        a.get() | b.get() | c.get() | d.get() | self.row.marks.get() & PINNED == 0
-    }
 }
 
 impl Core {
@@ -166,7 +165,7 @@ impl Core {
     /// be all zero, and returns it.
     ///
     /// `constants` sets the fields that stay as they are: number, user, grace,
-    /// budget, least, longest, processes, lock file and boot. This process is a member before the magic
+    /// budget, least, longest, lock file and boot. This process is a member before the magic
     /// number, last of all, lets others in.
     ///
     /// # Errors
@@ -179,7 +178,6 @@ impl Core {
         geometry.check()?;
         let core = Core::over(platform, geometry)?;
         let header = core.header();
-        header.processes.set(SLOTS as u32);
         header.longest.set(LONGEST);
         constants(header);
         header.warm.set(header.budget.get());
@@ -188,6 +186,7 @@ impl Core {
         header.abi.set(ABI);
         header.block_shift.set(geometry.block_shift);
         header.ticket_shift.set(geometry.ticket_shift);
+        header.processes.set(geometry.processes);
         header.size.set(geometry.size);
         header.data.set(geometry.data());
         header.pages.set(FIRST_PAGES);
@@ -237,6 +236,11 @@ impl Core {
             platform,
             geometry,
             header: base.cast(),
+            slots: NonNull::slice_from_raw_parts(
+                Self::within(base, SLOTS_AT as u64).cast(),
+                geometry.slots(),
+            ),
+            further_words: geometry.further_words(),
             segments: Places::new(SEGMENTS),
             lengths: (0..SEGMENTS).map(|_| AtomicU64::new(0)).collect(),
             blocks: Places::new(CHUNKS),
@@ -249,13 +253,13 @@ impl Core {
         };
         core.lengths[0].store(geometry.size, Ordering::Relaxed);
         core.segments.set(0, base);
-        core.blocks.set(0, core.within(base, geometry.blocks()));
-        core.tickets.set(0, core.within(base, geometry.tickets()));
+        core.blocks.set(0, Self::within(base, geometry.blocks()));
+        core.tickets.set(0, Self::within(base, geometry.tickets()));
         Ok(core)
     }
 
     /// `offset` bytes after the beginning of a mapping that is longer.
-    fn within(&self, base: NonNull<u8>, offset: u64) -> NonNull<u8> {
+    fn within(base: NonNull<u8>, offset: u64) -> NonNull<u8> {
         // SAFETY: all callers have compared `offset` with the mapping's length,
         // which `Geometry::check` or `check_extent` keeps below `isize::MAX`.
         unsafe { base.add(offset as usize) }
@@ -267,6 +271,37 @@ impl Core {
         // SAFETY: see `over`: the mapping is as long as the geometry says,
         // which is more than a header, and stays as long as `platform`.
         unsafe { self.header.as_ref() }
+    }
+
+    /// The rows of the slots.
+    #[inline(always)]
+    fn slots(&self) -> &[SlotRow] {
+        // SAFETY: the mapping has so many rows there by the geometry, which this process keeps
+        // for itself; they are aligned, and atomics, for which all bytes are values.
+        unsafe { self.slots.as_ref() }
+    }
+
+    /// The row of a slot that a member has.
+    #[inline(always)]
+    pub fn slot(&self, slot: SlotId) -> &SlotRow {
+        &self.slots()[slot.0 as usize]
+    }
+
+    /// The row of a slot, by a number from the segments; None if the arena has none of that.
+    pub fn find_slot(&self, slot: SlotId) -> Option<&SlotRow> {
+        self.slots().get(slot.0 as usize)
+    }
+
+    /// The slots that may be somebody's.
+    pub fn known_slots(&self) -> impl Iterator<Item = (SlotId, &SlotRow)> {
+        let count = self.header().slot_rows.read() as usize;
+        let rows = self.slots().iter().enumerate().take(count);
+        rows.map(|(number, row)| (SlotId(number as u16), row))
+    }
+
+    /// The slots that processes may take.
+    pub fn all_slots(&self) -> impl Iterator<Item = SlotId> {
+        (0..self.geometry.processes as u16).map(SlotId)
     }
 
     /// The world around the arena.
@@ -332,7 +367,7 @@ impl Core {
         let base = self.segments.get(address.segment())?;
         let length = self.lengths[address.segment()].load(Ordering::Relaxed);
         let end = address.offset().checked_add(size)?;
-        (end <= length).then(|| self.within(base, address.offset()))
+        (end <= length).then(|| Self::within(base, address.offset()))
     }
 
     /// Sees to it that a part of the header has memory, before anybody touches it.
@@ -368,8 +403,7 @@ impl Core {
     /// As for `ensure_header`.
     pub(super) fn ensure_slot(&self, slot: SlotId) -> Result<()> {
         let size = std::mem::size_of::<SlotRow>();
-        let first = std::mem::offset_of!(Header, slots);
-        self.ensure_header(first + slot.0 as usize * size, size)
+        self.ensure_header(SLOTS_AT + slot.0 as usize * size, size)
     }
 
     /// Takes the arena's lock, recovering what a dead owner left.
@@ -391,7 +425,7 @@ impl Core {
                 self.locked(me)
             }
         };
-        let state = self.header().slots[me.slot.0 as usize].state.get();
+        let state = self.slot(me.slot).state.get();
         if state != state_word(me.generation, ALIVE) {
             locked.check_membership(state)?;
         }
@@ -441,7 +475,7 @@ impl Core {
             drop(work);
             std::thread::yield_now();
         };
-        let state = self.header().slots[me.slot.0 as usize].state.read();
+        let state = self.slot(me.slot).state.read();
         let [alive, embryo] = [ALIVE, EMBRYO].map(|which| state_word(me.generation, which));
         match state == alive || state == embryo {
             true => Ok(work),
@@ -469,7 +503,9 @@ impl Core {
 
     /// Whether a member is gone: its process is over, or has left.
     pub fn is_gone(&self, member: Member) -> bool {
-        let row = &self.header().slots[member.slot.0 as usize];
+        let Some(row) = self.find_slot(member.slot) else {
+            return true;
+        };
         let state = row.state.read();
         generation_of(state) != member.generation
             || state_of(state) == EMPTY
@@ -489,8 +525,9 @@ impl Core {
 
     #[cold]
     fn busy(&self, owner: Owner) -> Error {
+        let row = self.find_slot(SlotId(owner.slot()));
         Error::Busy {
-            pid: self.header().slots[owner.slot() as usize].pid.get() as u32,
+            pid: row.map_or(0, |row| row.pid.get()) as u32,
             seconds: (self.platform.patience() / 1000) as u32,
         }
     }
@@ -552,7 +589,9 @@ impl Surroundings<U32> for Waiting<'_> {
             // Another thread of this process.
             return false;
         }
-        let row = &self.core.header().slots[slot.0 as usize];
+        let Some(row) = self.core.find_slot(slot) else {
+            return true;
+        };
         let state = row.state.read();
         if owner != Owner::new(slot.0, generation_of(state)) {
             // Another life of the slot has begun: the owner's is over.
@@ -693,8 +732,8 @@ impl<'a> Locked<'a> {
         };
         let index = (id & ((1 << shift) - 1)) as u64;
         let rows = (std::mem::size_of::<BlockRow>() as u64) << shift;
-        let row = self.core.within(chunk, index * 64);
-        let cache = self.core.within(chunk, rows + index * 32);
+        let row = Core::within(chunk, index * 64);
+        let cache = Core::within(chunk, rows + index * 32);
         Ok(Block {
             id,
             // SAFETY: a chunk is `block_chunk()` bytes in a mapping (chunk 0 by
@@ -706,6 +745,86 @@ impl<'a> Locked<'a> {
         })
     }
 
+    /// Of a block the words of the set of its holders that are not in its row.
+    #[inline(always)]
+    pub fn further_holders(&self, block: Block<'a>) -> &'a [U64] {
+        match self.core.further_words {
+            0 => &[],
+            words => self.find_further_holders(block, words),
+        }
+    }
+
+    #[cold]
+    fn find_further_holders(&self, block: Block<'a>, words: usize) -> &'a [U64] {
+        let geometry = &self.core.geometry;
+        let shift = geometry.block_shift;
+        // (The block was found in it.)
+        let Some(chunk) = self.core.blocks.get((block.id >> shift) as usize) else {
+            return &[];
+        };
+        let index = (block.id & ((1 << shift) - 1)) as u64;
+        let size = (words * std::mem::size_of::<U64>()) as u64;
+        let first = Core::within(chunk, geometry.further() + index * size).cast();
+        // SAFETY: as in `block`; the further holders follow the caches.
+        unsafe { std::slice::from_raw_parts(first.as_ptr(), words) }
+    }
+
+    /// The words of the set of a block's holders, in two parts.
+    #[inline(always)]
+    pub fn holders(&self, block: Block<'a>) -> [&'a [U64]; 2] {
+        [&block.row.holders, self.further_holders(block)]
+    }
+
+    /// One of these words: see [`SlotSet::place`].
+    #[inline(always)]
+    pub fn holders_at(&self, block: Block<'a>, word: usize) -> &'a U64 {
+        match block.row.holders.get(word) {
+            Some(holders) => holders,
+            None => self.find_further_holders_at(block, word),
+        }
+    }
+
+    #[cold]
+    fn find_further_holders_at(&self, block: Block<'a>, word: usize) -> &'a U64 {
+        // (The slots of members are among those that the arena has.)
+        &self.further_holders(block)[word - block.row.holders.len()]
+    }
+
+    /// The set of a block's holders.
+    pub fn holder_set(&self, block: Block<'a>) -> SlotSet {
+        let mut set = SlotSet::default();
+        let words = self.holders(block).into_iter().flatten();
+        for (copy, word) in set.0.iter_mut().zip(words) {
+            *copy = word.get();
+        }
+        set
+    }
+
+    /// Makes one process, or none, the only holder of a block.
+    #[inline(always)]
+    pub fn set_holder(&self, block: Block<'a>, slot: Option<SlotId>) {
+        let (place, bit) = slot.map_or((usize::MAX, 0), SlotSet::place);
+        let [in_row, further] = self.holders(block);
+        for (i, word) in in_row.iter().enumerate() {
+            word.set(if i == place { bit } else { 0 });
+        }
+        for (i, word) in further.iter().enumerate() {
+            word.set(if in_row.len() + i == place { bit } else { 0 });
+        }
+    }
+
+    /// Whether no process holds a block, children without a slot included.
+    #[inline(always)]
+    pub fn is_unheld(&self, block: Block<'a>) -> bool {
+        let [a, b, c, d] = &block.row.holders;
+        let first = a.get() | b.get() | c.get() | d.get() | block.row.marks.get() & PINNED;
+        first == 0
+            && self
+                .further_holders(block)
+                .iter()
+                .all(|word| word.get() == 0)
+    }
+
     /// The row of ticket `id`, a number from the segments.
     #[inline(always)]
     pub fn ticket(&self, id: u32) -> Result<&'a TicketRow> {
@@ -714,7 +833,7 @@ impl<'a> Locked<'a> {
             return Err(self.corrupted("the number of a ticket"));
         };
         let index = (id & ((1 << shift) - 1)) as u64;
-        let row = self.core.within(chunk, index * 64);
+        let row = Core::within(chunk, index * 64);
         // SAFETY: as in `block`.
         Ok(unsafe { row.cast().as_ref() })
     }
@@ -740,7 +859,7 @@ impl<'a> Locked<'a> {
     /// The row of a slot.
     #[inline(always)]
     pub fn slot(&self, slot: SlotId) -> &'a SlotRow {
-        &self.header.slots[slot.0 as usize]
+        self.core.slot(slot)
     }
 
     /// Where the data of segment `number` start.

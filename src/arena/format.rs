@@ -16,7 +16,8 @@
 //! 32              uid          u32       the user whose arena it is
 //! 36              block shift  u32       a chunk of the table has 1 << this rows
 //! 40              ticket shift u32
-//! 44              processes    u32       how many can be attached
+//! 44              processes    u32       how many can be attached: it decides how many slots
+//!                                       there are, and how wide the sets of processes
 //! 48              size         u64       of this segment
 //! 56              data         u64       where its data start
 //! 64              grace        u64       ms that a killed sender's tickets live
@@ -61,16 +62,18 @@
 //! 4096 T          segments     1024 x 16 lock; the row of segment n
 //! 20480 T         block directory  4096 x u32   lock; block that holds chunk n, + 1
 //! 36864 T         ticket directory 4096 x u32   lock; the same
-//! 53248 T         slots        256 x 64  see `SlotRow`
-//! 69632 T,C       chunk 0 of the blocks, then chunk 0 of the tickets
+//! 53248 T         slots        n x 64    see `SlotRow`; n: `processes`, rounded up to a
+//!                                       multiple of 64, and 256 at least
+//! 69632 or more T,C   chunk 0 of the blocks, then chunk 0 of the tickets
 //! data            the space that blocks are made of
 //! ```
 //!
 //! *T* is the truth, *C* is a cache that recovery rebuilds from it. A chunk of
 //! the table of blocks is `1 << shift` rows of truth (64 bytes each), then as
-//! many rows of cache (32 bytes each): 96 bytes a block. A chunk of tickets is
-//! rows of 64 bytes. Chunks after the first lie in blocks of the arena's own
-//! space, in state [`TABLE`].
+//! many rows of cache (32 bytes each): 96 bytes a block. In an arena with more than 256 slots
+//! the *further holders* follow, truth, too: for each block 8 bytes for each further 64 slots,
+//! 96 bytes with 1,024 of them. A chunk of tickets is rows of 64 bytes. Chunks after the first
+//! lie in blocks of the arena's own space, in state [`TABLE`].
 //!
 //! An arena begins small: the tables of the control segment have addresses, and memory only
 //! where they were used. Whoever needs more of them reserves it before, since a page that is
@@ -103,14 +106,19 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"snpARENA");
 /// The first eight bytes of a data segment.
 pub const DATA_MAGIC: u64 = u64::from_le_bytes(*b"snpSPACE");
 /// The version of this format.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
 /// Blocks begin at multiples of this and their sizes are multiples of it.
 pub const ALIGN: u64 = 64;
 /// The unit in which the system gives and takes memory.
 pub const PAGE: u64 = 4096;
-/// How many processes can be attached at one time, at most.
-pub const SLOTS: usize = 256;
+/// How many bits the number of a slot has.
+pub const SLOT_BITS: u32 = 10;
+/// How many slots an arena can have.
+pub const SLOTS: usize = 1 << SLOT_BITS;
+/// How many of them have their bits in the rows of blocks: those of the others follow the chunk's
+/// rows and caches.
+pub const SLOTS_IN_ROW: usize = 256;
 /// How many segments an arena can have.
 pub const SEGMENTS: usize = 1024;
 /// How many chunks a table can have.
@@ -208,7 +216,7 @@ pub const fn generation_of(word: u64) -> u64 {
 
 /// A process's row, as a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SlotId(pub u8);
+pub struct SlotId(pub u16);
 
 /// A block's row, as a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -262,10 +270,10 @@ impl SlotSet {
         self.0[word] |= bit;
     }
 
-    /// Whether the process is in the set.
+    /// Whether the process is in the set; the number may be any.
     pub fn contains(&self, slot: SlotId) -> bool {
         let (word, bit) = Self::place(slot);
-        self.0[word] & bit != 0
+        self.0.get(word).is_some_and(|word| word & bit != 0)
     }
 
     /// Whether nobody is.
@@ -275,9 +283,15 @@ impl SlotSet {
 
     /// Those in the set, in the order of their numbers.
     pub fn iter(&self) -> impl Iterator<Item = SlotId> + '_ {
-        (0..SLOTS)
-            .map(|i| SlotId(i as u8))
-            .filter(|slot| self.contains(*slot))
+        let words = self.0.iter().enumerate();
+        words.flat_map(|(i, word)| {
+            let mut left = *word;
+            std::iter::from_fn(move || {
+                let bit = (left != 0).then_some(left.trailing_zeros() as usize)?;
+                left &= left - 1;
+                Some(SlotId((i * 64 + bit) as u16))
+            })
+        })
     }
 }
 
@@ -320,8 +334,8 @@ pub struct BlockRow {
     pub size: U64,
     /// What is known of its pages, [`PINNED`] and [`NAMED`].
     pub marks: U64,
-    /// The processes that hold it.
-    pub holders: [U64; SLOTS / 64],
+    /// The processes in the first slots that hold it.
+    pub holders: [U64; SLOTS_IN_ROW / 64],
 }
 
 /// The cache of a block or free extent. All of it is written under the lock.
@@ -394,7 +408,7 @@ impl Keeper {
     /// What a word stands for.
     pub const fn unpack(word: u64) -> Result<Self> {
         match word & 3 {
-            0 if word >> 2 < SLOTS as u64 => Ok(Keeper::Sender(SlotId((word >> 2) as u8))),
+            0 if word >> 2 < SLOTS as u64 => Ok(Keeper::Sender(SlotId((word >> 2) as u16))),
             1 => Ok(Keeper::Arena),
             2 => Ok(Keeper::Nobody(word >> 2)),
             3 if word >> 34 == 0 => Ok(Keeper::Block(BlockId((word >> 2) as u32))),
@@ -605,8 +619,6 @@ pub struct Header {
     pub block_directory: [U32; CHUNKS],
     /// The blocks that hold the chunks of the table of tickets.
     pub ticket_directory: [U32; CHUNKS],
-    /// The processes.
-    pub slots: [SlotRow; SLOTS],
 }
 
 /// The beginning of a data segment.
@@ -640,14 +652,14 @@ const _: () = {
     assert!(offset_of!(Header, block_room) == 120);
     assert!(offset_of!(Header, index) == 256);
     assert!(offset_of!(Header, pages) == 3024);
-    assert!(size_of::<Header>() <= 64 * PAGE as usize);
+    assert!(SLOTS_AT + SLOTS * size_of::<SlotRow>() <= 64 * PAGE as usize);
     assert!(offset_of!(Header, counters) == 3072);
     assert!(offset_of!(Header, idle) == 3264);
     assert!(offset_of!(Header, segments) == 4096);
     assert!(offset_of!(Header, block_directory) == 20480);
     assert!(offset_of!(Header, ticket_directory) == 36864);
-    assert!(offset_of!(Header, slots) == 53248);
-    assert!(size_of::<Header>() == 69632);
+    assert!(size_of::<Header>() == SLOTS_AT);
+    assert!(SLOTS_AT == 53248);
     assert!(size_of::<SlotRow>() == 64);
     assert!(size_of::<BlockRow>() == 64);
     assert!(size_of::<BlockCache>() == 32);
@@ -668,6 +680,7 @@ pub const ABI: u32 = {
         size_of::<TicketRow>(),
         size_of::<usize>(),
         SLOTS,
+        SLOTS_IN_ROW,
         SEGMENTS,
         CHUNKS,
         CLASSES,
@@ -693,14 +706,18 @@ pub struct Geometry {
     pub block_shift: u32,
     /// A chunk of tickets has `1 <<` this many rows.
     pub ticket_shift: u32,
+    /// How many processes can be attached at one time.
+    pub processes: u32,
     /// The length of the control segment in bytes, its tables included.
     pub size: u64,
 }
 
+/// Where the slots are in the control segment: behind the header.
+pub const SLOTS_AT: usize = size_of::<Header>();
 /// How many rows of a table have memory at first, at most.
 const FIRST_ROWS: u32 = 64;
-/// The pages of the header that have memory at first: its fields, the first of the segments,
-/// of either directory and of the slots.
+/// The pages before chunk 0 that have memory at first: the header's fields, the first of the
+/// segments, of either directory and of the slots.
 pub const FIRST_PAGES: u64 = {
     let mut pages = 0;
     let mut i = 0;
@@ -709,7 +726,7 @@ pub const FIRST_PAGES: u64 = {
         offset_of!(Header, segments),
         offset_of!(Header, block_directory),
         offset_of!(Header, ticket_directory),
-        offset_of!(Header, slots),
+        SLOTS_AT,
     ];
     while i < first.len() {
         pages |= pages_of(first[i], 1);
@@ -718,15 +735,12 @@ pub const FIRST_PAGES: u64 = {
     pages
 };
 
-/// The pages in which some bytes of the header are, one bit each.
+/// The pages in which some bytes of the header or the slots are, one bit each.
 pub const fn pages_of(offset: usize, size: usize) -> u64 {
     let first = offset / PAGE as usize;
     let last = (offset + size - 1) / PAGE as usize;
     (u64::MAX >> (63 - (last - first))) << first
 }
-
-/// What the tables of a new arena take, in bytes, with the usual chunks.
-pub const FIRST_TABLES: u64 = (FIRST_PAGES.count_ones() as u64 + 3) * PAGE;
 
 impl Geometry {
     /// What a chunk's number of rows may be, as a power of two.
@@ -740,6 +754,11 @@ impl Geometry {
                 why: "a chunk of an arena's table has 16 to 65536 rows",
             });
         }
+        if !(1..=SLOTS as u32).contains(&self.processes) {
+            return Err(Error::Invalid {
+                why: "an arena is made for 1 to 1,024 processes",
+            });
+        }
         if self.size < self.data() + PAGE || self.size > LONGEST {
             return Err(Error::Invalid {
                 why: "the arena's first segment is too small for its tables, or too long",
@@ -748,9 +767,29 @@ impl Geometry {
         Ok(())
     }
 
+    /// How many slots there are: a multiple of 64, since a set of processes has as many bits.
+    pub const fn slots(&self) -> usize {
+        let slots = (self.processes as usize).next_multiple_of(64);
+        if slots > SLOTS_IN_ROW {
+            slots
+        } else {
+            SLOTS_IN_ROW
+        }
+    }
+
+    /// How many words of a block's holders are not in its row.
+    pub const fn further_words(&self) -> usize {
+        (self.slots() - SLOTS_IN_ROW) / 64
+    }
+
+    /// Where the further holders are in a chunk of blocks.
+    pub const fn further(&self) -> u64 {
+        ((size_of::<BlockRow>() + size_of::<BlockCache>()) as u64) << self.block_shift
+    }
+
     /// How long a chunk of blocks is, in bytes.
     pub const fn block_chunk(&self) -> u64 {
-        ((size_of::<BlockRow>() + size_of::<BlockCache>()) as u64) << self.block_shift
+        self.further() + (((self.further_words() * size_of::<U64>()) as u64) << self.block_shift)
     }
 
     /// How long a chunk of tickets is, in bytes.
@@ -760,7 +799,7 @@ impl Geometry {
 
     /// Where chunk 0 of the blocks is in the control segment.
     pub const fn blocks(&self) -> u64 {
-        size_of::<Header>() as u64
+        (SLOTS_AT + self.slots() * size_of::<SlotRow>()) as u64
     }
 
     /// Where chunk 0 of the tickets is in the control segment.
@@ -779,14 +818,18 @@ impl Geometry {
     }
 
     /// Where rows of the first chunk of blocks are, up to the row `to`: offsets and lengths.
-    pub fn block_parts(&self, from: u32, to: u32) -> [(u64, u64); 2] {
+    pub fn block_parts(&self, from: u32, to: u32) -> Vec<(u64, u64)> {
         let (rows, caches) = (size_of::<BlockRow>(), size_of::<BlockCache>());
-        let part = |start: u64, size: usize| {
+        let further = self.further_words() * size_of::<U64>();
+        let part = |(start, size): (u64, usize)| {
             let size = size as u64;
-            (start + from as u64 * size, (to - from) as u64 * size)
+            let start = self.blocks() + start + from as u64 * size;
+            (start, (to - from) as u64 * size)
         };
-        let behind = self.blocks() + ((rows as u64) << self.block_shift);
-        [part(self.blocks(), rows), part(behind, caches)]
+        let behind = (rows as u64) << self.block_shift;
+        let parts = [(0, rows), (behind, caches), (self.further(), further)];
+        let parts = parts.into_iter().filter(|(_, size)| *size > 0);
+        parts.map(part).collect()
     }
 
     /// Where tickets of the first chunk are, up to the row `to`.
@@ -796,15 +839,26 @@ impl Geometry {
         (start, (to - from) as u64 * size)
     }
 
+    /// What the tables of a new arena take, in bytes.
+    pub fn first_tables(&self) -> u64 {
+        let parts = self.first_table_parts().into_iter();
+        parts.map(|(_, size)| size.next_multiple_of(PAGE)).sum()
+    }
+
     /// What of the control segment has memory at first: offsets and lengths, in order; the
     /// last ends with the segment.
     pub fn first_parts(&self) -> Vec<(u64, u64)> {
+        let mut parts = self.first_table_parts();
+        parts.push((self.data(), self.size - self.data()));
+        parts
+    }
+
+    fn first_table_parts(&self) -> Vec<(u64, u64)> {
         let [blocks, tickets] = self.first_rows();
         let pages = (0..64).filter(|page| FIRST_PAGES >> page & 1 == 1);
         let mut parts: Vec<_> = pages.map(|page| (page * PAGE, PAGE)).collect();
         parts.extend(self.block_parts(0, blocks));
         parts.push(self.ticket_part(0, tickets));
-        parts.push((self.data(), self.size - self.data()));
         parts
     }
 }
@@ -823,13 +877,6 @@ pub struct Expected {
 }
 
 impl Header {
-    /// The slots that may be somebody's.
-    pub fn known_slots(&self) -> impl Iterator<Item = (SlotId, &SlotRow)> {
-        let count = self.slot_rows.read() as usize;
-        let rows = self.slots.iter().enumerate().take(count);
-        rows.map(|(number, row)| (SlotId(number as u8), row))
-    }
-
     /// Says that `slot` is about to be used.
     pub fn know_slot(&self, slot: SlotId) {
         let mut seen = self.slot_rows.read();
@@ -841,12 +888,6 @@ impl Header {
         }
     }
 
-    /// The slots that there are.
-    pub fn all_slots(&self) -> impl Iterator<Item = SlotId> {
-        let count = (self.processes.get() as usize).min(SLOTS);
-        (0..count).map(|slot| SlotId(slot as u8))
-    }
-
     /// Whether the row of a segment has memory.
     pub fn has_segment_row(&self, number: usize) -> bool {
         let at = offset_of!(Header, segments) + number * size_of::<SegmentRow>();
@@ -855,7 +896,7 @@ impl Header {
 
     /// Whether the row of a slot has memory.
     pub fn has_slot(&self, slot: SlotId) -> bool {
-        let at = offset_of!(Header, slots) + slot.0 as usize * size_of::<SlotRow>();
+        let at = SLOTS_AT + slot.0 as usize * size_of::<SlotRow>();
         self.has_pages(pages_of(at, size_of::<SlotRow>()))
     }
 
@@ -903,6 +944,7 @@ impl Header {
         let geometry = Geometry {
             block_shift: self.block_shift.get(),
             ticket_shift: self.ticket_shift.get(),
+            processes: self.processes.get(),
             size: self.size.get(),
         };
         if geometry.check().is_err() || self.data.get() != geometry.data() {
@@ -960,7 +1002,7 @@ mod tests {
     fn keepers_survive_their_word() {
         for keeper in [
             Keeper::Sender(SlotId(0)),
-            Keeper::Sender(SlotId(255)),
+            Keeper::Sender(SlotId(1023)),
             Keeper::Arena,
             Keeper::Nobody(0),
             Keeper::Nobody(u64::MAX >> 2),
@@ -969,7 +1011,7 @@ mod tests {
         ] {
             assert_eq!(Keeper::unpack(keeper.pack()), Ok(keeper));
         }
-        assert!(Keeper::unpack(256 << 2).is_err());
+        assert!(Keeper::unpack(1024 << 2).is_err());
         assert!(Keeper::unpack(1 << 34 | 3).is_err());
     }
 
@@ -977,11 +1019,13 @@ mod tests {
     fn a_set_of_slots_is_a_set() {
         let mut set = SlotSet::default();
         assert!(set.is_empty());
-        for slot in [0, 63, 64, 255] {
+        for slot in [0, 63, 64, 255, 256, 1023] {
             set.insert(SlotId(slot));
         }
-        let members: Vec<u8> = set.iter().map(|slot| slot.0).collect();
-        assert_eq!(members, [0, 63, 64, 255]);
-        assert!(!set.contains(SlotId(1)));
+        let members: Vec<u16> = set.iter().map(|slot| slot.0).collect();
+        assert_eq!(members, [0, 63, 64, 255, 256, 1023]);
+        for slot in [1, 257, 1024, u16::MAX] {
+            assert!(!set.contains(SlotId(slot)));
+        }
     }
 }

@@ -23,6 +23,11 @@ pub(super) fn building(slot: SlotId) -> u64 {
     (slot.0 as u64) << 8 | BUILDING as u64
 }
 
+/// The process that makes a segment, by the word that [`building`] has made.
+pub(super) fn maker_of(word: u64) -> SlotId {
+    SlotId((word >> 8) as u16)
+}
+
 /// The least that a segment is made of ahead of need.
 const LEAST_STEP: u64 = 64 << 10;
 /// A segment is as long as all before it up to this length, and then a quarter of that.
@@ -147,9 +152,7 @@ impl Locked<'_> {
             .row
             .state
             .commit(state_word(block.generation(), TABLE));
-        for holders in &block.row.holders {
-            holders.set(0);
-        }
+        self.set_holder(block, None);
     }
 }
 
@@ -375,7 +378,7 @@ impl Core {
         }
         let more = room.saturating_mul(2).clamp(1, all);
         let parts = match table {
-            Table::Blocks => self.geometry().block_parts(room, more).to_vec(),
+            Table::Blocks => self.geometry().block_parts(room, more),
             Table::Tickets => vec![self.geometry().ticket_part(room, more)],
         };
         for (offset, size) in parts {

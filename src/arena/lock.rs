@@ -3,8 +3,8 @@
 //! ```text
 //! bit 31      someone waits
 //! bit 30      held
-//! bits 8..30  the low bits of the owner's generation
-//! bits 0..8   the owner's slot
+//! bits 10..30 the low bits of the owner's generation
+//! bits 0..10  the owner's slot
 //! ```
 //!
 //! 0 is a free lock. Taking and giving it back are one atomic instruction each
@@ -16,17 +16,19 @@
 //!
 //! The exchange cannot hit a living owner: the word says which life of which
 //! slot it is, that life is over, and a life of a slot never comes back. (The
-//! word's part of the generation comes around after four million lives, within
+//! word's part of the generation comes around after a million lives, within
 //! one short sleep.)
 //!
 //! The algorithm is written over traits, so that the same lines run on shared
 //! memory and under a model checker that tries the schedules of its threads.
 
+use super::format::{SLOTS, SLOT_BITS};
+
 /// Someone waits.
 const WAITERS: u32 = 1 << 31;
 /// Held by somebody; keeps the word of slot 0 from being 0.
 const HELD: u32 = 1 << 30;
-const GENERATION: u32 = (1 << 22) - 1;
+const GENERATION: u32 = (1 << (30 - SLOT_BITS)) - 1;
 
 /// Who holds the lock: a slot in one of its lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,13 +36,13 @@ pub struct Owner(u32);
 
 impl Owner {
     /// The process in `slot` in its life `generation`.
-    pub const fn new(slot: u8, generation: u64) -> Self {
-        Owner(HELD | (generation as u32 & GENERATION) << 8 | slot as u32)
+    pub const fn new(slot: u16, generation: u64) -> Self {
+        Owner(HELD | (generation as u32 & GENERATION) << SLOT_BITS | slot as u32)
     }
 
     /// The slot.
-    pub const fn slot(self) -> u8 {
-        self.0 as u8
+    pub const fn slot(self) -> u16 {
+        self.0 as u16 % SLOTS as u16
     }
 
     /// Who holds a lock whose word is `word`.
@@ -157,7 +159,7 @@ mod tests {
 
     #[test]
     fn an_owner_is_read_from_the_word() {
-        for (slot, generation) in [(0, 0), (255, 1), (7, u64::MAX)] {
+        for (slot, generation) in [(0, 0), (1023, 1), (7, u64::MAX)] {
             let owner = Owner::new(slot, generation);
             assert_eq!(owner.slot(), slot);
             assert_eq!(Owner::of(owner.0), Some(owner));

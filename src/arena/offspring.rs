@@ -31,7 +31,7 @@ impl Locked<'_> {
     /// Takes an EMPTY slot for a child. `sign` gives it its sign of life and
     /// says whether it could.
     fn conceive(&self, sign: &mut impl FnMut(SlotId) -> bool) -> Result<Option<Member>> {
-        for slot in self.header.all_slots() {
+        for slot in self.core.all_slots() {
             // (A short call under the lock, once in 64 slots.)
             if self.core.ensure_slot(slot).is_err() {
                 break;
@@ -65,7 +65,7 @@ impl Locked<'_> {
     fn endow(&self, heir: SlotId, keeps: &dyn Fn(BlockId) -> bool) -> Result<()> {
         let (word, bit) = SlotSet::place(heir);
         self.hand_over(keeps, |block| {
-            let holders = &block.row.holders[word];
+            let holders = self.holders_at(block, word);
             holders.commit(holders.get() | bit);
         })
     }
@@ -88,7 +88,7 @@ impl Locked<'_> {
         let (word, bit) = SlotSet::place(self.me.slot);
         for block in self.all_blocks() {
             let block = block?;
-            let held = block.row.holders[word].get() & bit != 0;
+            let held = self.holders_at(block, word).get() & bit != 0;
             if held && block.state() == LIVE && keeps(BlockId(block.id)) {
                 give(block);
             }
@@ -177,7 +177,7 @@ impl Core {
     pub fn be_born(&self, embryo: Member, claimed: bool) {
         self.sign(embryo.slot);
         if claimed {
-            let row = &self.header().slots[embryo.slot.0 as usize];
+            let row = self.slot(embryo.slot);
             row.state.commit(state_word(embryo.generation, ALIVE));
         }
     }

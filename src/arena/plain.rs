@@ -24,7 +24,7 @@ struct State {
     /// segment of that number there.
     removed: BTreeMap<usize, Memory>,
     /// Who has a slot's byte: a process by its number.
-    claims: BTreeMap<u8, u64>,
+    claims: BTreeMap<u16, u64>,
     dead: Vec<u64>,
     embryos: SlotSet,
     pinned: bool,
@@ -160,6 +160,14 @@ impl World {
         let first = address.0 / PAGE;
         let last = (address.0 + size - 1) / PAGE;
         self.state().returned.range(first..=last).next().is_some()
+    }
+
+    /// How long the control segment is, of the arena that was made here.
+    pub fn control_size(&self) -> u64 {
+        self.state()
+            .segments
+            .get(&0)
+            .map_or(0, |memory| memory.size)
     }
 
     /// The segments that exist, by number.

@@ -13,8 +13,9 @@
 
 use super::core::{Core, Locked, Member};
 use super::format::*;
+use super::growth::maker_of;
 use super::platform::Identity;
-use super::word::U32;
+use super::word::{U32, U64};
 use crate::error::{Error, Exhausted, Result};
 
 /// How often a process looks for a slot while one is being freed, with a short sleep in
@@ -25,7 +26,7 @@ impl Locked<'_> {
     /// The slots of processes that are over.
     fn dead(&self) -> SlotSet {
         let mut dead = SlotSet::default();
-        for (slot, _) in self.header.known_slots() {
+        for (slot, _) in self.core.known_slots() {
             if slot != self.me.slot && self.core.is_over(slot) {
                 dead.insert(slot);
             }
@@ -111,18 +112,26 @@ impl Locked<'_> {
         if dead.is_empty() && !pins_end && !thaws {
             return Ok(());
         }
+        // (Copies, which the compiler knows that no store to shared memory changes.)
+        let [a, b, c, d, further @ ..] = dead.0;
         for block in self.all_blocks() {
             let block = block?;
             if block.state() != LIVE {
                 continue;
             }
             let mut dropped = 0;
-            for (holders, dead) in block.row.holders.iter().zip(dead.0) {
+            let mut drop = |holders: &U64, dead: u64| {
                 let had = holders.get();
                 if had & dead != 0 {
                     holders.commit(had & !dead);
                     dropped += (had & dead).count_ones() as u64;
                 }
+            };
+            for (holders, dead) in block.row.holders.iter().zip([a, b, c, d]) {
+                drop(holders, dead);
+            }
+            for (holders, dead) in self.further_holders(block).iter().zip(&further) {
+                drop(holders, *dead);
             }
             let marks = block.row.marks.get();
             if pins_end && marks & PINNED != 0 {
@@ -146,7 +155,7 @@ impl Locked<'_> {
     fn abandon_buildings(&self, dead: SlotSet) {
         for (number, row) in self.header.known_segments() {
             let word = row.state.get();
-            if state_of(word) == BUILDING && dead.contains(SlotId((word >> 8) as u8)) {
+            if state_of(word) == BUILDING && dead.contains(maker_of(word)) {
                 self.core.platform().remove(number);
                 row.state.commit(ABSENT as u64);
             }
@@ -173,7 +182,7 @@ impl Locked<'_> {
         let mut left = true;
         for block in self.all_blocks() {
             let block = block?;
-            let holders = &block.row.holders[word];
+            let holders = self.holders_at(block, word);
             if block.state() != LIVE || holders.get() & bit == 0 {
                 continue;
             }
@@ -301,18 +310,18 @@ impl Core {
         // Nobody wakes a process that waits for a slot: it sleeps for a moment.
         let moment = U32::new(0);
         for _ in 0..LOOKS {
-            for slot in self.header().all_slots() {
+            for slot in self.all_slots() {
                 self.ensure_slot(slot)?;
                 if let Some(member) = self.take_empty(slot)? {
                     return Ok(member);
                 }
             }
-            for (slot, _) in self.header().known_slots() {
+            for (slot, _) in self.known_slots() {
                 if let Some(member) = self.take_from_dead(slot)? {
                     return Ok(member);
                 }
             }
-            let mut slots = self.header().all_slots();
+            let mut slots = self.all_slots();
             if !slots.any(|slot| self.is_being_freed(slot)) {
                 break;
             }
@@ -323,7 +332,7 @@ impl Core {
         }
         Err(Error::Full {
             what: Exhausted::Slots,
-            asked: self.header().processes.get() as u64,
+            asked: self.geometry().processes as u64,
             left: 0,
         })
     }
@@ -332,7 +341,7 @@ impl Core {
     /// has emptied the slot and not given its byte back, or another process has just
     /// emptied it.
     fn is_being_freed(&self, slot: SlotId) -> bool {
-        let row = &self.header().slots[slot.0 as usize];
+        let row = self.slot(slot);
         let state = row.state.read();
         let parted = row.parted.get() == generation_of(state);
         state_of(state) == EMPTY || parted || self.is_over(slot)
@@ -340,7 +349,7 @@ impl Core {
 
     /// Takes a slot that is EMPTY.
     fn take_empty(&self, slot: SlotId) -> Result<Option<Member>> {
-        let row = &self.header().slots[slot.0 as usize];
+        let row = self.slot(slot);
         let state = row.state.read();
         if state_of(state) != EMPTY || !self.platform().claim(slot)? {
             return Ok(None);
@@ -355,7 +364,7 @@ impl Core {
     /// Becomes ALIVE in a slot whose byte this process holds, if its state
     /// still is the one that was seen.
     fn enter(&self, slot: SlotId, seen: u64) -> Option<Member> {
-        let row = &self.header().slots[slot.0 as usize];
+        let row = self.slot(slot);
         if row.state.read() != seen {
             return None;
         }
@@ -371,7 +380,7 @@ impl Core {
 
     /// Writes who this process is into its row.
     pub(super) fn sign(&self, slot: SlotId) {
-        let row = &self.header().slots[slot.0 as usize];
+        let row = self.slot(slot);
         let Identity {
             pid,
             started,
@@ -388,7 +397,7 @@ impl Core {
 
     /// Whether the process of a slot is over. A slot that is EMPTY has none.
     pub(super) fn is_over(&self, slot: SlotId) -> bool {
-        let row = &self.header().slots[slot.0 as usize];
+        let row = self.slot(slot);
         let state = row.state.read();
         let platform = self.platform();
         match state_of(state) {
@@ -410,7 +419,7 @@ impl Core {
     /// this process has the lock like any other member, and what the dead held
     /// is dropped before the living has anything.
     fn take_from_dead(&self, slot: SlotId) -> Result<Option<Member>> {
-        let row = &self.header().slots[slot.0 as usize];
+        let row = self.slot(slot);
         let state = row.state.read();
         if !self.is_over(slot) || !self.platform().claim(slot)? {
             return Ok(None);
@@ -444,7 +453,7 @@ impl Core {
     /// others see this process as dead.
     pub fn leave(&self, me: Member) -> Result<Parting> {
         let parted = self.part(me, |_| false, false);
-        let row = &self.header().slots[me.slot.0 as usize];
+        let row = self.slot(me.slot);
         if parted.is_err() && generation_of(row.state.read()) == me.generation {
             // Nobody's number: without its byte the slot is a dead one's.
             row.pid.set(0);
@@ -499,7 +508,7 @@ impl Core {
     /// Children without a slot have mapped what they need, and do not count; nor do
     /// those that have parted and are about to end.
     pub fn others(&self, me: Member) -> impl Iterator<Item = &SlotRow> {
-        let slots = self.header().known_slots();
+        let slots = self.known_slots();
         let others = slots.filter(move |(slot, row)| {
             let state = row.state.read();
             let empty = state_of(state) == EMPTY;

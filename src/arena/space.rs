@@ -388,6 +388,7 @@ mod tests {
         let mut geometry = Geometry {
             block_shift: 5,
             ticket_shift: 4,
+            processes: 256,
             size: 0,
         };
         geometry.size = geometry.data() + 16 * PAGE;

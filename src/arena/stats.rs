@@ -101,7 +101,7 @@ impl Locked<'_> {
                 stats.segment_bytes += self.segment_size(number);
             }
         }
-        let slots = self.header.known_slots();
+        let slots = self.core.known_slots();
         let used = slots.filter(|(_, row)| state_of(row.state.read()) != EMPTY);
         stats.processes = used.count() as u64;
         Ok(stats)

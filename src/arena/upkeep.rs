@@ -125,7 +125,7 @@ impl Locked<'_> {
         let block = self.live(which)?;
         let pinned = block.row.marks.get() & PINNED != 0 || self.header.frozen.get() != 0;
         let remaining = || Remaining {
-            holders: SlotSet([0, 1, 2, 3].map(|i| block.row.holders[i].get())),
+            holders: self.holder_set(block),
             pinned,
             size: block.size(),
         };
@@ -167,13 +167,13 @@ impl Core {
     pub(super) fn are_gone(&self, block: &Remaining) -> bool {
         let now = self.platform().now();
         let seen = self.found_alive.load(Ordering::Relaxed);
-        let known = block.holders.contains(SlotId(seen as u8));
-        if block.size < LEAST_RETURN && known && seen >> 8 == now {
+        let known = block.holders.contains(SlotId(seen as u16));
+        if block.size < LEAST_RETURN && known && seen >> 16 == now {
             return false;
         }
         if let Some(slot) = block.holders.iter().find(|slot| !self.is_over(*slot)) {
             // Of several threads any may be right.
-            let seen = now << 8 | slot.0 as u64;
+            let seen = now << 16 | slot.0 as u64;
             self.found_alive.store(seen, Ordering::Relaxed);
             return false;
         }
@@ -248,7 +248,7 @@ impl Core {
             // Somebody else does it.
             return Ok(());
         }
-        let mut others = header
+        let mut others = self
             .known_slots()
             .filter(|(slot, row)| *slot != me.slot && state_of(row.state.read()) != EMPTY);
         let alone = others.next().is_none();
@@ -293,7 +293,7 @@ impl Core {
         let header = self.header();
         let orphans = header.orphans.get();
         let pins = header.pinned.get() != 0 || header.frozen.read() != 0;
-        let mut others = header.known_slots().filter(|(slot, _)| *slot != me.slot);
+        let mut others = self.known_slots().filter(|(slot, _)| *slot != me.slot);
         (orphans != 0 && orphans <= now)
             || (pins && !self.may_have_pins())
             || others.any(|(slot, _)| self.is_over(slot))

@@ -13,7 +13,7 @@ use super::room;
 use super::settings::Settings;
 use super::shared::Shared;
 use super::spares::{Spare, Spares};
-use crate::arena::format::{BlockId, Expected, Header, SlotId, ENDING, NO_TREE, POISONED};
+use crate::arena::format::{BlockId, Expected, Header, ENDING, NO_TREE, POISONED};
 use crate::arena::handle::{Handle, Name};
 use crate::arena::platform::Room;
 use crate::arena::{BlockRef, Core, Extent, Member, Offspring, Parting, Stats, TicketRef};
@@ -42,15 +42,8 @@ const UNREGISTERED: u64 = u64::MAX - 1;
 /// A bit beside the slot: something is to be done before the next operation.
 const CHORES: u64 = 1 << 63;
 
-fn pack(me: Member) -> u64 {
-    me.generation << 8 | me.slot.0 as u64
-}
-
 fn unpack(word: u64) -> Option<Member> {
-    (word < UNREGISTERED).then_some(Member {
-        slot: SlotId(word as u8),
-        generation: (word & !CHORES) >> 8,
-    })
+    (word < UNREGISTERED).then(|| Member::of_word(word & !CHORES))
 }
 
 /// An arena that this process has attached. The fields are dropped in this
@@ -180,10 +173,7 @@ impl Inner {
         if self.fork_number() == ForkMark::get().number() {
             let word = self.seat();
             if word < CHORES {
-                return Ok(Member {
-                    slot: SlotId(word as u8),
-                    generation: word >> 8,
-                });
+                return Ok(Member::of_word(word));
             }
         }
         self.attend()
@@ -298,7 +288,7 @@ impl Inner {
             };
         }
         // Not if another thread has left meanwhile.
-        let done = |word| (word == pack(me) | CHORES).then_some(pack(me));
+        let done = |word| (word == me.word() | CHORES).then_some(me.word());
         let _ = self
             .me
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, done);
@@ -334,7 +324,7 @@ impl Inner {
         let me = self.core.register()?;
         let registered = self.me.compare_exchange(
             UNREGISTERED,
-            pack(me) | CHORES,
+            me.word() | CHORES,
             // Release, pairs with the acquire in `seat`.
             Ordering::Release,
             Ordering::Relaxed,
@@ -372,7 +362,7 @@ impl Inner {
         };
         let claimed = self.shared.inherit(me.slot);
         self.core.be_born(me, claimed);
-        self.me.store(pack(me), Ordering::Relaxed);
+        self.me.store(me.word(), Ordering::Relaxed);
         if !claimed {
             // The slot is alive by this sign alone.
             chores.signs = signs;
@@ -427,7 +417,7 @@ impl Inner {
         }
         if parting.left {
             // Should it be used once more, it gets another slot.
-            let left = |word| (word & !CHORES == pack(me)).then_some(UNREGISTERED);
+            let left = |word| (word & !CHORES == me.word()).then_some(UNREGISTERED);
             let _ = self
                 .me
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, left);
@@ -596,7 +586,6 @@ impl Arena {
             header.budget.set(settings.warm);
             header.least.set(settings.least);
             header.longest.set(settings.longest);
-            header.processes.set(settings.processes);
             header.lock_file[0].set(lock_file[0]);
             header.lock_file[1].set(lock_file[1]);
             header.boot.set(boot);
@@ -678,7 +667,7 @@ impl Arena {
             shared,
             counts: Counts::new(shift),
             spares: Spares::new(),
-            me: AtomicU64::new(pack(me)),
+            me: AtomicU64::new(me.word()),
             fork_number: AtomicU64::new(ForkMark::get().certain()),
             boot,
             chores: Mutex::default(),
@@ -1049,6 +1038,11 @@ impl Arena {
         self.0.core.header().uid.get() == proc::user()
     }
 
+    /// How many processes can have it at one time.
+    pub fn places(&self) -> u32 {
+        self.0.core.geometry().processes
+    }
+
     /// Whether the arena has lost its names, or is about to.
     pub fn is_unlinked(&self) -> bool {
         self.0.core.header().unlinked.read() != 0
@@ -1058,9 +1052,7 @@ impl Arena {
     pub fn set_tree(&self, tree: u64) -> Result<()> {
         let me = self.0.member()?;
         self.0.shared.set_tree(tree);
-        self.0.core.header().slots[me.slot.0 as usize]
-            .tree
-            .set(tree);
+        self.0.core.slot(me.slot).tree.set(tree);
         Ok(())
     }
 

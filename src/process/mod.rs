@@ -22,9 +22,9 @@
 //!   it open can map segments that are added when the names are gone, and
 //!   descriptors do not grow with it. The kernel's locks on its bytes are signs
 //!   of life that forked children inherit: byte s for a child in the making in
-//!   slot s, byte 256 for children that hold pinned blocks.
+//!   slot s, byte 1024 for children that hold pinned blocks.
 //! * `NAME.snp-lock`, empty. The lock of its byte s belongs to the process in
-//!   slot s, that of byte 257 to a process that removes the names. Nothing else
+//!   slot s, that of byte 1025 to a process that removes the names. Nothing else
 //!   may open it: closing any descriptor of it would drop the locks of the
 //!   process.
 //!

@@ -1,6 +1,6 @@
 //! What an arena is made with, and how a user says that.
 
-use crate::arena::format::{Geometry, FIRST_TABLES, LONGEST, SHARE, SLOTS};
+use crate::arena::format::{Geometry, LONGEST, SHARE, SLOTS};
 
 /// What an arena is made with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,9 +55,10 @@ const LEAST_FIRST: u64 = 64 << 10;
 impl Settings {
     /// The same for an arena that takes so many bytes when it is made, its tables included.
     fn with_first(self, bytes: u64) -> Self {
-        let tables = self.geometry().data();
+        let geometry = self.geometry();
+        let (tables, taken) = (geometry.data(), geometry.first_tables());
         Settings {
-            size: tables + bytes.saturating_sub(FIRST_TABLES),
+            size: tables + bytes.saturating_sub(taken),
             least: self.least.max(bytes),
             ..self
         }
@@ -68,6 +69,7 @@ impl Settings {
         Geometry {
             block_shift: self.block_shift,
             ticket_shift: self.ticket_shift,
+            processes: self.processes,
             size: self.size,
         }
     }
@@ -84,6 +86,9 @@ const KEYS: [(&str, u64, u64); 4] = [
     ("warm", 0, 1 << 62),
     ("processes", 2, SLOTS as u64),
 ];
+
+/// Which of them says how many places for processes there are.
+const PLACES: usize = 3;
 
 impl Wishes {
     /// Reads `first=64K,segment=1G,warm=64M,processes=256`: each of them or none.
@@ -132,6 +137,14 @@ impl Wishes {
     pub fn or(self, others: Wishes) -> Wishes {
         let both = |i: usize| self.0[i].or(others.0[i]);
         Wishes([0, 1, 2, 3].map(both))
+    }
+
+    /// Wishes for places for so many processes, and nothing else; no more than there can be.
+    pub fn places(processes: u32) -> Self {
+        let (_, least, most) = KEYS[PLACES];
+        let mut wishes = Wishes::default();
+        wishes.0[PLACES] = Some((processes as u64).clamp(least, most));
+        wishes
     }
 
     /// The settings for an arena.
@@ -204,6 +217,9 @@ mod tests {
         let other = Wishes::read("warm=5M").unwrap();
         assert_eq!(other.or(all).settings().warm, 5 << 20);
         assert_eq!(other.or(all).settings().processes, 64);
+        assert_eq!(other.or(Wishes::places(300)).settings().processes, 300);
+        assert_eq!(all.or(Wishes::places(300)).settings().processes, 64);
+        assert_eq!(Wishes::places(u32::MAX).settings().processes, 1024);
     }
 
     #[test]
@@ -213,7 +229,8 @@ mod tests {
             ("first", ["first=''", "65536"]),
             ("first=1", ["first=1", "from 65536"]),
             ("segment=1X", ["segment='1X'", "64M"]),
-            ("processes=1", ["processes=1 ", "from 2 to"]),
+            ("processes=1", ["processes=1 ", "from 2 to 1024"]),
+            ("processes=1025", ["processes=1025 ", "from 2 to 1024"]),
         ] {
             let error = Wishes::read(text).unwrap_err();
             assert!(parts.iter().all(|part| error.contains(part)), "{error}");

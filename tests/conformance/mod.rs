@@ -55,23 +55,31 @@ pub trait Ground {
 
     /// How many bytes the system has given for the arena's segments.
     fn used(&self) -> u64;
+
+    /// How many processes the arena is made for.
+    fn processes(&self) -> u32;
 }
 
-/// The arena's sizes: small tables, which grow early.
-pub fn geometry() -> Geometry {
+/// For how many processes the arenas are made with which all is tried: as many as have their bits in
+/// the rows of blocks, and as many as can be.
+pub const SIZES: [u32; 2] = [256, 1024];
+
+/// The sizes of an arena for so many processes: small tables, which grow early.
+pub fn geometry(processes: u32) -> Geometry {
     let mut geometry = Geometry {
         block_shift: 4,
         ticket_shift: 4,
+        processes,
         size: 0,
     };
     geometry.size = geometry.data() + 64 * PAGE;
     geometry
 }
 
-/// Opens the arena of a ground in another process.
-pub fn open(platform: Arc<dyn Platform>) -> Core {
+/// Opens an arena for so many processes in another process.
+pub fn open(platform: Arc<dyn Platform>, processes: u32) -> Core {
     let expected = Expected {
-        size: geometry().size,
+        size: geometry(processes).size,
         uid: 0,
         boot: 0,
         lock_file: [0, 0],
@@ -115,12 +123,12 @@ fn is_whole(core: &Core, me: Member, which: BlockRef, byte: u8) -> bool {
 impl<'a> Stage<'a> {
     fn new(ground: &'a dyn Ground) -> Self {
         let platform = Faulty::over(ground.platform());
-        let (core, me) = Core::create(platform.clone(), geometry(), |header: &Header| {
+        let geometry = geometry(ground.processes());
+        let (core, me) = Core::create(platform.clone(), geometry, |header: &Header| {
             header.uuid[0].set(7);
             header.budget.set(1 << 40);
-            header.least.set(geometry().size);
+            header.least.set(geometry.size);
             header.longest.set(1 << 30);
-            header.processes.set(256);
             header.lock_file.iter().for_each(|number| number.set(0));
         })
         .unwrap();
@@ -208,7 +216,7 @@ impl<'a> Stage<'a> {
         assert_eq!((stats.blocks, stats.tickets), (0, 0), "{when}");
         assert_eq!(stats.processes, 1, "{when}");
         // What is too little to be given back, and the tables.
-        let most = geometry().size + stats.segments * (256 << 10);
+        let most = self.core.geometry().size + stats.segments * (256 << 10);
         let used = self.ground.used();
         assert!(used <= most, "{when}: {used} bytes for {stats:?}");
     }
@@ -509,8 +517,8 @@ pub fn with_faults(new: &dyn Fn() -> Box<dyn Ground>) {
             told += run(property, new, fault) as usize;
         }
     }
-    // Some calls can be done without.
-    assert!(tried > 200 && told > tried / 3, "{told} of {tried}");
+    // Some calls can be done without: more where there are more tables.
+    assert!(tried > 200 && told > 130, "{told} of {tried}");
     println!("  {tried} faults, {told} of them told");
 }
 

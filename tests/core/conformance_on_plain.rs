@@ -1,7 +1,7 @@
 //! The properties of `tests/conformance`, on plain memory.
 
 use crate::conformance::{
-    geometry, open, with_faults, without_faults, ChildWork, End, Ground, Work,
+    geometry, open, with_faults, without_faults, ChildWork, End, Ground, Work, SIZES,
 };
 use shared_numpy::arena::format::SlotId;
 use shared_numpy::arena::plain::World;
@@ -17,12 +17,14 @@ const ROOM: u64 = 1 << 40;
 struct Plain {
     world: World,
     next: Cell<u64>,
+    processes: u32,
 }
 
-fn plain() -> Box<dyn Ground> {
+fn plain(processes: u32) -> Box<dyn Ground> {
     Box::new(Plain {
         world: World::new(ROOM),
         next: Cell::new(1),
+        processes,
     })
 }
 
@@ -47,7 +49,7 @@ impl Ground for Plain {
 
     fn elsewhere(&self, end: End, work: Work) -> [u64; 4] {
         let pid = self.next();
-        let core = open(self.world.process(pid));
+        let core = open(self.world.process(pid), self.processes);
         let me = core.register().unwrap();
         let told = work(&core, me);
         self.end(&core, me, pid, end);
@@ -74,7 +76,7 @@ impl Ground for Plain {
         let offspring = core.prepare_fork(me, |_| true, sign, pin)?;
         core.finish_fork(me);
         let pid = self.next();
-        let other = open(self.world.process(pid));
+        let other = open(self.world.process(pid), self.processes);
         let born = match offspring {
             Offspring::Embryo(born) => {
                 assert!(other.platform().claim(born.slot).unwrap());
@@ -92,16 +94,24 @@ impl Ground for Plain {
     }
 
     fn used(&self) -> u64 {
-        geometry().size + ROOM - self.world.process(0).room().free
+        geometry(self.processes).size + ROOM - self.world.process(0).room().free
+    }
+
+    fn processes(&self) -> u32 {
+        self.processes
     }
 }
 
 #[test]
 fn the_arena_is_right_on_plain_memory() {
-    without_faults(&plain);
+    for processes in SIZES {
+        without_faults(&|| plain(processes));
+    }
 }
 
 #[test]
 fn the_arena_is_right_where_calls_fail_on_plain_memory() {
-    with_faults(&plain);
+    for processes in SIZES {
+        with_faults(&|| plain(processes));
+    }
 }

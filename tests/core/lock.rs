@@ -55,7 +55,7 @@ impl Model {
     }
 
     /// Takes the lock, looks around, and gives it back, or dies with it.
-    fn visit(&self, slot: u8, dies: bool) {
+    fn visit(&self, slot: u16, dies: bool) {
         let me = Owner::new(slot, 1);
         let taken = acquire(&self.word, me, self).unwrap();
         assert_eq!(self.inside.fetch_add(1, Ordering::SeqCst), 0, "two owners");
@@ -115,7 +115,7 @@ impl Surroundings<ModelWord> for Model {
     }
 }
 
-fn run(model: &Arc<Model>, threads: u8, visits: usize, dying: u8) {
+fn run(model: &Arc<Model>, threads: u16, visits: usize, dying: u16) {
     let handles: Vec<_> = (0..threads)
         .map(|slot| {
             let model = model.clone();

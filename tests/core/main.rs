@@ -9,6 +9,7 @@ mod conformance_on_plain;
 mod fuzz;
 mod layers;
 mod lock;
+mod many;
 mod model;
 mod random;
 mod ring;

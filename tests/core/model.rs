@@ -16,37 +16,65 @@ use crate::random::random;
 use crate::seed::times;
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
-use shared_numpy::arena::format::{Expected, Header, Keeper, SlotId};
+use shared_numpy::arena::format::{
+    pages_of, state_word, Expected, Header, Keeper, SlotId, SlotRow, EMBRYO, SLOTS_AT,
+};
 use shared_numpy::arena::plain::World;
+use shared_numpy::arena::platform::Platform;
 use shared_numpy::arena::{BlockRef, Core, Extent, Member, Offspring, TicketRef};
 use shared_numpy::error::{Error, Exhausted};
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem::size_of;
+use std::sync::Arc;
 
 pub const GRACE: u64 = 30_000;
 
-/// A small arena: 16 rows a chunk, so that tables grow early.
-pub use crate::conformance::geometry;
+use crate::conformance::geometry;
 
+/// A small arena: 16 rows a chunk, so that tables grow early.
 pub fn create(world: &World, budget: u64) -> (Core, Member) {
-    Core::create(world.process(0), geometry(), |header: &Header| {
+    create_for(world, budget, 256)
+}
+
+/// The same for so many processes.
+pub fn create_for(world: &World, budget: u64, processes: u32) -> (Core, Member) {
+    let geometry = geometry(processes);
+    Core::create(world.process(0), geometry, |header: &Header| {
         header.uuid[0].set(7);
         header.grace.set(GRACE);
         header.budget.set(budget);
-        header.least.set(geometry().size);
+        header.least.set(geometry.size);
         header.longest.set(1 << 30);
-        header.processes.set(256);
     })
     .unwrap()
 }
 
 pub fn open(world: &World, pid: u64) -> Core {
+    open_over(world, world.process(pid))
+}
+
+/// Opens the arena of a world over a platform, which may be one that a test can disturb.
+pub fn open_over(world: &World, platform: Arc<dyn Platform>) -> Core {
     let expected = Expected {
-        size: geometry().size,
+        size: world.control_size(),
         uid: 0,
         boot: 0,
         lock_file: [0, 0],
     };
-    Core::open(world.process(pid), &expected).unwrap()
+    Core::open(platform, &expected).unwrap()
+}
+
+/// Has the slots from 1 up to `end` be those of children in the making, which are there for good:
+/// so the next members get the slots behind them.
+pub fn occupy(world: &World, core: &Core, end: u16) {
+    let header = core.header();
+    let pages = pages_of(SLOTS_AT, end as usize * size_of::<SlotRow>());
+    header.pages.set(header.pages.get() | pages);
+    for slot in (1..end).map(SlotId) {
+        world.set_embryo(slot, true);
+        core.slot(slot).state.set(state_word(1, EMBRYO));
+        header.know_slot(slot);
+    }
 }
 
 /// A process of the model.
@@ -139,9 +167,12 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 impl Model {
-    fn new(room: u64, budget: u64) -> Self {
+    /// Other members than the first one have slots from `slots` on.
+    fn new(room: u64, budget: u64, slots: u16) -> Self {
         let world = World::new(room);
-        let (core, me) = create(&world, budget);
+        let processes = if slots > 1 { 1024 } else { 256 };
+        let (core, me) = create_for(&world, budget, processes);
+        occupy(&world, &core, slots);
         Model {
             world,
             now: 0,
@@ -504,7 +535,7 @@ impl Model {
         let process = &self.processes[0];
         let snapshot = process.core.snapshot(process.me).unwrap();
         assert_eq!(snapshot.check(), Vec::<String>::new());
-        let slot_of: BTreeMap<u8, u64> = self
+        let slot_of: BTreeMap<u16, u64> = self
             .processes
             .iter()
             .map(|p| (p.me.slot.0, p.pid))
@@ -661,11 +692,13 @@ fn the_arena_does_what_the_model_does() {
         let random = TestRng::from_seed(RngAlgorithm::ChaCha, &[seed.to_le_bytes(); 4].concat());
         let room = prop_oneof![Just(0u64), 0u64..20_000_000, Just(1u64 << 30)];
         let budget = prop_oneof![Just(0u64), 0u64..2_000_000, Just(1u64 << 40)];
+        // Before, around and far behind the end of those that have their bits in rows.
+        let slots = prop_oneof![3 => Just(1u16), 1 => Just(254u16), 1 => Just(1018u16)];
         let steps = proptest::collection::vec(step(), 1..120);
         let result = TestRunner::new_with_rng(config, random).run(
-            &(room, budget, steps),
-            |(room, budget, steps)| {
-                let mut model = Model::new(room, budget);
+            &(room, budget, slots, steps),
+            |(room, budget, slots, steps)| {
+                let mut model = Model::new(room, budget, slots);
                 for step in &steps {
                     model.step(step);
                     model.compare();

@@ -225,7 +225,7 @@ impl Drop for Held<'_> {
 
 impl User {
     fn owner(&self) -> Owner {
-        Owner::new(self.me, 1)
+        Owner::new(self.me.into(), 1)
     }
 
     fn lock(&self) -> Held<'_> {

@@ -7,8 +7,9 @@
 //! * The budget is a share of what the system has and of what is free there now, unless it was
 //!   set.
 
-use crate::model::{create, geometry, open};
-use shared_numpy::arena::format::{Address, Geometry, Header, SlotRow, SHARE};
+use crate::conformance::{geometry, SIZES};
+use crate::model::{create, open};
+use shared_numpy::arena::format::{Address, Geometry, Header, SlotRow, SHARE, SLOTS_AT};
 use shared_numpy::arena::plain::World;
 use shared_numpy::arena::{BlockRef, Core, Member};
 use shared_numpy::error::Error;
@@ -111,7 +112,7 @@ fn the_budget_is_a_share_of_what_there_is_and_of_what_is_free() {
     let world = World::new(64 << 20);
     let (core, me) = create(&world, SHARE);
     world.set_room(2 << 20);
-    let block = core.allocate(me, geometry().size).unwrap().0;
+    let block = core.allocate(me, geometry(256).size).unwrap().0;
     assert!(
         core.header().budget.get() < 4 << 20,
         "it is renewed as the arena grows"
@@ -123,10 +124,11 @@ fn the_budget_is_a_share_of_what_there_is_and_of_what_is_free() {
 }
 
 /// An arena with tables as large as usual, which have memory only where they were used.
-fn usual(room: u64) -> (World, Core, Member) {
+fn usual(room: u64, processes: u32) -> (World, Core, Member) {
     let mut geometry = Geometry {
         block_shift: 12,
         ticket_shift: 10,
+        processes,
         size: 0,
     };
     geometry.size = geometry.data() + (32 << 10);
@@ -135,7 +137,6 @@ fn usual(room: u64) -> (World, Core, Member) {
     let constants = |header: &Header| {
         header.budget.set(SHARE);
         header.longest.set(1 << 30);
-        header.processes.set(256);
     };
     let (core, me) = Core::create(world.process(0), geometry, constants).unwrap();
     (world, core, me)
@@ -144,15 +145,19 @@ fn usual(room: u64) -> (World, Core, Member) {
 /// Asserts that all that is used of the tables has memory.
 fn is_there(world: &World, core: &Core) {
     let (header, geometry) = (core.header(), core.geometry());
-    let [rows, caches] = geometry.block_parts(0, header.block_rows.get().min(4096));
+    // Worked out by hand: rows of 64 bytes, caches of 32, and a word for each further 64 slots.
+    let (first, rows) = (geometry.blocks(), header.block_rows.get().min(4096) as u64);
+    let further = (geometry.slots() as u64 - 256) / 64 * 8;
+    let blocks = [(0, 64), (64, 32), (96, further)]
+        .map(|(behind, size)| (first + (behind << geometry.block_shift), rows * size));
     let tickets = geometry.ticket_part(0, header.ticket_rows.get().min(1024));
     let slots = header.slot_rows.read() as usize * size_of::<SlotRow>();
     let segments = header.segment_rows.get() as u64 * 16;
     let header = [
-        (offset_of!(Header, slots) as u64, slots as u64),
+        (SLOTS_AT as u64, slots as u64),
         (offset_of!(Header, segments) as u64, segments),
     ];
-    for (start, size) in [rows, caches, tickets].into_iter().chain(header) {
+    for (start, size) in blocks.into_iter().chain([tickets]).chain(header) {
         let lacks = size > 0 && world.lacks_page(Address::new(0, start), size);
         assert!(!lacks, "{size} bytes at {start}");
     }
@@ -160,7 +165,11 @@ fn is_there(world: &World, core: &Core) {
 
 #[test]
 fn tables_get_memory_before_they_are_used() {
-    let (world, core, me) = usual(1 << 40);
+    SIZES.into_iter().for_each(uses_all_tables);
+}
+
+fn uses_all_tables(processes: u32) {
+    let (world, core, me) = usual(1 << 40, processes);
     is_there(&world, &core);
     let mut held = Vec::new();
     for number in 0..9000 {
@@ -174,27 +183,20 @@ fn tables_get_memory_before_they_are_used() {
             check(&core, me);
         }
     }
-    for number in 1..200 {
-        core_of(&world, &core, number).register().unwrap();
+    for number in 1..processes as u64 - 50 {
+        open(&world, number).register().unwrap();
         is_there(&world, &core);
     }
     check(&core, me);
 }
 
-/// The arena as another process has it.
-fn core_of(world: &World, core: &Core, pid: u64) -> Core {
-    let expected = shared_numpy::arena::format::Expected {
-        size: core.geometry().size,
-        uid: 0,
-        boot: 0,
-        lock_file: [0, 0],
-    };
-    Core::open(world.process(pid), &expected).unwrap()
-}
-
 #[test]
 fn without_memory_for_tables_nothing_is_touched() {
-    let (world, core, me) = usual(0);
+    SIZES.into_iter().for_each(is_refused_without_memory);
+}
+
+fn is_refused_without_memory(processes: u32) {
+    let (world, core, me) = usual(0, processes);
     let which = core.allocate(me, 64).unwrap().0;
     let full = |error: Error| assert!(matches!(error, Error::Full { .. }), "{error:?}");
     let mut held = Vec::new();
@@ -211,7 +213,7 @@ fn without_memory_for_tables_nothing_is_touched() {
         }
     });
     full(loop {
-        match core_of(&world, &core, held.len() as u64).register() {
+        match open(&world, held.len() as u64).register() {
             Ok(_) => held.push(which),
             Err(error) => break error,
         }
@@ -221,14 +223,14 @@ fn without_memory_for_tables_nothing_is_touched() {
     world.set_room(1 << 30);
     core.allocate(me, 64).unwrap();
     core.send(me, which).unwrap();
-    core_of(&world, &core, 10_000).register().unwrap();
+    open(&world, 10_000).register().unwrap();
     is_there(&world, &core);
     check(&core, me);
 }
 
 #[test]
 fn segments_grow_by_what_there_is_and_leave_the_last_to_what_is_needed() {
-    let (world, core, me) = usual(14 << 20);
+    let (world, core, me) = usual(14 << 20, 256);
     let mut held = Vec::new();
     while let Ok((which, _)) = core.allocate(me, 4000) {
         held.push(which);

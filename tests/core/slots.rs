@@ -5,8 +5,9 @@
 //! * It does not wait at all where all slots are in use.
 
 use crate::conformance::faulty::{Call, Fate, Faulty};
-use crate::model::{create, geometry, open};
-use shared_numpy::arena::format::{Expected, SlotId, SLOTS};
+use crate::conformance::SIZES;
+use crate::model::{create_for, open, open_over};
+use shared_numpy::arena::format::SlotId;
 use shared_numpy::arena::plain::World;
 use shared_numpy::arena::platform::Platform;
 use shared_numpy::arena::{Core, Member};
@@ -17,7 +18,7 @@ use std::sync::Arc;
 /// The number of the process that is going to end.
 const LEAVER: u64 = 7;
 /// The number of the process that looks for a slot.
-const COMER: u64 = 1000;
+const COMER: u64 = 10_000;
 
 /// An arena all of whose slots are taken.
 struct Crowd {
@@ -28,30 +29,24 @@ struct Crowd {
     other: (Core, Member),
 }
 
-/// Opens the arena of [`create`] over a platform that a test can disturb.
-fn open_over(world: &World, pid: u64) -> (Core, Arc<Faulty>) {
+/// Opens the arena of a world over a platform that a test can disturb.
+fn open_disturbed(world: &World, pid: u64) -> (Core, Arc<Faulty>) {
     let platform = Faulty::over(world.process(pid));
-    let expected = Expected {
-        size: geometry().size,
-        uid: 0,
-        boot: 0,
-        lock_file: [0, 0],
-    };
-    let core = Core::open(platform.clone(), &expected).unwrap();
-    (core, platform)
+    (open_over(world, platform.clone()), platform)
 }
 
 impl Crowd {
-    fn new() -> Self {
+    fn new(processes: u32) -> Self {
         let world = World::new(1 << 20);
-        let (first, me) = create(&world, 0);
-        let (core, platform) = open_over(&world, LEAVER);
-        let member = core.register().unwrap();
-        for pid in 2..SLOTS as u64 {
+        let (first, me) = create_for(&world, 0, processes);
+        // The last slot is the leaver's.
+        for pid in 2..processes as u64 {
             open(&world, 10 + pid).register().unwrap();
         }
+        let (core, platform) = open_disturbed(&world, LEAVER);
+        let member = core.register().unwrap();
         Crowd {
-            comer: open_over(&world, COMER),
+            comer: open_disturbed(&world, COMER),
             leaver: (core, member, platform),
             other: (first, me),
             world,
@@ -103,58 +98,68 @@ impl Crowd {
 
 #[test]
 fn a_slot_whose_process_is_about_to_leave_is_waited_for() {
-    let crowd = Crowd::new();
-    crowd.stop_halfway();
-    let slot = crowd.leaver.1.slot;
-    let byte = crowd.world.process(LEAVER);
-    let sleeps = crowd.count_sleeps(move || byte.disclaim(slot));
-    crowd.assert_taken(slot);
-    assert_eq!(sleeps.load(Ordering::Relaxed), 1);
+    for processes in SIZES {
+        let crowd = Crowd::new(processes);
+        crowd.stop_halfway();
+        let slot = crowd.leaver.1.slot;
+        let byte = crowd.world.process(LEAVER);
+        let sleeps = crowd.count_sleeps(move || byte.disclaim(slot));
+        crowd.assert_taken(slot);
+        assert_eq!(sleeps.load(Ordering::Relaxed), 1);
+    }
 }
 
 #[test]
 fn a_process_that_is_stopped_while_it_leaves_is_not_waited_for_without_end() {
-    let crowd = Crowd::new();
-    crowd.stop_halfway();
-    let sleeps = crowd.count_sleeps(|| ());
-    crowd.assert_full();
-    let slept = sleeps.load(Ordering::Relaxed);
-    assert!((10..10_000).contains(&slept), "{slept} short sleeps");
+    for processes in SIZES {
+        let crowd = Crowd::new(processes);
+        crowd.stop_halfway();
+        let sleeps = crowd.count_sleeps(|| ());
+        crowd.assert_full();
+        let slept = sleeps.load(Ordering::Relaxed);
+        assert!((10..10_000).contains(&slept), "{slept} short sleeps");
+    }
 }
 
 #[test]
 fn nobody_waits_where_all_processes_live() {
-    let crowd = Crowd::new();
-    let sleeps = crowd.count_sleeps(|| ());
-    crowd.assert_full();
-    assert_eq!(sleeps.load(Ordering::Relaxed), 0);
+    for processes in SIZES {
+        let crowd = Crowd::new(processes);
+        let sleeps = crowd.count_sleeps(|| ());
+        crowd.assert_full();
+        assert_eq!(sleeps.load(Ordering::Relaxed), 0);
+    }
 }
 
 /// The dead is found, and before its slot is taken another process has emptied it.
 #[test]
 fn a_slot_that_another_has_just_emptied_is_taken() {
-    let crowd = Crowd::new();
-    crowd.world.kill(LEAVER);
-    let reaper = open(&crowd.world, 10);
-    let me = crowd.other.1;
-    let count = Arc::new(AtomicU32::new(0));
-    crowd.comer.1.decide(move |call| {
-        if call == Call::Claim && count.fetch_add(1, Ordering::Relaxed) == 0 {
-            assert_eq!(reaper.reap(me), Ok(1));
-        }
-        Fate::Made
-    });
-    crowd.assert_taken(crowd.leaver.1.slot);
+    for processes in SIZES {
+        let crowd = Crowd::new(processes);
+        crowd.world.kill(LEAVER);
+        let reaper = open(&crowd.world, 10);
+        let me = crowd.other.1;
+        let count = Arc::new(AtomicU32::new(0));
+        crowd.comer.1.decide(move |call| {
+            if call == Call::Claim && count.fetch_add(1, Ordering::Relaxed) == 0 {
+                assert_eq!(reaper.reap(me), Ok(1));
+            }
+            Fate::Made
+        });
+        crowd.assert_taken(crowd.leaver.1.slot);
+    }
 }
 
 /// What a process that ends still has goes with it, in a moment.
 #[test]
 fn a_process_that_has_parted_is_waited_for() {
-    let crowd = Crowd::new();
-    let (core, member, _) = &crowd.leaver;
-    core.allocate(*member, 100).unwrap();
-    assert!(!core.part(*member, |_| true, false).unwrap().left);
-    let world = crowd.world.clone();
-    crowd.count_sleeps(move || world.kill(LEAVER));
-    crowd.assert_taken(member.slot);
+    for processes in SIZES {
+        let crowd = Crowd::new(processes);
+        let (core, member, _) = &crowd.leaver;
+        core.allocate(*member, 100).unwrap();
+        assert!(!core.part(*member, |_| true, false).unwrap().left);
+        let world = crowd.world.clone();
+        crowd.count_sleeps(move || world.kill(LEAVER));
+        crowd.assert_taken(member.slot);
+    }
 }

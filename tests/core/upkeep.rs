@@ -13,7 +13,8 @@
 //!   there is another one;
 //! * at the end of a program a ticket counts only if somebody may receive it.
 
-use crate::model::{create, geometry, open};
+use crate::conformance::geometry;
+use crate::model::{create, open};
 use shared_numpy::arena::format::{NO_CHECK, PAGE};
 use shared_numpy::arena::plain::World;
 use shared_numpy::arena::{BlockRef, Core, Member};
@@ -160,7 +161,7 @@ fn idle_memory_goes_back() {
         assert!(warm(&core, me) >= MANY - (1 << 20));
     }
     pass(&world, &core, me, 1000);
-    assert!(warm(&core, me) <= geometry().size);
+    assert!(warm(&core, me) <= geometry(256).size);
 }
 
 #[test]
@@ -201,7 +202,7 @@ fn what_is_used_keeps_its_pages_beside_what_went_back() {
     }
     world.set_room(1 << 40);
     let segments = core.stats(me).unwrap().segments;
-    let all = core.stats(me).unwrap().free_bytes - geometry().size;
+    let all = core.stats(me).unwrap().free_bytes - geometry(256).size;
     core.allocate(me, all).unwrap();
     assert_eq!(core.stats(me).unwrap().segments, segments);
     assert_eq!(core.check(me).unwrap(), Vec::<String>::new());

@@ -1,7 +1,7 @@
 //! The properties of `tests/conformance`, on the system's shared memory, with processes.
 
 use crate::conformance::{
-    geometry, open, with_faults, without_faults, ChildWork, End, Ground, Work,
+    geometry, open, with_faults, without_faults, ChildWork, End, Ground, Work, SIZES,
 };
 use crate::tools::*;
 use crate::Test;
@@ -17,25 +17,31 @@ use std::sync::Arc;
 
 pub const TESTS: &[Test] = &[
     ("the_arena_is_right_on_the_system", |_| {
-        without_faults(&system)
+        SIZES
+            .into_iter()
+            .for_each(|processes| without_faults(&|| system(processes)))
     }),
     ("the_arena_is_right_where_calls_fail", |_| {
-        with_faults(&system)
+        SIZES
+            .into_iter()
+            .for_each(|processes| with_faults(&|| system(processes)))
     }),
 ];
 
 struct System {
     name: Name,
     shared: Arc<Shared>,
+    processes: u32,
 }
 
-fn system() -> Box<dyn Ground> {
+fn system(processes: u32) -> Box<dyn Ground> {
     let name = next_name();
-    let shared = Shared::create(name, &geometry()).unwrap();
+    let shared = Shared::create(name, &geometry(processes)).unwrap();
     shared.set_patience(2000);
     Box::new(System {
         name,
         shared: Arc::new(shared),
+        processes,
     })
 }
 
@@ -62,7 +68,8 @@ impl Ground for System {
         let told: &[AtomicU64; 4] = common();
         let child = fork(|| {
             let (memory, _) = Shared::open_memory(self.name).unwrap();
-            let core = open(Arc::new(Shared::open(self.name, memory).unwrap()));
+            let shared = Shared::open(self.name, memory).unwrap();
+            let core = open(Arc::new(shared), self.processes);
             let me = core.register().unwrap();
             let numbers = work(&core, me);
             for (word, number) in told.iter().zip(numbers) {
@@ -127,5 +134,9 @@ impl Ground for System {
 
     fn used(&self) -> u64 {
         std::fs::metadata(self.memory()).unwrap().blocks() * 512
+    }
+
+    fn processes(&self) -> u32 {
+        self.processes
     }
 }

@@ -39,6 +39,7 @@ pub const TESTS: &[Test] = &[
     ("what_others_do_not_use_can_be_had", |_| others_give_back()),
     ("all_rows_taken", |_| all_rows_taken()),
     ("all_slots_taken", |_| all_slots_taken()),
+    ("three_hundred_processes", |_| three_hundred_processes()),
     ("no_descriptor_left", |_| no_descriptor_left()),
     ("no_address_space_left", |_| no_address_space_left()),
     ("a_child_holds_what_its_parent_holds", |_| child_holds()),
@@ -1064,6 +1065,70 @@ fn all_rows_taken() {
     assert_eq!(test.cancel_unreceived(0).unwrap(), 4096 * 16);
     drop(blocks);
     assert_empty(&test.arena);
+}
+
+/// Three hundred children are members, each with a block of its own and one that it was sent; all are
+/// killed.
+fn three_hundred_processes() {
+    let holders = |arena: &Arena| {
+        let live = snapshot(arena);
+        let slots = live.live().flat_map(|block| block.holders.iter());
+        let mut slots: Vec<u16> = slots.map(|slot| slot.0).collect();
+        slots.sort();
+        slots
+    };
+    fn twice(slots: impl Iterator<Item = u16>) -> Vec<u16> {
+        slots.flat_map(|slot| [slot, slot]).collect()
+    }
+    let test = TestArena::new(Settings {
+        processes: 301,
+        ..small()
+    });
+    let handles: Vec<_> = (0..300)
+        .map(|_| {
+            let block = test.allocate(500).unwrap();
+            test.send(&block).unwrap()
+        })
+        .collect();
+    let mut children: Vec<Child> = handles
+        .iter()
+        .map(|handle| {
+            fork(|| {
+                let mine = test.allocate(300).unwrap();
+                let sent = test.receive(handle).unwrap();
+                stop();
+                drop((mine, sent));
+                0
+            })
+        })
+        .collect();
+    children.iter_mut().for_each(Child::wait_for_stop);
+    // Two blocks of each child.
+    assert_eq!(holders(&test), twice(1..=300));
+    // One more has no slot, and is told which number to raise.
+    fork(|| {
+        let text = test.allocate(1).err().unwrap().to_string();
+        assert!(text.contains("all 301 places"), "{text}");
+        assert!(text.contains("processes=N"), "{text}");
+        0
+    })
+    .succeed();
+    // The byte of none of them is the one by which the names are removed.
+    test.unlink().unwrap();
+    assert_eq!(objects(test.name()), Vec::<String>::new());
+    // Every second lives on, and still has what it had.
+    let mut living = Vec::new();
+    for (number, child) in children.into_iter().enumerate() {
+        match number % 2 {
+            0 => child.kill(),
+            _ => living.push(child),
+        }
+    }
+    test.reap().unwrap();
+    assert_eq!(holders(&test), twice((2..=300).step_by(2)));
+    living.iter().for_each(|child| child.signal(libc::SIGCONT));
+    living.into_iter().for_each(Child::succeed);
+    assert_empty(&test);
 }
 
 fn all_slots_taken() {

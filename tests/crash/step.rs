@@ -15,14 +15,24 @@ use crate::instructions::*;
 use crate::tools::*;
 use crate::Test;
 use shared_numpy::arena::check::Snapshot;
-use shared_numpy::arena::format::{Address, Keeper, ABSENT, ALIVE, EMPTY};
+use shared_numpy::arena::format::{
+    pages_of, state_word, Address, Keeper, SlotId, SlotRow, ABSENT, ALIVE, EMBRYO, EMPTY, SLOTS_AT,
+};
 use shared_numpy::arena::handle::Handle;
 use shared_numpy::arena::Extent;
 use shared_numpy::process::{Arena, Block, Settings};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::sync::atomic::AtomicU64;
 
-pub const TESTS: &[Test] = &[("step_every_operation", every_operation)];
+pub const TESTS: &[Test] = &[
+    ("step_every_operation", every_operation),
+    ("step_in_a_wide_arena", in_a_wide_arena),
+];
+
+/// Objects that are on the way, and how they look.
+type Passing = &'static [(&'static str, &'static str)];
 
 /// An operation: what the child does before, and what is stepped through.
 struct Operation {
@@ -37,11 +47,24 @@ struct Operation {
     /// Other children, whose ends are stages on the way.
     ways: &'static [fn(&Arena, &Given)],
     /// Objects that are on the way, and how they look.
-    passing: &'static [(&'static str, &'static str)],
+    passing: Passing,
     /// A process that knows nothing is the first to come after the death.
     stranger: bool,
     /// What may be absent on the way, though it is there before and after.
     absent: &'static [&'static str],
+    /// Until when others have the slots that have bits in rows, and some more, in an arena for as
+    /// many processes as can be.
+    taken: Taken,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Taken {
+    /// The arena is one for as many as have bits in rows.
+    Never,
+    /// Until the child begins, which has a slot behind them.
+    AtFirst,
+    /// For as long as the child lives: what it does needs a slot.
+    Throughout,
 }
 
 /// What the parent gives to its child.
@@ -135,6 +158,7 @@ const SIMPLE: Operation = Operation {
     passing: &[],
     stranger: false,
     absent: &[],
+    taken: Taken::Never,
 };
 
 const OPERATIONS: &[Operation] = &[
@@ -548,6 +572,71 @@ const OPERATIONS: &[Operation] = &[
     },
 ];
 
+/// Those that are stepped through in a wide arena, too, until when slots are taken there, and the
+/// objects on the way.
+const WIDE: &[(&str, Taken, Passing)] = &[
+    ("lock and unlock", Taken::AtFirst, &[]),
+    ("allocate with split", Taken::AtFirst, &[]),
+    ("free with merges on both sides", Taken::AtFirst, &[]),
+    ("send", Taken::AtFirst, &[]),
+    ("receive", Taken::AtFirst, &[]),
+    ("find by name", Taken::AtFirst, &[]),
+    ("cancel", Taken::AtFirst, &[]),
+    ("end of a queue with messages", Taken::AtFirst, &[]),
+    ("reap of a queue with messages", Taken::AtFirst, &[]),
+    ("release of a shared block", Taken::AtFirst, &[]),
+    ("upkeep after a death", Taken::AtFirst, &[]),
+    ("reap", Taken::AtFirst, &[]),
+    ("recovery", Taken::AtFirst, &[]),
+    ("register", Taken::Throughout, &[]),
+    ("leave", Taken::AtFirst, &[]),
+    ("fork hand-over", Taken::Throughout, &[]),
+    ("growth by memory for rows", Taken::AtFirst, &[]),
+    (
+        "growth by rows for blocks",
+        Taken::AtFirst,
+        // The new chunk while it is its maker's.
+        &[(
+            "block 5 life 0",
+            "at Address(132096), 6144 bytes, held by [300]",
+        )],
+    ),
+];
+
+/// In a wide arena the slots up to this are taken by others: those that have bits in rows, and
+/// some more.
+const TAKEN: u16 = 300;
+
+/// Takes the slots from 1 up to [`TAKEN`] as those of children in the making, for as long as the
+/// result and its copies in forked children are open, or until they are freed.
+fn take_slots(arena: &Arena) -> File {
+    let path = format!("/dev/shm/{}", arena.name().as_str());
+    let memory = File::options().read(true).write(true).open(path).unwrap();
+    // SAFETY: a plain struct, for which zeros are a value.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = libc::F_WRLCK as i16;
+    lock.l_whence = libc::SEEK_SET as i16;
+    (lock.l_start, lock.l_len) = (1, TAKEN as i64 - 1);
+    // SAFETY: the descriptor is open, and the struct is lent to the call.
+    let locked = unsafe { libc::fcntl(memory.as_raw_fd(), libc::F_OFD_SETLK, &lock) };
+    assert_eq!(locked, 0, "{}", std::io::Error::last_os_error());
+    let (core, size) = (arena.core(), std::mem::size_of::<SlotRow>());
+    let pages = pages_of(SLOTS_AT, TAKEN as usize * size);
+    core.header().pages.set(core.header().pages.get() | pages);
+    for slot in (1..TAKEN).map(SlotId) {
+        core.slot(slot).state.set(state_word(1, EMBRYO));
+        core.header().know_slot(slot);
+    }
+    memory
+}
+
+/// Makes the slots that were taken nobody's.
+fn free_slots(arena: &Arena) {
+    for slot in (1..TAKEN).map(SlotId) {
+        arena.core().slot(slot).state.set(state_word(1, EMPTY));
+    }
+}
+
 /// Has this process, which is traced, not stopped by its child's end.
 fn without_signals_of_children() {
     // SAFETY: a set of bits, for which zero is a value.
@@ -571,8 +660,9 @@ fn idle_for_long(arena: &Arena) {
 
 /// Makes every slot look like that of a process that is no more.
 fn fill_slots_with_the_dead(arena: &Arena) {
-    arena.core().header().slot_rows.set(256);
-    for slot in arena.core().header().slots.iter() {
+    let core = arena.core();
+    core.header().slot_rows.set(core.geometry().processes);
+    for slot in core.all_slots().map(|slot| core.slot(slot)) {
         let empty = slot.state.read();
         if empty as u8 == EMPTY {
             slot.pid.set(u32::MAX as u64);
@@ -584,6 +674,16 @@ fn fill_slots_with_the_dead(arena: &Arena) {
 /// A child that is about to begin its operation.
 fn start(arena: &Arena, given: &Given, work: fn(&Arena, &Given)) -> Child {
     traced(|| work(arena, given))
+}
+
+/// The child of an operation, when all is as it is to find it.
+fn begin(operation: &Operation, arena: &Arena, given: &Given) -> Child {
+    let child = start(arena, given, operation.child);
+    (operation.meanwhile)(arena, given);
+    if operation.taken == Taken::AtFirst {
+        free_slots(arena);
+    }
+    child
 }
 
 /// The arena's tables.
@@ -603,7 +703,7 @@ pub type Picture = BTreeMap<String, String>;
 pub fn picture(snapshot: &Snapshot) -> Picture {
     let mut picture = Picture::new();
     for block in snapshot.live() {
-        let holders: Vec<u8> = block.holders.iter().map(|slot| slot.0).collect();
+        let holders: Vec<u16> = block.holders.iter().map(|slot| slot.0).collect();
         picture.insert(
             format!("block {} life {}", block.id, block.generation),
             format!(
@@ -665,27 +765,38 @@ fn is_between(now: &Picture, stages: &[Picture], operation: &Operation) -> Resul
 }
 
 /// An arena as an operation finds it, with three blocks of the parent's between which there is
-/// room, and its picture.
-fn scene(operation: &Operation) -> (TestArena, Vec<Block>, Picture) {
-    let test = TestArena::new((operation.settings)(small()));
+/// room, and its picture; and in a wide one those who have taken slots.
+fn scene(operation: &Operation) -> (TestArena, Vec<Block>, Picture, Option<File>) {
+    let settings = (operation.settings)(small());
+    let settings = match operation.taken {
+        Taken::Never => settings,
+        _ => Settings {
+            // With as much room behind the longer tables.
+            size: settings.size + (64 << 10),
+            processes: 1024,
+            ..settings
+        },
+    };
+    let test = TestArena::new(settings);
     let base: Vec<Block> = (0..5).map(|_| test.allocate(1000).unwrap()).collect();
     let base: Vec<Block> = base.into_iter().step_by(2).collect();
     for (i, block) in base.iter().enumerate() {
         fill(block, i as u8 + 1);
     }
     let own = picture(&snapshot(&test));
-    (test, base, own)
+    let wide = operation.taken != Taken::Never;
+    let others = wide.then(|| take_slots(&test));
+    (test, base, own, others)
 }
 
 /// Runs one child to a moment and kills it. Returns whether it came there, and whether the
 /// lock was held. What there is at the ends is kept as stages, with which all other moments
 /// are compared.
 fn trial(operation: &Operation, run: &Run, k: Moment, stages: &mut Vec<Picture>) -> (Came, bool) {
-    let (test, base, own) = scene(operation);
+    let (test, base, own, others) = scene(operation);
     let arena = &test.arena;
     let given = (operation.before)(arena);
-    let mut child = start(arena, &given, operation.child);
-    (operation.meanwhile)(arena, &given);
+    let mut child = begin(operation, arena, &given);
     let came = run.bring(&mut child, k, &[tables_of(arena)]);
     child.kill();
     let held = arena.core().header().owner.get() != 0;
@@ -706,6 +817,7 @@ fn trial(operation: &Operation, run: &Run, k: Moment, stages: &mut Vec<Picture>)
         let _ = arena.receive(handle);
     }
     drop(given);
+    drop(others);
     // What is of the grandchildren ends with them, the latest after the grace.
     let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
     loop {
@@ -747,18 +859,33 @@ pub fn is_filled(block: &Block, value: u8) -> bool {
 
 /// What an operation does, instruction by instruction.
 fn record(operation: &Operation) -> Run {
-    let (test, _base, _own) = scene(operation);
+    let (test, _base, _own, _others) = scene(operation);
     let given = (operation.before)(&test.arena);
-    let child = start(&test.arena, &given, operation.child);
-    (operation.meanwhile)(&test.arena, &given);
+    let child = begin(operation, &test.arena, &given);
     Run::record(child, &[tables_of(&test.arena)], false)
 }
 
 fn every_operation(full: bool) {
+    step("step_every_operation", full, OPERATIONS);
+}
+
+fn in_a_wide_arena(full: bool) {
+    let wide = WIDE.iter().map(|(name, taken, passing)| {
+        let same = OPERATIONS.iter().find(|operation| operation.name == *name);
+        Operation {
+            passing,
+            taken: *taken,
+            ..*same.unwrap()
+        }
+    });
+    step("step_in_a_wide_arena", full, &wide.collect::<Vec<_>>());
+}
+
+fn step(test: &str, full: bool, operations: &[Operation]) {
     each_operation(
-        "step_every_operation",
+        test,
         full,
-        OPERATIONS,
+        operations,
         |operation| operation.name,
         |operation| {
             let run = record(operation);

@@ -11,6 +11,9 @@ use shared_numpy::arena::{BlockRef, Core, Extent, Member, TicketRef};
 use shared_numpy::error::Error;
 use std::time::{Duration, Instant};
 
+/// For how many processes the arenas are made: all have their bits in the rows of blocks, or not.
+const SIZES: [u32; 2] = [256, 1024];
+
 /// A property of any bytes.
 pub type Target = fn(&[u8]);
 
@@ -45,7 +48,7 @@ pub fn handle(bytes: &[u8]) {
 
 /// What the tables say to a handle that is well made and names what it likes.
 fn receive_forged(handle: &Handle) {
-    let (_, core, me) = arena();
+    let (_, core, me) = arena(256);
     let (block, place) = core.allocate(me, 5000).unwrap();
     let ticket = core.send(me, block).unwrap();
     match core.receive(me, handle.block, handle.ticket) {
@@ -57,32 +60,33 @@ fn receive_forged(handle: &Handle) {
     assert_eq!(core.check(me).unwrap(), Vec::<String>::new());
 }
 
-fn geometry() -> Geometry {
+fn geometry(processes: u32) -> Geometry {
     let mut geometry = Geometry {
         block_shift: 4,
         ticket_shift: 4,
+        processes,
         size: 0,
     };
     geometry.size = geometry.data() + 16 * PAGE;
     geometry
 }
 
-fn arena() -> (World, Core, Member) {
+fn arena(processes: u32) -> (World, Core, Member) {
+    let geometry = geometry(processes);
     let world = World::new(1 << 22);
-    let (core, me) = Core::create(world.process(0), geometry(), |header| {
+    let (core, me) = Core::create(world.process(0), geometry, |header| {
         header.uuid[0].set(7);
         header.budget.set(1 << 14);
-        header.least.set(geometry().size);
+        header.least.set(geometry.size);
         header.longest.set(1 << 30);
-        header.processes.set(256);
     })
     .unwrap();
     (world, core, me)
 }
 
-fn expected() -> Expected {
+fn expected(core: &Core) -> Expected {
     Expected {
-        size: geometry().size,
+        size: core.geometry().size,
         uid: 0,
         boot: 0,
         lock_file: [0, 0],
@@ -92,18 +96,26 @@ fn expected() -> Expected {
 /// Any bytes in the place of a header are refused or are an arena that can be
 /// worked with, in which nothing lies outside of it.
 pub fn attach(bytes: &[u8]) {
-    let (world, core, _) = arena();
-    scribble(&core, bytes, 0..std::mem::offset_of!(Header, owner));
-    if let Ok(other) = Core::open(world.process(1), &expected()) {
-        assert_eq!(other.header().magic.get(), MAGIC);
-        work(&world, &other, bytes);
+    for processes in SIZES {
+        let (world, core, _) = arena(processes);
+        scribble(&core, bytes, 0..std::mem::offset_of!(Header, owner));
+        if let Ok(other) = Core::open(world.process(1), &expected(&core)) {
+            assert_eq!(other.header().magic.get(), MAGIC);
+            work(&world, &other, bytes);
+        }
     }
 }
 
 /// Bits are flipped in the tables of an arena that is in use: each operation
 /// succeeds or reports; none hangs, or gives a block outside of the segments.
 pub fn metadata(bytes: &[u8]) {
-    let (world, core, me) = arena();
+    for processes in SIZES {
+        metadata_of(processes, bytes);
+    }
+}
+
+fn metadata_of(processes: u32, bytes: &[u8]) {
+    let (world, core, me) = arena(processes);
     let mut live = Vec::new();
     for size in [100, 3000, 64, 20_000, 700, 64, 1, 9000] {
         live.push(core.allocate(me, size).unwrap().0);
@@ -119,7 +131,7 @@ pub fn metadata(bytes: &[u8]) {
     for block in live.iter().step_by(3) {
         core.release(me, *block).unwrap();
     }
-    scribble(&core, bytes, 0..geometry().data() as usize);
+    scribble(&core, bytes, 0..core.geometry().data() as usize);
     work(&world, &core, bytes);
 }
 
@@ -127,7 +139,7 @@ pub fn metadata(bytes: &[u8]) {
 fn scribble(core: &Core, bytes: &[u8], range: std::ops::Range<usize>) {
     let base = core.bytes(Extent {
         address: Address::new(0, 0),
-        size: geometry().size,
+        size: core.geometry().size,
     });
     for change in bytes.chunks_exact(4).take(8) {
         let place = u32::from_le_bytes([change[0], change[1], change[2], 0]) as usize;
@@ -148,7 +160,7 @@ fn work(world: &World, core: &Core, bytes: &[u8]) {
         return;
     };
     let segments_end = |segment: usize| match segment {
-        0 => geometry().size,
+        0 => core.geometry().size,
         _ => 1 << 24,
     };
     let mut live: Vec<BlockRef> = Vec::new();
