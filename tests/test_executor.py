@@ -23,7 +23,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from conftest import complete, counts, eventually, place_of, run_script
+from conftest import complete, counts, eventually, place_of, run_python, run_script
 
 import shared_numpy as snp
 from shared_numpy import _futures, closures, executor, transfer
@@ -581,6 +581,140 @@ def test_pandas():
     with pool(1) as ex:
         back = ex.submit(same, frame).result()
     pandas.testing.assert_frame_equal(back, frame)
+
+
+# Places for the workers in the arena.
+
+PLACES = """
+import sys
+import shared_numpy as snp
+from shared_numpy import _core
+
+def workers(number):
+    with snp.ProcessPoolExecutor(number) as executor:
+        return executor._max_workers, _core.places(0)
+
+def refused(number):
+    try:
+        workers(number)
+    except ValueError as error:
+        return str(error)
+"""
+
+
+def places(code, said=None):
+    """Run code in a program that has no arena yet, where the environment says how many places it is
+    to have; return the lines that it prints."""
+    settings = {key: text for key, text in os.environ.items() if key != "SHARED_NUMPY_ARENA"}
+    if said is not None:
+        settings["SHARED_NUMPY_ARENA"] = "processes={}".format(said)
+    return run_python(PLACES + code, env=settings).splitlines()
+
+
+@pytest.mark.parametrize(
+    "workers, expected", [(1, 256), (192, 256), (193, 320), (300, 384), (960, 1024), (1023, 1024)]
+)
+def test_an_arena_that_is_not_there_yet_gets_places_for_the_workers(workers, expected):
+    code = "print(*workers({}))\nprint(*workers(1))"
+    # One that comes later finds the arena as it is.
+    assert places(code.format(workers)) == [
+        "{} {}".format(workers, expected), "1 {}".format(expected)
+    ]  # fmt: skip
+
+
+def test_the_environment_says_how_many_places_there_are():
+    assert places("print(*workers(1))", 1024) == ["1 1024"]
+    code = "print(*workers(99))\nprint(refused(100))"
+    right, wrong = places(code, 100)
+    assert right == "99 100"
+    for part in ("max_workers=100", "need 101 places", "has 100", "processes=101", "at most 1024"):
+        assert part in wrong
+    # Before there is an arena.
+    code = "print(refused(300)[:15], _core.places(0))\nimport os\nprint(os.environ['X'])"
+    assert places("print(refused(300)[:15])", 256) == ["max_workers=300"]
+
+
+def test_more_workers_than_the_arena_that_is_there_has_places_for():
+    code = "kept = snp.zeros(3)\nprint(refused(256))\nprint(*workers(255))"
+    wrong, right = places(code)
+    assert "SHARED_NUMPY_ARENA=processes=257" in wrong
+    assert right == "255 256"
+    # By default there are no more than that.
+    code = "os.sched_getaffinity = lambda pid: range(5000)\nprint(*workers(None))"
+    assert places("import os\nkept = snp.zeros(3)\n" + code) == ["255 256"]
+    assert places("import os\n" + code) == ["1023 1024"]
+
+
+def test_a_context_asks_for_places_before_it_makes_an_arena():
+    code = """
+import numpy as np
+with snp.SharedContext({"values": np.ones(3)}, max_workers=300):
+    print(_core.places(0))
+try:
+    snp.SharedContext({"values": np.ones(3)}, max_workers=2000)
+except ValueError as error:
+    print(error)
+"""
+    right, wrong = places(code)
+    assert right == "384"
+    assert "2000" in wrong and "1023" in wrong
+
+
+CHILD = """
+import multiprocessing
+import shared_numpy as snp
+
+def work():
+    for number in (255, 256):
+        try:
+            snp.ProcessPoolExecutor(number).shutdown()
+        except ValueError as error:
+            print(error)
+        else:
+            print(number)
+
+if __name__ == "__main__":
+    kept = snp.zeros(3)
+    process = multiprocessing.get_context({method!r}).Process(target=work)
+    process.start()
+    process.join()
+"""
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_child_counts_the_places_of_its_programs_arena(tmp_path, method):
+    process = run_script(tmp_path, CHILD.format(method=method))
+    assert (process.returncode, process.stderr) == (0, "")
+    right, wrong = process.stdout.splitlines()
+    assert right == "255" and "has 256" in wrong
+
+
+def test_more_workers_than_an_arena_can_have():
+    for number in (1024, 10**30):
+        with pytest.raises(ValueError, match="max_workers .* at most 1023, not {}".format(number)):
+            ProcessPoolExecutor(number)
+
+
+MANY = """
+import os
+import numpy as np
+import shared_numpy as snp
+
+def work(array):
+    return array + os.getpid()
+
+if __name__ == "__main__":
+    with snp.ProcessPoolExecutor(300, "fork") as executor:
+        found = list(executor.map(work, [np.zeros(10000)] * 900))
+        print(all((each == each[0]).all() for each in found), len(executor._processes))
+        print(snp.Arena.default().stats()["processes"] > 256)
+"""
+
+
+@pytest.mark.slow
+def test_three_hundred_workers(tmp_path):
+    process = run_script(tmp_path, MANY)
+    assert (process.returncode, process.stderr, process.stdout) == (0, "", "True 300\nTrue\n")
 
 
 # Misuse, and no room.

@@ -13,7 +13,7 @@ import types
 import numpy as np
 
 from . import _reduce, arrays
-from .executor import ProcessPoolExecutor, progress_bar
+from .executor import ProcessPoolExecutor, count_workers, progress_bar
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ class SharedContext:
         The arrays by name. One that is not shared yet is copied, once, however many
         workers there are; changing it later changes nothing for the workers.
     max_workers : int, optional
-        How many processes; by default as many as there are CPUs for this one.
+        How many processes, as for `ProcessPoolExecutor`; by default as many as there are CPUs for
+        this one.
     mp_context : multiprocessing context or str, optional
         Which start method is used, also by its name; by default that of `multiprocessing`.
     readonly : bool
@@ -87,7 +88,7 @@ class SharedContext:
     TypeError
         Something in `mapping` is no array, or one of Python objects.
     ValueError
-        A name in it is no identifier.
+        A name in it is no identifier, or `max_workers` is more than the arena has places for.
 
     Notes
     -----
@@ -117,6 +118,8 @@ class SharedContext:
         mp_context: "Any" = None,
         readonly: bool = True
     ) -> None:
+        # Before there is an arena, which is made with places enough.
+        max_workers = count_workers(max_workers)
         self._arrays = {}  # type: Dict[str, Any]
         known = {}
         for name, original in dict(mapping).items():

@@ -1024,6 +1024,47 @@ def _end_all():
 _RESULTS = ("shared", "copy", "in_place")
 
 
+# The default arena has places for so many processes beside an executor's workers, and so many
+# in all, at least.
+_OTHERS, _USUAL = 64, 256
+
+
+def count_workers(max_workers: "Optional[int]") -> int:
+    """Return how many workers an executor has that is given this number, or None.
+
+    Each is a member of the arena in which this process allocates. If that is not there yet it will
+    be made with places enough, unless the environment says for how many processes.
+
+    Raises
+    ------
+    TypeError, ValueError
+        It is no number of workers, or the arena has fewer places.
+    """
+    most = _core.MOST_PLACES
+    if max_workers is not None:
+        max_workers = _integer("max_workers", max_workers)
+        if not 0 < max_workers < most:
+            raise ValueError(
+                "max_workers must be greater than 0 and at most {}, not {}: an arena has places for "
+                "at most {} processes, and this one is one of them".format(
+                    most - 1, max_workers, most
+                )
+            )
+    wanted = len(os.sched_getaffinity(0)) if max_workers is None else max_workers
+    # (A set of processes has 64 bits in a word.)
+    needed = -(-max(wanted + _OTHERS, _USUAL) // 64) * 64
+    places = _core.places(min(needed, most))
+    if max_workers is None:
+        return min(wanted, places - 1)
+    if max_workers >= places:
+        raise ValueError(
+            "max_workers={} and this process need {} places in the program's arena, which has {}: "
+            "set SHARED_NUMPY_ARENA=processes={} or more (at most {}) in the environment of the "
+            "program".format(max_workers, max_workers + 1, places, max_workers + 1, most)
+        )
+    return max_workers
+
+
 class ProcessPoolExecutor(Executor):
     """Runs functions in other processes, as ``concurrent.futures.ProcessPoolExecutor``.
 
@@ -1034,7 +1075,10 @@ class ProcessPoolExecutor(Executor):
     Parameters
     ----------
     max_workers : int, optional
-        How many processes; by default as many as there are CPUs for this one.
+        How many processes, 1,023 at most; by default as many as there are CPUs for this one, if
+        the arena has so many places. An arena that is there already has 256 by default; one that
+        is made for the executor has places for its workers and 64 other processes at least. What
+        ``SHARED_NUMPY_ARENA=processes=N`` says in the environment holds for either.
     mp_context : multiprocessing context or str, optional
         Which start method is used, also by its name (``"spawn"``); by default that of
         `multiprocessing`.
@@ -1064,7 +1108,7 @@ class ProcessPoolExecutor(Executor):
     Raises
     ------
     TypeError, ValueError
-        An argument is none of these.
+        An argument is none of these, or the arena has fewer places than the workers need.
 
     Notes
     -----
@@ -1103,11 +1147,7 @@ class ProcessPoolExecutor(Executor):
         retries: int = 0,
         results: str = "shared"
     ) -> None:
-        if max_workers is None:
-            max_workers = len(os.sched_getaffinity(0))
-        max_workers = _integer("max_workers", max_workers)
-        if max_workers <= 0:
-            raise ValueError("max_workers must be greater than 0, not {}".format(max_workers))
+        max_workers = count_workers(max_workers)
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable, not {!r}".format(initializer))
         try:

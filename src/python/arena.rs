@@ -7,7 +7,7 @@ use super::numpy::{self, Contiguous, Items, Layout, Shape};
 use super::section::{
     end, end_long, release, stay, surviving, without_interpreter, work, work_long,
 };
-use crate::arena::format::BlockId;
+use crate::arena::format::{BlockId, SLOTS as MOST_PLACES};
 use crate::arena::handle::{Handle, Name};
 use crate::arena::{BlockRef, Member};
 use crate::error::{Error, Result};
@@ -28,6 +28,7 @@ pub fn add_to(module: &PyModule) -> PyResult<()> {
     module.add_class::<Arena>()?;
     module.add("LOCK_SUFFIX", process::LOCK_SUFFIX)?;
     module.add("NO_FOLDER", NO_FOLDER)?;
+    module.add("MOST_PLACES", MOST_PLACES)?;
     module.add_function(wrap_pyfunction!(empty, module)?)?;
     module.add_function(wrap_pyfunction!(copy, module)?)?;
     module.add_function(wrap_pyfunction!(receive, module)?)?;
@@ -39,6 +40,7 @@ pub fn add_to(module: &PyModule) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(end_tracking, module)?)?;
     module.add_function(wrap_pyfunction!(trim, module)?)?;
     module.add_function(wrap_pyfunction!(make_room, module)?)?;
+    module.add_function(wrap_pyfunction!(places, module)?)?;
     module.add_function(wrap_pyfunction!(begin_exit, module)?)?;
     module.add_function(wrap_pyfunction!(retire, module)?)
 }
@@ -310,6 +312,55 @@ fn environment() -> PyResult<Wishes> {
             "the environment variable {VARIABLE}={text:?}: {why}"
         ))
     })
+}
+
+/// For how many processes a part of this program needs places in the default arena, at most; 0 if
+/// none has said that.
+static PLACES: AtomicU32 = AtomicU32::new(0);
+
+/// What the default arena is made with.
+fn wishes_for_default() -> PyResult<Wishes> {
+    let said = environment()?;
+    Ok(match PLACES.load(Ordering::Relaxed) {
+        0 => said,
+        places => said.or(Wishes::places(places)),
+    })
+}
+
+/// Return for how many processes the arena has places in which this process allocates.
+///
+/// Parameters
+/// ----------
+/// wanted : int
+///     For so many it is to have places if it is not there yet, and if the environment variable
+///     ``SHARED_NUMPY_ARENA`` does not say another number.
+///
+/// Returns
+/// -------
+/// int
+///     Of an arena that is not there yet the number that it will be made with.
+///
+/// Raises
+/// ------
+/// ValueError
+///     What the environment variable says cannot be.
+#[pyfunction]
+#[pyo3(text_signature = "(wanted)")]
+fn places(py: Python<'_>, wanted: u32) -> PyResult<u32> {
+    PLACES.fetch_max(wanted, Ordering::Relaxed);
+    let there = default_arena().filter(|arena| arena.is_of_this_user() && !arena.is_unlinked());
+    if let Some(arena) = there {
+        let places = arena.places();
+        leave(py, Some(arena));
+        return Ok(places);
+    }
+    if ask::<Option<String>>(py, "inherited", ())?.is_none() {
+        return Ok(wishes_for_default()?.settings().processes);
+    }
+    let arena = find_own_default(py)?;
+    let places = arena.places();
+    leave(py, Some(arena));
+    Ok(places)
 }
 
 /// What the arguments of `Arena.create` say.
@@ -596,7 +647,7 @@ fn choose_default(py: Python<'_>) -> PyResult<process::Arena> {
         Some(arena) => arena,
         None => create(
             py,
-            Wishes::default(),
+            wishes_for_default()?,
             None,
             folder::chosen(py, None)?.as_deref(),
         )?,
@@ -768,7 +819,8 @@ impl Arena {
     ///     How much free memory keeps its pages for quick reuse, at most. By default a
     ///     sixteenth of /dev/shm, or of what is free there if that is less.
     /// processes : int, optional
-    ///     How many processes can be attached at one time; 256 by default and at most.
+    ///     How many processes can be attached at one time, 2 to 1,024; 256 by default. With more
+    ///     each block takes 8 bytes more for each further 64 of them.
     /// name : str, optional
     ///     1 to 40 letters, digits, "-", "_" and ".", not beginning with ".".
     ///     By default a name that nobody has.
