@@ -46,46 +46,81 @@ pub enum Came {
 }
 
 /// What this processor's instructions are.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod machine {
     use crate::tools::Child;
+
+    #[cfg(target_arch = "x86_64")]
+    mod code {
+        /// A system call.
+        pub const CALL: [u8; 2] = [0x0f, 0x05];
+        /// An instruction that traps, and the bits in whose place it is.
+        pub const TRAP: (u64, u64) = (0xcc, 0xff);
+        /// How far behind its beginning it does.
+        pub const TRAPS_BEHIND: u64 = 1;
+
+        pub fn next(registers: &mut libc::user_regs_struct) -> &mut u64 {
+            &mut registers.rip
+        }
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    mod code {
+        pub const CALL: [u8; 4] = 0xd400_0001_u32.to_le_bytes();
+        pub const TRAP: (u64, u64) = (0xd420_0000, 0xffff_ffff);
+        pub const TRAPS_BEHIND: u64 = 0;
+
+        pub fn next(registers: &mut libc::user_regs_struct) -> &mut u64 {
+            &mut registers.pc
+        }
+    }
+
+    /// The general registers, as `ptrace(2)` names them.
+    const GENERAL: usize = libc::NT_PRSTATUS as usize;
+
+    fn part_of(registers: &mut libc::user_regs_struct) -> libc::iovec {
+        libc::iovec {
+            iov_len: std::mem::size_of_val(registers),
+            iov_base: std::ptr::from_mut(registers).cast(),
+        }
+    }
 
     fn registers(child: &Child) -> libc::user_regs_struct {
         // SAFETY: a struct of numbers, for which zero is a value.
         let mut registers: libc::user_regs_struct = unsafe { std::mem::zeroed() };
-        let none = std::ptr::null_mut::<libc::c_void>();
+        let mut part = part_of(&mut registers);
         // SAFETY: a child that this process traces and that has stopped; the struct is lent.
-        let got = unsafe { libc::ptrace(libc::PTRACE_GETREGS, child.pid, none, &mut registers) };
+        let got = unsafe { libc::ptrace(libc::PTRACE_GETREGSET, child.pid, GENERAL, &mut part) };
         assert_eq!(got, 0);
         registers
     }
 
     /// The address of the instruction that comes next.
     pub fn place(child: &Child) -> Option<u64> {
-        Some(registers(child).rip)
+        Some(*code::next(&mut registers(child)))
     }
 
     /// Whether an instruction is a system call.
     pub fn is_call(code: u64) -> bool {
-        let code = code as *const [u8; 2];
+        let found = code as *const [u8; code::CALL.len()];
         // SAFETY: the code of a child is this process's own, of which it was forked.
-        unsafe { code.read_volatile() == [0x0f, 0x05] }
+        unsafe { found.read_volatile() == code::CALL }
     }
 
     /// An instruction in whose place one is that traps.
     pub struct Breakpoint {
         code: u64,
-        words: [libc::c_long; 2],
+        words: [u64; 2],
     }
 
     impl Breakpoint {
         pub fn new(code: u64) -> Self {
-            let aligned = (code & !7) as *const libc::c_long;
+            let aligned = (code & !7) as *const u64;
             // SAFETY: as above; a page has the whole of an aligned word.
             let word = unsafe { aligned.read_volatile() };
             let shift = 8 * (code & 7);
-            let trap = word & !(0xff << shift) | 0xcc << shift;
-            let words = [word, trap];
+            let (trap, mask) = code::TRAP;
+            let words = [word, word & !(mask << shift) | trap << shift];
             Breakpoint { code, words }
         }
 
@@ -100,17 +135,19 @@ mod machine {
         /// A child has come by: takes it back before the trap.
         pub fn take_back(&self, child: &Child) {
             let mut registers = registers(child);
-            assert_eq!(registers.rip, self.code + 1, "another trap");
-            registers.rip = self.code;
-            let none = std::ptr::null_mut::<libc::c_void>();
+            let next = code::next(&mut registers);
+            assert_eq!(*next, self.code + code::TRAPS_BEHIND, "another trap");
+            *next = self.code;
+            let mut part = part_of(&mut registers);
             // SAFETY: as in `registers`.
-            let set = unsafe { libc::ptrace(libc::PTRACE_SETREGS, child.pid, none, &registers) };
+            let set =
+                unsafe { libc::ptrace(libc::PTRACE_SETREGSET, child.pid, GENERAL, &mut part) };
             assert_eq!(set, 0);
         }
     }
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod machine {
     use crate::tools::Child;
 
@@ -138,8 +175,14 @@ mod machine {
 
 use machine::Breakpoint;
 
-/// Whether this process may trace its children.
+/// Whether this process may trace its children, and step them.
 pub fn can_trace() -> bool {
+    // A step between an exclusive load and its store keeps that from ever succeeding: atomics
+    // have to be one instruction each.
+    #[cfg(target_arch = "aarch64")]
+    if !std::arch::is_aarch64_feature_detected!("lse") {
+        return false;
+    }
     let mut child = fork(|| {
         // SAFETY: makes this process's parent its tracer.
         let traced = unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) };
@@ -446,7 +489,7 @@ pub fn each_operation<O>(
     die: impl Fn(&O) -> [u64; 2],
 ) {
     if !can_trace() {
-        println!("  skipped: processes may not be traced here (ptrace)");
+        println!("  skipped: processes may not be traced here (ptrace), or cannot be stepped");
         return;
     }
     // A step is a switch between this process and its child: many times quicker on one
