@@ -6,8 +6,10 @@ PYTHONS ?=
 MUTANTS ?=
 TESTS ?= tests
 TIMES ?= 20
+PAGES ?= 16
 
 .PHONY: help demo test test-full quick stress kill-full mutants wheel bench clean
+.PHONY: test-aarch64 test-aarch64-vm
 
 help:
 	@echo "make demo       build, install and show the main job (PYTHON=python3.6 for another interpreter)"
@@ -18,6 +20,8 @@ help:
 	@echo "make stress     TESTS=\"tests/test_x.py\" again and again, beside load (TIMES=20)"
 	@echo "make kill-full  the core's processes killed after every single instruction"
 	@echo "make mutants    the core broken on purpose: the tests must notice"
+	@echo "make test-aarch64     the core and the quick tests on an emulated 64-bit Arm"
+	@echo "make test-aarch64-vm  the core's processes there, on a kernel with pages of 16 KiB (PAGES=\"16 4\")"
 	@echo "make wheel      the release wheels, manylinux2014 and musllinux, in dist/"
 	@echo "make bench      the arena, and the backport beside the standard library's"
 	@echo "make clean      remove what all of these made"
@@ -31,6 +35,14 @@ demo:
 test test-full quick kill-full wheel bench:
 	@python=$$(sh dev/preflight.sh "$(PYTHON)" rust lint cc objdump venv) \
 	&& exec "$$python" -u dev/matrix.py $@ $(PYTHONS)
+
+test-aarch64:
+	@python=$$(sh dev/preflight.sh "$(PYTHON)" rust cc venv) \
+	&& exec "$$python" -u dev/matrix.py $@
+
+test-aarch64-vm:
+	@python=$$(sh dev/preflight.sh "$(PYTHON)" rust cc venv) \
+	&& exec "$$python" -u dev/matrix.py $@ $(PAGES)
 
 stress:
 	@python=$$(sh dev/preflight.sh "$(PYTHON)" rust cc venv) \

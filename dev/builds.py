@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import shutil
+import subprocess
 import threading
 
 import environments
@@ -192,6 +193,15 @@ OTHER_WHEELS = collections.OrderedDict(
 TARGET_32 = "i686-unknown-linux-gnu"
 BACKPORT_TARGETS = [TARGET_32, "armv7-unknown-linux-gnueabihf"]
 BACKPORT_TARGETS += ["x86_64-apple-darwin", "aarch64-apple-darwin"]
+
+
+def installed_targets():
+    """Return the targets for which rustup has a standard library."""
+    try:
+        text = subprocess.check_output(["rustup", "target", "list", "--installed"])
+    except (OSError, subprocess.CalledProcessError):
+        return set()
+    return set(text.decode().split())
 
 
 def build_for(job, target, compatibility, profile, folder):

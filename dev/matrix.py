@@ -4,6 +4,8 @@
     python3 dev/matrix.py test-full [3.6 3.13 ...]
     python3 dev/matrix.py quick [3.11]
     python3 dev/matrix.py kill-full
+    python3 dev/matrix.py test-aarch64
+    python3 dev/matrix.py test-aarch64-vm [16 4]
     python3 dev/matrix.py wheel
     python3 dev/matrix.py bench [3.6 3.13 ...]
 
@@ -11,7 +13,9 @@
 is every combination of the three, the tests of processes ten times as long, installs
 from source everywhere, and both commands of the README on bare machines. `quick` is for use while one works: one interpreter, no slow tests,
 a wheel without the last optimisations. `kill-full` kills processes of the core after every
-instruction of every operation, and at 25,000 random moments.
+instruction of every operation, and at 25,000 random moments. `test-aarch64` and
+`test-aarch64-vm` test on an emulated 64-bit Arm; the second on kernels whose pages are of so
+many KiB.
 
 A run has one seed, from the variable SNP_SEED or of the moment. In CI (the variable CI is
 set) CPython 3.6 and 3.7, rustfmt and clippy must be there; elsewhere they are skipped.
@@ -28,6 +32,7 @@ import sys
 import time
 from functools import partial
 
+import aarch64
 import builds
 import environments
 import interpreters
@@ -97,14 +102,7 @@ def check_core(arguments, job):
     """Run tests of the core, with no interpreter on PATH."""
     environment = dict(os.environ, PATH=builds.path_without_python())
     job.run(["cargo", "test"] + CORE + arguments, seconds=CORE_SECONDS, env=environment)
-    return "" if "--no-run" in arguments else core_counts(job)
-
-
-def core_counts(job):
-    """Return how many tests of the core have passed, by what they print."""
-    text = job.output()
-    counts = re.findall(r"^test result: ok\. (\d+) passed|^(\d+) passed$", text, re.M)
-    return "{} passed".format(sum(int(one or other) for one, other in counts))
+    return "" if "--no-run" in arguments else suites.core_counts(job)
 
 
 def check_memory(job):
@@ -128,7 +126,7 @@ def check_memory(job):
             LSAN_OPTIONS="suppressions=" + os.path.join(ROOT, "tests", "core", "sanitizer.txt"),
         ),
     )  # fmt: skip
-    return core_counts(job)
+    return suites.core_counts(job)
 
 
 def make_environment(version, executable, job):
@@ -182,18 +180,9 @@ def check_bare_machines(job):
     return job.output().partition("=== fresh machines")[2].strip().replace("\n", "; ")
 
 
-def installed_targets():
-    """Return the targets for which rustup has a standard library."""
-    try:
-        text = subprocess.check_output(["rustup", "target", "list", "--installed"])
-    except (OSError, subprocess.CalledProcessError):
-        return set()
-    return set(text.decode().split())
-
-
 def check_other_systems(job):
     """Compile for systems where only the backport works, and test the core on musl."""
-    there = installed_targets()
+    there = builds.installed_targets()
     told = []
     for target in builds.BACKPORT_TARGETS:
         if target not in there:
@@ -209,7 +198,7 @@ def check_other_systems(job):
             ["cargo", "test", "--target", builds.MUSL] + CORE + ["--lib", "--test", "core", "--test", "crash"],
             seconds=CORE_SECONDS,
         )
-        told.append("{}: {}".format(builds.MUSL, core_counts(job)))
+        told.append("{}: {}".format(builds.MUSL, suites.core_counts(job)))
     else:
         told.append("{} skipped: rustup target add {}".format(builds.MUSL, builds.MUSL))
     return "; ".join(told)
@@ -217,7 +206,7 @@ def check_other_systems(job):
 
 def build_other_wheels(job):
     """Build the release wheels for other systems than this one."""
-    there = installed_targets()
+    there = builds.installed_targets()
     told = []
     for target, compatibility in builds.OTHER_WHEELS.items():
         if target in there:
@@ -232,7 +221,7 @@ def check_32_bits(job):
     """Run the backport's tests on an interpreter of 32 bits."""
     if os.getuid() != 0:
         return "skipped: it needs root (chroot, mount)"
-    if platform.machine() != "x86_64" or builds.TARGET_32 not in installed_targets():
+    if platform.machine() != "x86_64" or builds.TARGET_32 not in builds.installed_targets():
         return "skipped: it needs an x86-64 and {} (rustup target add)".format(builds.TARGET_32)
     wheel = builds.build_32_bits(job)
     tests = ["--amount", "paired"] + suites.files("backport")
@@ -403,7 +392,7 @@ def show_skips(results, missing):
 def kill_full(job):
     release = ["cargo", "test", "--release"] + CORE
     job.run(release + ["--test", "crash", "--", "--full"], seconds=24 * 3600)
-    return core_counts(job)
+    return suites.core_counts(job)
 
 
 def show(command):
@@ -443,15 +432,20 @@ def chosen(wanted):
 
 
 COMMANDS = ("test", "test-full", "quick", "kill-full", "wheel", "bench")
+COMMANDS += ("test-aarch64", "test-aarch64-vm")
 
 
 def main():
     if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
         sys.exit(__doc__)
-    command = sys.argv[1]
-    pythons, missing = chosen(sys.argv[2:])
+    command, words = sys.argv[1], sys.argv[2:]
+    pythons, missing = chosen(words) if command != "test-aarch64-vm" else ({}, [])
     results = []
-    if command == "kill-full":
+    if command == "test-aarch64":
+        made = aarch64.user_jobs(results)
+    elif command == "test-aarch64-vm":
+        made = aarch64.vm_jobs(words or ["16"])
+    elif command == "kill-full":
         made = [Job("core, processes, at every instruction", kill_full)]
     elif command in ("wheel", "bench"):
         made = [Job("wheel", builds.build_wheel)]

@@ -105,6 +105,11 @@ def run(job, python, version, suite, amount, results, interpreter=None):
     words, environment = command(python, arguments, amount, report)
     seconds = SUITE_SECONDS * (COMPLETE_FACTOR if amount == "whole" else 1)
     code = job.run(words, seconds, fails=False, env=environment)
+    return finish(code, report, suite, version, results)
+
+
+def finish(code, report, suite, version, results):
+    """Append the `Result` in pytest's report to `results`; return its counts, or fail."""
     if not os.path.exists(report):
         raise Failed("pytest ended with {} and no report".format(code))
     result = read(report, suite, version)
@@ -136,6 +141,13 @@ def read(report, suite, version):
         cases.append(Case(name, state, float(each.get("time")), sum(cpu), reason))
         seconds += float(each.get("time"))
     return Result(suite, version, cases, seconds)
+
+
+def core_counts(job):
+    """Return how many tests of the core have passed, by what they print."""
+    text = job.output()
+    counts = re.findall(r"^test result: ok\. (\d+) passed|^(\d+) passed$", text, re.M)
+    return "{} passed".format(sum(int(one or other) for one, other in counts))
 
 
 def method_of(name):

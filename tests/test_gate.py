@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 
+import aarch64
 import jobs
 import matrix
 import pytest
@@ -237,3 +238,16 @@ def test_two_interpreters_share_tests_out(selected):
     assert on("oldest") == {"test_there"} and on("newest") == {"test_here"}
     assert selected("paired", 8, "test_shared_out.py") == {"test_there", "test_here"}
     assert len(selected("whole", 8, "test_shared_out.py")) == 3
+
+
+def test_what_is_not_emulated_is_there():
+    """The lists of what is left out name tests that there are."""
+    sources = glob.glob(os.path.join(ROOT, "tests", "crash", "**", "*.rs"), recursive=True)
+    core = "".join(open(path, encoding="utf-8").read() for path in sources)
+    for name in list(aarch64.NOT_EMULATED) + list(aarch64.NOT_ON_VM):
+        assert '("{}"'.format(name) in core, name
+    for name in aarch64.NOT_EMULATED_OF_PACKAGE:
+        path, _, test = name.partition("::")
+        with open(os.path.join(ROOT, path), encoding="utf-8") as file:
+            assert "def {}(".format(test) in file.read(), name
+    assert all(os.path.exists(os.path.join(ROOT, path)) for path in aarch64.FIRST)

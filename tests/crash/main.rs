@@ -3,6 +3,7 @@
 //! ```text
 //! cargo test --test crash                       every test, bounded
 //! cargo test --test crash -- [--full] NAME ...  those whose names contain one
+//! cargo test --test crash -- --skip=NAME ...    all but those of these names
 //! ```
 //!
 //! One thread, since the tests fork; each test has an arena of its own, whose
@@ -44,6 +45,10 @@ fn main() {
     }
     let full = arguments.iter().any(|argument| argument == "--full");
     let wanted: Vec<&String> = arguments.iter().filter(|a| !a.starts_with('-')).collect();
+    let skipped: Vec<&str> = arguments
+        .iter()
+        .filter_map(|a| a.strip_prefix("--skip="))
+        .collect();
     println!("SNP_SEED={}", run::seed::of_the_run());
     run::watch();
     let mut count = 0;
@@ -61,6 +66,10 @@ fn main() {
     .concat()
     {
         if !wanted.is_empty() && !wanted.iter().any(|part| name.contains(*part)) {
+            continue;
+        }
+        if skipped.contains(&name) {
+            println!("{name} ... skipped");
             continue;
         }
         run::begin(name, None, full);
