@@ -19,7 +19,8 @@ from multiprocessing.reduction import ForkingPickler
 import numpy as np
 
 import shared_numpy as snp
-from shared_numpy import _channels, _core, transfer
+from shared_numpy import _channels, _core
+from shared_numpy._pickling import moved, pickler
 from shared_numpy.shared_memory import SharedMemory
 
 MIB = 1 << 20
@@ -237,12 +238,12 @@ def making():
     )
 
 
-def passed(ring, thing, plain=transfer.MOVED):
+def passed(ring, thing, plain=moved.DEFAULT):
     """What arrives of a thing that is put into a ring and taken out of it."""
     handles = []
-    ring.put(transfer.dumps(thing, handles, plain), handles, 0)
+    ring.put(pickler.dumps(thing, handles, plain), handles, 0)
     stream, _keeper = _channels.unpack(ring.get(0))
-    return transfer.loads(stream)
+    return pickler.loads(stream)
 
 
 def messages():
@@ -274,7 +275,7 @@ def messages():
 def threshold():
     """Arrays and bytes of some sizes in the message itself, and moved."""
     ring = _core.Ring.create(0, 1 << 16, 1 << 20)
-    ways = [transfer.MOVED._replace(threshold=limit) for limit in (1 << 30, 0)]
+    ways = [moved.DEFAULT._replace(threshold=limit) for limit in (1 << 30, 0)]
     print("an array of bytes  in the message us    moved us    as bytes us    moved us")
     for size in (1024, 2048, 4096, 8192, 16384, 32768, 65536):
         array = np.ones(size // 8)

@@ -132,7 +132,7 @@ BREAKS = {
     ),
     "a list forgets a change of type": (
         "ShareableList_basics",
-        "shared_memory._list_layout.FORMAT[bool] = b'q'.ljust(8, bytes(1))",
+        "shared_memory.list_layout.FORMAT[bool] = b'q'.ljust(8, bytes(1))",
     ),
     "a pickled segment makes a new one": (
         "across_processes",

@@ -23,7 +23,7 @@ import time
 import numpy as np
 
 import shared_numpy as snp
-from shared_numpy import _tree  # noqa: F401 (before any process is forked)
+from shared_numpy._system import process_tree  # noqa: F401 (before any process is forked)
 from shared_numpy._core import Arena, receive
 
 
@@ -101,7 +101,7 @@ def program_forks(count):
             if seed % 3 == 0:
                 os._exit(0)
             del array
-            _tree.util._exit_function()  # As multiprocessing ends its children.
+            process_tree.util._exit_function()  # As multiprocessing ends its children.
             os._exit(0)
         check(os.read(reader, 100), seed)
         assert os.waitpid(pid, 0)[1] == 0

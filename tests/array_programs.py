@@ -18,7 +18,8 @@ import warnings
 import numpy as np
 
 import shared_numpy as snp
-from shared_numpy import arrays, transfer
+from shared_numpy import arrays
+from shared_numpy._pickling import by_reference, moved
 from shared_numpy._core import Arena
 from shared_numpy.integrations import multiprocessing as plain_arrays
 
@@ -95,7 +96,7 @@ def make(recipe):
     if kind == "matrix":
         shape, ways = (shape + (2, 3))[:2], [way for way in ways if way == "T"]
     if kind == "large":
-        shape = (transfer.THRESHOLD,) + shape[:1]
+        shape = (moved.THRESHOLD,) + shape[:1]
     array = snp.empty(shape, dtype, order)
     size = int(np.prod(shape)) * dtype.itemsize
     # Any bytes but those that are no text.
@@ -132,14 +133,14 @@ def parts_of(thing):
 
 
 def facts_of_array(array, exact):
-    if not exact and transfer.memory_of(array) is None:
+    if not exact and by_reference.memory_of(array) is None:
         # Its bytes may be native afterwards, with the older protocols of pickling.
         array = pickle.loads(pickle.dumps(array, 2))
     fields = array.dtype.names or [Ellipsis]
     plain = np.asarray(array)
     values = tuple(plain[field].tobytes() for field in fields)
     kind = type(array).__name__, array.dtype, array.shape, values, getattr(array, "exposure", None)
-    if transfer.memory_of(array) is None:
+    if by_reference.memory_of(array) is None:
         return kind + ((array.flags.writeable,) if exact else ())
     # What is shared lies as it did.
     names = ("c_contiguous", "f_contiguous", "writeable", "aligned")
@@ -165,7 +166,7 @@ def touch(thing):
 
 
 def is_shared(thing):
-    return transfer.memory_of(parts_of(thing)[0]) is not None
+    return by_reference.memory_of(parts_of(thing)[0]) is not None
 
 
 def work(message):

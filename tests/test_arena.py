@@ -29,7 +29,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import shared_numpy as snp
-from shared_numpy import _core, _tree
+from shared_numpy import _core
+from shared_numpy._system import process_tree
 from shared_numpy._core import LOCK_SUFFIX, Arena, receive
 
 SCALARS = ["?", "i1", "<i2", ">i4", "u8", "f2", "<f4", ">f8", "g", "F", "c16", "S3", "<U2"]
@@ -927,7 +928,7 @@ def nothing_of_the_module_left():
 
 
 def test_the_tracker_s_side():
-    assert _tree.registrar(True) == _tree.registrar(False) != 0
+    assert process_tree.registrar(True) == process_tree.registrar(False) != 0
 
 
 def test_blocks_are_found_by_names_that_were_asked_for(arena):

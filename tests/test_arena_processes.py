@@ -136,8 +136,8 @@ def test_what_is_left_without_a_tracker_is_swept():
 def test_the_first_arena_of_a_process_sweeps(new_name):
     """A process that makes an arena removes what killed ones left."""
     code = (
-        "import os, signal; from shared_numpy import _tree; from shared_numpy._core import Arena;"
-        "_tree.registrar = lambda start: 0;"
+        "import os, signal; from shared_numpy._system import process_tree; from shared_numpy._core import Arena;"
+        "process_tree.registrar = lambda start: 0;"
         "arena = Arena.create(name={!r}); kept = arena.empty(1000000);"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )

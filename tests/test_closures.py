@@ -19,7 +19,7 @@ import pytest
 from conftest import counts, eventually, run_script
 
 import shared_numpy as snp
-from shared_numpy import closures, transfer
+from shared_numpy._pickling import closures, pickler
 
 pytest.importorskip("cloudpickle")
 
@@ -36,7 +36,7 @@ def sent(thing):
     handles = []
     stream = closures.dumps(thing, handles)
     del handles[:]  # (They are received.)
-    return transfer.loads(stream)
+    return pickler.loads(stream)
 
 
 class Named:
@@ -155,7 +155,7 @@ def test_arrays_are_one_wherever_they_are():
     handles = []
     stream = closures.dumps([closure, plain, shared, Holder()], handles)
     assert len(stream) < 5000 and len(handles) == 2
-    back = transfer.loads(stream)
+    back = pickler.loads(stream)
     captured, by_reference, cls = back[0]()
     assert captured is back[1] is cls.array and type(back[3]) is cls and by_reference is back[2]
     by_reference[0] = captured[0] = 7
@@ -175,7 +175,7 @@ def test_failures_leave_nothing_and_are_told():
     handles = []
     with pytest.raises((TypeError, pickle.PicklingError)):
         closures.dumps([lambda: 1, snp.zeros(3), np.zeros(10**5), open(os.devnull).buffer], handles)
-    transfer.cancel(handles)
+    pickler.cancel(handles)
 
 
 MAIN = """

@@ -14,7 +14,7 @@ from conftest import counts, eventually
 from numpy import exp
 
 import shared_numpy as snp
-from shared_numpy import closures, transfer
+from shared_numpy._pickling import by_reference, closures, pickler
 from shared_numpy import context as context_module
 
 METHODS = ["fork", "spawn", "forkserver"]
@@ -29,7 +29,7 @@ def total(factor):
 
 
 def is_shared(array, writable):
-    return transfer.memory_of(array) is not None and array.flags.writeable == writable
+    return by_reference.memory_of(array) is not None and array.flags.writeable == writable
 
 
 def looks(array, part):
@@ -99,7 +99,7 @@ def test_what_is_captured_goes_by_reference():
                 assert len(closures.dumps(function, handles, plain)) < 3000
                 assert handles
             finally:
-                transfer.cancel(handles)
+                pickler.cancel(handles)
 
 
 def test_writable():
@@ -246,7 +246,7 @@ def test_a_manager_that_was_not_started():
 
 def fill_row(array, row):
     array[row] = row
-    return type(array).__name__, transfer.memory_of(array) is not None
+    return type(array).__name__, by_reference.memory_of(array) is not None
 
 
 def test_joblib():

@@ -15,7 +15,7 @@ import pytest
 from conftest import counts, eventually, run_python
 
 import shared_numpy as snp
-from shared_numpy import _copies
+from shared_numpy._pickling import copy_warnings
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +60,7 @@ def test_the_line_is_told(told):
     [warning] = told
     assert warning.category is snp.CopyWarning
     assert (warning.filename, warning.lineno) == mine("# Here.")
-    for part in ("(2, 3)", "float32", "24 bytes", "by value", "register()", "put()"):
+    for part in ("(2, 3)", "float32", "24 bytes", "by value", "register()", "send()"):
         assert part in str(warning.message)
     assert "thread" not in str(warning.message)
 
@@ -123,7 +123,7 @@ def test_in_the_standard_library_s_threads(told):
 
 
 def test_where_no_line_is_the_user_s(told, monkeypatch):
-    monkeypatch.setattr(_copies, "_is_user_s", lambda name: False)
+    monkeypatch.setattr(copy_warnings, "_is_user_s", lambda name: False)
     pickle.dumps(snp.zeros(3))
     assert len(told) == 1
 

@@ -273,7 +273,7 @@ def test_the_comparison_sees_differences(theirs, monkeypatch):
         ("item", "l", 7),
     ]
     compare(theirs, program)
-    layout = shared_memory._list_layout
+    layout = shared_memory.list_layout
     for attribute, value in [
         ("CODE", {**layout.CODE, str: 2}),
         ("FORMAT", {**layout.FORMAT, int: b"Q".ljust(8, b"\0")}),

@@ -21,7 +21,8 @@ from conftest import eventually, exists, run_program, run_python
 from multiprocessing.reduction import ForkingPickler
 
 import shared_numpy as snp
-from shared_numpy import _core, _posixshmem, named
+from shared_numpy import _core, named
+from shared_numpy._system import posixshmem
 from shared_numpy._core import LOCK_SUFFIX, Arena
 
 
@@ -110,7 +111,7 @@ def test_a_wrong_variable_is_told_at_the_first_use(disk):
 # Arenas.
 
 PROGRAM = """
-from shared_numpy import _tree
+from shared_numpy._system import process_tree
 
 folder = os.environ["SHARED_NUMPY_DIR"]
 
@@ -122,7 +123,7 @@ def work(array):
 def told(name):
     raise AssertionError("a tracker was told of " + name)
 
-_tree.register = told
+process_tree.register = told
 
 if __name__ == "__main__":
     multiprocessing.set_start_method(sys.argv[1])
@@ -344,7 +345,7 @@ def test_a_new_arena_removes_what_was_left(chosen):
 def test_posix_s_names_are_no_paths(folder):
     """Nobody opens files by the backport."""
     with pytest.raises(OSError):
-        _posixshmem.shm_open(folder + "/x", os.O_CREAT | os.O_RDWR, 0o600)
+        posixshmem.shm_open(folder + "/x", os.O_CREAT | os.O_RDWR, 0o600)
     snp.create("x", 3, directory=folder)
     for path in (folder + "/x", folder[len("/dev/shm") :] + "/x"):
         with pytest.raises((OSError, ValueError)):

@@ -11,7 +11,7 @@ import shared_numpy as snp
 
 MODULES = [
     "array_manager", "arrays", "compat.contextshare", "compat.jztools", "context", "executor",
-    "frames", "handles", "integrations.multiprocessing", "named", "queues", "transfer",
+    "_pickling.classes", "handles", "integrations.multiprocessing", "named", "queues", "ring_buffer",
 ]  # fmt: skip
 
 

@@ -21,12 +21,16 @@ import time
 from concurrent.futures import CancelledError, TimeoutError, as_completed, wait
 from contextlib import suppress
 
+from multiprocessing.reduction import ForkingPickler
+
 import numpy as np
 import pytest
 from conftest import complete, counts, eventually, place_of, run_python, run_script
 
 import shared_numpy as snp
-from shared_numpy import _futures, closures, executor, transfer
+from shared_numpy import _core, executor
+from shared_numpy._pickling import by_reference, closures, moved, pickler
+from shared_numpy._pool import light_future, scheduler
 from shared_numpy._core import Arena
 from shared_numpy.executor import BrokenProcessPool, ProcessPoolExecutor
 
@@ -96,7 +100,7 @@ def die_at_first(path, times, result):
 
 
 def is_moved(array):
-    return transfer._base_of(array) is not None, array.flags.writeable, type(array).__name__
+    return by_reference._base_of(array) is not None, array.flags.writeable, type(array).__name__
 
 
 class Mixed:
@@ -267,8 +271,9 @@ def test_a_killed_worker_is_named_and_breaks_the_pool(method, tmp_path):
     eventually(lambda: sum(os.path.exists(mark) for mark in marks) == 2)
     os.kill(pids[0], signal.SIGKILL)
     for each in kept + [future, victim]:
-        with pytest.raises(BrokenProcessPool, match=fate):
+        with pytest.raises(BrokenProcessPool, match=fate) as raised:
             each.result(timeout=30)
+        assert "terminated abruptly with exit code" in raised.value.__cause__.tb
     with pytest.raises(BrokenProcessPool, match=fate + " while it ran mark_and_sleep"):
         ex.submit(same, 1)
     ex.shutdown()
@@ -525,7 +530,7 @@ def test_closures(method):
         # The arrays in it are not.
         assert len(closures.dumps(closure, handles)) < 5000 and len(handles) == 3
     finally:
-        transfer.cancel(handles)
+        pickler.cancel(handles)
 
 
 def test_without_cloudpickle(monkeypatch):
@@ -554,7 +559,7 @@ def moved_of(image):
 
 
 def test_a_wrapper_class():
-    before = dict(transfer.ForkingPickler._extra_reducers)
+    before = dict(ForkingPickler._extra_reducers)
     snp.register_type(Image, attribute="pixels")
     try:
         image = Image(np.arange(10.0**4))
@@ -564,8 +569,8 @@ def test_a_wrapper_class():
         assert moved and exposure == 3 and type(back) is Image and image.pixels is pixels
         assert (back.pixels == pixels).all()
     finally:
-        transfer.ForkingPickler._extra_reducers.clear()
-        transfer.ForkingPickler._extra_reducers.update(before)
+        ForkingPickler._extra_reducers.clear()
+        ForkingPickler._extra_reducers.update(before)
     with pytest.raises(TypeError, match="attribute"):
         snp.register_type(Image, attribute="no name")
 
@@ -577,7 +582,7 @@ def test_pandas():
     try:
         assert len(closures.dumps(frame, handles)) < 5000 and len(handles) >= 1
     finally:
-        transfer.cancel(handles)
+        pickler.cancel(handles)
     with pool(1) as ex:
         back = ex.submit(same, frame).result()
     pandas.testing.assert_frame_equal(back, frame)
@@ -752,7 +757,7 @@ def test_start_methods_by_name():
 
 
 def test_without_room_calls_wait_for_those_that_are_done(monkeypatch):
-    original, refused, busy = transfer._core.terse, [], [True]
+    original, refused, busy = _core.terse, [], [True]
 
     def full(call, *arguments):
         if busy and call[0] is same and call[1] and type(call[1][0]) is np.ndarray:
@@ -764,7 +769,7 @@ def test_without_room_calls_wait_for_those_that_are_done(monkeypatch):
         ex.submit(same, 1).result()
         running = ex.submit(time.sleep, 0.3)
         running.add_done_callback(lambda _: busy.clear())
-        monkeypatch.setattr(transfer._core, "terse", full)
+        monkeypatch.setattr(_core, "terse", full)
         future = ex.submit(same, np.ones(10**5))
         later = [ex.submit(same, i) for i in range(3)]
         assert (future.result(timeout=20) == 1).all() and running.done()
@@ -928,7 +933,7 @@ def test_the_window_grows_for_short_calls_only():
     with pool(1) as ex:
         ex.submit(time.sleep, 0.01).result()
         assert [ex.submit(time.sleep, 0.05) for _ in range(20)]
-        assert len(next(iter(ex._pool.workers.values())).tasks) <= executor._LEAST
+        assert len(next(iter(ex._pool.workers.values())).tasks) <= scheduler._LEAST
         ex.shutdown(cancel_futures=True)
 
 
@@ -961,7 +966,7 @@ def all_held():
 
 @pytest.fixture
 def huge(monkeypatch):
-    monkeypatch.setattr(transfer, "HUGE", 1 << 20)
+    monkeypatch.setattr(moved, "HUGE", 1 << 20)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -1254,7 +1259,7 @@ def test_a_start_that_hangs_keeps_nobody_waiting(hanging):
 
 def test_a_pool_that_breaks_waits_for_no_start_that_hangs(hanging, monkeypatch, capfd):
     hangs, goes_on, started = hanging
-    monkeypatch.setattr(executor, "_GRACE", 1.5)
+    monkeypatch.setattr(scheduler, "_GRACE", 1.5)
     # As with other start methods: a worker is started when there is something for it to do.
     ex = pool(2)
     ex._pool.settings.starts_all = False
@@ -1330,7 +1335,7 @@ def start_helper(folder, number):
 
 @pytest.mark.parametrize("breaks", [False, True])
 def test_helpers_of_workers_keep_no_broken_pool(monkeypatch, tmp_path, breaks):
-    monkeypatch.setattr(executor, "_GRACE", 60)
+    monkeypatch.setattr(scheduler, "_GRACE", 60)
     folder = tmp_path / "helpers"
     folder.mkdir()
     try:
@@ -1353,8 +1358,8 @@ def ignore_sigterm():
 
 
 def test_a_broken_pool_ends_within_its_grace(monkeypatch):
-    monkeypatch.setattr(executor, "_GRACE", 2)
-    waits, await_ends = [], executor._Pool.await_ends
+    monkeypatch.setattr(scheduler, "_GRACE", 2)
+    waits, await_ends = [], scheduler.Pool.await_ends
 
     def recorded(self, workers, seconds):
         waits.append(seconds)
@@ -1363,7 +1368,7 @@ def test_a_broken_pool_ends_within_its_grace(monkeypatch):
     with pool(3) as ex:
         wait([ex.submit(ignore_sigterm) for _ in range(3)])
         workers = list(ex._processes.values())
-        monkeypatch.setattr(executor._Pool, "await_ends", recorded)
+        monkeypatch.setattr(scheduler.Pool, "await_ends", recorded)
         ex.terminate_workers()
     assert [each.exitcode for each in workers] == [-signal.SIGKILL] * 3
     assert sum(waits) <= 2
@@ -1437,7 +1442,7 @@ def test_what_is_waited_for_at_the_end_is_not_the_thread(monkeypatch):
         ex.submit(same, 1).result()
         monkeypatch.setattr(ex._executor_manager_thread, "join", None)
         # Locks that Ctrl-C has left are given back.
-        monkeypatch.setattr(_futures, "_HELD", 1000)
+        monkeypatch.setattr(light_future, "_HELD", 1000)
         future = ex.submit(time.sleep, 0.2)
         future._condition.acquire()
         ex._pool.lock.acquire()
@@ -1445,8 +1450,8 @@ def test_what_is_waited_for_at_the_end_is_not_the_thread(monkeypatch):
 
 
 HANGS = START + """
-    from shared_numpy import executor
-    executor._STUCK = 0.5
+    from shared_numpy._pool import scheduler
+    scheduler._STUCK = 0.5
     future = ex.submit(time.sleep, 0.3)
     if sys.argv[2] == "callback":
         future.add_done_callback(lambda _: time.sleep(600))

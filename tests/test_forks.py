@@ -18,7 +18,7 @@ import importlib.machinery, multiprocessing, os, signal, sys, threading, time, w
 # Since 3.12 a fork beside threads is warned of, and done all the same.
 warnings.simplefilter("ignore", DeprecationWarning)
 import shared_numpy as snp
-from shared_numpy import _forks
+from shared_numpy._system import forks
 
 parent, begun, found = os.getpid(), threading.Event(), threading.Event()
 
@@ -56,7 +56,7 @@ thread = threading.Thread(target=use)
 thread.daemon = True
 thread.start()
 assert begun.wait(20)
-_forks.LONGEST = {longest}
+forks.LONGEST = {longest}
 if {way!r} == "Process":
     process = multiprocessing.get_context("fork").Process(target=child)
     process.start()
@@ -84,9 +84,9 @@ print(waited)
     [
         ("snp.zeros(3)", "numpy", "fork"),
         ("snp.Queue", "shared_numpy._channels", "Process"),
-        ("from shared_numpy import executor", "shared_numpy._workers", "forkpty"),
+        ("from shared_numpy import executor", "shared_numpy._pool.worker_main", "forkpty"),
         ("import shared_numpy.queues", "numpy", "fork"),
-        ("import shared_numpy._tree", "shared_numpy._tree", "Process"),
+        ("import shared_numpy._system.process_tree", "shared_numpy._system.process_tree", "Process"),
     ],
 )
 def test_a_fork_waits_for_an_import(use, slow, way):
@@ -131,7 +131,7 @@ def test_a_thread_may_fork_while_it_imports():
 
 HANDLERS = """
 import os, sys
-from shared_numpy._forks import register_at_fork
+from shared_numpy._system.forks import register_at_fork
 told, reported = [], []
 def handler(word):
     return lambda: told.append(word)
@@ -168,15 +168,15 @@ def test_handlers_run_around_forks():
 
 @pytest.mark.skipif(sys.version_info >= (3, 7), reason="the interpreter has handlers of its own")
 def test_a_fork_that_fails_on_36(monkeypatch):
-    from shared_numpy import _forks
+    from shared_numpy._system import forks
 
     def fork():
         raise BlockingIOError("no more processes")
 
     told = []
-    monkeypatch.setattr(_forks, "_after_in_parent", [lambda: told.append("parent")])
-    monkeypatch.setattr(_forks, "_after_in_child", [lambda: told.append("child")])
+    monkeypatch.setattr(forks, "_after_in_parent", [lambda: told.append("parent")])
+    monkeypatch.setattr(forks, "_after_in_child", [lambda: told.append("child")])
     with pytest.raises(BlockingIOError):
-        _forks._with_handlers(fork)()
+        forks._with_handlers(fork)()
     assert told == ["parent"]
     assert os.fork.__name__ == "fork" and os.fork.__wrapped__ is not None

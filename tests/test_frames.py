@@ -22,7 +22,7 @@ import pytest
 from conftest import NOTHING_LEFT, counts, run_program
 
 import shared_numpy as snp
-from shared_numpy import _core, frames
+from shared_numpy import _core, ring_buffer
 
 METHODS = ["fork", "spawn", "forkserver"]
 
@@ -493,7 +493,7 @@ def test_what_is_left_after_the_block():
         blank[:] = 1
     assert blank.sequence == 0 and not blank.size
     # Every method and attribute of a later numpy refuses, too.
-    for name in set(dir(np.ndarray)) - frames._STAYS - {"__repr__", "__str__"}:
+    for name in set(dir(np.ndarray)) - ring_buffer._STAYS - {"__repr__", "__str__"}:
         with pytest.raises(ValueError, match="after its with block"):
             found = getattr(frame, name)
             found()

@@ -12,8 +12,8 @@ from concurrent.futures import Future
 
 import pytest
 
-from shared_numpy import _futures
-from shared_numpy._futures import LightFuture
+from shared_numpy._pool import light_future
+from shared_numpy._pool.light_future import LightFuture
 
 
 def test_they_have_what_others_have():
@@ -207,7 +207,7 @@ def test_ctrl_c_leaves_no_condition_locked(way):
     lambda future: future.settle(1), lambda future: future.fail(ValueError())
 ])  # fmt: skip
 def test_a_condition_that_was_left_locked_is_freed(settle, monkeypatch):
-    monkeypatch.setattr(_futures, "_HELD", 1)
+    monkeypatch.setattr(light_future, "_HELD", 1)
     future = LightFuture()
     future.begin()
     waiter = threading.Thread(target=future.exception)
@@ -223,4 +223,4 @@ def test_a_condition_that_was_left_locked_is_freed(settle, monkeypatch):
 
 
 def test_no_attribute_of_the_base_is_forgotten():
-    assert set(_futures._MADE) | {"_state", "_result", "_exception"} == set(vars(Future()))
+    assert set(light_future._MADE) | {"_state", "_result", "_exception"} == set(vars(Future()))

@@ -20,7 +20,7 @@ import pytest
 from conftest import counts, eventually
 
 import shared_numpy as snp
-from shared_numpy import _piped
+from shared_numpy._channels import pipe_channel
 
 HERE = os.path.dirname(snp.__file__)
 
@@ -164,7 +164,7 @@ def test_queues(transport, call, monkeypatch):
         return q
 
     def check(q):
-        if LOOKS and isinstance(q._channel, _piped.Channel):
+        if LOOKS and isinstance(q._channel, pipe_channel.Channel):
             while q._channel.feeder.lock._is_owned():
                 q._channel.feeder.lock.release()
         assert least <= q.qsize() <= most

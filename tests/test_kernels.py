@@ -15,7 +15,7 @@ from conftest import ROOT, exists, run_command, run_python, shimmed
 
 from shared_numpy import _core
 from shared_numpy._core import LOCK_SUFFIX
-from shared_numpy._pipe import Pipe
+from shared_numpy._channels.packet_pipe import Pipe
 
 PROGRAMS = os.path.join(ROOT, "tests", "array_programs.py")
 

@@ -4,7 +4,6 @@ The Rust side is held by `tests/core/layers.rs`.
 """
 
 import ast
-import glob
 import os
 
 import pytest
@@ -14,62 +13,104 @@ SOURCE = os.path.join(ROOT, "shared_memory", "shared_numpy")
 
 # From the ground up; a module may import only what stands before its row.
 LAYERS = [
-    {"errors", "_forks", "_generics", "_reduce"},
-    {"_ends"},
-    {"_copies", "_core"},
-    {"_leftovers", "_posixshmem", "_list_layout", "_mapping", "_named_layout", "_room"},
-    {"_tracker_py37"},
-    {"resource_tracker"},
-    {"_tree", "shared_memory", "_futures"},
-    {"transfer", "managers", "_pipe"},
-    {"arrays", "handles", "closures", "_piped"},
-    {"_channels"},
-    {"queues", "frames", "named", "_workers"},
-    {"executor", "array_manager"},
-    {"context", "integrations"},
-    {"backport", "demo", "compat"},
-    {"__init__", "__main__"},
+    "errors _reduce _system.forks _system.generics",
+    "_system.exit_order",
+    "_core _pickling.copy_warnings",
+    "_system.file_mapping _system.leftovers _system.list_layout _system.named_layout "
+    "_system.posixshmem _system.shm_space",
+    "_system.tracker_py37",
+    "resource_tracker",
+    "_system.process_tree shared_memory _pool.light_future",
+    "managers _pickling.registry _pickling.by_reference _channels.packet_pipe",
+    "_pickling.classes _pickling.copies _pickling.masked",
+    "_pickling.shared_copies",
+    "_pickling.moved",
+    "_pickling.multiprocessing_reducers _pickling.pickler",
+    "arrays handles _pickling.closures _channels.pipe_channel",
+    "_channels",
+    "queues ring_buffer named _pool.task _pool.worker_main",
+    "_pool.worker_process",
+    "_pool.scheduler",
+    "executor array_manager",
+    "context integrations.*",
+    "backport demo compat.*",
 ]
+# From the bottom to the top: a subpackage imports nothing of those behind it.
+SUBPACKAGES = ["_system", "_pickling", "_channels", "_pool"]
 
 
-def imported(tree, level=1):
-    """Return the package's modules that a module imports anywhere in it; `level`: how
-    many dots the package is away."""
+def modules():
+    """Return {dotted name: path} of the package's modules; a package has its own name."""
+    found = {"_core": None}
+    for folder, _, files in os.walk(SOURCE):
+        for file in files:
+            if file.endswith(".py"):
+                path = os.path.join(folder, file)
+                name = os.path.relpath(path, SOURCE)[:-3].replace(os.sep, ".")
+                found[name[: -len(".__init__")] if name.endswith(".__init__") else name] = path
+    return found
+
+
+def imported(tree, package, known):
+    """Return the modules of the package that a module imports anywhere in it.
+
+    Parameters
+    ----------
+    tree : ast.Module
+        The module.
+    package : list of str
+        The subpackages in which it lies.
+    known : container of str
+        All modules.
+    """
     found = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.level == level:
-            if node.module:
-                found.add(node.module.split(".")[0])
-            else:
-                found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = package[: len(package) - (node.level - 1)]
+            target = base + (node.module.split(".") if node.module else [])
+            for alias in node.names:
+                whole = ".".join(target + [alias.name])
+                found.add(whole if whole in known else ".".join(target))
+        elif isinstance(node, ast.ImportFrom):
             assert not node.module.startswith("shared_numpy"), "import it relatively"
         elif isinstance(node, ast.Import):
             for alias in node.names:
                 assert not alias.name.startswith("shared_numpy"), "import it relatively"
-    return found
+    return found - {""}
 
 
 def test_imports_point_down():
-    level = {module: n for n, row in enumerate(LAYERS) for module in row}
-    files = glob.glob(os.path.join(SOURCE, "*.py"))
-    parts = glob.glob(os.path.join(SOURCE, "*", "*.py"))
-    assert len(files) >= 5 and len(parts) >= 5
-    for path in files + parts:
-        module = os.path.basename(path)[:-3]
-        if path in parts:
-            module = os.path.basename(os.path.dirname(path))
+    known = modules()
+    level = {name: n for n, row in enumerate(LAYERS) for name in row.split()}
+
+    def level_of(name):
+        parent = name.rpartition(".")[0]
+        return level[name] if name in level else level[parent + ".*"]
+
+    for name, path in known.items():
+        if path is None or name in ("__init__", "__main__"):
+            continue
+        is_package = path.endswith("__init__.py")
+        package = name.split(".") if is_package else name.split(".")[:-1]
         with open(path, encoding="utf-8") as file:
-            names = imported(ast.parse(file.read()), 2 if path in parts else 1)
-        assert module in level, "%s stands in no layer" % module
-        for name in names:
-            if name in level:
-                assert level[name] < level[module], "%s imports %s" % (module, name)
+            imports = imported(ast.parse(file.read()), package, known)
+        if is_package and name != "_channels":
+            assert not imports, "%s imports %s" % (name, imports)
+            continue
+        for each in imports:
+            # (Parts of one door, and of what integrations have in common.)
+            if each.split(".")[:-1] == package and package in (["compat"], ["integrations"]):
+                continue
+            assert level_of(each) < level_of(name), "%s imports %s" % (name, each)
+            places = [SUBPACKAGES.index(part.split(".")[0]) for part in (each, name)
+                      if part.split(".")[0] in SUBPACKAGES]  # fmt: skip
+            assert places == sorted(places), "%s imports %s" % (name, each)
 
 
 def test_the_walk_sees_imports():
-    tree = ast.parse("def f():\n    from . import a, b\n    from .c.d import e")
-    assert imported(tree) == {"a", "b", "c"}
+    tree = ast.parse("def f():\n    from . import a, b\n    from ..c.d import e, f\n    from .. import g")
+    known = {"p.a", "p.b", "c.d", "c.d.f", "g"}
+    assert imported(tree, ["p"], known) == {"p.a", "p.b", "c.d", "c.d.f", "g"}
 
 
 LOADED = """
@@ -100,7 +141,7 @@ def test_importing_the_package_loads_nothing_of_it_but_fork_handlers():
         "import sys, shared_numpy\n"
         "print([name for name in sys.modules if name.startswith('shared_numpy.')])"
     )
-    assert output == "['shared_numpy._forks']\n"
+    assert output == "['shared_numpy._system', 'shared_numpy._system.forks']\n"
 
 
 def test_the_top_level():

@@ -25,7 +25,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import shared_numpy as snp
-from shared_numpy import _mapping, named
+from shared_numpy import named
+from shared_numpy._system import file_mapping
 
 
 # Arrays in the making have other names than those of other programs, which remove what they
@@ -325,7 +326,7 @@ def test_a_descriptor_is_not_kept_open(name):
 
 def test_where_unreserved_memory_is_counted(name, monkeypatch):
     """Then a mapping keeps a descriptor, as everybody's."""
-    monkeypatch.setattr(_mapping, "_FLAGS", mmap.MAP_SHARED)  # Refused, without a file.
+    monkeypatch.setattr(file_mapping, "_FLAGS", mmap.MAP_SHARED)  # Refused, without a file.
     a = snp.create(name, 10)
     named._mapped.clear()
     b = snp.attach(name, readonly=True)

@@ -122,4 +122,4 @@ def test_help_begins_with_what_is_needed():
     first = output.partition("PACKAGE CONTENTS")[0]
     for name in ("zeros", "share", "Queue", "ProcessPoolExecutor", "create", "send"):
         assert "`{}`".format(name) in first, name
-    assert "_core" not in first and "_tree" not in first
+    assert "_core" not in first and "_system" not in first

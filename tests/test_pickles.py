@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import shared_numpy as snp
-from shared_numpy import _reduce, transfer
+from shared_numpy import _reduce
+from shared_numpy._pickling import pickler
 from shared_numpy.compat import pyarraypool
 from shared_numpy.integrations import multiprocessing as plain_arrays
 
@@ -26,7 +27,7 @@ FUNCTIONS = set(
 MODULES = {
     "shared_numpy." + name
     for name in "_core _reduce array_manager arrays compat.jztools compat.pyarraypool context "
-    "executor frames managers queues shared_memory".split()
+    "executor managers queues ring_buffer shared_memory".split()
 }
 
 
@@ -59,7 +60,7 @@ def test_the_functions_are_there():
     found = {name for name, value in vars(_reduce).items() if inspect.isfunction(value)}
     assert {name for name in found if not name.startswith("_")} - {"import_module"} == FUNCTIONS
     for name in FUNCTIONS - {"tracker"}:
-        module, _, function = getattr(_reduce, name).__doc__[len("See `") : -len("`.")].partition(".")
+        module, _, function = getattr(_reduce, name).__doc__[len("See `") : -len("`.")].rpartition(".")
         home = __import__("shared_numpy." + module, fromlist=[function])
         assert callable(getattr(home, function)), name
         assert pickle.loads(pickle.dumps(getattr(_reduce, name))) is getattr(_reduce, name)
@@ -77,14 +78,14 @@ def things(name):
     yield "pyarraypool", pyarraypool.make_transferable(np.ones(3))
 
 
-@pytest.mark.parametrize("dumps", ["ForkingPickler", "pickle", "transfer"])
+@pytest.mark.parametrize("dumps", ["ForkingPickler", "pickle", "pickler"])
 def test_pickles_name_what_stays(name, dumps):
     plain_arrays.register(0)
     handles, kept = [], []
     ways = {
         "ForkingPickler": lambda thing: bytes(ForkingPickler.dumps(thing)),
         "pickle": pickle.dumps,
-        "transfer": lambda thing: transfer.dumps([thing, {1}], handles),
+        "pickler": lambda thing: pickler.dumps([thing, {1}], handles),
     }
     try:
         for kind, thing in list(things(name)) + [("plain", np.ones(3))]:
@@ -94,11 +95,11 @@ def test_pickles_name_what_stays(name, dumps):
                 assert module in MODULES, (kind, module, function)
                 assert module != "shared_numpy._reduce" or function in FUNCTIONS
                 assert not function.startswith("_"), (kind, module, function)
-            if dumps != "transfer":
+            if dumps != "pickler":
                 pickle.loads(stream)
     finally:
         plain_arrays.unregister()
-        transfer.cancel(handles)
+        pickler.cancel(handles)
         snp.delete(name)
 
 

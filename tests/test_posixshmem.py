@@ -1,4 +1,4 @@
-"""`shared_numpy._posixshmem` has the signatures and errors of 3.8's.
+"""`shared_numpy._system.posixshmem` has the signatures and errors of 3.8's.
 
 Properties:
 
@@ -17,7 +17,7 @@ import pytest
 from conftest import run_python, shimmed
 
 from shared_numpy import _core
-from shared_numpy._posixshmem import shm_open, shm_unlink
+from shared_numpy._system.posixshmem import shm_open, shm_unlink
 
 CREATE = os.O_CREAT | os.O_EXCL | os.O_RDWR
 
@@ -205,7 +205,8 @@ def interrupting(tmp_path_factory):
 
 INTERRUPTED = """
 import os, signal, sys
-from shared_numpy import _core, _posixshmem
+from shared_numpy import _core
+from shared_numpy._system import posixshmem
 handled = []
 def handler(*_):
     handled.append(1)
@@ -218,11 +219,11 @@ flags = os.O_CREAT | os.O_EXCL | os.O_RDWR
 
 def test_interrupted_calls_are_repeated(interrupting, name):
     code = INTERRUPTED + """
-fd = _posixshmem.shm_open("/" + sys.argv[1], flags, 0o600)
+fd = posixshmem.shm_open("/" + sys.argv[1], flags, 0o600)
 print(len(handled))
 _core.reserve(fd, (2 << 20) + 4096)
 print(len(handled), os.fstat(fd).st_blocks * 512 == (2 << 20) + 4096)
-_posixshmem.shm_unlink("/" + sys.argv[1])
+posixshmem.shm_unlink("/" + sys.argv[1])
 print(len(handled))
 """
     output = run_python(code, name, "0", env=interrupting)
@@ -234,8 +235,8 @@ print(len(handled))
 def test_signals_are_attended_to_between_chunks(interrupting, name):
     """Some kernels interrupt no reservation: then the pause must."""
     code = INTERRUPTED + """
-fd = _posixshmem.shm_open("/" + sys.argv[1], flags, 0o600)
-_posixshmem.shm_unlink("/" + sys.argv[1])
+fd = posixshmem.shm_open("/" + sys.argv[1], flags, 0o600)
+posixshmem.shm_unlink("/" + sys.argv[1])
 try:
     _core.reserve(fd, 64 << 20)
 except KeyError:
@@ -250,7 +251,7 @@ except KeyError:
 def test_a_handler_that_raises_ends_the_call(interrupting, name, fatal):
     code = INTERRUPTED + """
 try:
-    _posixshmem.shm_open("/" + sys.argv[1], flags, 0o600)
+    posixshmem.shm_open("/" + sys.argv[1], flags, 0o600)
 except KeyError:
     print(len(handled))
 """
@@ -266,7 +267,7 @@ try:
     if sys.argv[3] == "reserve":
         _core.reserve(fd, 2 << 20)
     else:
-        _posixshmem.shm_unlink("/" + sys.argv[1])
+        posixshmem.shm_unlink("/" + sys.argv[1])
 except KeyError:
     print(len(handled), os.path.exists("/dev/shm/" + sys.argv[1]))
 os.unlink("/dev/shm/" + sys.argv[1])
@@ -279,10 +280,11 @@ def test_other_threads_run_meanwhile():
     """The GIL is released: a thread counts on while memory is reserved."""
     code = """
 import os, sys, threading, time
-from shared_numpy import _core, _posixshmem
+from shared_numpy import _core
+from shared_numpy._system import posixshmem
 path = "/snptest_gil_%d" % os.getpid()
-fd = _posixshmem.shm_open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
-_posixshmem.shm_unlink(path)
+fd = posixshmem.shm_open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+posixshmem.shm_unlink(path)
 seen, done = [], threading.Event()
 def count():
     while not done.is_set():

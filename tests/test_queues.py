@@ -19,7 +19,8 @@ import pytest
 from conftest import MORE, NOTHING_LEFT, ROOT, counts, run_command, run_program, run_python
 
 import shared_numpy as snp
-from shared_numpy import _core, _piped
+from shared_numpy import _core
+from shared_numpy._channels import pipe_channel
 from shared_numpy._core import Arena
 
 METHODS = ["fork", "spawn", "forkserver"]
@@ -33,7 +34,7 @@ PIPE = pytest.param("pipe", marks=pytest.mark.slow)
 def transport(request, monkeypatch):
     """What the queues are; pipes where all tests are run."""
     monkeypatch.setenv("SHARED_NUMPY_RING", "01"[request.param == "ring"])
-    kind = {"ring": _core.Ring, "pipe": _piped.Channel}[request.param]
+    kind = {"ring": _core.Ring, "pipe": pipe_channel.Channel}[request.param]
     assert type(snp.Queue()._channel) is kind
     return request.param
 
@@ -173,7 +174,7 @@ def mend(q):
     statement's body and the lock's release: with a bare lock in a loop, one in fifty.
     """
     if sys.version_info < (3, 10):
-        while isinstance(q._channel, _piped.Channel) and q._channel.feeder.lock._is_owned():
+        while isinstance(q._channel, pipe_channel.Channel) and q._channel.feeder.lock._is_owned():
             q._channel.feeder.lock.release()
 
 
@@ -394,7 +395,7 @@ def test_a_thread_that_cannot_be_started(monkeypatch):
     def refuse(*arguments):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(_piped._thread, "start_new_thread", refuse)
+    monkeypatch.setattr(pipe_channel._thread, "start_new_thread", refuse)
     for _ in range(3):
         with pytest.raises(RuntimeError, match="thread"):
             q.put(snp.ones(3))

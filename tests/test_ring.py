@@ -18,6 +18,7 @@ from conftest import counts, run_python
 
 import shared_numpy as snp
 from shared_numpy import _core
+from shared_numpy._pickling import by_reference
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +68,7 @@ def test_a_message_that_is_withdrawn_ends_with_its_arrays():
     ring = _core.Ring.create()
     before = counts()
     for i in range(3):
-        handles = [bytes(snp.transfer.send(block).handle) for block in [snp.ones(2).base.base]]
+        handles = [bytes(by_reference.send(block).handle) for block in [snp.ones(2).base.base]]
         ring.put(stream(i), handles)
         assert not handles
     middle = ring.withdraw(1, stream(1)[-8:])

@@ -18,7 +18,8 @@ from conftest import exists, run_python
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shared_numpy import _list_layout, shared_memory
+from shared_numpy import shared_memory
+from shared_numpy._system import list_layout
 from shared_numpy.shared_memory import ShareableList, SharedMemory
 
 
@@ -46,15 +47,15 @@ def make(name):
 def layout(request, monkeypatch):
     """Both layouts on every interpreter."""
     cumulative = request.param
-    for function in (_list_layout.pack, _list_layout.offsets):
+    for function in (list_layout.pack, list_layout.offsets):
         monkeypatch.setattr(function, "__defaults__", (cumulative,))
     return cumulative
 
 
 def test_the_layout_is_the_interpreters():
-    assert _list_layout.CUMULATIVE == (sys.version_info >= (3, 9))
-    assert _list_layout.pack.__defaults__ == (_list_layout.CUMULATIVE,)
-    assert _list_layout.offsets.__defaults__ == (_list_layout.CUMULATIVE,)
+    assert list_layout.CUMULATIVE == (sys.version_info >= (3, 9))
+    assert list_layout.pack.__defaults__ == (list_layout.CUMULATIVE,)
+    assert list_layout.offsets.__defaults__ == (list_layout.CUMULATIVE,)
 
 
 def bytes_of(sl):
@@ -199,7 +200,7 @@ def test_a_constructor_interrupted_late_leaves_nothing(name, monkeypatch):
     def fail(*arguments):
         raise Fault
 
-    monkeypatch.setattr(_list_layout, "offsets", fail)
+    monkeypatch.setattr(list_layout, "offsets", fail)
     with pytest.raises(Fault):
         ShareableList([1], name=name)
     assert not exists(name)
@@ -225,7 +226,7 @@ def test_iterators_are_read_once(make):
 
 
 def test_a_list_in_a_longer_segment(layout, new_name):
-    content = _list_layout.pack([1, "two"])
+    content = list_layout.pack([1, "two"])
     name = new_name()
     shm = SharedMemory(name, create=True, size=len(content) + 100)
     shm.buf[: len(content)] = content
@@ -239,18 +240,18 @@ def test_a_list_in_a_longer_segment(layout, new_name):
 def test_lists_of_the_other_layout_are_refused(sequence):
     for cumulative in (False, True):
         with pytest.raises(ValueError):
-            _list_layout.offsets(_list_layout.pack(sequence, not cumulative), cumulative)
+            list_layout.offsets(list_layout.pack(sequence, not cumulative), cumulative)
 
 
 @shared_examples
 @given(st.lists(items, min_size=1, max_size=8))
 def test_lists_that_were_cut_are_refused(sequence):
     for cumulative in (False, True):
-        content = _list_layout.pack(sequence, cumulative)
-        assert len(_list_layout.offsets(content, cumulative)) == len(sequence) + 1
+        content = list_layout.pack(sequence, cumulative)
+        assert len(list_layout.offsets(content, cumulative)) == len(sequence) + 1
         for size in range(len(content)):
             with pytest.raises(ValueError):
-                _list_layout.offsets(content[:size], cumulative)
+                list_layout.offsets(content[:size], cumulative)
 
 
 @pytest.mark.parametrize(
@@ -270,7 +271,7 @@ def test_lists_that_were_cut_are_refused(sequence):
 def test_unsound_tables_are_refused(table, cumulative):
     content = struct.pack("%dq" % len(table), *table) + bytes(200)
     with pytest.raises(ValueError):
-        _list_layout.offsets(content, cumulative)
+        list_layout.offsets(content, cumulative)
 
 
 class Text(str):
@@ -392,10 +393,10 @@ def test_the_bytes_of_both_layouts():
     tail = b"q".ljust(8, b"\0") + b"8s".ljust(8, b"\0") + b"\0\1"
     sizes = words(2) + words(8) + words(8) + data + tail
     offsets = words(2) + words(0) + words(8) + words(16) + data + tail
-    assert _list_layout.pack([7, "abc"], cumulative=False) == sizes
-    assert _list_layout.pack([7, "abc"], cumulative=True) == offsets
-    assert _list_layout.pack([], cumulative=False) == words(0)
-    assert _list_layout.pack([], cumulative=True) == words(0) + words(0)
+    assert list_layout.pack([7, "abc"], cumulative=False) == sizes
+    assert list_layout.pack([7, "abc"], cumulative=True) == offsets
+    assert list_layout.pack([], cumulative=False) == words(0)
+    assert list_layout.pack([], cumulative=True) == words(0) + words(0)
 
 
 def test_pickle_is_by_name(make):

@@ -21,7 +21,8 @@ import time
 import pytest
 from conftest import MORE, exists, run_python
 
-from shared_numpy import _posixshmem, resource_tracker, shared_memory
+from shared_numpy import resource_tracker, shared_memory
+from shared_numpy._system import posixshmem
 from shared_numpy.shared_memory import SharedMemory
 
 
@@ -565,9 +566,9 @@ class TestFailuresLeaveNothing:
 
         steps = [
             (os, "ftruncate"),
-            (shared_memory._room._core, "room"),
+            (shared_memory.shm_space._core, "room"),
             (os, "fstat"),
-            (shared_memory._room._core, "reserve"),
+            (shared_memory.shm_space._core, "reserve"),
             (mmap, "mmap"),
             (resource_tracker, "register"),
         ]
@@ -617,7 +618,7 @@ class TestFailuresLeaveNothing:
         def fail(*arguments):
             raise OSError(errno.EIO, "broken")
 
-        monkeypatch.setattr(shared_memory._room._core, "reserve", fail)
+        monkeypatch.setattr(shared_memory.shm_space._core, "reserve", fail)
         with pytest.raises(OSError) as raised:
             SharedMemory(name, create=True, size=10, reserve=True)
         assert raised.value.errno == errno.EIO
@@ -649,7 +650,7 @@ class TestFailuresLeaveNothing:
         """3.8 removes such a segment of somebody else."""
         for size, error in [(2 ** 62, OSError), (0, ValueError)]:
             name = new_name()
-            fd = _posixshmem.shm_open(
+            fd = posixshmem.shm_open(
                 "/" + name, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600
             )
             os.ftruncate(fd, size)
@@ -657,7 +658,7 @@ class TestFailuresLeaveNothing:
                 SharedMemory(name)
             assert exists(name)
             os.close(fd)
-            _posixshmem.shm_unlink("/" + name)
+            posixshmem.shm_unlink("/" + name)
 
     def test_descriptors_run_out(self, name):
         output = run_python(

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import shared_numpy as snp
-from shared_numpy import _core, transfer
+from shared_numpy import _core
+from shared_numpy._pickling import by_reference, pickler
 from shared_numpy._core import Arena
 
 BELOW = 1000
@@ -111,7 +112,7 @@ def test_what_arrives_is_what_was_written(thing, end):
     else:
         assert stream[0] == 1 and stream.endswith(end)
         assert same(_core.loads(stream), thing)
-    assert same(transfer.loads(transfer.dumps(thing, [], end=end)), thing)
+    assert same(pickler.loads(pickler.dumps(thing, [], end=end)), thing)
 
 
 ATOMS = (bool, int, float, str, bytes, type(None), type(function))
@@ -188,16 +189,16 @@ def test_the_rest_is_left_to_a_pickler():
     assert _core.terse(np.zeros(8192), 10 ** 9) is None
     assert _core.terse([np.zeros(8191) for _ in range(6)], 10 ** 9) is None
     nothing = np.zeros(0).reshape(0, 2 ** 40)
-    assert transfer.loads(transfer.dumps([nothing], []))[0].shape == nothing.shape
+    assert pickler.loads(pickler.dumps([nothing], []))[0].shape == nothing.shape
 
 
 def test_what_comes_twice_arrives_once():
     array, inner = np.arange(3), []
     thing = {"a": [array, inner], "b": (array, inner)}
-    made = transfer.loads(transfer.dumps(thing, []))
+    made = pickler.loads(pickler.dumps(thing, []))
     assert made["a"][0] is made["b"][0] and made["a"][1] is made["b"][1]
     text = "long text" * 10
-    made = transfer.loads(transfer.dumps([text, text], []))
+    made = pickler.loads(pickler.dumps([text, text], []))
     assert made[0] is made[1]
     # Those that nobody else refers to cannot: as many of them as there may be.
     assert _core.terse([[number] for number in range(100)], BELOW) is not None
@@ -358,7 +359,7 @@ def test_shared_arrays_go_by_handle():
         assert other.strides == array.strides or 0 in array.shape
         assert other.flags.writeable == array.flags.writeable
         assert place_of(other) == place_of(array) or 0 in array.shape
-        assert (other == array).all() and transfer.memory_of(other) is not None
+        assert (other == array).all() and by_reference.memory_of(other) is not None
         # It was received: it is not cancelled any more.
         assert not _core.cancel(handles[0])
         if array.size and array.flags.writeable:
@@ -376,18 +377,18 @@ def test_large_arrays_are_moved():
             stream = _core.terse([array], BELOW, b"", handles)
             assert len(handles) == 1 and len(stream) < 500
             (other,) = _core.loads(stream)
-            assert same(other, array) and transfer.memory_of(other) is None
+            assert same(other, array) and by_reference.memory_of(other) is None
             assert type(other.base) is _core.Block and other.base.private
             # It goes on as what it is, a plain array of the receiver's own.
             assert _core.terse(other, 10 ** 5) is not None
-            (again,) = transfer.loads(transfer.dumps([other], []))
+            (again,) = pickler.loads(pickler.dumps([other], []))
             assert same(again, array) and place_of(again) != place_of(other)
             del other, again
     assert _core.terse(np.zeros(1000), BELOW, b"", []) is not None
     for limit in (8000, 7999):
         assert _core.terse(np.zeros(1000), BELOW, b"", [], limit) is None
     gc.collect()
-    transfer.cancel(handles)
+    pickler.cancel(handles)
     Arena.default().cancel_unreceived(0)
 
 
@@ -404,7 +405,7 @@ def test_long_bytes_are_copied_out_of_shared_memory(thing):
         assert not any(map(_core.cancel, handles))
         with pytest.raises(snp.StaleHandleError):
             _core.loads(stream)
-        assert same(transfer.loads(transfer.dumps(whole, [])), whole)
+        assert same(pickler.loads(pickler.dumps(whole, [])), whole)
     handles = []
     assert _core.terse([thing, thing], BELOW, b"", handles) is None
     _core.terse(thing, len(thing), b"", handles, len(thing))
@@ -433,7 +434,7 @@ def test_damaged_references_of_bytes(changes):
         assert len(repr(_core.loads(bytes(stream)))) < 5 * 5000
     except (ValueError, TypeError, MemoryError, snp.StaleHandleError, snp.ForeignHandleError):
         pass
-    transfer.cancel(handles)
+    pickler.cancel(handles)
 
 
 def test_nothing_is_sent_of_what_is_not_simple():
@@ -451,7 +452,7 @@ def test_nothing_is_sent_of_what_is_not_simple():
     attributed.label = "mine"
     for more in (masked, attributed, snp.zeros(2, [("a", "i4")]), snp.array(["text"])):
         assert _core.terse(more, BELOW, b"", []) is None
-        (made,) = transfer.loads(transfer.dumps([more], []))
+        (made,) = pickler.loads(pickler.dumps([more], []))
         assert type(made) is type(more) and getattr(made, "label", 0) == getattr(more, "label", 0)
 
 
@@ -496,13 +497,13 @@ def test_a_class_that_somebody_registers_is_left_to_the_pickler():
     code = (
         "import numpy as np\n"
         "import shared_numpy as snp\n"
-        "from shared_numpy import transfer\n"
+        "from shared_numpy._pickling import by_reference, pickler\n"
         "def pack(array): return array.tolist()\n"
         "array = snp.ones(2)\n"
-        "assert type(transfer.loads(transfer.dumps(array, []))) is snp.ndarray\n"
+        "assert type(pickler.loads(pickler.dumps(array, []))) is snp.ndarray\n"
         "snp.register_type(snp.ndarray, pack, list)\n"
-        "assert transfer.loads(transfer.dumps(array, [])) == [1, 1]\n"
-        "assert transfer.loads(transfer.dumps([array, {1}], [])) == [[1, 1], {1}]\n"
+        "assert pickler.loads(pickler.dumps(array, [])) == [1, 1]\n"
+        "assert pickler.loads(pickler.dumps([array, {1}], [])) == [[1, 1], {1}]\n"
     )
     run_python(code)
 
@@ -510,7 +511,7 @@ def test_a_class_that_somebody_registers_is_left_to_the_pickler():
 def test_a_handle_that_was_cancelled():
     handles = []
     stream = _core.terse(snp.ones(3), BELOW, b"", handles)
-    transfer.cancel(handles)
+    pickler.cancel(handles)
     gc.collect()
     with pytest.raises(snp.StaleHandleError):
         _core.loads(stream)
@@ -539,10 +540,10 @@ def test_damaged_references(changes):
         made = None
     if isinstance(made, np.ndarray) and made.size and made.base is not None:
         # Whatever it is, it lies within a block.
-        block = transfer._base_of(made)
+        block = by_reference._base_of(made)
         first, end = np.lib.array_utils.byte_bounds(made) if NUMPY_2 else np.byte_bounds(made)
         assert block.address <= first and end <= block.address + block.nbytes
-    transfer.cancel(handles)
+    pickler.cancel(handles)
 
 
 NUMPY_2 = int(np.__version__.split(".")[0]) >= 2

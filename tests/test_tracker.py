@@ -633,9 +633,10 @@ assert not open("/proc/self/task/%d/children" % os.getpid()).read()
 import multiprocessing
 context = multiprocessing.get_context("spawn")
 old = context.Lock()
-from shared_numpy import resource_tracker, _tracker_py37
+from shared_numpy import resource_tracker
+from shared_numpy._system import tracker_py37
 new = context.Lock()
-old_tracker = _tracker_py37._semaphores.old
+old_tracker = tracker_py37._semaphores.old
 assert old_tracker._pid is not None
 told = []
 old_tracker.unregister = told.append

@@ -19,7 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import shared_numpy as snp
-from shared_numpy import _core, arrays, transfer
+from shared_numpy import _core, arrays
+from shared_numpy._pickling import by_reference, pickler
 from shared_numpy._core import Arena
 from shared_numpy.integrations import multiprocessing as plain_arrays
 
@@ -46,12 +47,12 @@ def sent(thing):
 
 def pack(thing, handles):
     """Lay a message down; the last of `handles` is its own."""
-    return _core.lay_down(transfer.dumps(thing, handles), handles)
+    return _core.lay_down(pickler.dumps(thing, handles), handles)
 
 
 def unpack(handle):
     stream, _keeper = _core.take_up(handle)
-    return transfer.loads(stream)
+    return pickler.loads(stream)
 
 
 def passed(thing):
@@ -60,7 +61,7 @@ def passed(thing):
 
 
 def is_moved(array):
-    return arrays.block_of(array) is not None and transfer.memory_of(array) is None
+    return arrays.block_of(array) is not None and by_reference.memory_of(array) is None
 
 
 # Classes of numpy's.
@@ -301,7 +302,7 @@ def test_a_message_that_fails_half_way_leaves_nothing():
             try:
                 packet = pack(what, handles)
             except Exception:
-                transfer.cancel(handles)
+                pickler.cancel(handles)
             else:
                 unpack(packet)
             assert counts() == (1, 0)
@@ -449,7 +450,7 @@ def test_a_handle_of_another_program_is_cancelled():
 
 def test_older_interpreters_can_read_it():
     for thing in ([1, "x", snp.ones(3), bytearray(5), np.ones(9)], [np.ones(3), {5}]):
-        stream = transfer.dumps(thing, [], end=b"and more")
+        stream = pickler.dumps(thing, [], end=b"and more")
         assert max(code.proto for code, _, _ in pickletools.genops(stream)) <= 4
         assert repr(pickle.loads(stream)) == repr(thing)
 
@@ -491,7 +492,7 @@ def test_without_room_arrays_go_by_value(monkeypatch):
     def full(*arguments):
         raise snp.ArenaFullError("full")
 
-    monkeypatch.setattr(transfer._core, "copy", full)
+    monkeypatch.setattr(_core, "copy", full)
     back = sent(np.arange(1000))
     assert (back == np.arange(1000)).all() and not is_moved(back)
 

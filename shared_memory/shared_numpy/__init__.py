@@ -67,7 +67,7 @@ def _refuse_other_interpreters():
 _refuse_free_threading()
 _refuse_other_interpreters()
 
-from . import _forks  # noqa: E402, F401 (it watches imports from now on)
+from ._system import forks  # noqa: E402, F401 (it watches imports from now on)
 
 # Module -> the public names that it defines.
 _NAMES = {
@@ -76,7 +76,7 @@ _NAMES = {
         "name_of", "ndarray", "ones", "ones_like", "share", "zeros", "zeros_like",
     ],
     "queues": ["JoinableQueue", "Queue", "SimpleQueue"],
-    "frames": ["RingBuffer"],
+    "ring_buffer": ["RingBuffer"],
     "executor": ["ProcessPoolExecutor"],
     "context": ["SharedContext"],
     "named": ["attach", "create", "delete", "get_include", "list_named"],
@@ -84,8 +84,8 @@ _NAMES = {
     "shared_memory": ["ShareableList", "SharedMemory"],
     "managers": ["SharedMemoryManager"],
     "array_manager": ["ArrayManager"],
-    "transfer": ["register_type"],
-    "_copies": ["warn_on_copy"],
+    "_pickling.classes": ["register_type"],
+    "_pickling.copy_warnings": ["warn_on_copy"],
     "errors": [
         "ArenaBusyError", "ArenaCorruptedError", "ArenaFullError", "CopyWarning",
         "ForeignHandleError", "StaleHandleError",

@@ -8,7 +8,7 @@ from . import context as context
 from . import demo as demo
 from . import errors as errors
 from . import executor as executor
-from . import frames as frames
+from . import ring_buffer as ring_buffer
 from . import handles as handles
 from . import integrations as integrations
 from . import managers as managers
@@ -16,8 +16,7 @@ from . import named as named
 from . import queues as queues
 from . import resource_tracker as resource_tracker
 from . import shared_memory as shared_memory
-from . import transfer as transfer
-from ._copies import warn_on_copy as warn_on_copy
+from ._pickling.copy_warnings import warn_on_copy as warn_on_copy
 from ._core import (
     Arena as Arena,
     Block as Block,
@@ -54,12 +53,8 @@ from .errors import (
     StaleHandleError as StaleHandleError,
 )
 from .executor import ProcessPoolExecutor as ProcessPoolExecutor
-from .frames import RingBuffer as RingBuffer
-from .handles import (
-    Handle as Handle,
-    receive as receive,
-    send as send,
-)
+from .ring_buffer import RingBuffer as RingBuffer
+from .handles import Handle as Handle, receive as receive, send as send
 from .managers import SharedMemoryManager as SharedMemoryManager
 from .named import (
     attach as attach,
@@ -68,16 +63,9 @@ from .named import (
     get_include as get_include,
     list_named as list_named,
 )
-from .queues import (
-    JoinableQueue as JoinableQueue,
-    Queue as Queue,
-    SimpleQueue as SimpleQueue,
-)
-from .shared_memory import (
-    ShareableList as ShareableList,
-    SharedMemory as SharedMemory,
-)
-from .transfer import register_type as register_type
+from .queues import JoinableQueue as JoinableQueue, Queue as Queue, SimpleQueue as SimpleQueue
+from .shared_memory import ShareableList as ShareableList, SharedMemory as SharedMemory
+from ._pickling.classes import register_type as register_type
 
 __all__ = [
     "array", "asarray", "empty", "empty_like", "from_array", "full", "full_like", "ndarray", "ones",

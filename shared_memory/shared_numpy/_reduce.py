@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def _named(name: str, home: str) -> "Callable[..., Any]":
     """Return a function of a name that calls another one, whose module it imports first."""
-    module, _, function = home.partition(".")
+    module, _, function = home.rpartition(".")
     found = []  # type: List[Callable[..., Any]]
 
     def call(*parts):
@@ -26,9 +26,9 @@ def _named(name: str, home: str) -> "Callable[..., Any]":
     return call
 
 
-array = _named("array", "transfer.rebuild")
-array_in_own_memory = _named("array_in_own_memory", "transfer.rebuild_in_own_memory")
-array_on_own_pages = _named("array_on_own_pages", "transfer.rebuild_on_own_pages")
+array = _named("array", "_pickling.by_reference.rebuild")
+array_in_own_memory = _named("array_in_own_memory", "_pickling.moved.rebuild_in_own_memory")
+array_on_own_pages = _named("array_on_own_pages", "_pickling.moved.rebuild_on_own_pages")
 begin_server = _named("begin_server", "managers.begin_server")
 call_each = _named("call_each", "executor.call_each")
 call_in_context = _named("call_in_context", "context.call")
@@ -36,16 +36,16 @@ channel = _named("channel", "_channels.open_channel")
 enter_context = _named("enter_context", "context.enter")
 handle = _named("handle", "handles.Handle")
 manager = _named("manager", "managers.connected")
-masked_array = _named("masked_array", "transfer.rebuild_masked")
+masked_array = _named("masked_array", "_pickling.masked.rebuild_masked")
 named_array = _named("named_array", "named.rebuild")
-packet_channel = _named("packet_channel", "_piped.rebuild")
-pipe = _named("pipe", "_pipe.rebuild")
-plain_array = _named("plain_array", "transfer.rebuild_plain")
+packet_channel = _named("packet_channel", "_channels.pipe_channel.rebuild")
+pipe = _named("pipe", "_channels.packet_pipe.rebuild")
+plain_array = _named("plain_array", "_pickling.moved.rebuild_plain")
 run_in_context = _named("run_in_context", "context.run")
-same = _named("same", "transfer.same")
+same = _named("same", "_pickling.by_reference.same")
 sent_channel = _named("sent_channel", "_channels.Sent")
-sharing = _named("sharing", "transfer.share_from")
-tracker = _named("tracker", "_tracker_py37.inherit")
-view = _named("view", "transfer.rebuild_view")
-worker = _named("worker", "_workers.work")
-wrapper = _named("wrapper", "transfer.wrap")
+sharing = _named("sharing", "_pickling.multiprocessing_reducers.share_from")
+tracker = _named("tracker", "_system.tracker_py37.inherit")
+view = _named("view", "_pickling.by_reference.rebuild_view")
+worker = _named("worker", "_pool.worker_main.work")
+wrapper = _named("wrapper", "_pickling.classes.wrap")

@@ -16,8 +16,10 @@ The memory is freed when no array, view or handle refers to it in any process.
 
 import numpy as np
 
-from . import _copies, _core, transfer
-from .transfer import block_of
+from . import _core
+from ._pickling import masked  # noqa: F401 (numpy's subclasses are registered)
+from ._pickling import by_reference, copies, copy_warnings, registry
+from ._pickling.by_reference import block_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -101,7 +103,7 @@ class ndarray(np.ndarray):
 
     def __init_subclass__(cls, **options: "Any") -> None:
         super().__init_subclass__(**options)
-        transfer.register(cls, transfer.reduce_view)
+        registry.register(cls, by_reference.reduce_view)
 
     @property
     def closed(self) -> bool:
@@ -110,7 +112,7 @@ class ndarray(np.ndarray):
 
     def is_shared(self) -> bool:
         """Tell whether the array lies in shared memory, and so goes by handle."""
-        return transfer.memory_of(self) is not None
+        return by_reference.memory_of(self) is not None
 
     def close(self) -> None:
         """Say that this process is done with the array.
@@ -127,7 +129,7 @@ class ndarray(np.ndarray):
         a name of its own (`create`), which loses that. Unlinking again, or what is
         not shared, does nothing.
         """
-        memory = transfer.memory_of(self)
+        memory = by_reference.memory_of(self)
         if memory is not None:
             memory.unlink()
 
@@ -169,8 +171,8 @@ class ndarray(np.ndarray):
 
     def __reduce_ex__(self, protocol: int) -> "Any":
         """Pickle by value; loads as a plain array."""
-        if transfer.memory_of(self) is not None:
-            _copies.tell(self)
+        if by_reference.memory_of(self) is not None:
+            copy_warnings.tell(self)
         plain = np.asarray(self)
         if not (plain.flags.c_contiguous or plain.flags.f_contiguous):
             # Of these, numpy's protocol 5 loses the byte order.
@@ -200,11 +202,11 @@ def name_of(a: "Any") -> "Optional[str]":
     >>> snp.name_of(a) == snp.name_of(a[1:]), snp.name_of(a) == snp.name_of(b)
     (True, False)
     """
-    memory = transfer.memory_of(a)
+    memory = by_reference.memory_of(a)
     return None if memory is None else memory.name
 
 
-transfer.register(ndarray, transfer.reduce_copy)
+registry.register(ndarray, by_reference.reduce_copy)
 _core.know_class(ndarray)
 
 
@@ -337,8 +339,8 @@ def from_array(a: "Any") -> ndarray:
     (True, True)
     """
     a = _plain(a)
-    made = transfer.copy_to_shared(a, ndarray)
-    if any(transfer.repeats(made.shape, made.dtype, made.strides)):
+    made = copies.copy_to_shared(a, ndarray)
+    if any(copies.repeats(made.shape, made.dtype, made.strides)):
         # Writing to one of them would write to all, as where they come from.
         made.flags.writeable = False
     return made
@@ -408,7 +410,7 @@ def is_shared(obj: "Any") -> bool:
     >>> snp.is_shared(a[1:]), snp.is_shared(np.asarray(a)), snp.is_shared(a + 1)
     (True, True, False)
     """
-    return isinstance(obj, np.ndarray) and transfer.memory_of(obj) is not None
+    return isinstance(obj, np.ndarray) and by_reference.memory_of(obj) is not None
 
 
 def array(
@@ -517,7 +519,7 @@ def _like(prototype, dtype, order, shape):
         elif flags.f_contiguous:
             order = "F"
         elif order == "K":
-            return transfer.allocate(shape, dtype, prototype.strides, ndarray)
+            return copies.allocate(shape, dtype, prototype.strides, ndarray)
     return empty(shape, dtype, "F" if order == "F" else "C")
 
 

@@ -5,7 +5,8 @@ answers for the handles of the arrays in it: whatever becomes of a message, they
 unless they were received.
 """
 
-from . import _core, _reduce, transfer
+from . import _core, _reduce
+from ._pickling import pickler
 from .errors import StaleHandleError
 
 TYPE_CHECKING = False
@@ -124,9 +125,9 @@ def send(obj: "Any") -> Handle:
     """
     handles = []  # type: List[bytes]
     try:
-        return Handle(_PREFIX + _core.lay_down(transfer.dumps(obj, handles), handles, True))
+        return Handle(_PREFIX + _core.lay_down(pickler.dumps(obj, handles), handles, True))
     except BaseException:
-        transfer.cancel(handles)
+        pickler.cancel(handles)
         raise
 
 
@@ -165,4 +166,4 @@ def receive(handle: bytes) -> "Any":
         raise StaleHandleError(
             "{!r} was received or cancelled before".format(Handle(handle))
         ) from None
-    return transfer.loads(stream)
+    return pickler.loads(stream)

@@ -6,7 +6,7 @@ does: the server ignores Ctrl-C, and misuse is a `ProcessError` (the base class
 there uses assertions). Beyond it: registered types work (not so in 3.8), a
 manager that is passed to a spawned child is connected there, and the server of a
 program that is killed ends, and its blocks with it. If the server is killed, too, the next
-program that uses the package removes the blocks (`_leftovers`).
+program that uses the package removes the blocks (`leftovers`).
 """
 
 import fcntl
@@ -23,7 +23,8 @@ from multiprocessing import util
 from multiprocessing.connection import Connection
 from multiprocessing.managers import BaseManager, Server, State, dispatch
 
-from . import _ends, _leftovers, _posixshmem, _reduce, resource_tracker
+from . import _reduce, resource_tracker
+from ._system import exit_order, leftovers, posixshmem
 from .shared_memory import ShareableList, SharedMemory, _make_filename
 
 TYPE_CHECKING = False
@@ -67,7 +68,7 @@ class SharedMemoryServer(Server):
         self._destroy_all()
         if _number is not None:
             # What was just being made: nobody can say so any more.
-            for name in _leftovers.clear(_number):
+            for name in leftovers.clear(_number):
                 # (It may be registered; to tell the tracker twice is like once.)
                 resource_tracker.register("/" + name, "shared_memory")
                 resource_tracker.unregister("/" + name, "shared_memory")
@@ -120,7 +121,7 @@ class SharedMemoryServer(Server):
 
 def _destroy(name):
     """Unlink a block without attaching to it, which can fail."""
-    _posixshmem.shm_unlink("/" + name)
+    posixshmem.shm_unlink("/" + name)
     resource_tracker.unregister("/" + name, "shared_memory")
 
 
@@ -128,7 +129,7 @@ def _remove_file(number):
     """Remove the name of a manager's file, unless that was done."""
     if number is not None:
         with suppress(FileNotFoundError):
-            _destroy(_leftovers.file_of(number))
+            _destroy(leftovers.file_of(number))
 
 
 # In a server: the file that its program has locked, as long as it lives, and the manager's number.
@@ -162,7 +163,7 @@ def _hold(manager):
 
 def _open_locked():
     """Open a new file twice, and lock it by the first; return both, and its number."""
-    if not _leftovers.HAS_NAMES:
+    if not leftovers.HAS_NAMES:
         # (macOS has no locks of what is in shared memory.)
         fd, path = tempfile.mkstemp()
         try:
@@ -173,21 +174,21 @@ def _open_locked():
         return held, watched, None
     while True:
         number = os.urandom(8).hex()
-        name = "/" + _leftovers.file_of(number)
+        name = "/" + leftovers.file_of(number)
         # Should the process be killed before there is a server, the tracker removes it.
         resource_tracker.register(name, "shared_memory")
         try:
             flags = os.O_CREAT | os.O_EXCL | os.O_RDWR
-            held = Connection(_posixshmem.shm_open(name, flags, 0o600))
-            watched = Connection(_posixshmem.shm_open(name, os.O_RDWR))
+            held = Connection(posixshmem.shm_open(name, flags, 0o600))
+            watched = Connection(posixshmem.shm_open(name, os.O_RDWR))
             fcntl.flock(held.fileno(), fcntl.LOCK_SH)
-            if _leftovers.is_named(held.fileno(), name[1:]):
+            if leftovers.is_named(held.fileno(), name[1:]):
                 return held, watched, number
         except FileNotFoundError:
             pass
         except BaseException:
             with suppress(FileNotFoundError):
-                _posixshmem.shm_unlink(name)
+                posixshmem.shm_unlink(name)
             resource_tracker.unregister(name, "shared_memory")
             raise
         # Another program has taken it for a dead manager's before it was locked.
@@ -281,7 +282,7 @@ class SharedMemoryManager(BaseManager):
         """Return a name for something new; None for one as always."""
         if self._number is None:
             return None
-        return _leftovers.prefix_of(self._number) + os.urandom(8).hex()
+        return leftovers.prefix_of(self._number) + os.urandom(8).hex()
 
     @contextmanager
     def _connection(self):
@@ -290,13 +291,13 @@ class SharedMemoryManager(BaseManager):
         What is made meanwhile is handed over to the server before the process ends.
         """
         try:
-            with _ends.awaited():
+            with exit_order.awaited():
                 with self._Client(self._address, authkey=self._authkey) as connection:
                     yield connection
         except (EOFError, OSError):
-            if _ends.is_forsaken():
+            if exit_order.is_forsaken():
                 # The server has ended with the program.
-                _ends.stay()
+                exit_order.stay()
             raise
 
     def start(self, initializer: "Any" = None, initargs: "Tuple[Any, ...]" = ()) -> None:
@@ -307,9 +308,9 @@ class SharedMemoryManager(BaseManager):
             raise ProcessError("Manager has shut down")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable, not {!r}".format(initializer))
-        _leftovers.clean_once()
+        leftovers.clean_once()
         # (A server that is started when the process has begun to end would never be told to.)
-        with _ends.awaited(), _hold(self) as watched:
+        with exit_order.awaited(), _hold(self) as watched:
             super().start(_reduce.begin_server, (watched, self._number, initializer, initargs))
 
     if not _COMPLETE_BASE:

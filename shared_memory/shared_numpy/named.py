@@ -15,7 +15,7 @@ killed right there is removed by the next that replaces one.
 Another folder than /dev/shm is chosen by ``SHARED_NUMPY_DIR``, or an argument.
 
 The file begins with numpy's own header, so that ``np.load("/dev/shm/weights", mmap_mode="r")``
-reads it; `_named_layout` draws its bytes.
+reads it; `named_layout` draws its bytes.
 """
 
 import collections
@@ -31,7 +31,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import _core, _leftovers, _mapping, _named_layout, _reduce, _room, transfer
+from . import _core, _reduce
+from ._pickling import by_reference
+from ._system import file_mapping, leftovers, named_layout, shm_space
 from .arrays import ndarray, sized
 from .errors import StaleHandleError
 
@@ -103,7 +105,7 @@ def _refer(array, segment, cls, handles):
     offset = first - start if array.size else 0
     return _reduce.named_array, (
         cls, segment.name, segment.head.uuid, segment.readonly, offset,
-        array.dtype, array.shape, array.strides, transfer.extras_of(array),
+        array.dtype, array.shape, array.strides, by_reference.extras_of(array),
     )  # fmt: skip
 
 
@@ -118,10 +120,10 @@ def rebuild(cls, name, number, readonly, offset, dtype, shape, strides, extras):
         if segment is None or segment.head.uuid != number:
             raise StaleHandleError("the array {!r} was deleted".format(_PREFIX + name))
     array = np.ndarray.__new__(cls, shape, dtype, segment, offset, strides)
-    return transfer.with_extras(array, extras)
+    return by_reference.with_extras(array, extras)
 
 
-transfer.register_memory(Segment, _refer)
+by_reference.register_memory(Segment, _refer)
 
 
 # Files.
@@ -252,7 +254,7 @@ def _open(name, writable=False):
 
 def _read(fd, size, name):
     try:
-        return _named_layout.read(lambda length, at: os.pread(fd, length, at), size)
+        return named_layout.read(lambda length, at: os.pread(fd, length, at), size)
     except ValueError as error:
         text = "{!r} is no array that shared_numpy.create has made: {}"
         raise ValueError(text.format(_PREFIX + name, error)) from None
@@ -266,7 +268,7 @@ def _look_at(name):
 
 
 def _map_descriptor(fd, head, name, readonly):
-    segment = _mapping.map_file(fd, head.size, Segment, readonly)
+    segment = file_mapping.map_file(fd, head.size, Segment, readonly)
     segment.name, segment.head, segment.readonly = name, head, readonly
     status = os.fstat(fd)
     segment.file = status.st_ino, status.st_dev
@@ -364,7 +366,7 @@ def create(
     ([1, 2, 3], 7.0)
     >>> snp.delete("shm://example-of-create")
     """
-    _leftovers.clean_once()
+    leftovers.clean_once()
     plain = _new_name(name, directory)
     dtype = sized(dtype)
     if not hasattr(shape, "__iter__"):
@@ -383,17 +385,17 @@ def create(
         raise ValueError("negative dimensions are not allowed: {}".format(shape))
     if exist_ok and replace:
         raise ValueError("an array that exists is either taken (exist_ok) or replaced, not both")
-    described, head, tail = _named_layout.lay_out(dtype, shape, order)
+    described, head, tail = named_layout.lay_out(dtype, shape, order)
     found = _existing(plain, described, exist_ok, replace)
     if found is not None:
         return found
-    with _room.in_folder():
+    with shm_space.in_folder():
         new = _new_file(plain)
     with new as file:
         fd = file.fileno()
-        _room.refuse_if_larger(fd, described.size, _PREFIX + plain, True)
+        shm_space.refuse_if_larger(fd, described.size, _PREFIX + plain, True)
         os.ftruncate(fd, described.size)
-        _room.reserve(fd, _PREFIX + plain)
+        shm_space.reserve(fd, _PREFIX + plain)
         os.pwrite(fd, head, 0)
         os.pwrite(fd, tail, described.size - len(tail))
         made = _array(_map_descriptor(fd, described, plain, False))
@@ -624,7 +626,7 @@ def take(name: str, directory: "Optional[Any]" = None) -> "np.ndarray[Any, Any]"
     plain = _find(name, directory)
     file, head = _open(plain, writable=True)
     with file:
-        memory = _mapping.map_file(file.fileno(), head.size)
+        memory = file_mapping.map_file(file.fileno(), head.size)
     if not _unlink(plain, head.uuid):
         raise _error(errno.ENOENT, "another process has deleted the array", plain)
     return np.ndarray(head.shape, head.dtype, memory, head.data, order=head.order)

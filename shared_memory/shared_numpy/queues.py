@@ -14,9 +14,11 @@ import queue
 from contextlib import suppress
 from multiprocessing import context, util
 
-from . import _core, _piped, transfer
+from . import _core
+from ._channels import pipe_channel
+from ._pickling import pickler
 from ._channels import Sent, channel, unpack
-from ._generics import Subscriptable
+from ._system.generics import Subscriptable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -134,11 +136,11 @@ class SimpleQueue(Subscriptable):
             self._check_open()
         handles = []  # type: List[bytes]
         try:
-            if not self._channel.put(transfer.dumps(obj, handles), handles, timeout):
+            if not self._channel.put(pickler.dumps(obj, handles), handles, timeout):
                 raise queue.Full
         except BaseException as error:
             # (None is left of what was put.)
-            transfer.cancel(handles)
+            pickler.cancel(handles)
             self._explain(error)
             raise
 
@@ -189,7 +191,7 @@ def _load(message):
     if type(message) is _Loaded:
         return message.thing
     stream, _keeper = unpack(message)
-    return transfer.loads(stream)
+    return pickler.loads(stream)
 
 
 class Queue(SimpleQueue):
@@ -298,10 +300,10 @@ class Queue(SimpleQueue):
         try:
             for obj in objs:
                 held.append([])
-                packed.append((transfer.dumps(obj, held[-1]), held[-1]))
+                packed.append((pickler.dumps(obj, held[-1]), held[-1]))
             return int(self._channel.put_many(packed, timeout if block else 0))
         except BaseException as error:
-            transfer.cancel(held)
+            pickler.cancel(held)
             self._explain(error)
             raise
 
@@ -402,12 +404,12 @@ class Queue(SimpleQueue):
         """
         if not self._closed:
             raise ValueError("{!r} is not closed: close() it first".format(self))
-        if isinstance(self._channel, _piped.Channel):
+        if isinstance(self._channel, pipe_channel.Channel):
             self._channel.feeder.join()
 
     def cancel_join_thread(self) -> None:
         """Drop at the process's end what waits to be sent through a pipe."""
-        if isinstance(self._channel, _piped.Channel):
+        if isinstance(self._channel, pipe_channel.Channel):
             self._channel.feeder.is_joined = False
 
 

@@ -2,7 +2,7 @@
 
 The twin of CPython's ``multiprocessing.resource_tracker``. From 3.8 on it is
 that very tracker; on 3.6 and 3.7, which track semaphores only, importing this
-module puts `_tracker_py37` in the place of ``multiprocessing.semaphore_tracker``
+module puts `tracker_py37` in the place of ``multiprocessing.semaphore_tracker``
 for this process and those that it starts. That and nothing else is what an
 import changes in a process; no process is started by it.
 
@@ -37,7 +37,7 @@ if sys.version_info >= (3, 8):
         # The newest patch releases do the same.
         os.register_at_fork(after_in_child=_after_fork_in_child)
 else:
-    from . import _tracker_py37 as _twin
+    from ._system import tracker_py37 as _twin
 
     _twin.take_over()
 

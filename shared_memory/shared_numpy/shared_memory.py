@@ -25,7 +25,8 @@ from contextlib import suppress
 from functools import partial
 from operator import index as as_integer
 
-from . import _leftovers, _list_layout, _mapping, _posixshmem, _room, resource_tracker
+from . import resource_tracker
+from ._system import file_mapping, leftovers, list_layout, posixshmem, shm_space
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ class SharedMemory:
             raise TypeError(
                 "'reserve' must be None, False or True, not {!r}".format(reserve)
             )
-        _leftovers.clean_once()
+        leftovers.clean_once()
         # A subclass may have switched it off for all its instances.
         self._track = bool(track and self._track)
 
@@ -180,7 +181,7 @@ class SharedMemory:
         opened = []  # type: list
         registered = []  # type: list
         try:
-            with _room.in_folder() if create else suppress():
+            with shm_space.in_folder() if create else suppress():
                 self._open(name, opened, registered)
             self._fd = opened[0]
             if self._track and exclusive and not registered:
@@ -189,8 +190,8 @@ class SharedMemory:
             if create:
                 self._allocate(size, reserve)
             if reserve:
-                _room.reserve(self._fd, self._name)
-            self._mmap = _mapping.map_file(self._fd, os.fstat(self._fd).st_size)
+                shm_space.reserve(self._fd, self._name)
+            self._mmap = file_mapping.map_file(self._fd, os.fstat(self._fd).st_size)
             self._size = len(self._mmap)
             self._buf = memoryview(self._mmap)
             if self._track and not exclusive:
@@ -203,7 +204,7 @@ class SharedMemory:
                 os.close(fd)
             if exclusive and opened:
                 with suppress(FileNotFoundError):
-                    _posixshmem.shm_unlink(path)
+                    posixshmem.shm_unlink(path)
             _unregister(registered)
             raise
 
@@ -220,7 +221,7 @@ class SharedMemory:
                 if os.access("/dev/shm" + self._name, os.F_OK):
                     continue
                 self._register(registered)
-            call = partial(_posixshmem.shm_open, self._name, self._flags)
+            call = partial(posixshmem.shm_open, self._name, self._flags)
             try:
                 opened.extend(map(call, (self._mode,)))
                 return
@@ -238,7 +239,7 @@ class SharedMemory:
         """Give a new segment its size, if there is room for it."""
         os.ftruncate(self._fd, size)
         if reserve is not False:
-            _room.refuse_if_larger(self._fd, size, self._name)
+            shm_space.refuse_if_larger(self._fd, size, self._name)
 
     def __del__(self, is_finalizing=sys.is_finalizing):
         # Process exit closes everything, and at interpreter shutdown what `close` uses may be
@@ -324,7 +325,7 @@ class SharedMemory:
             There is no such segment (any more).
         """
         if self._name is not None:
-            _posixshmem.shm_unlink(self._name)
+            posixshmem.shm_unlink(self._name)
             if self._track:
                 resource_tracker.unregister(self._name, "shared_memory")
 
@@ -332,10 +333,10 @@ class SharedMemory:
 # Readers of the items that fill one word, by their format in the segment.
 _WORD = struct.Struct("8s")
 _READERS = {
-    _list_layout.FORMAT[kind]: _list_layout.FIXED[kind].unpack_from
+    list_layout.FORMAT[kind]: list_layout.FIXED[kind].unpack_from
     for kind in (int, float, bool)
 }
-_NONE = _list_layout.FORMAT[type(None)]
+_NONE = list_layout.FORMAT[type(None)]
 
 
 class ShareableList:
@@ -390,7 +391,7 @@ class ShareableList:
     ) -> None:
         attach = sequence is None and name is not None
         if not attach:
-            content = _list_layout.pack([] if sequence is None else list(sequence))
+            content = list_layout.pack([] if sequence is None else list(sequence))
         self.shm = SharedMemory.__new__(SharedMemory)
         try:
             if attach:
@@ -398,7 +399,7 @@ class ShareableList:
             else:
                 self.shm.__init__(name, create=True, size=len(content))  # type: ignore
                 self.shm.buf[: len(content)] = content  # type: ignore
-            self._offsets = _list_layout.offsets(self.shm.buf)
+            self._offsets = list_layout.offsets(self.shm.buf)
         except BaseException:
             made = self.shm.buf is not None and not attach
             self.shm.close()
@@ -436,7 +437,7 @@ class ShareableList:
         # struct refuses a string that reaches out of the segment.
         (value,) = struct.unpack_from(form, buffer, self._offsets[position])
         value = value.rstrip(b"\0")
-        if buffer[self._codes + position] == _list_layout.CODE[str]:
+        if buffer[self._codes + position] == list_layout.CODE[str]:
             return value.decode("utf-8")
         return value
 
@@ -448,14 +449,14 @@ class ShareableList:
             raise IndexError("assignment index out of range")
         # All that can fail comes before the first byte is written.
         start, end = self._offsets[position : position + 2]
-        form, code, packed = _list_layout.pack_item(value, end - start)
+        form, code, packed = list_layout.pack_item(value, end - start)
         buffer = self.shm.buf
         _WORD.pack_into(buffer, self._formats + 8 * position, form)
         buffer[self._codes + position] = code
         buffer[start : start + len(packed)] = packed
 
     def __len__(self) -> int:
-        return _list_layout.count(self.shm.buf)
+        return list_layout.count(self.shm.buf)
 
     def __reduce__(self) -> "Tuple[Any, ...]":
         return partial(type(self), name=self.shm.name), ()

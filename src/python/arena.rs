@@ -108,7 +108,7 @@ fn ask<'py, T: FromPyObject<'py>>(
     arguments: impl IntoPy<Py<PyTuple>> + Clone,
 ) -> PyResult<T> {
     surviving(&mut || {
-        let tree = py.import("shared_numpy._tree")?;
+        let tree = py.import("shared_numpy._system.process_tree")?;
         tree.call_method1(question, arguments.clone())?.extract()
     })
 }

@@ -1,4 +1,4 @@
-"""A Celery worker's kind of processes (billiard) uses named arrays and tokens."""
+"""A Celery worker's kind of processes (billiard) uses named arrays and handles."""
 # needs: billiard
 # methods: none
 # prints: 7.0 3.0
@@ -8,13 +8,13 @@ import billiard
 import shared_numpy as snp
 
 
-def work(token):
-    snp.attach("journey-billiard")[:] = snp.receive(token).sum()
+def work(handle):
+    snp.attach("journey-billiard")[:] = snp.receive(handle).sum()
 
 
 if __name__ == "__main__":
     values, numbers = snp.create("journey-billiard", 3), snp.full(7, 1.0)
-    process = billiard.Process(target=work, args=(bytes(snp.send(numbers)),))
+    process = billiard.Process(target=work, args=(snp.send(numbers),))
     process.start()
     process.join()
     print(values[0], float(len(values)))

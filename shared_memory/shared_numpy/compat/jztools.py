@@ -16,7 +16,8 @@ from multiprocessing.managers import State, dispatch
 
 import numpy as np
 
-from .. import _core, transfer
+from .. import _core
+from .._pickling import by_reference, registry
 from ..arrays import ndarray
 from ..managers import SharedMemoryManager, SharedMemoryServer
 from ..shared_memory import SharedMemory
@@ -308,7 +309,7 @@ class xndarray(ndarray):
     @scope.setter
     def scope(self, scope: "Optional[str]") -> None:
         _check_scope(scope)
-        block = transfer.block_of(self)
+        block = by_reference.block_of(self)
         if block is not None and self._home is not None:
             if scope is None:
                 handle = block.arena.send(block)
@@ -333,12 +334,12 @@ class xndarray(ndarray):
         if home is None or not self.is_shared():
             return None
         if home.segment is None:
-            home.segment = _Segment(transfer.block_of(self))
+            home.segment = _Segment(by_reference.block_of(self))
         return home.segment
 
     def is_shared(self) -> bool:
         """Tell whether the array lies in shared memory."""
-        if transfer.memory_of(self) is not None:
+        if by_reference.memory_of(self) is not None:
             return True
         return self._home is not None and self._home.has(self)
 
@@ -352,7 +353,7 @@ class xndarray(ndarray):
         if segment is None or self._home is None:
             return
         manager = self._home.manager
-        block = transfer.block_of(self)
+        block = by_reference.block_of(self)
         with suppress(ProcessError):  # The server is gone, and what it held.
             if block is None:
                 manager._ask("release_segment", segment.name)
@@ -448,7 +449,7 @@ class xndarray(ndarray):
         _check_scope(scope)
         out = manager._open().empty(shape, dtype, order, cls)
         out._home = _Home(manager)
-        transfer.block_of(out).name  # From now on it is listed, and can be found.
+        by_reference.block_of(out).name  # From now on it is listed, and can be found.
         if scope is None:
             out.scope = None
         else:
@@ -470,7 +471,7 @@ def _check_scope(scope):
 def _reduce(array, handles=None):
     """Reduce an array to a handle of its memory and where it lies in it."""
     home = array._home
-    block = transfer.block_of(array)
+    block = by_reference.block_of(array)
     if home is None or not array.is_shared():
         return np.array, (np.asarray(array),)
     dtype = array.dtype
@@ -485,7 +486,7 @@ def _reduce(array, handles=None):
     if dtype.isbuiltin == 1 and dtype.metadata is None:
         dtype = dtype.str
     return _load, (
-        transfer.send(block, handles), array.shape, dtype, array.strides, offset,
+        by_reference.send(block, handles), array.shape, dtype, array.strides, offset,
         scope, array.flags.writeable, manager._address,
     )  # fmt: skip
 
@@ -501,4 +502,4 @@ def _load(handle, shape, dtype, strides, offset, scope, writeable, address):
     return array
 
 
-transfer.register(xndarray, _reduce)
+registry.register(xndarray, _reduce)

@@ -21,7 +21,8 @@ from functools import partial
 
 import numpy as np
 
-from .. import executor, named, transfer
+from .. import executor, named
+from .._pickling import classes, pickler
 from ..arrays import ndarray
 from . import sharedarray as SharedArray
 
@@ -71,7 +72,7 @@ def register_array_wrapper(cls: type, attrname: str) -> None:
     TypeError, ValueError
         As in `shared_numpy.register_type`.
     """
-    transfer.register_type(cls, attribute=attrname)
+    classes.register_type(cls, attribute=attrname)
     _wrappers[cls] = attrname
 
 
@@ -249,10 +250,10 @@ class _Pickler(pickle.Pickler):
     """Puts arrays under names, made of a key's, as it pickles."""
 
     def __init__(self, file, key, parts):
-        super().__init__(file, transfer.PROTOCOL)
+        super().__init__(file, pickler.PROTOCOL)
         self.key, self.parts = key, parts
         # What holds arrays is taken apart as in all channels.
-        self.dispatch_table = transfer.reducers([])
+        self.dispatch_table = pickler.reducers([])
         for cls in (np.matrix, np.recarray):
             self.dispatch_table[cls] = _reduce_view
 

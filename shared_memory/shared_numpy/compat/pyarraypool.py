@@ -22,7 +22,8 @@ from typing import Union
 
 import numpy as np
 
-from .. import _core, named, transfer
+from .. import _core, named
+from .._pickling import by_reference, copies, pickler
 from ..arrays import ndarray
 from ..errors import StaleHandleError
 
@@ -65,7 +66,7 @@ class ndarrayproxy(ndarray):
     @property
     def python_id(self) -> int:
         """The number by which pools find the array's memory; 0 if it is not shared."""
-        block = transfer.block_of(self)
+        block = by_reference.block_of(self)
         if block is None:
             return 0
         digest = hashlib.blake2b(block.name.encode(), digest_size=8).digest()
@@ -75,9 +76,9 @@ class ndarrayproxy(ndarray):
         return number
 
     def __reduce_ex__(self, protocol: int) -> "Any":
-        if transfer.memory_of(self) is None:
+        if by_reference.memory_of(self) is None:
             return super().__reduce_ex__(protocol)
-        return transfer.reduce_view(self)
+        return by_reference.reduce_view(self)
 
 
 # The numbers of arrays that were told, and by which process.
@@ -131,7 +132,7 @@ def make_transferable(arr: "Any", *, transfer_required: bool = True) -> ndarrayp
     get_reusable_pool()
     if type(arr) is ndarrayproxy and arr.is_shared():
         return arr
-    return transfer.copy_to_shared(np.asarray(arr), ndarrayproxy)
+    return copies.copy_to_shared(np.asarray(arr), ndarrayproxy)
 
 
 def _arena_of(block):
@@ -255,7 +256,7 @@ class ShmObjectPool:
         try:
             _Entry.create(name, block.name, handles[0], request_size)
         except BaseException as error:
-            transfer.cancel(handles)
+            pickler.cancel(handles)
             if isinstance(error, FileExistsError):
                 raise ValueError(_TAKEN.format(python_id)) from None
             raise
@@ -484,5 +485,5 @@ def cleanup_shm() -> None:
     for name in pool._names():
         entry = _Entry.read(name)
         if entry is not None and entry.is_abandoned():
-            transfer.cancel([entry.handle])
+            pickler.cancel([entry.handle])
         pool._forget_if_gone(name)

@@ -1,6 +1,6 @@
 """Shared arrays by reference through joblib."""
 
-from .. import transfer
+from .._pickling import registry
 from ._loky import table_of
 
 __all__ = ["register", "unregister"]
@@ -28,7 +28,7 @@ def register() -> None:
     """
     from joblib.externals.loky.backend import reduction
 
-    transfer.extend(table_of(reduction))
+    registry.extend(table_of(reduction))
 
 
 def unregister() -> None:
@@ -41,4 +41,4 @@ def unregister() -> None:
     """
     from joblib.externals.loky.backend import reduction
 
-    transfer.restore(table_of(reduction))
+    registry.restore(table_of(reduction))

@@ -1,6 +1,6 @@
 """Shared arrays by reference through loky."""
 
-from .. import transfer
+from .._pickling import registry
 from ._loky import table_of
 
 __all__ = ["register", "unregister"]
@@ -25,7 +25,7 @@ def register() -> None:
     """
     from loky.backend import reduction
 
-    transfer.extend(table_of(reduction))
+    registry.extend(table_of(reduction))
 
 
 def unregister() -> None:
@@ -38,4 +38,4 @@ def unregister() -> None:
     """
     from loky.backend import reduction
 
-    transfer.restore(table_of(reduction))
+    registry.restore(table_of(reduction))

@@ -3,12 +3,12 @@
 Shared arrays go by reference there without this.
 """
 
-from .. import transfer
+from .._pickling import moved, multiprocessing_reducers
 
 __all__ = ["register", "unregister"]
 
 
-def register(threshold: int = transfer.THRESHOLD) -> None:
+def register(threshold: int = moved.THRESHOLD) -> None:
     """Have `multiprocessing` move plain arrays through shared memory from now on.
 
     Arrays of class ``numpy.ndarray`` that this process, or one that it makes, sends through a
@@ -38,9 +38,9 @@ def register(threshold: int = transfer.THRESHOLD) -> None:
     """
     if threshold < 0:
         raise ValueError("threshold is a number of bytes, not {}".format(threshold))
-    transfer.share_from(threshold)
+    multiprocessing_reducers.share_from(threshold)
 
 
 def unregister() -> None:
     """Have `multiprocessing` pickle plain arrays as it did before `register`."""
-    transfer.share_from(None)
+    multiprocessing_reducers.share_from(None)

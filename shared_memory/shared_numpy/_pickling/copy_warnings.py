@@ -10,7 +10,7 @@ import sys
 import threading
 import warnings
 
-from .errors import CopyWarning
+from ..errors import CopyWarning
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _on = []  # type: List[bool]
 
 # Folders with code that is not the user's: this package's, the standard library's, and those
 # for packages, wherever they are.
-_OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _LIBRARY = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
 _PACKAGES = tuple(os.sep + name + os.sep for name in ("site-packages", "dist-packages"))
 
@@ -83,7 +83,7 @@ def tell(array: "Any") -> None:
         "receiver gets a copy. It goes by reference through multiprocessing and concurrent.futures, "
         "shared_numpy's queues and pools, joblib and loky after "
         "shared_numpy.integrations.joblib.register() or loky.register(), and anywhere else by the "
-        "token of shared_numpy.put()".format(array.shape, array.dtype, array.nbytes, where)
+        "handle of shared_numpy.send()".format(array.shape, array.dtype, array.nbytes, where)
     )
     names = frame.f_globals
     warnings.warn_explicit(

@@ -1,6 +1,6 @@
 """Functions and classes that are found under no name, on their way to a worker.
 
-Anything is pickled as `transfer.dumps` does. A message with something that has no name in a
+Anything is pickled as `pickler.dumps` does. A message with something that has no name in a
 module that the other process can import (a lambda, a closure, what was defined at a prompt)
 is pickled by one pickler of cloudpickle, where that is installed: so what its functions and
 classes share, they share where they arrive, with each other and with the data around them.
@@ -13,7 +13,7 @@ import pickle
 import sys
 from types import FunctionType
 
-from . import transfer
+from . import moved, pickler
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _NAMELESS = ("<", "ocal object", "not the same object")
 def dumps(
     thing: "Any",
     handles: "List[bytes]",
-    plain: "transfer.Plain" = transfer.MOVED,
+    plain: "moved.ArrayPolicy" = moved.DEFAULT,
     end: bytes = b"",
 ) -> bytes:
     """Pickle anything, arrays through shared memory, functions without a name by value.
@@ -43,7 +43,7 @@ def dumps(
     handles : list of bytes
         Those in the pickle are appended to it, to be cancelled if nobody will load it,
         also should this fail half-way.
-    plain : transfer.Plain
+    plain : moved.ArrayPolicy
         How plain arrays go.
     end : bytes
         What is to follow the pickle.
@@ -51,7 +51,7 @@ def dumps(
     Returns
     -------
     bytes
-        For `transfer.loads`.
+        For `pickler.loads`.
 
     Raises
     ------
@@ -60,13 +60,13 @@ def dumps(
     """
     if _IS_PROGRAM or _cloudpickle() is None:
         try:
-            return transfer.dumps(thing, handles, plain, end)
+            return pickler.dumps(thing, handles, plain, end)
         except (pickle.PicklingError, AttributeError) as error:
             if not any(each in str(error) for each in _NAMELESS):
                 raise
             if _cloudpickle() is None:
                 raise pickle.PicklingError(_HINT.format(error)) from None
-            transfer.cancel(handles)
+            pickler.cancel(handles)
             del handles[:]
     file = io.BytesIO()
     _pickler_class()(file, handles, plain).dump(thing)
@@ -135,8 +135,8 @@ def _make_class(base):
     class Pickler(base):
         def __init__(self, file, handles, plain):
             # The pickler written in C asks for it once, and before anything else.
-            self._table = _Table(transfer.reducers(handles, plain), base.dispatch_table)
-            super().__init__(file, transfer.PROTOCOL)
+            self._table = _Table(pickler.reducers(handles, plain), base.dispatch_table)
+            super().__init__(file, pickler.PROTOCOL)
 
         @property
         def dispatch_table(self):

@@ -45,8 +45,8 @@ import warnings
 import _multiprocessing
 from multiprocessing import context, process, semaphore_tracker, spawn, util
 
-from . import _core, _reduce
-from ._posixshmem import shm_unlink
+from .. import _core, _reduce
+from .posixshmem import shm_unlink
 
 # How the tracker removes what is left, by type.
 _CLEANUP_FUNCS = {
@@ -62,7 +62,7 @@ _TRACKED = dict(_CLEANUP_FUNCS, dummy=lambda name: None, arena=lambda name: _end
 _LAST_BREATH = 2
 
 _IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 def _end_arena(name):
@@ -197,7 +197,7 @@ class ResourceTracker:
         # is imported before the path is changed comes from the standard library.
         code = (
             "from multiprocessing.semaphore_tracker import main; import sys; "
-            "sys.path.insert(0, {!r}); from shared_numpy._tracker_py37 import main; "
+            "sys.path.insert(0, {!r}); from shared_numpy._system.tracker_py37 import main; "
             "del sys.path[0]; sys.exit(main({}))"
         )
         ours, theirs = _new_channel()

@@ -1,4 +1,4 @@
-"""A web server hands out tokens by HTTP; another program gets the arrays by them, once each."""
+"""A web server hands out handles by HTTP; another program gets the arrays by them, once each."""
 # methods: none
 # prints: 499999500000.0
 # prints: a second time: StaleHandleError
@@ -16,10 +16,10 @@ CLIENT = """
 import sys, urllib.request
 import shared_numpy as snp
 from shared_numpy.errors import StaleHandleError
-token = urllib.request.urlopen(sys.argv[1]).read()
-print(snp.receive(token)["image"].sum())
+handle = urllib.request.urlopen(sys.argv[1]).read()
+print(snp.receive(handle)["image"].sum())
 try:
-    snp.receive(token)
+    snp.receive(handle)
 except StaleHandleError as error:
     print("a second time:", type(error).__name__)
 """
@@ -27,10 +27,10 @@ except StaleHandleError as error:
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        token = bytes(snp.send({"image": np.arange(1000000.0)}))
+        handle = snp.send({"image": np.arange(1000000.0)})
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(token)
+        self.wfile.write(handle)
 
     def log_message(self, *_):
         pass

@@ -18,15 +18,16 @@ import os
 import sys
 from multiprocessing import process, util
 
-from . import _core, _forks, resource_tracker
+from .. import _core, resource_tracker
+from . import forks
 
 if not hasattr(_core, "Arena"):
     raise ImportError("arrays in shared memory need 64-bit Linux; SharedMemory works without it")
 
-from ._core import LOCK_SUFFIX, begin_exit, end_tracking, retire  # noqa: E402
-from ._ends import is_forsaken  # noqa: E402, F401 (asked by `_core`)
-from ._leftovers import clean as clean_managers  # noqa: E402, F401 (asked by `_core`)
-from ._leftovers import clean_once as clean_managers_once  # noqa: E402, F401 (asked by `_core`)
+from .._core import LOCK_SUFFIX, begin_exit, end_tracking, retire  # noqa: E402
+from .exit_order import is_forsaken  # noqa: E402, F401 (asked by `_core`)
+from .leftovers import clean as clean_managers  # noqa: E402, F401 (asked by `_core`)
+from .leftovers import clean_once as clean_managers_once  # noqa: E402, F401 (asked by `_core`)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -143,9 +144,9 @@ def at_end() -> None:
         # A child of `multiprocessing` first forgets its parent's finalizers, and
         # then calls this; it holds its first argument weakly.
         util.register_after_fork(at_end, lambda at_end: at_end())
-        _forks.register_at_fork(after_in_child=at_end)
+        forks.register_at_fork(after_in_child=at_end)
         if sys.version_info >= (3, 8):
-            _forks.register_at_fork(before=_before_fork)
+            forks.register_at_fork(before=_before_fork)
 
 
 def hand_down(name: str) -> None:

@@ -11,7 +11,7 @@ import time
 from contextlib import contextmanager
 from multiprocessing import util
 
-from . import _forks
+from . import forks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -97,4 +97,4 @@ atexit.register(_end)
 _begin()
 # A child of `multiprocessing` forgets its parent's finalizers, then calls this.
 util.register_after_fork(_Progress, lambda _: _begin())
-_forks.register_at_fork(after_in_child=_begin_in_fork)
+forks.register_at_fork(after_in_child=_begin_in_fork)

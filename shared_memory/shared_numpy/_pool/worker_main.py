@@ -6,7 +6,7 @@ known which call a worker had when it was killed.
 
 ::
 
-    request   (function, args, kwargs) as by `transfer.dumps`, number u64
+    request   (function, args, kwargs) as by `pickler.dumps`, number u64
               nothing else                          no more calls: end
     reply     what is answered, so too, number u64, worker u32, kind u8, seconds f32
 """
@@ -25,7 +25,8 @@ from contextlib import suppress
 from functools import partial
 from multiprocessing import util
 
-from . import _channels, _core, closures, transfer
+from .. import _channels, _core
+from .._pickling import closures, moved, pickler
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,9 +43,9 @@ READY, UNFIT, RESULT, ERROR, LEAVING, WAKE = range(6)
 
 
 def pack_call(
-    number: int, call: "Any", handles: "List[bytes]", plain: transfer.Plain
+    number: int, call: "Any", handles: "List[bytes]", plain: moved.ArrayPolicy
 ) -> bytes:
-    """Make the stream of a request; see `transfer.dumps`."""
+    """Make the stream of a request; see `pickler.dumps`."""
     return closures.dumps(call, handles, plain, REQUEST.pack(number))
 
 
@@ -79,13 +80,13 @@ def pack_error(error: BaseException) -> "Tuple[str, bytes]":
         return text, pickle.dumps(error)
     handles = []  # type: List[bytes]
     try:
-        stream = closures.dumps(error, handles, transfer.MOVED._replace(threshold=sys.maxsize))
+        stream = closures.dumps(error, handles, moved.DEFAULT._replace(threshold=sys.maxsize))
         if not handles:
             return text, stream
         why = ValueError("it has shared arrays")  # type: BaseException
     except BaseException as failure:
         why = failure
-    transfer.cancel(handles)
+    pickler.cancel(handles)
     return text, _substitute("the exception of a call cannot be pickled", error, why)
 
 
@@ -101,7 +102,7 @@ def unpack_error(packed: "Tuple[str, bytes]") -> BaseException:
     """Return the exception of a worker, with its traceback as the cause."""
     text, stream = packed
     try:
-        error = transfer.loads(stream)
+        error = pickler.loads(stream)
         if not isinstance(error, BaseException):
             raise pickle.UnpicklingError("the exception of a call arrived as {!r}".format(error))
     except BaseException as why:
@@ -174,7 +175,7 @@ def work(
     requests, replies : Sent
         The channels that calls come from and answers go to.
     threshold, copied
-        How plain arrays in results go, see `transfer.Plain`.
+        How plain arrays in results go, see `moved.ArrayPolicy`.
     gives : bool
         Whether they are given away without a copy where that can be.
     limit : int or None
@@ -184,7 +185,7 @@ def work(
     """
     interrupts, pid = _Interrupts(), os.getpid()
     answer = partial(_answer, number, pid, replies.channel)
-    plain = transfer.MOVED._replace(threshold=threshold, copied=copied)
+    plain = moved.DEFAULT._replace(threshold=threshold, copied=copied)
     gives = gives and _core.place_arrays(threshold)
     if initializer is not None:
         interrupts.calling = True
@@ -222,7 +223,7 @@ def _serve(found, interrupts, pid, answer, plain, gives):
     try:
         try:
             interrupts.calling = True
-            function, args, kwargs = transfer.loads(stream)
+            function, args, kwargs = pickler.loads(stream)
             stream = keeper = None
             # Nothing else here shall refer to it.
             results.append(function(*args, **kwargs))
@@ -237,7 +238,7 @@ def _serve(found, interrupts, pid, answer, plain, gives):
     if error is None:
         try:
             if gives:
-                plain = plain._replace(given=_core.given_away(results))
+                plain = plain._replace(donated=_core.given_away(results))
             dumps = partial(closures.dumps, plain=plain)
             return answer(task, RESULT, seconds, results[0], dumps)
         except BaseException as raised:
@@ -261,6 +262,6 @@ def _answer(number, pid, replies, task, kind, seconds, thing, dumps=closures.dum
             replies.put(stream, handles)
     finally:
         # (None is left of what was put.)
-        transfer.cancel(handles)
+        pickler.cancel(handles)
     # An initializer, or how a class is pickled, may fork, too.
     end_if_cloned(pid)

@@ -9,7 +9,7 @@ import errno
 import mmap
 import sys
 
-from . import _core
+from .. import _core
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

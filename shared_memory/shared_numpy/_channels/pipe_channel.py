@@ -20,9 +20,10 @@ from contextlib import suppress
 from itertools import starmap
 from multiprocessing import context, synchronize, util
 
-from . import _core, _reduce, transfer
-from ._pipe import PACKET, Pipe
-from .errors import StaleHandleError
+from .. import _core, _reduce
+from .._pickling import by_reference, pickler
+from .packet_pipe import PACKET, Pipe
+from ..errors import StaleHandleError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ class Channel:
         """Take back what was done for a message that was not sent, but what is `undone`."""
         returned, uncounted = undone
         # (The message ends, and what it answers for.)
-        transfer.cancel(parts)
+        pickler.cancel(parts)
         if any(placed) and not returned:
             self._note(returned)
         if counted:
@@ -166,7 +167,7 @@ class Channel:
         for number, (stream, handles) in enumerate(messages):
             left = None if deadline is None else max(0, deadline - time.monotonic())
             if not self.put(stream, handles, left):
-                transfer.cancel([rest for _, rest in messages[number:]])
+                pickler.cancel([rest for _, rest in messages[number:]])
                 return number
         return len(messages)
 
@@ -193,7 +194,7 @@ class Channel:
                 continue  # Its sender was interrupted, or killed, in the middle of it.
             except BaseException:
                 if received:
-                    transfer.cancel(_handles(received[0]))
+                    pickler.cancel(_handles(received[0]))
                     if not noted:
                         self._note(noted)
                 raise
@@ -234,7 +235,7 @@ class Channel:
             else:
                 self.put_unopened(message)
         if found is not None:
-            transfer.cancel(_handles(found.packet))
+            pickler.cancel(_handles(found.packet))
         return found
 
     def put_unopened(self, message: "_Unopened") -> bool:
@@ -317,7 +318,7 @@ class Channel:
             name: getattr(self, name)
             for name in ("limit", "_pipe", "_maker", "_feeds", "_places", "_unfinished", "_all_done")
         }
-        return _reduce.packet_channel, (state, transfer.send(self._keepers[0]))
+        return _reduce.packet_channel, (state, by_reference.send(self._keepers[0]))
 
 
 def rebuild(state, keeper):
@@ -354,7 +355,7 @@ def _entrust(keepers, handles, is_closed):
     if handles:
         kept = [keeper.keep(handles[-1]) for keeper in keepers[:1]]
         if not kept and is_closed():
-            transfer.cancel(handles)
+            pickler.cancel(handles)
 
 
 class _Feeder:
@@ -444,7 +445,7 @@ class _Feeder:
         with self.lock:
             waiting, self.waiting = self.waiting, collections.deque()
         for _, handles in waiting:
-            transfer.cancel(handles)
+            pickler.cancel(handles)
 
     def finish(self, closes_pipe=False):
         """Send nothing more but what waits."""

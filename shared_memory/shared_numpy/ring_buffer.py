@@ -14,8 +14,9 @@ from multiprocessing import context, util
 
 import numpy as np
 
-from . import _core, arrays, transfer
-from ._generics import Subscriptable
+from . import _core, arrays
+from ._pickling import by_reference, registry
+from ._system.generics import Subscriptable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ for _name in set(dir(arrays.ndarray)) - _STAYS - set(vars(EndedFrame)):
     _is_method = callable(getattr(arrays.ndarray, _name))
     setattr(EndedFrame, _name, _refuse if _is_method else property(_refuse))
 EndedFrame.__array_ufunc__ = EndedFrame.__array_function__ = _refuse  # type: ignore
-transfer.register(EndedFrame, _refuse)
+registry.register(EndedFrame, _refuse)
 
 
 class _Frame:
@@ -448,7 +449,7 @@ class RingBuffer(Subscriptable):
         context.assert_spawning(self)
         self._check_open()
         state = {name: getattr(self, name) for name in ("shape", "dtype", "slots", "when_full")}
-        state["block"], state["spin"] = transfer.send(self._frames.block), self.spin
+        state["block"], state["spin"] = by_reference.send(self._frames.block), self.spin
         return state
 
     def __setstate__(self, state):

@@ -4,7 +4,7 @@ import errno
 import os
 from contextlib import contextmanager
 
-from . import _core
+from .. import _core
 
 # Where there are no arenas there is nothing to give back.
 _make_room = getattr(_core, "make_room", None)
@@ -32,15 +32,15 @@ def refuse_if_larger(fd: int, size: int, name: str, touched: bool = False) -> No
         All of them are taken now: refuse also what the process's control group may not have,
         since there the kernel kills instead of refusing.
     """
-    room, why = _room(fd, touched)
+    room, why = shm_space(fd, touched)
     if size > room and _make_room is not None:
         _make_room(size)
-        room, why = _room(fd, touched)
+        room, why = shm_space(fd, touched)
     if size > room:
         raise _does_not_fit(size, room, name, why)
 
 
-def _room(fd, touched):
+def shm_space(fd, touched):
     """Return how many bytes there are, and what bounds them if that is not /dev/shm."""
     room = _core.room(fd)
     memory = _memory_left() if touched and _memory_left is not None else None
@@ -58,7 +58,7 @@ def reserve(fd: int, name: str) -> None:
         ENOSPC: there is none.
     """
     status = os.fstat(fd)
-    room, _ = _room(fd, True)
+    room, _ = shm_space(fd, True)
     refuse_if_larger(fd, status.st_size - 512 * status.st_blocks, name, True)
     try:
         _core.reserve(fd, status.st_size)

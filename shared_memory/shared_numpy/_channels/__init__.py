@@ -1,13 +1,15 @@
 """Channels: messages from any process to any other, in a ring or through a pipe.
 
-A channel is a `_core.Ring`, which tells what its methods do, or a `_piped.Channel`, which has
+A channel is a `_core.Ring`, which tells what its methods do, or a `pipe_channel.Channel`, which has
 the same ones.
 """
 
 import multiprocessing
 import os
 
-from . import _core, _piped, _reduce, transfer
+from .. import _core, _reduce
+from . import pipe_channel
+from .._pickling import by_reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ def channel(limit: int, first: int, longest: int, ctx: "Any" = None, feeds: bool
     """
     if uses_rings():
         return _core.Ring.create(limit, first, longest)
-    return _piped.Channel(limit, ctx or multiprocessing.get_context(), feeds)
+    return pipe_channel.Channel(limit, ctx or multiprocessing.get_context(), feeds)
 
 
 class Sent:
@@ -46,9 +48,9 @@ class Sent:
         self.channel = channel
 
     def __reduce__(self) -> "Tuple[Any, ...]":
-        if isinstance(self.channel, _piped.Channel):
+        if isinstance(self.channel, pipe_channel.Channel):
             return _reduce.sent_channel, (self.channel,)
-        return _reduce.channel, (transfer.send(self.channel.block), self.channel.spin)
+        return _reduce.channel, (by_reference.send(self.channel.block), self.channel.spin)
 
 
 def open_channel(handle, spin):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # For so many seconds a fork waits at most.
 LONGEST = 5.0
 
-_PACKAGE = __name__.rpartition(".")[0]
+_PACKAGE = __name__.rsplit(".", 2)[0]
 
 # On 3.6: what `register_at_fork` was given.
 _before = []  # type: List[Callable[[], Any]]

@@ -14,7 +14,7 @@ import time
 from itertools import chain
 from multiprocessing import context, reduction
 
-from . import _core, _reduce
+from .. import _core, _reduce
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import sys
 import threading
 from concurrent.futures import Future, _base
 
-from . import _core
+from .. import _core
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

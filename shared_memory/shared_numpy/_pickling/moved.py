@@ -1,0 +1,142 @@
+"""ArrayPolicy arrays on their way through shared memory: copied once, into a block that becomes the
+receiver's own, where they are large enough for that to be faster than a pickle."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .. import _core, _reduce
+from .by_reference import block_of, memory_of, plain_dtype, rebuild, reduce_to, refer, with_extras
+from .copies import PAGE, copy_to_move
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, List, Optional, Tuple
+
+    from .shared_copies import SharedCopies
+
+# ArrayPolicy arrays from so many bytes on are moved through shared memory: below, to
+# pickle them is as fast (benchmarks/channels.py --threshold).
+THRESHOLD = 16384
+
+NOTHING = {}  # type: Dict[int, Any]
+
+
+class ArrayPolicy(NamedTuple):
+    """How the plain arrays of a message travel."""
+
+    # Arrays of at least so many bytes move through shared memory.
+    threshold: int
+    # The receiver copies them out of shared memory at once.
+    copied: bool
+    # Array id -> (array, its shared copy): the copy is sent instead, or the matching view of it.
+    shared_twins: "Dict[int, Any]"
+    # Array id -> the block that the array lies in, and that the sender gives away.
+    donated: "Dict[int, Any]"
+    # Huge arrays are copied once for all receivers.
+    shared_copies: "Optional[SharedCopies]"
+
+
+DEFAULT = ArrayPolicy(THRESHOLD, False, NOTHING, NOTHING, None)
+
+# From so many bytes on the receivers of one array share what they do not change
+# (benchmarks/executors.py): to map it costs them more than to have a copy in warm memory.
+HUGE = 1 << 29
+
+
+def move(array, plain, handles=None):
+    """Reduce a plain array: by reference if it is a view of a shared one, moved if it
+    is large, else by value."""
+    memory = memory_of(array)
+    if memory is not None:
+        return refer(array, memory, np.ndarray, handles)
+    if plain.shared_twins:
+        twin = _twin_of(array, plain.shared_twins)
+        if twin is not None:
+            memory = memory_of(twin)
+            return refer(twin, memory, np.ndarray, handles)
+    if array.nbytes < plain.threshold or array.dtype.hasobject:
+        return by_value(array)
+    if plain.shared_copies is not None and array.nbytes >= HUGE and array.flags.forc:
+        copy = plain.shared_copies.copy_of(array)
+        return _reduce.array_on_own_pages, reduce_to(copy, block_of(copy), np.ndarray, handles, True)[1]
+    block = plain.donated.get(id(array))
+    if block is None:
+        array = copy_to_move(array)
+        block = block_of(array)
+    function, parts = reduce_to(array, block, np.ndarray, handles, private=True)
+    return _reduce.array_in_own_memory if plain.copied else function, parts
+
+
+def _twin_of(array, known):
+    """Return what lies in the shared copy of a known array as `array` does in that, or
+    None: it is no view of one, or that was not copied as it lies."""
+    base = array
+    while type(base) is np.ndarray and id(base) not in known:
+        base = base.base
+    found = known.get(id(base))
+    if found is None:
+        return None
+    original, shared = found
+    if array is original:
+        return shared
+    if original.strides != shared.strides:
+        return None
+    first = [each.__array_interface__["data"][0] for each in (array, original, shared)]
+    block = block_of(shared)
+    if block is None:
+        return None
+    offset = first[0] - first[1] + first[2] - block.address
+    twin = block.array(array.shape, array.dtype, array.strides, offset)
+    if not (shared.flags.writeable and array.flags.writeable):
+        twin.flags.writeable = False
+    return twin
+
+
+def by_value(array):
+    """Reduce a plain array to its bytes."""
+    if array.dtype.hasobject:
+        # Of the protocols that all picklers can write.
+        return array.__reduce_ex__(2)
+    order = "F" if array.flags.f_contiguous else "C"
+    return _reduce.plain_array, (
+        array.tobytes(order), plain_dtype(array.dtype), array.shape, order, array.flags.writeable
+    )  # fmt: skip
+
+
+def rebuild_in_own_memory(*parts):
+    """Make the array that `_refer` took apart, in this process's own memory."""
+    shared = rebuild(*parts)
+    array = shared.copy("K")
+    array.flags.writeable = shared.flags.writeable
+    return array
+
+
+def rebuild_on_own_pages(cls, handle, shape, dtype, strides, offset, private, extras):
+    """Make the array that `_refer` took apart, of memory that others have, too."""
+    block = _core.take(handle)
+    try:
+        is_alone = block.detach()
+    except OSError:
+        is_alone = False  # This process has too many mappings.
+    if not is_alone:
+        # Or it has the block already, and may have written to it.
+        size = block.nbytes - offset
+        original, block = block, block.arena.alloc(size + PAGE)
+        offset, start = -block.address % PAGE, offset
+        original.copy_original(start, size, block, offset)
+        block.private = True
+    return with_extras(block.array(shape, dtype, strides, offset, cls), extras)
+
+
+def rebuild_plain(data, dtype, shape, order, writeable):
+    """Make a plain array of its bytes."""
+    # To copy more numpy lets other threads run, which can take milliseconds; and an older one
+    # finds no room for nothing, if it is of a huge shape.
+    own = data if 0 < len(data) <= 4096 else bytearray(data)
+    array = np.ndarray(shape, dtype, own, order=order)
+    if own is data:
+        array = array.copy(order)
+    if not writeable:
+        array.flags.writeable = False
+    return array

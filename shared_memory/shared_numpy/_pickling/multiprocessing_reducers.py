@@ -1,0 +1,47 @@
+"""ArrayPolicy arrays through shared memory in the channels of `multiprocessing`."""
+
+from multiprocessing import process
+from multiprocessing.reduction import ForkingPickler
+
+import numpy as np
+
+from .. import _reduce
+from ..errors import ArenaFullError
+from .moved import DEFAULT, by_value, move
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Optional
+
+_KEY = "shared_numpy_sharing"
+
+
+class _Sharing:
+    """What `share_from` has set; unpickling it in a new process sets it there."""
+
+    def __init__(self, threshold, replaced):
+        self.plain = DEFAULT._replace(threshold=threshold)
+        self.replaced = replaced
+
+    def __call__(self, array):
+        try:
+            return move(array, self.plain)
+        except ArenaFullError:
+            return by_value(array)  # As it would go otherwise.
+
+    def __reduce__(self):
+        return _reduce.sharing, (self.plain.threshold,)
+
+
+def share_from(threshold: "Optional[int]") -> "Any":
+    """Begin to move plain arrays of so many bytes in the channels of `multiprocessing`, or end it
+    with None; what is in force then."""
+    registry = ForkingPickler._extra_reducers
+    known = registry.pop(np.ndarray, None)
+    before = known.replaced if type(known) is _Sharing else known
+    sharing = None if threshold is None else _Sharing(threshold, before)
+    in_force = sharing or before
+    if in_force is not None:
+        ForkingPickler.register(np.ndarray, in_force)
+    process.current_process()._config[_KEY] = sharing
+    return sharing

@@ -1,0 +1,124 @@
+"""The pickler of this package's channels."""
+
+import copyreg
+import io
+import pickle
+from functools import partial
+from importlib import import_module
+from multiprocessing.reduction import ForkingPickler
+from types import ModuleType
+
+import numpy as np
+
+from .. import _core
+from . import masked, moved, registry  # noqa: F401 (numpy's subclasses are registered)
+from .moved import DEFAULT, ArrayPolicy, move
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, List
+
+# The last that every interpreter from 3.6 on can read.
+PROTOCOL = 4
+
+# What nothing is to be looked for in.
+_ATOMS = frozenset([bytes, int, str])
+
+
+class _Reducers(dict):
+    """How a message's objects are reduced, by class: as here, with the message's list of
+    handles, else as `multiprocessing` does."""
+
+    def __init__(self, handles, plain):
+        self.handles, self.plain = handles, plain
+
+    def __missing__(self, cls):
+        own = registry.own.get(cls)
+        if own is not None:
+            reducer = partial(own, handles=self.handles)
+        elif cls is np.ndarray:
+            # (No method: what a message has shall go with it, not in a later collection.)
+            reducer = partial(_reduce_plain, plain=self.plain, handles=self.handles)
+        else:
+            reducer = ForkingPickler._extra_reducers.get(cls)
+            if reducer is None and issubclass(cls, ModuleType):
+                reducer = _reduce_module
+            if reducer is None:
+                reducer = copyreg.dispatch_table[cls]
+        self[cls] = reducer
+        return reducer
+
+    def get(self, cls, default=None):
+        # What picklers written in Python ask.
+        try:
+            return self[cls]
+        except KeyError:
+            return default
+
+
+def _reduce_plain(array, plain, handles):
+    """Reduce a plain array, as quickly as can be."""
+    stream = _terse(array, handles, plain, b"")
+    if stream is None:
+        return move(array, plain, handles)
+    return _core.loads, (stream,)
+
+
+def _terse(thing, handles, plain, end):
+    """Return the bytes of a simple thing, or None."""
+    if plain.shared_twins:
+        return None
+    sent = None if plain.copied or plain.donated else handles
+    limit = None if plain.shared_copies is None else moved.HUGE
+    return _core.terse(thing, plain.threshold, end, sent, limit)
+
+
+def _reduce_module(module):
+    return import_module, (module.__name__,)
+
+
+def reducers(handles: "List[bytes]", plain: ArrayPolicy = DEFAULT) -> "Dict[type, Any]":
+    """Return the dispatch table of a pickler for one message; see `dumps`."""
+    return _Reducers(handles, plain)
+
+
+def dumps(
+    thing: "Any", handles: "List[bytes]", plain: ArrayPolicy = DEFAULT, end: bytes = b""
+) -> bytes:
+    """Pickle anything, arrays through shared memory.
+
+    Parameters
+    ----------
+    thing : object
+        What can be pickled.
+    handles : list of bytes
+        Those in the pickle are appended to it, to be cancelled if nobody will load
+        it, also should this fail half-way.
+    plain : ArrayPolicy
+        How plain arrays go.
+    end : bytes
+        What is to follow the pickle.
+
+    Returns
+    -------
+    bytes
+        For `loads`, which stops at the end of the thing.
+    """
+    stream = _terse(thing, handles, plain, end)
+    if stream is not None:
+        return stream
+    if type(thing) in _ATOMS:
+        return pickle.dumps(thing, PROTOCOL) + end
+    file = io.BytesIO()
+    pickler = pickle.Pickler(file, PROTOCOL)
+    pickler.dispatch_table = reducers(handles, plain)
+    pickler.dump(thing)
+    file.write(end)
+    return file.getvalue()
+
+
+# Makes a thing again that `dumps`, or a pickler, has written down.
+loads = _core.loads
+
+# Ends handles that nobody will receive.
+cancel = _core.cancel_all
