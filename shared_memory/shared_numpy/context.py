@@ -247,7 +247,8 @@ class SharedContext:
             raise TypeError("submit() takes a function and its arguments")
         self, function = args[:2]
         self._check(function)
-        return self._executor.submit(functools.partial(_reduce.run_in_context, function), args[2:], kwargs)
+        run_it = functools.partial(_reduce.run_in_context, function)
+        return self._executor.submit(run_it, args[2:], kwargs)
 
     submit.__text_signature__ = "($self, fn, /, *args, **kwargs)"  # type: ignore
 

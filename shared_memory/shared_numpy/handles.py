@@ -73,7 +73,7 @@ class Handle(bytes):
 
 
 def _block_handle(handle):
-    return bytes(handle[len(_PREFIX) :])
+    return handle[len(_PREFIX) :]
 
 
 def _check(handle):

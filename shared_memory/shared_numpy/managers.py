@@ -13,7 +13,6 @@ import fcntl
 import mmap
 import os
 import signal
-import sys
 import tempfile
 import threading
 from contextlib import contextmanager, suppress
@@ -25,7 +24,7 @@ from multiprocessing.managers import BaseManager, Server, State, dispatch
 
 from . import _reduce, resource_tracker
 from ._system import exit_order, leftovers, posixshmem
-from .shared_memory import ShareableList, SharedMemory, _make_filename
+from .shared_memory import ShareableList, SharedMemory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -18,7 +18,6 @@ The file begins with numpy's own header, so that ``np.load("/dev/shm/weights", m
 reads it; `named_layout` draws its bytes.
 """
 
-import collections
 import errno
 import fcntl
 import io

@@ -1,4 +1,4 @@
-"""ArrayPolicy arrays on their way through shared memory: copied once, into a block that becomes the
+"""Plain arrays on their way through shared memory: copied once, into a block that becomes the
 receiver's own, where they are large enough for that to be faster than a pickle."""
 
 from typing import NamedTuple
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from .shared_copies import SharedCopies
 
-# ArrayPolicy arrays from so many bytes on are moved through shared memory: below, to
+# Plain arrays from so many bytes on are moved through shared memory: below, to
 # pickle them is as fast (benchmarks/channels.py --threshold).
 THRESHOLD = 16384
 
@@ -105,7 +105,7 @@ def by_value(array):
 
 
 def rebuild_in_own_memory(*parts):
-    """Make the array that `_refer` took apart, in this process's own memory."""
+    """Make the array that `reduce_to` took apart, in this process's own memory."""
     shared = rebuild(*parts)
     array = shared.copy("K")
     array.flags.writeable = shared.flags.writeable
@@ -113,7 +113,7 @@ def rebuild_in_own_memory(*parts):
 
 
 def rebuild_on_own_pages(cls, handle, shape, dtype, strides, offset, private, extras):
-    """Make the array that `_refer` took apart, of memory that others have, too."""
+    """Make the array that `reduce_to` took apart, of memory that others have, too."""
     block = _core.take(handle)
     try:
         is_alone = block.detach()

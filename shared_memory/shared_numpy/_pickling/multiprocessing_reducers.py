@@ -1,4 +1,4 @@
-"""ArrayPolicy arrays through shared memory in the channels of `multiprocessing`."""
+"""Plain arrays through shared memory in the channels of `multiprocessing`."""
 
 from multiprocessing import process
 from multiprocessing.reduction import ForkingPickler

@@ -57,7 +57,7 @@ class Task:
         self.is_begun = False
         # What it was withdrawn as, or True, when it was cancelled; before, nothing but None.
         self.withdrawn = []  # type: List[Any]
-        # What it has of the crowd's, see `shared_copies.SharedCopies`.
+        # The shared copies that this call keeps alive, see `shared_copies.SharedCopies`.
         self.copies = ()  # type: Any
         self.is_sent = False
         # How many workers have died of it.
