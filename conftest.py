@@ -30,6 +30,13 @@ def pytest_addoption(parser, pluginmanager):
         choices=["oldest", "newest"],
         help="leave out the tests that the gate runs on the other of the two only",
     )
+    parser.addoption(
+        "--turn",
+        type=int,
+        default=sys.version_info[1],
+        help="which third of the tests the amount turns takes: the number is that of a minor"
+        " version, the interpreter's by default",
+    )
     parser.addoption("--shuffle", metavar="SEED", help="run the tests in a random order")
 
 
@@ -90,7 +97,7 @@ def pytest_collection_modifyitems(config, items):
         wanted = amount == "slow"
         kept = [item for item in kept if bool(item.get_closest_marker("slow")) == wanted]
     if amount == "turns":
-        kept = [item for item in kept if has_its_turn(item, sys.version_info[1])]
+        kept = [item for item in kept if has_its_turn(item, config.getoption("--turn"))]
     seed = config.getoption("--shuffle")
     if seed is not None:
         kept = list(kept)

@@ -11,8 +11,10 @@
 
 `test` is the gate: tests, start methods and interpreters in pairs. `test-full`
 is every combination of the three, the tests of processes ten times as long, installs
-from source everywhere, and both commands of the README on bare machines. `quick` is for use while one works: one interpreter, no slow tests,
-a wheel without the last optimisations. `kill-full` kills processes of the core after every
+from source everywhere, and both commands of the README on bare machines. With versions `test`
+leaves out what does not depend on the interpreter, and says so. `quick` is for use while one works:
+one interpreter, a third of the tests that are not slow (chosen by the seed), a wheel without the
+last optimisations. `kill-full` kills processes of the core after every
 instruction of every operation, and at 25,000 random moments. `test-aarch64` and
 `test-aarch64-vm` test on an emulated 64-bit Arm; the second on kernels whose pages are of so
 many KiB.
@@ -229,19 +231,19 @@ def check_32_bits(job):
     return job.output().strip().splitlines()[-1]
 
 
-def suite_jobs(version, amount, results, names=suites.SUITES, interpreter=None):
-    """Return the jobs that run suites on a version, which may be the oldest or the newest."""
+def suite_jobs(version, amount, results, names=suites.SUITES, options=()):
+    """Return the jobs that run suites on a version, with more options for pytest."""
     made = []
     for suite in names:
-        work = partial(run_suite, version, suite, amount, results, interpreter)
+        work = partial(run_suite, version, suite, amount, results, options)
         name = "{} on {}, {}".format(suite, version, amount)
         # These sleep for half of their time.
         made.append(Job(name, work, ["install " + version], waits=suite in ("cpython", "gate")))
     return made
 
 
-def run_suite(version, suite, amount, results, interpreter, job):
-    return suites.run(job, python_of(version), version, suite, amount, results, interpreter)
+def run_suite(version, suite, amount, results, options, job):
+    return suites.run(job, python_of(version), version, suite, amount, results, options)
 
 
 def first_of(pythons):
@@ -261,6 +263,18 @@ def amount_of(suite, version, oldest, complete):
     return "quick" if has_own else "turns"
 
 
+# Jobs whose result is the same on all interpreters.
+ALIKE = ("types", "core, AddressSanitizer", "source distribution", "install from source")
+
+
+def narrowed(made):
+    """Return the jobs of `made` but those that do not depend on the interpreter, and print
+    which these are: for a run over interpreters that somebody has chosen."""
+    left_out = [job.name for job in made if job.name.startswith(ALIKE)]
+    print("left to a run over all interpreters: " + "; ".join(left_out))
+    return [job for job in made if job.name not in left_out]
+
+
 def gate(pythons, complete, results):
     """Return the jobs of `test` and `test-full`, in the order in which they start."""
     oldest, first = list(pythons)[0], first_of(pythons)
@@ -278,8 +292,9 @@ def gate(pythons, complete, results):
     types = partial(check_types, first, pythons[first], builds.wheel)
     made.append(Job("types", types, ["wheel"]))
     # Of a single interpreter nothing is left out for the other one.
-    newest = "newest" if others else None
-    made += suite_jobs(first, "whole" if complete else "quick", results, interpreter=newest)
+    shared = bool(others) and not complete
+    on_first, on_others = (["--interpreter=" + each] * shared for each in ("newest", "oldest"))
+    made += suite_jobs(first, "whole" if complete else "quick", results, options=on_first)
     # What takes long in one piece, before the many short ones.
     made.append(Job("core, AddressSanitizer", check_memory, ["lints"]))
     crash = ["--test", "crash"] + (["--", "--full"] if complete else [])
@@ -291,7 +306,7 @@ def gate(pythons, complete, results):
         for suite in suites.SUITES:
             if version == oldest or suite != "journeys" and (complete or suite != "gate"):
                 amount = amount_of(suite, version, oldest, complete)
-                made += suite_jobs(version, amount, results, [suite], "oldest")
+                made += suite_jobs(version, amount, results, [suite], on_others)
     made.append(Job("core", partial(check_core, ["--lib", "--test", "core"]), ["core, compiled"]))
     if not complete:
         names = [suite for suite in suites.SUITES if suite not in ("gate", "journeys")]
@@ -333,7 +348,8 @@ def quick(pythons, results):
             ["quick wheel", "environment " + version],
         )
     )
-    made += suite_jobs(version, "quick", results, ["backport", "arrays", "pools"])
+    turn = "--turn=%d" % (seed() % 3)
+    made += suite_jobs(version, "turns", results, ["arrays", "pools", "backport"], [turn])
     made.append(Job("core", partial(check_core, ["--lib", "--test", "core"]), ["lints"]))
     return made
 
@@ -341,11 +357,16 @@ def quick(pythons, results):
 # ---- commands --------------------------------------------------------------------------
 
 
+def seed():
+    """Return the run's seed, which all its processes find in their environment."""
+    chosen = str(random.SystemRandom().randrange(1, 1 << 31))
+    return int(os.environ.setdefault("SNP_SEED", chosen))
+
+
 def run_jobs(made, results, missing=()):
     """Run jobs, print what came of them, and return whether all passed."""
     start = time.monotonic()
-    seed = os.environ.setdefault("SNP_SEED", str(random.SystemRandom().randrange(1, 1 << 31)))
-    print("SNP_SEED=%s repeats what this run chooses at random" % seed, flush=True)
+    print("SNP_SEED=%d repeats what this run chooses at random" % seed(), flush=True)
     signal.signal(signal.SIGTERM, jobs.interrupted)
     run = jobs.Run(made, jobs.lanes_here())
     passed = run.go()
@@ -367,7 +388,7 @@ def run_jobs(made, results, missing=()):
     bad = bad or sum(each.state != "passed" for each in ended)
     good = core + sum(case.state == "passed" for case in cases)
     minutes = (time.monotonic() - start) / 60
-    print("\n{:.1f} minutes, SNP_SEED={}".format(minutes, seed))
+    print("\n{:.1f} minutes, SNP_SEED={}".format(minutes, seed()))
     print("{} passed, {} failed".format(good, bad), flush=True)
     return passed
 
@@ -455,6 +476,8 @@ def main():
         made = quick(pythons, results)
     else:
         made = gate(pythons, command == "test-full", results)
+        if words and command == "test":
+            made = narrowed(made)
     if not run_jobs(made, results, missing):
         sys.exit(1)
     if command == "bench":

@@ -7,7 +7,7 @@ its `amount`:
 * ``"paired"``: every test, each line of a test that has a start method under one of
   them, the next one on the next minor version (see ``tests/conftest.py``);
 * ``"quick"``: the same without those that are marked `slow`;
-* ``"turns"``: a third of ``"quick"``, the others on the next two minor versions;
+* ``"turns"``: a third of ``"quick"``, the others on the next two minor versions (``--turn``);
 * ``"slow"``: what ``"paired"`` has and ``"quick"`` has not.
 """
 
@@ -88,10 +88,21 @@ def command(python, arguments, amount, report):
     return words, environment
 
 
-def run(job, python, version, suite, amount, results, interpreter=None):
+def run(job, python, version, suite, amount, results, options=()):
     """Run a suite as a job; its `Result` is appended to `results`.
 
-    Where two interpreters share its tests, `interpreter` is "oldest" or "newest".
+    Parameters
+    ----------
+    job : jobs.Job
+        The job whose log has the output.
+    python, version : str
+        The interpreter, and its version.
+    suite, amount : str
+        Which tests, and how many of them.
+    results : list of Result
+        What is appended to.
+    options : sequence of str
+        More options for pytest.
     """
     os.makedirs(REPORTS, exist_ok=True)
     report = os.path.join(REPORTS, "-".join([suite, version, amount]) + ".xml")
@@ -100,8 +111,7 @@ def run(job, python, version, suite, amount, results, interpreter=None):
     arguments = files(suite)
     if suite == "cpython" and amount == "whole":
         arguments = ["--all-sources"] + arguments
-    if interpreter and amount != "whole":
-        arguments = ["--interpreter=" + interpreter] + arguments
+    arguments = list(options) + arguments
     words, environment = command(python, arguments, amount, report)
     seconds = SUITE_SECONDS * (COMPLETE_FACTOR if amount == "whole" else 1)
     code = job.run(words, seconds, fails=False, env=environment)

@@ -133,6 +133,16 @@ def test_journeys_are_shared_by_the_oldest_and_the_newest():
     assert journeys(["3.8"], False) == ["journeys on 3.8, quick"]
 
 
+def test_chosen_interpreters_leave_out_what_does_not_depend_on_them(capsys):
+    names = [job.name for job in matrix.gate({"3.8": "python"}, False, [])]
+    left = [job.name for job in matrix.narrowed(matrix.gate({"3.8": "python"}, False, []))]
+    missing = [name for name in names if name not in left]
+    assert missing == [
+        "types", "core, AddressSanitizer", "source distribution", "install from source distribution on 3.8"
+    ]  # fmt: skip
+    assert capsys.readouterr().out == "left to a run over all interpreters: %s\n" % "; ".join(missing)
+
+
 TESTS = """
 import pytest
 
@@ -223,6 +233,9 @@ def test_turns_are_taken_by_versions_in_a_row(selected):
 
     # Each test has its turn on one of them.
     assert sorted(itertools.chain(*map(functions_of, turns))) == sorted(functions_of(quick))
+    # A number says whose turn it is, on any version.
+    chosen = [selected("turns", 6, "test_selected.py", "--turn=%d" % number) for number in range(3)]
+    assert sorted(map(sorted, map(functions_of, chosen))) == sorted(map(sorted, map(functions_of, turns)))
 
 
 def test_quick_and_slow_are_the_parts_of_paired(selected):
