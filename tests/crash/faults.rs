@@ -69,9 +69,9 @@ fn errno(error: Error) -> i32 {
     }
 }
 
-/// Waits until `done`, for twenty seconds at most.
+/// Waits until `done`, for as long as another process may take.
 fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + crate::run::patience();
     while !done() {
         assert!(Instant::now() < end, "{what}");
         std::thread::sleep(Duration::from_millis(1));

@@ -7,6 +7,7 @@
 pub mod seed;
 
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
+use std::time::Duration;
 
 /// Seconds that a test, or each part of one that tells of its parts, may take; SNP_LIMIT says
 /// otherwise.
@@ -41,6 +42,12 @@ pub fn command() -> &'static str {
     // SAFETY: null, or a string that is neither changed nor freed.
     let command = unsafe { COMMAND.load(Ordering::SeqCst).as_ref() };
     command.map_or("", String::as_str)
+}
+
+/// How long a part of a test may wait for another process: 20 seconds as a rule, longer where all
+/// takes longer.
+pub fn patience() -> Duration {
+    Duration::from_secs((SECONDS.load(Ordering::SeqCst) / 6).into())
 }
 
 /// The test does not hang: its time begins anew.

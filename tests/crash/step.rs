@@ -819,7 +819,7 @@ fn trial(operation: &Operation, run: &Run, k: Moment, stages: &mut Vec<Picture>)
     drop(given);
     drop(others);
     // What is of the grandchildren ends with them, the latest after the grace.
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let end = std::time::Instant::now() + crate::run::patience();
     loop {
         arena.reap().unwrap();
         arena.cancel_unreceived(0).unwrap();

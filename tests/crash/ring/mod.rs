@@ -199,9 +199,9 @@ fn is_asleep(pid: libc::pid_t) -> bool {
     state.is_some_and(|rest| rest.trim_start().starts_with('S'))
 }
 
-/// Waits until `done`, for twenty seconds at most.
+/// Waits until `done`, for as long as another process may take.
 fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let end = std::time::Instant::now() + Duration::from_secs(20);
+    let end = std::time::Instant::now() + crate::run::patience();
     while !done() {
         assert!(std::time::Instant::now() < end, "{what}");
         std::thread::sleep(Duration::from_micros(200));

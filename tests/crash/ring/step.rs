@@ -295,7 +295,7 @@ const OPERATIONS: &[Operation] = &[
     Operation {
         name: "ring: wait and be woken",
         helper: &[InBytes(11, 100), InBytes(12, 100)],
-        does: Does::Wait(20_000_000),
+        does: Does::Wait(600_000_000),
         ..SIMPLE
     },
     Operation {
