@@ -11,7 +11,7 @@
 
 `test` is the gate: tests, start methods and interpreters in pairs. `test-full`
 is every combination of the three, the tests of processes ten times as long, installs
-from source everywhere, and both commands of the README on bare machines. With versions `test`
+from source everywhere, the mutants, and both commands of the README on bare machines. With versions `test`
 leaves out what does not depend on the interpreter, and says so. `quick` is for use while one works:
 one interpreter, a third of the tests that are not slow (chosen by the seed), a wheel without the
 last optimisations. `kill-full` kills processes of the core after every
@@ -129,6 +129,12 @@ def check_memory(job):
         ),
     )  # fmt: skip
     return suites.core_counts(job)
+
+
+def check_mutants(job):
+    """Break the core on purpose: a test that changed may notice a fault no longer."""
+    job.run([sys.executable, "-u", "dev/mutants.py"], seconds=CORE_SECONDS)
+    return job.output().strip().splitlines()[-1]
 
 
 def make_environment(version, executable, job):
@@ -324,6 +330,7 @@ def gate(pythons, complete, results):
             # One after the other: they compile into one folder.
             before = made[-1].name
     if complete:
+        made.append(Job("mutants", check_mutants, ["core, processes"]))
         made.append(Job("other systems", check_other_systems, ["core"]))
         made.append(Job("backport, 32 bits", check_32_bits, ["wheel"]))
         made.append(Job("bare machines", check_bare_machines, ["lints"]))

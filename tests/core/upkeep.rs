@@ -190,16 +190,23 @@ fn what_is_used_keeps_its_pages_beside_what_went_back() {
     let (world, core, me) = alone();
     let block = core.allocate(me, MANY).unwrap().0;
     core.release(me, block).unwrap();
-    pass(&world, &core, me, 20_000);
+    // (At once, since in time the segment would go, too.)
     core.trim(me, 0).unwrap();
-    let block = core.allocate(me, 1 << 20).unwrap().0;
+    let (before, _) = core.allocate(me, 1 << 20).unwrap();
+    let (block, used) = core.allocate(me, 1 << 20).unwrap();
+    core.release(me, before).unwrap();
+    core.trim(me, 0).unwrap();
     core.release(me, block).unwrap();
     // No more memory: it needs no page that it has not.
     world.set_room(0);
     for _ in 0..3 {
-        let block = core.allocate(me, 1 << 20).unwrap().0;
+        let (block, place) = core.allocate(me, 1 << 20).unwrap();
+        assert_eq!(place, used);
         core.release(me, block).unwrap();
     }
+    // What is before and behind it is the rest of one segment, and has none.
+    assert_ne!(used.address.segment(), 0);
+    assert!(core.stats(me).unwrap().free_bytes > MANY);
     world.set_room(1 << 40);
     let segments = core.stats(me).unwrap().segments;
     let all = core.stats(me).unwrap().free_bytes - geometry(256).size;
