@@ -277,6 +277,7 @@ impl Core {
     /// # Errors
     /// As [`snapshot`](Core::snapshot).
     pub fn check(&self, me: Member) -> Result<Vec<String>> {
+        self.finish(me)?;
         Ok(self.snapshot(me)?.check())
     }
 }

@@ -533,6 +533,7 @@ impl Core {
     /// Drops what dead processes held and ends tickets whose grace is over;
     /// how many processes were found dead.
     pub fn reap(&self, me: Member) -> Result<u64> {
+        self.finish(me)?;
         self.lock(me)?.bury_the_dead()
     }
 }

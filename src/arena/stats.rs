@@ -143,6 +143,7 @@ impl Core {
 
     /// The arena in numbers.
     pub fn stats(&self, me: Member) -> Result<Stats> {
+        self.finish(me)?;
         let now = self.platform().now();
         self.lock(me)?.stats(now)
     }

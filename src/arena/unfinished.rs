@@ -3,7 +3,8 @@
 //! Work outside the lock ends under it: a segment is opened, a block that was taken for the time
 //! is released. If the lock's owner is stopped, or the thread is told to give up, the memory
 //! would stay taken until the process ends. So what is half done is noted, and finished before
-//! the next operation.
+//! the next operation: by the upkeep, or by an operation that asks for all that can be had (reap,
+//! trim, stats, check).
 
 use super::blocks::BlockRef;
 use super::core::{Core, Locked, Member};
@@ -99,8 +100,15 @@ impl Core {
     ///
     /// # Errors
     /// `Interrupted`: the thread is told to give up.
-    #[cold]
     pub(super) fn finish(&self, me: Member) -> Result<()> {
+        match self.unfinished.is_empty() {
+            true => Ok(()),
+            false => self.finish_all(me),
+        }
+    }
+
+    #[cold]
+    fn finish_all(&self, me: Member) -> Result<()> {
         let mut all = self.unfinished.take().into_iter();
         while let Some(what) = all.next() {
             let finished = match what {

@@ -141,6 +141,7 @@ impl Core {
     /// It ends after some of the largest extents: another call does the rest.
     #[cold]
     pub fn trim(&self, me: Member, stay: u64) -> Result<u64> {
+        self.finish(me)?;
         let mut sum = 0;
         for _ in 0..RETURNS {
             let (taken, _work) = {
