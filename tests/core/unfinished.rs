@@ -69,6 +69,7 @@ impl Scene {
 
 type Prepare = fn(&Scene);
 type Work = fn(&Scene) -> Result<()>;
+type Finish = (&'static str, Work);
 
 const WORK: [(&str, Prepare, Work); 6] = [
     (
@@ -131,7 +132,7 @@ const WORK: [(&str, Prepare, Work); 6] = [
 
 /// What finishes it: the upkeep that comes before an operation, or one that wants all that can
 /// be had.
-const FINISH: [(&str, fn(&Scene) -> Result<()>); 5] = [
+const FINISH: [Finish; 5] = [
     ("upkeep", |scene| scene.core.do_upkeep(scene.me)),
     ("reap", |scene| scene.core.reap(scene.me).map(|_| ())),
     // (Nothing that is free has to go.)
