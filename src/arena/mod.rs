@@ -31,9 +31,9 @@
 //! | `blocks`     | allocate, hold, release                                       |
 //! | `tickets`    | send, receive, cancel                                         |
 //! | `slots`      | register, leave, reap                                         |
-//! | `offspring`  | fork                                                          |
+//! | `fork`       | fork                                                          |
 //! | `growth`     | more segments, more rows                                      |
-//! | `warm`       | which free memory keeps its pages                             |
+//! | `page_state` | which free memory keeps its pages                             |
 //! | `unfinished` | what the lock was not to be had for again                     |
 //! | `upkeep`     | when the dead and idle memory are looked for                  |
 //! | `space`      | the index of free space: a cache                              |
@@ -48,11 +48,12 @@
 mod blocks;
 pub mod check;
 mod core;
+mod fork;
 pub mod format;
 mod growth;
 pub mod handle;
 pub mod lock;
-mod offspring;
+mod page_state;
 pub mod plain;
 pub mod platform;
 mod recovery;
@@ -62,12 +63,11 @@ mod stats;
 mod tickets;
 mod unfinished;
 mod upkeep;
-mod warm;
 pub mod word;
 
 pub use blocks::{BlockRef, Extent};
 pub use core::{Core, Member, Work};
-pub use offspring::Offspring;
+pub use fork::Offspring;
 pub use slots::Parting;
 pub use stats::Stats;
 pub use tickets::TicketRef;

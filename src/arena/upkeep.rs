@@ -29,8 +29,8 @@
 use super::blocks::BlockRef;
 use super::core::{Core, Locked, Member};
 use super::format::*;
+use super::page_state::LEAST_RETURN;
 use super::platform::Room;
-use super::warm::LEAST_RETURN;
 use crate::error::Result;
 use std::sync::atomic::Ordering;
 

@@ -30,24 +30,24 @@
 //!
 //! The lock file is made first and removed last.
 
-mod attached;
-mod caller;
+mod block_cache;
 mod counts;
 mod descriptor;
-mod family;
 pub mod folder;
-mod own;
-mod room;
+mod membership;
+mod orphans;
+mod private_pages;
+mod process_arenas;
 mod settings;
-mod shared;
-mod spares;
-mod sweep;
+mod shm_platform;
+mod shm_space;
+mod wait_hooks;
 
-pub use attached::{fork_number, random_number, unregistered, Arena, Block};
-pub use caller::{gives_up, tell, waits, Caller, Holding, Told};
-pub use family::{all, end_tracking, find, retire_all, watch_forks};
-pub use own::{has_room, lend, place, remove, room_at, Own};
-pub use room::{make as make_room, situation};
+pub use membership::{fork_number, random_number, unregistered, Arena, Block};
+pub use orphans::{end, sweep};
+pub use private_pages::{has_room, lend, place, remove, room_at, Own};
+pub use process_arenas::{all, end_tracking, find, retire_all, watch_forks};
 pub use settings::{number, Settings, Wishes};
-pub use shared::{exists, Shared, LOCK_SUFFIX};
-pub use sweep::{end, sweep};
+pub use shm_platform::{exists, Shared, LOCK_SUFFIX};
+pub use shm_space::{make as make_room, situation};
+pub use wait_hooks::{gives_up, tell, waits, Caller, Holding, Told};

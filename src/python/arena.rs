@@ -3,10 +3,8 @@
 use super::block::Block;
 use super::error::{exception, natural, os_error};
 use super::folder;
+use super::gil::{end, end_long, release, stay, surviving, without_interpreter, work, work_long};
 use super::numpy::{self, Contiguous, Items, Layout, Shape};
-use super::section::{
-    end, end_long, release, stay, surviving, without_interpreter, work, work_long,
-};
 use crate::arena::format::{BlockId, SLOTS as MOST_PLACES};
 use crate::arena::handle::{Handle, Name};
 use crate::arena::{BlockRef, Member};
@@ -218,7 +216,7 @@ fn unregister(py: Python<'_>, names: &[Name]) {
 
 /// Drops a reference to an arena, which may be the process's last.
 pub(super) fn leave(py: Python<'_>, arena: Option<process::Arena>) {
-    super::section::end(py, || drop(arena));
+    super::gil::end(py, || drop(arena));
     announce(py);
 }
 

@@ -2,10 +2,10 @@
 
 use super::error::natural;
 use super::numpy::{self, Items, Layout, Shape};
-use super::sending::Sending;
+use super::ticket_guard::Sending;
 use super::{
     arena::{block_name, decode, Arena},
-    section,
+    gil,
 };
 use crate::arena::handle::Handle;
 use crate::process;
@@ -60,7 +60,7 @@ impl Drop for Block {
     fn drop(&mut self) {
         // SAFETY: objects are dropped with the interpreter held.
         let py = unsafe { Python::assume_gil_acquired() };
-        section::end(py, || {
+        gil::end(py, || {
             // What cannot be given back stays until the process ends.
             if self.own.take().is_none_or(process::Own::end) {
                 // SAFETY: once, here.
@@ -113,7 +113,7 @@ impl Block {
         self.refuse_if_private()?;
         super::arena::watch_end(py)?;
         let arena = self.inner.arena();
-        section::work(py, || arena.send_as(&self.inner, lasting))
+        gil::work(py, || arena.send_as(&self.inner, lasting))
     }
 
     /// Another reference to what is this process's own, to be sent; None if a child
@@ -178,7 +178,7 @@ impl Block {
     fn name(&self, py: Python<'_>) -> String {
         if !self.named.get() {
             // Without it (the arena is gone) the name is one all the same.
-            let told = section::end(py, || self.inner.tell_name());
+            let told = gil::end(py, || self.inner.tell_name());
             self.named.set(told.is_ok());
         }
         block_name(self.inner.arena().name(), self.inner.which())
@@ -197,7 +197,7 @@ impl Block {
     #[setter]
     pub fn set_private(&self, py: Python<'_>, private: bool) -> PyResult<()> {
         if private && !self.private.get() {
-            self.own.set(section::work(py, || self.inner.own())?);
+            self.own.set(gil::work(py, || self.inner.own())?);
         }
         self.private.set(private || self.private.get());
         Ok(())
@@ -222,7 +222,7 @@ impl Block {
     fn detach(&self, py: Python<'_>) -> PyResult<bool> {
         self.set_private(py, true)?;
         let own = self.own.take();
-        let detached = section::work(py, || own.as_ref().map_or(Ok(false), process::Own::detach));
+        let detached = gil::work(py, || own.as_ref().map_or(Ok(false), process::Own::detach));
         self.own.set(own);
         detached
     }
@@ -263,7 +263,7 @@ impl Block {
             )));
         }
         let (from, to) = (&*self.inner, &*to.inner);
-        section::work_long(py, || from.copy_original(offset, length, to, at))
+        gil::work_long(py, || from.copy_original(offset, length, to, at))
     }
 
     /// Answer for a handle that nobody has received yet: it is cancelled when
@@ -288,7 +288,7 @@ impl Block {
     fn keep(&self, py: Python<'_>, handle: &PyBytes) -> PyResult<bool> {
         let handle = decode(py, handle)?;
         let arena = self.inner.arena();
-        section::work(py, || arena.entrust(&handle, &self.inner))
+        gil::work(py, || arena.entrust(&handle, &self.inner))
     }
 
     /// Send the block nowhere from now on.

@@ -33,7 +33,7 @@ pub fn os_error(py: Python<'_>, error: Error, filename: Option<&PyAny>) -> PyErr
 
 #[cfg(arenas)]
 mod arena {
-    use super::super::section::surviving;
+    use super::super::gil::surviving;
     use super::*;
     use crate::process;
     use crate::sys::proc;

@@ -2,9 +2,9 @@
 
 use super::arena::{announce, find_own_default, watch_end};
 use super::block::Block;
+use super::closable::{InBlock, Shared, Using};
+use super::gil::{end, work};
 use super::ring::patience;
-use super::section::{end, work};
-use super::shared::{InBlock, Shared, Using};
 use crate::error::Result;
 use crate::process;
 use crate::ring::frames::{self, View};

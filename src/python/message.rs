@@ -9,8 +9,8 @@
 
 use super::arena::{announce, arena_of, decode, encoded, find_default, leave, watch_end};
 use super::block::Block;
+use super::gil::{self, end, work};
 use super::numpy::{self, Items, Layout, Shape};
-use super::section::{self, end, work};
 use crate::process;
 use crate::sys::copy::copy;
 use pyo3::exceptions::PyValueError;
@@ -110,7 +110,7 @@ fn fill(py: Python<'_>, block: &process::Block, pickle: &[u8]) {
     let mut to = block.bytes().as_ptr();
     for part in [&MAGIC[..], &length[..], pickle] {
         // SAFETY: the block is new, nobody else's, and has room for all parts.
-        unsafe { section::copy(py, part.as_ptr(), to, part.len()) };
+        unsafe { gil::copy(py, part.as_ptr(), to, part.len()) };
         to = to.wrapping_add(part.len());
     }
 }

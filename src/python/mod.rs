@@ -3,23 +3,23 @@
 //! | module       | holds                                                        |
 //! |--------------|--------------------------------------------------------------|
 //! | `error`      | the core's errors as exceptions                              |
-//! | `section`    | letting the interpreter's other threads run                  |
+//! | `gil`        | letting the interpreter's other threads run                  |
 //! | `posixshmem` | `shm_open`, `shm_unlink`, and the room for what they open    |
 //! | `mapping`    | a file in the place of memory that an `mmap` object has      |
 //! | `packet`     | packets through pipes                                        |
 //! | `numpy`      | arrays on blocks                                             |
-//! | `terse`      | simple things as bytes, without a pickler                    |
+//! | `fast_pickle` | simple things as bytes, without a pickler                    |
 //! | `block`      | `Block`                                                      |
 //! | `machine`    | what this machine has                                        |
 //! | `message`    | pickles in blocks                                            |
 //! | `ring`       | messages from any process to any other                       |
 //! | `frames`     | frames that are filled and looked at in place                |
 //! | `future`     | the step of a future that nothing may come between           |
-//! | `placing`    | what numpy allocates in the arena, and its way to a receiver |
+//! | `numpy_allocator` | what numpy allocates in the arena, and its way to a receiver |
 //! | `arena`      | `Arena`, and which arena a process uses                      |
-//! | `shared`     | what several threads use, and one lets go of                 |
-//! | `sending`    | a handle while it is being pickled                           |
-//! | `single`     | one copy of the extension in a process                       |
+//! | `closable`   | what several threads use, and one lets go of                 |
+//! | `ticket_guard` | a handle while it is being pickled                           |
+//! | `one_copy`   | one copy of the extension in a process                       |
 //!
 //! Its functions turn Python's arguments into the core's, let other threads run
 //! while the system works, and turn the core's errors into exceptions.
@@ -29,15 +29,19 @@
 //! around this one.
 
 mod error;
+mod gil;
 mod mapping;
 mod packet;
 mod posixshmem;
-mod section;
 
 #[cfg(arenas)]
 mod arena;
 #[cfg(arenas)]
 mod block;
+#[cfg(arenas)]
+mod closable;
+#[cfg(arenas)]
+mod fast_pickle;
 #[cfg(arenas)]
 mod folder;
 #[cfg(arenas)]
@@ -51,17 +55,13 @@ mod message;
 #[cfg(arenas)]
 mod numpy;
 #[cfg(arenas)]
-mod placing;
+mod numpy_allocator;
+#[cfg(arenas)]
+mod one_copy;
 #[cfg(arenas)]
 mod ring;
 #[cfg(arenas)]
-mod sending;
-#[cfg(arenas)]
-mod shared;
-#[cfg(arenas)]
-mod single;
-#[cfg(arenas)]
-mod terse;
+mod ticket_guard;
 
 use pyo3::prelude::*;
 
@@ -70,7 +70,7 @@ use pyo3::prelude::*;
 fn _core(_py: Python<'_>, module: &PyModule) -> PyResult<()> {
     #[cfg(arenas)]
     {
-        single::check(_py)?;
+        one_copy::check(_py)?;
         crate::process::watch_forks().map_err(|failure| error::exception(_py, failure))?;
     }
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
@@ -85,11 +85,11 @@ fn _core(_py: Python<'_>, module: &PyModule) -> PyResult<()> {
 #[cfg(arenas)]
 fn add_arena_to(module: &PyModule) -> PyResult<()> {
     block::add_to(module)?;
-    module.add_class::<sending::Sending>()?;
+    module.add_class::<ticket_guard::Sending>()?;
     module.add_function(wrap_pyfunction!(array_maker, module)?)?;
     numpy::add_to(module)?;
-    terse::add_to(module)?;
-    placing::add_to(module)?;
+    fast_pickle::add_to(module)?;
+    numpy_allocator::add_to(module)?;
     message::add_to(module)?;
     machine::add_to(module)?;
     ring::add_to(module)?;

@@ -5,7 +5,7 @@
 //! CPython does since 3.11.9, where 3.8 silently uses the part before it.
 
 use super::error::os_error;
-use super::section::without_interpreter;
+use super::gil::without_interpreter;
 use crate::error::Result;
 use crate::segment::Reservation;
 use crate::sys;

@@ -2,9 +2,9 @@
 
 use super::arena::{announce, cancel_all, find_own_default, watch_end};
 use super::block::Block;
+use super::closable::{InBlock, Shared, Using};
+use super::gil::{end, work};
 use super::message::{end_of, ends_with, laid_down, taken_up};
-use super::section::{end, work};
-use super::shared::{InBlock, Shared, Using};
 use crate::error::Result;
 use crate::process;
 use crate::ring::messages::{Item, Messages, Settings, Taken};

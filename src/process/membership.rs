@@ -5,14 +5,14 @@
 //! process may know of becomes 0 only under the arena's lock, and so agrees with
 //! the process's bit among the holders.
 
-use super::caller;
+use super::block_cache::{Spare, Spares};
 use super::counts::Counts;
-use super::family::{self, Place};
-use super::own::Own;
-use super::room;
+use super::private_pages::Own;
+use super::process_arenas::{self, Place};
 use super::settings::Settings;
-use super::shared::Shared;
-use super::spares::{Spare, Spares};
+use super::shm_platform::Shared;
+use super::shm_space;
+use super::wait_hooks;
 use crate::arena::format::{BlockId, Expected, Header, ENDING, NO_TREE, POISONED};
 use crate::arena::handle::{Handle, Name};
 use crate::arena::platform::Room;
@@ -192,7 +192,7 @@ impl Inner {
 
     #[cold]
     fn keep_up(&self, me: Member) -> Result<Member> {
-        if caller::holds() {
+        if wait_hooks::holds() {
             // Others wait for a thread that holds a ring's lock: the next operation
             // does it.
             return Ok(me);
@@ -250,10 +250,10 @@ impl Inner {
     /// more try.
     #[cold]
     fn make_room(&self, me: Member, asked: u64) -> Result<()> {
-        let made = match caller::holds() {
+        let made = match wait_hooks::holds() {
             // Others wait for a thread that holds a ring's lock.
             true => self.trim(me).map(drop),
-            false => room::make(asked),
+            false => shm_space::make(asked),
         };
         match made {
             Err(Error::Interrupted) if !self.is_no_more(me) => made,
@@ -274,7 +274,7 @@ impl Inner {
     /// Does what is to be done before the next operation.
     #[cold]
     fn attend(&self) -> Result<Member> {
-        let _held = family::lock();
+        let _held = process_arenas::lock();
         let me = match self.member_now() {
             Some(me) => me,
             None => self.register()?,
@@ -298,7 +298,7 @@ impl Inner {
     /// Notes a reference that could not be dropped, unless it is used again.
     #[cold]
     fn owe(&self, which: BlockRef) {
-        let _held = family::lock();
+        let _held = process_arenas::lock();
         self.chores().owed.push(which);
         self.me.fetch_or(CHORES, Ordering::Relaxed);
     }
@@ -564,7 +564,7 @@ impl Arena {
     pub fn create(name: Name, settings: Settings) -> Result<Arena> {
         match Self::try_create(name, settings) {
             Err(error @ Error::Full { asked, .. }) if error.is_for_want_of_memory() => {
-                room::make(asked)?;
+                shm_space::make(asked)?;
                 Self::try_create(name, settings)
             }
             created => created,
@@ -591,7 +591,7 @@ impl Arena {
             header.boot.set(boot);
             header.registrar.set(settings.tree);
         };
-        let inner = family::attach_new(|place| {
+        let inner = process_arenas::attach_new(|place| {
             let shared = Arc::new(Shared::create(name, &geometry)?);
             shared.set_patience(settings.patience);
             shared.set_tree(settings.tree);
@@ -616,7 +616,7 @@ impl Arena {
         let mut before = None;
         for _ in 0..ATTEMPTS {
             let (memory, file) = Shared::open_memory(name)?;
-            let attached = family::find_or_attach(file, |place| {
+            let attached = process_arenas::find_or_attach(file, |place| {
                 Self::attach_memory(name, memory, place, boot, patience)
             });
             let Err(Error::Foreign { .. }) = attached else {

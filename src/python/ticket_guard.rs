@@ -1,7 +1,7 @@
 //! A handle while it is being pickled.
 
 use super::arena::{announce, encoded};
-use super::section::end;
+use super::gil::end;
 use crate::arena::handle::Handle;
 use crate::process;
 use pyo3::ffi;

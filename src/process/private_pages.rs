@@ -15,8 +15,8 @@
 //! it, known by its address alone, and lent as a block to be sent, if no fork has
 //! seen it.
 
-use super::attached::{Arena, Block, Inner};
-use super::caller::tell;
+use super::membership::{Arena, Block, Inner};
+use super::wait_hooks::tell;
 use crate::error::Result;
 use crate::sys::{probe, proc};
 use std::collections::BTreeMap;

@@ -5,10 +5,10 @@
 //! raised this process gives back what its arenas have and do not use, and then has the other
 //! arenas of its user do the same, which it joins for the moment.
 
-use super::attached::Arena;
-use super::family;
 use super::folder;
-use super::shared::{self, LOCK_SUFFIX};
+use super::membership::Arena;
+use super::process_arenas;
+use super::shm_platform::{self, LOCK_SUFFIX};
 use crate::arena::handle::Name;
 use crate::error::{Error, Result};
 use crate::sys::{cgroup, proc, shm};
@@ -26,7 +26,7 @@ pub fn make(asked: u64) -> Result<()> {
     if matches!(shm::room_in(&place()), Ok(Some(room)) if room.all < asked) {
         return Ok(());
     }
-    for arena in family::all() {
+    for arena in process_arenas::all() {
         trim(&arena)?;
     }
     let end = proc::now() + PATIENCE;
@@ -72,7 +72,7 @@ pub fn situation() -> String {
              --memory, or resources.limits.memory of Kubernetes)"
         ));
     }
-    for arena in family::all_if_free() {
+    for arena in process_arenas::all_if_free() {
         let (used, free) = arena.core().usage();
         let name = arena.name();
         let name = name.as_str();
@@ -90,10 +90,10 @@ pub fn situation() -> String {
 
 /// Whether there is an arena of this user that this process does not have.
 fn is_of_others(name: Name) -> bool {
-    let Ok(facts) = shm::facts_of(&shared::lock_name(name)) else {
+    let Ok(facts) = shm::facts_of(&shm_platform::lock_name(name)) else {
         return false;
     };
-    facts.uid == proc::user() && !family::lock().has_lock_file(facts.file())
+    facts.uid == proc::user() && !process_arenas::lock().has_lock_file(facts.file())
 }
 
 fn trim(arena: &Arena) -> Result<()> {

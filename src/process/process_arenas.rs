@@ -8,11 +8,11 @@
 //! Around a fork the handlers keep this list and the locks of all arenas on it,
 //! taken in the order of their numbers, the same in all processes.
 
-use super::attached::{self, Arena, Inner};
-use super::caller::{self, Told};
-use super::own;
-use super::shared::Shared;
-use super::sweep;
+use super::membership::{self, Arena, Inner};
+use super::orphans;
+use super::private_pages;
+use super::shm_platform::Shared;
+use super::wait_hooks::{self, Told};
 use crate::arena::handle::Name;
 use crate::arena::{Member, Offspring};
 use crate::error::{Error, Result};
@@ -91,10 +91,10 @@ impl std::ops::DerefMut for Held {
 
 /// Holds the list.
 pub(super) fn lock() -> Held {
-    caller::waits();
+    wait_hooks::waits();
     Held {
         family: FAMILY.lock().unwrap_or_else(PoisonError::into_inner),
-        _told: caller::tell(None),
+        _told: wait_hooks::tell(None),
     }
 }
 
@@ -180,7 +180,7 @@ pub fn retire_all(program_ends: bool) -> Vec<Arena> {
     if program_ends {
         let left = std::mem::take(&mut lock().left);
         for (name, tree) in left {
-            sweep::remove_left(name, tree);
+            orphans::remove_left(name, tree);
         }
     }
     staying
@@ -272,7 +272,7 @@ pub fn watch_forks() -> Result<()> {
 extern "C" fn before_fork() {
     let mut family = lock();
     // Before the arenas' locks are taken: it may take a while.
-    own::before_fork();
+    private_pages::before_fork();
     let arenas: Vec<Arc<Inner>> = family
         .members
         .iter()
@@ -334,7 +334,7 @@ fn resume(work: impl Fn(&mut Pending), tidy: impl Fn(&mut Family)) {
 }
 
 extern "C" fn after_fork_in_parent() {
-    own::after_fork();
+    private_pages::after_fork();
     let work = |pending: &mut Pending| {
         // While the list is held: no later fork shall inherit these signs.
         drop(pending.signs.take());
@@ -346,8 +346,8 @@ extern "C" fn after_fork_in_parent() {
 }
 
 extern "C" fn after_fork_in_child() {
-    attached::forget_unregistered();
-    own::after_fork();
+    membership::forget_unregistered();
+    private_pages::after_fork();
     let number = ForkMark::get().renew();
     let work = |pending: &mut Pending| {
         let signs = pending.signs.take();

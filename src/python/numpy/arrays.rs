@@ -7,8 +7,8 @@
 //! checked. With a version that is not known, or if SHARED_NUMPY_C_API is 0,
 //! arrays are made in Python on the block's `__array_interface__`.
 
-use super::block::Block;
-use super::section;
+use super::super::block::Block;
+use super::super::gil;
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::once_cell::GILOnceCell;
 use pyo3::prelude::*;
@@ -934,7 +934,7 @@ impl<'py> Contiguous<'py> {
         //
         // SAFETY: the source has as many items as the target, whose block has
         // room for them and is new; both one behind the other.
-        unsafe { section::copy(py, from, to, bytes) };
+        unsafe { gil::copy(py, from, to, bytes) };
         Ok(())
     }
 }

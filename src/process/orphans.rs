@@ -1,10 +1,10 @@
 //! Arenas that nobody has any more: their last processes were killed, and with
 //! them whoever else would have removed the names.
 
-use super::attached::Arena;
-use super::family;
 use super::folder;
-use super::shared::{self, LOCK_SUFFIX};
+use super::membership::Arena;
+use super::process_arenas;
+use super::shm_platform::{self, LOCK_SUFFIX};
 use crate::arena::handle::Name;
 use crate::error::{Error, Result};
 use crate::sys::shm;
@@ -44,20 +44,20 @@ pub fn sweep(also: Option<&str>) -> Result<Vec<Name>> {
 pub fn end(name: Name) -> bool {
     if is_deserted(name) && !remove(name, 0) {
         // Not finished, or not in order: it was this program's, so no age is asked.
-        let family = family::lock();
-        let found = shared::Remains::find(name, |file| family.has_lock_file(file));
+        let family = process_arenas::lock();
+        let found = shm_platform::Remains::find(name, |file| family.has_lock_file(file));
         if let Some(remains) = found.filter(|remains| !remains.is_finished()) {
             remains.remove();
         }
     }
-    !shared::exists(name)
+    !shm_platform::exists(name)
 }
 
 /// Whether no process has a byte of the lock file. (A daemon that closed all its
 /// descriptors has none either: who attaches the arena sees it by its number.)
 fn is_deserted(name: Name) -> bool {
-    let family = family::lock();
-    let found = shared::Remains::find(name, |file| family.has_lock_file(file));
+    let family = process_arenas::lock();
+    let found = shm_platform::Remains::find(name, |file| family.has_lock_file(file));
     found.is_some()
 }
 
@@ -72,7 +72,7 @@ fn remove(name: Name, kept: u64) -> bool {
         Err(Error::Corrupted { .. }) => remove_remains(name, true),
         Err(_) => remove_remains(name, false),
     }
-    shm::facts_of(&shared::lock_name(name)).is_err()
+    shm::facts_of(&shm_platform::lock_name(name)).is_err()
 }
 
 /// Removes an arena that this process has left to others of its tree, if nobody has
@@ -90,8 +90,8 @@ pub(super) fn remove_left(name: Name, tree: u64) {
 
 /// Removes the names of what is no arena, or not any more: `corrupted`.
 fn remove_remains(name: Name, corrupted: bool) {
-    let family = family::lock();
-    let found = shared::Remains::find(name, |file| family.has_lock_file(file));
+    let family = process_arenas::lock();
+    let found = shm_platform::Remains::find(name, |file| family.has_lock_file(file));
     let now = SystemTime::now();
     if let Some(remains) = found {
         let age = now.duration_since(remains.modified());

@@ -5,7 +5,7 @@
 
 use super::arena::is_forsaken;
 use super::error::exception;
-use super::section::{end, stay, work};
+use super::gil::{end, stay, work};
 use crate::arena::BlockRef;
 use crate::error::{Error, Result};
 use crate::process::{self, fork_number};

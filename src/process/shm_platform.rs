@@ -1,7 +1,7 @@
 //! The arena's platform: segments in shared memory, byte locks, liveness.
 
-use super::caller;
 use super::descriptor::{Descriptor, READ_WRITE};
+use super::wait_hooks;
 use crate::arena::format::{Address, Geometry, Header, SlotId, SlotRow, LONGEST, PAGE, SLOTS};
 use crate::arena::handle::Name;
 use crate::arena::platform::{Identity, Platform, Room};
@@ -42,7 +42,7 @@ pub(super) const MODE: u32 = 0o600;
 
 /// An arena's objects, as one process has them open: the platform of [`Arena`](super::Arena).
 ///
-/// A process has an arena's lock file open once: see [`family`](super::family).
+/// A process has an arena's lock file open once: see [`process_arenas`](super::process_arenas).
 pub struct Shared {
     name: Name,
     memory: Descriptor,
@@ -667,7 +667,7 @@ unsafe impl Platform for Shared {
     }
 
     fn create(&self, number: usize, size: u64, fill: &dyn Fn(NonNull<u8>)) -> Result<()> {
-        caller::waits();
+        wait_hooks::waits();
         let fd = self.memory()?;
         let start = start_of(number);
         let map = || self.map_segment(number, size, size);
@@ -693,7 +693,7 @@ unsafe impl Platform for Shared {
     }
 
     fn reserve(&self, address: Address, size: u64) -> Result<()> {
-        caller::waits();
+        wait_hooks::waits();
         let start = start_of(address.segment()) + address.offset();
         // (Most of the pages may be there: the file system refuses what is too much, a control
         // group's limit kills.)
@@ -704,7 +704,7 @@ unsafe impl Platform for Shared {
     }
 
     unsafe fn give_back(&self, address: Address, bytes: NonNull<u8>, size: u64) -> Result<()> {
-        caller::waits();
+        wait_hooks::waits();
         let start = address.offset();
         // Inwards: the system rounds the end up, over what lies behind.
         let page = probe::page_size() as u64;
@@ -729,7 +729,7 @@ unsafe impl Platform for Shared {
     }
 
     fn sleep(&self, word: &U32, expected: u32) {
-        caller::waits();
+        wait_hooks::waits();
         // Interrupted, woken, too late: whoever waits looks again.
         match probe::can_sleep() {
             true => drop(futex::wait(word.as_atomic(), expected, SLEEP)),
@@ -749,7 +749,7 @@ unsafe impl Platform for Shared {
     fn is_interrupted(&self) -> bool {
         let process = ForkMark::get().number();
         // A signal's handler may have forked meanwhile: the child is not the one that waits.
-        caller::gives_up() || ForkMark::get().number() != process
+        wait_hooks::gives_up() || ForkMark::get().number() != process
     }
 
     fn identity(&self) -> Identity {

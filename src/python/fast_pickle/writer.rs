@@ -24,11 +24,11 @@
 //! bytes, which the receiver copies out of it. No handle is made, nor anything copied, before all
 //! else was written. No pickle begins with 1.
 
-use super::arena::{cancel_all, copy, encoded, find_default, give_up, received, watch_end};
-use super::block::Block;
-use super::error::exception;
-use super::numpy::{self, Placed, Small};
-use super::section::{self, work};
+use super::super::arena::{cancel_all, copy, encoded, find_default, give_up, received, watch_end};
+use super::super::block::Block;
+use super::super::error::exception;
+use super::super::gil::{self, work};
+use super::super::numpy::{self, Placed, Small};
 use crate::arena::handle::{Handle, LONGEST_HANDLE};
 use crate::process;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
@@ -517,7 +517,7 @@ fn in_block(py: Python<'_>, bytes: &[u8]) -> PyResult<Py<Block>> {
     let arena = find_default(py)?;
     let block = work(py, || arena.allocate_owned(bytes.len() as u64))?;
     // SAFETY: the block is new, nobody else's, and has room for so many.
-    unsafe { section::copy(py, bytes.as_ptr(), block.bytes().as_ptr(), bytes.len()) };
+    unsafe { gil::copy(py, bytes.as_ptr(), block.bytes().as_ptr(), bytes.len()) };
     Py::new(py, Block::new(block))
 }
 
@@ -706,7 +706,7 @@ impl<'a> Reader<'a, '_> {
         // SAFETY: a bytes object.
         let to: *mut u8 = unsafe { ffi::PyBytes_AsString(made).cast() };
         // SAFETY: the block is as long; memory of an object that nobody else has, just as long.
-        unsafe { section::copy(py, block.first_byte(), to, length as usize) };
+        unsafe { gil::copy(py, block.first_byte(), to, length as usize) };
         Ok(bytes)
     }
 

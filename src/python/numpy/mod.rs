@@ -1,0 +1,5 @@
+//! Arrays on blocks.
+
+mod arrays;
+
+pub use arrays::*;
