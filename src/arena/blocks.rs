@@ -5,42 +5,12 @@
 //! second counts the generation up in the same word, so that whatever names the
 //! old one is stale at that instant.
 
-use super::core::{Block, Core, Locked, Member};
+use super::core::Core;
 use super::format::*;
+use super::locked::{Block, Locked};
+use super::refs::{Allocated, BlockRef, Extent, Member};
 use super::upkeep::LARGE;
 use crate::error::{Error, Exhausted, Result};
-
-/// A block as its holder knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BlockRef {
-    /// Its row.
-    pub id: BlockId,
-    /// The life of the row that is meant.
-    pub generation: u64,
-}
-
-/// Where a block is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Extent {
-    /// Its first byte.
-    pub address: Address,
-    /// Its length in bytes, at least what was asked for.
-    pub size: u64,
-}
-
-impl Extent {
-    /// The offset behind its last byte.
-    pub const fn end(&self) -> u64 {
-        self.address.offset() + self.size
-    }
-}
-
-/// A block just allocated, and whether all its pages are there.
-pub(super) struct Allocated {
-    pub which: BlockRef,
-    pub place: Extent,
-    pub whole: bool,
-}
 
 /// How often an allocation makes room and tries again: others may take what it
 /// made.

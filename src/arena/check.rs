@@ -5,9 +5,9 @@
 //! looks at the copy in peace, with sorted lists and sets where the arena has
 //! links and bits. What it finds wrong it says in words.
 
-use super::blocks::Extent;
-use super::core::{Core, Member};
+use super::core::Core;
 use super::format::*;
+use super::refs::{Extent, Member};
 use super::word::U64;
 use crate::error::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};

@@ -14,8 +14,10 @@
 //! is stopped), nothing can be marked: then no block of the arena is freed while
 //! the family lives. Where a family cannot show that it lives, that is for good.
 
-use super::core::{Block, Core, Locked, Member};
+use super::core::Core;
 use super::format::*;
+use super::locked::{Block, Locked};
+use super::refs::Member;
 use crate::error::Result;
 
 /// What a forking process has prepared for its child.

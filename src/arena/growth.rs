@@ -10,10 +10,11 @@
 //! memory is given back, and then ABSENT, for another segment of any length. Whoever has
 //! mapped the one before has the beginning of the next one there, or all of it.
 
-use super::blocks::{Allocated, BlockRef};
-use super::core::{Core, Locked, Member};
+use super::core::Core;
 use super::format::*;
-use super::unfinished::HalfDone;
+use super::half_done::HalfDone;
+use super::locked::Locked;
+use super::refs::{Allocated, BlockRef, Member};
 use super::word::U32;
 use crate::error::{Error, Exhausted, Result};
 use std::mem::{offset_of, size_of};
@@ -147,7 +148,7 @@ impl Locked<'_> {
     }
 
     /// Makes a block the arena's own for ever.
-    pub fn make_table(&self, block: super::core::Block<'_>) {
+    pub fn make_table(&self, block: super::locked::Block<'_>) {
         block
             .row
             .state

@@ -20,9 +20,8 @@
 //! Numbers are little-endian. The checksum tells accidents from handles; what
 //! is forged with a right one is refused by the tables, row by row.
 
-use super::blocks::BlockRef;
 use super::format::{BlockId, TicketId, NIL};
-use super::tickets::TicketRef;
+use super::refs::{BlockRef, TicketRef};
 use crate::error::{Error, Result};
 
 /// The most bytes that a handle has.

@@ -11,10 +11,11 @@
 //! this process meanwhile. What is known of its pages is in its row, always on
 //! the safe side: a death half-way leaves "not known".
 
-use super::blocks::{Allocated, BlockRef, Extent};
-use super::core::{Block, Core, Locked, Member};
+use super::core::Core;
 use super::format::*;
-use super::unfinished::HalfDone;
+use super::half_done::HalfDone;
+use super::locked::{Block, Locked};
+use super::refs::{Allocated, BlockRef, Extent, Member};
 use crate::error::Result;
 
 /// Free extents below this size keep their pages: they are shared with

@@ -11,8 +11,8 @@
 //! they are linked through their own caches and sorted by merging, which needs
 //! one number for each power of two.
 
-use super::core::{Block, Locked};
 use super::format::*;
+use super::locked::{Block, Locked};
 use crate::error::Result;
 
 impl<'a> Locked<'a> {

@@ -11,10 +11,12 @@
 //! needs the lock, and comes after everything that names it is gone from the
 //! tables: an EMPTY slot holds no block, keeps no ticket, builds no segment.
 
-use super::core::{Core, Locked, Member};
+use super::core::Core;
 use super::format::*;
 use super::growth::maker_of;
+use super::locked::Locked;
 use super::platform::Identity;
+use super::refs::Member;
 use super::word::{U32, U64};
 use crate::error::{Error, Exhausted, Result};
 

@@ -14,8 +14,8 @@
 //! not: what a program uses again and again stays whole beside memory that was
 //! given back. Only when nothing fits are all neighbours merged.
 
-use super::core::{Block, Locked};
 use super::format::*;
+use super::locked::{Block, Locked};
 use crate::error::{Error, Exhausted, Result};
 
 /// Rows of blocks that stay unused until one is needed to make more of them,

@@ -1,8 +1,9 @@
 //! Statistics: what there is, and what has happened.
 
-use super::blocks::BlockRef;
-use super::core::{Core, Locked, Member};
+use super::core::Core;
 use super::format::*;
+use super::locked::Locked;
+use super::refs::{BlockRef, Member};
 use crate::error::Result;
 
 /// An arena in numbers.

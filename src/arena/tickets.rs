@@ -12,19 +12,11 @@
 //! holds ends with the queue, what a message speaks of with the message, however
 //! these end.
 
-use super::blocks::{BlockRef, Extent};
-use super::core::{Block, Core, Locked, Member};
+use super::core::Core;
 use super::format::*;
+use super::locked::{Block, Locked};
+use super::refs::{BlockRef, Extent, Member, TicketRef};
 use crate::error::{Error, Exhausted, Result};
-
-/// A ticket as its owner knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TicketRef {
-    /// Its row.
-    pub id: TicketId,
-    /// The life of the row that is meant.
-    pub generation: u64,
-}
 
 impl<'a> Locked<'a> {
     /// Takes a closed ticket.

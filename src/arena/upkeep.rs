@@ -26,11 +26,12 @@
 //! when memory became free for the last time, since after that nothing was in
 //! use that is free now.
 
-use super::blocks::BlockRef;
-use super::core::{Core, Locked, Member};
+use super::core::Core;
 use super::format::*;
+use super::locked::Locked;
 use super::page_state::LEAST_RETURN;
 use super::platform::Room;
+use super::refs::{BlockRef, Member};
 use crate::error::Result;
 use std::sync::atomic::Ordering;
 
