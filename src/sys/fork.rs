@@ -1,6 +1,7 @@
 //! Noticing forks.
 
-use super::{failed, map};
+use super::errno::failed;
+use super::map;
 use crate::error::Result;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::OnceLock;

@@ -1,6 +1,6 @@
 //! Sleeping on a word of shared memory.
 
-use super::{failed, last};
+use super::errno::{failed, last};
 use crate::error::Result;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;

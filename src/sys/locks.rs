@@ -7,7 +7,7 @@
 //! the open file description, and ends with the last of them. Where there are none of these,
 //! a description can lock the whole file: `flock(2)`.
 
-use super::{failed, last};
+use super::errno::{failed, last};
 use crate::error::{Error, Result};
 use std::ffi::c_short;
 use std::os::fd::{AsRawFd, BorrowedFd};

@@ -1,6 +1,6 @@
 //! Mappings.
 
-use super::{failed, last};
+use super::errno::{failed, last};
 use crate::error::Result;
 use std::ffi::c_void;
 use std::os::fd::{AsRawFd, BorrowedFd};

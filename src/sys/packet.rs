@@ -1,6 +1,6 @@
 //! Packets through a descriptor that does not wait.
 
-use super::failed;
+use super::errno::failed;
 use crate::error::Result;
 use nix::errno::Errno;
 use std::os::fd::BorrowedFd;

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 #[cfg(target_os = "linux")]
 use {
-    super::{copy::Way, failed, futex, locks, shm},
+    super::{copy::Way, errno::failed, futex, locks, shm},
     crate::error::{Error, Result},
     std::os::fd::{AsFd, BorrowedFd, OwnedFd},
     std::sync::atomic::{AtomicU32, AtomicU8},
@@ -165,7 +165,7 @@ fn getrandom() -> Result<()> {
     // SAFETY: no byte is written.
     match unsafe { libc::syscall(libc::SYS_getrandom, &raw mut byte, 0, 0) } {
         0.. => Ok(()),
-        _ => Err(failed("getrandom")(super::last())),
+        _ => Err(failed("getrandom")(super::errno::last())),
     }
 }
 

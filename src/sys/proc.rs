@@ -2,7 +2,7 @@
 //!
 //! Nothing here allocates: a forked child asks before it may.
 
-use super::{failed, last};
+use super::errno::{failed, last};
 use crate::error::{Error, Result};
 use nix::errno::Errno;
 use std::ffi::CStr;

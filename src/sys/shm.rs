@@ -1,6 +1,6 @@
 //! Named shared memory objects and their storage.
 
-use super::failed;
+use super::errno::failed;
 use crate::error::Result;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -130,7 +130,7 @@ pub fn rename(old: &CStr, new: &CStr, how: Rename) -> Result<()> {
     };
     match result {
         0 => Ok(()),
-        _ => Err(failed("renameat2")(super::last())),
+        _ => Err(failed("renameat2")(super::errno::last())),
     }
 }
 
