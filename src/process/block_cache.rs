@@ -1,17 +1,20 @@
-//! Small blocks that this process keeps for its next allocation.
+//! The block cache: small blocks for this process's next allocations, one of each size.
 //!
-//! A block that was dropped, is small, and that no other process ever could know
-//! of is kept, one of each size: the next allocation of that size takes it, and
-//! neither touches shared memory. In the arena it is a block of this process's
-//! all the while. Nobody can have a handle of it, so it needs no new generation.
+//! The last reference to a small block that no other process can know of puts the block here, and
+//! the next allocation of its size takes it out: neither touches shared memory. In the arena the
+//! process holds the block all the while. No handle of it exists, so it needs no new generation.
+//!
+//! A place goes EMPTY → BUSY → FULL and FULL → BUSY → EMPTY; the thread that has made it BUSY owns
+//! it until it stores the next state. At the exit of the process all places become CLOSED.
 
+use super::counts::Atomic;
 use crate::arena::format::ALIGN;
 use crate::arena::{BlockRef, Member};
 use std::cell::UnsafeCell;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Blocks of up to so many bytes are kept.
+/// The largest block that is cached, in bytes.
 const LARGEST: u64 = 4096;
 
 const EMPTY: u32 = 0;
@@ -20,9 +23,9 @@ const BUSY: u32 = 1;
 const FULL: u32 = 2;
 const CLOSED: u32 = 3;
 
-/// A block that is kept.
+/// A cached block.
 #[derive(Clone, Copy)]
-pub(super) struct Spare {
+pub struct CachedBlock {
     /// Which one.
     pub which: BlockRef,
     /// Where it begins.
@@ -31,73 +34,76 @@ pub(super) struct Spare {
     pub holder: Member,
 }
 
-struct Place {
-    state: AtomicU32,
-    spare: UnsafeCell<Option<Spare>>,
+struct CachePlace<A> {
+    state: A,
+    cached: UnsafeCell<Option<CachedBlock>>,
 }
 
-/// The blocks that a process keeps, by their size.
-pub(super) struct Spares([Place; (LARGEST / ALIGN) as usize]);
+/// The cached blocks of a process, by their size.
+pub struct BlockCache<A = AtomicU32>([CachePlace<A>; (LARGEST / ALIGN) as usize]);
 
-// SAFETY: who has made a place BUSY has its cell alone.
-unsafe impl Send for Spares {}
-// SAFETY: as above.
-unsafe impl Sync for Spares {}
+// SAFETY: a cached block is two numbers and a pointer to shared memory, which any thread may reach.
+unsafe impl<A: Send> Send for BlockCache<A> {}
+// SAFETY: a cell is reached only by the thread that has made its place BUSY. The exchange that does
+// so acquires what the release in `leave` has published, so accesses never overlap.
+unsafe impl<A: Sync> Sync for BlockCache<A> {}
 
-impl Spares {
-    pub fn new() -> Self {
-        Spares(std::array::from_fn(|_| Place {
-            state: AtomicU32::new(EMPTY),
-            spare: UnsafeCell::new(None),
+impl<A: Atomic> Default for BlockCache<A> {
+    fn default() -> Self {
+        BlockCache(std::array::from_fn(|_| CachePlace {
+            state: A::new(EMPTY),
+            cached: UnsafeCell::new(None),
         }))
     }
+}
 
+impl<A: Atomic> BlockCache<A> {
     #[inline(always)]
-    fn place(&self, size: u64) -> Option<&Place> {
+    fn place(&self, size: u64) -> Option<&CachePlace<A>> {
         // Sizes are multiples of ALIGN and not 0.
         self.0.get((size / ALIGN) as usize - 1)
     }
 
-    /// Keeps a block of `size` bytes, and does `then` before anybody can take
-    /// it; false if it cannot.
+    /// Puts a block of `size` bytes in, and does `then` before any thread can take it; false if the
+    /// place for that size is not EMPTY, or there is none.
     #[inline]
-    pub fn keep(&self, size: u64, spare: Spare, then: impl FnOnce()) -> bool {
+    pub fn put(&self, size: u64, block: CachedBlock, then: impl FnOnce()) -> bool {
         self.place(size).is_some_and(|place| {
             place.exchange(EMPTY, BUSY) && {
                 then();
-                // SAFETY: BUSY by this thread.
-                unsafe { *place.spare.get() = Some(spare) };
+                // SAFETY: this thread has made the place BUSY, and owns its cell until it leaves it.
+                unsafe { *place.cached.get() = Some(block) };
                 place.leave(FULL);
                 true
             }
         })
     }
 
-    /// Takes a block of `size` bytes; what `use_it` makes of it, before the
-    /// place can be closed.
+    /// Takes a block of `size` bytes out; what `use_it` makes of it, before the place can be
+    /// closed.
     #[inline]
-    pub fn take<T>(&self, size: u64, use_it: impl FnOnce(Spare) -> Option<T>) -> Option<T> {
+    pub fn take<T>(&self, size: u64, use_it: impl FnOnce(CachedBlock) -> Option<T>) -> Option<T> {
         let place = self.place(size)?;
         // A look first: a locked instruction costs as much as the rest.
         if place.state.load(Ordering::Relaxed) != FULL || !place.exchange(FULL, BUSY) {
             return None;
         }
-        // SAFETY: BUSY by this thread.
-        let spare = unsafe { *place.spare.get() };
-        let used = spare.and_then(use_it);
+        // SAFETY: this thread has made the place BUSY, and owns its cell until it leaves it.
+        let cached = unsafe { *place.cached.get() };
+        let used = cached.and_then(use_it);
         place.leave(EMPTY);
         used
     }
 
-    /// Takes all blocks, each for `each`.
-    pub fn take_all(&self, each: impl Fn(Spare)) {
+    /// Takes all blocks out, each for `each`.
+    pub fn take_all(&self, each: impl Fn(CachedBlock)) {
         for place in &self.0 {
             place.empty(EMPTY, &each);
         }
     }
 
-    /// Takes all blocks, each for `each`, and keeps none from now on.
-    pub fn close(&self, each: impl Fn(Spare)) {
+    /// Takes all blocks out, each for `each`, and caches none from now on.
+    pub fn close(&self, each: impl Fn(CachedBlock)) {
         for place in &self.0 {
             while !place.empty(CLOSED, &each) {
                 // Another thread is about to be done.
@@ -106,22 +112,22 @@ impl Spares {
         }
     }
 
-    /// In a forked child: they are its parent's.
+    /// In a forked child: the blocks are the parent's.
     pub fn forget(&self) {
         for place in &self.0 {
-            // A thread that was BUSY is not here.
+            // (A thread of the parent that had made it BUSY is not here.)
             place.leave(EMPTY);
         }
     }
 }
 
-impl Place {
+impl<A: Atomic> CachePlace<A> {
     #[inline(always)]
     fn exchange(&self, old: u32, new: u32) -> bool {
         // Acquire, pairs with the release in `leave`.
         let exchange = self
             .state
-            .compare_exchange(old, new, Ordering::Acquire, Ordering::Relaxed);
+            .exchange(old, new, Ordering::Acquire, Ordering::Relaxed);
         exchange.is_ok()
     }
 
@@ -130,18 +136,17 @@ impl Place {
         self.state.store(state, Ordering::Release);
     }
 
-    /// Empties the place and leaves it in `state`; false if another thread is
-    /// at it.
-    fn empty(&self, state: u32, each: impl FnOnce(Spare)) -> bool {
+    /// Empties the place and leaves it in `state`; false if another thread has made it BUSY.
+    fn empty(&self, state: u32, each: impl FnOnce(CachedBlock)) -> bool {
         match self.state.load(Ordering::Relaxed) {
             CLOSED => true,
             EMPTY => state == EMPTY || self.exchange(EMPTY, state),
             FULL if self.exchange(FULL, BUSY) => {
-                // SAFETY: BUSY by this thread.
-                let spare = unsafe { *self.spare.get() };
+                // SAFETY: this thread has made the place BUSY, and owns its cell until it leaves it.
+                let cached = unsafe { *self.cached.get() };
                 self.leave(state);
-                if let Some(spare) = spare {
-                    each(spare);
+                if let Some(block) = cached {
+                    each(block);
                 }
                 true
             }

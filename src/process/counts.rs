@@ -1,45 +1,118 @@
-//! How many references this process has to each block.
+//! Reference counts: how many references this process has to each block.
 //!
-//! The arena knows *that* a process holds a block, not how often: that is
-//! counted here, in private memory, by the number of the block's row. A count
-//! says beside whether another process may know of the block, since it was sent,
-//! received or there at a fork. Of a block that no other process can know, the
-//! last reference may be dropped without a look at shared memory.
+//! The arena knows *that* a process holds a block, not how often: that is counted here, in private
+//! memory, by the number of the block's row. The rules by which a count changes are told in
+//! [`block`](super::block).
+//!
+//! A count is generic over its word, so that the same lines run under a model checker.
 
 use crate::arena::format::{BlockId, CHUNKS};
 use std::ptr::{null_mut, NonNull};
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
+/// A word of private memory: an [`AtomicU32`], or that of a model checker.
+pub trait Atomic {
+    /// A word that holds `value`.
+    fn new(value: u32) -> Self;
+    /// See [`AtomicU32::load`].
+    fn load(&self, order: Ordering) -> u32;
+    /// See [`AtomicU32::store`].
+    fn store(&self, value: u32, order: Ordering);
+    /// See [`AtomicU32::compare_exchange`].
+    fn exchange(
+        &self,
+        old: u32,
+        new: u32,
+        success: Ordering,
+        failure: Ordering,
+    ) -> Result<u32, u32>;
+    /// See [`AtomicU32::fetch_add`].
+    fn fetch_add(&self, value: u32, order: Ordering) -> u32;
+    /// See [`AtomicU32::fetch_sub`].
+    fn fetch_sub(&self, value: u32, order: Ordering) -> u32;
+    /// See [`AtomicU32::fetch_or`].
+    fn fetch_or(&self, value: u32, order: Ordering) -> u32;
+}
+
+impl Atomic for AtomicU32 {
+    #[inline(always)]
+    fn new(value: u32) -> Self {
+        AtomicU32::new(value)
+    }
+
+    #[inline(always)]
+    fn load(&self, order: Ordering) -> u32 {
+        self.load(order)
+    }
+
+    #[inline(always)]
+    fn store(&self, value: u32, order: Ordering) {
+        self.store(value, order)
+    }
+
+    #[inline(always)]
+    fn exchange(
+        &self,
+        old: u32,
+        new: u32,
+        success: Ordering,
+        failure: Ordering,
+    ) -> Result<u32, u32> {
+        self.compare_exchange(old, new, success, failure)
+    }
+
+    #[inline(always)]
+    fn fetch_add(&self, value: u32, order: Ordering) -> u32 {
+        self.fetch_add(value, order)
+    }
+
+    #[inline(always)]
+    fn fetch_sub(&self, value: u32, order: Ordering) -> u32 {
+        self.fetch_sub(value, order)
+    }
+
+    #[inline(always)]
+    fn fetch_or(&self, value: u32, order: Ordering) -> u32 {
+        self.fetch_or(value, order)
+    }
+}
+
 /// The count of one block.
-pub(super) struct Count(AtomicU32);
+pub struct Count<A = AtomicU32>(A);
 
 /// Another process may know of the block.
 const SHARED: u32 = 1 << 31;
-/// The block is kept for the next allocation.
-const SPARE: u32 = 1 << 30;
-const FLAGS: u32 = SHARED | SPARE;
+/// The block is cached for the next allocation.
+const CACHED: u32 = 1 << 30;
+const FLAGS: u32 = SHARED | CACHED;
 
-impl Count {
+impl<A: Atomic> Default for Count<A> {
+    fn default() -> Self {
+        Count(A::new(0))
+    }
+}
+
+impl<A: Atomic> Count<A> {
     /// Begins the life of a block with one reference, or none.
     pub fn begin(&self, references: u32) {
         self.0.store(references, Ordering::Relaxed);
     }
 
-    /// Turns the only reference into a spare block.
-    pub fn become_spare(&self) {
-        self.0.store(SPARE, Ordering::Relaxed);
+    /// Turns the only reference into a cached block.
+    pub fn enter_cache(&self) {
+        self.0.store(CACHED, Ordering::Relaxed);
     }
 
-    /// Turns a spare block into one with so many references; false if somebody
-    /// has received it, with a handle that was forged.
+    /// Turns a cached block into one with so many references; false if a thread has received it
+    /// meanwhile, with a forged handle.
     #[inline]
-    pub fn be_spare_no_more(&self, references: u32) -> bool {
-        if self.0.load(Ordering::Relaxed) != SPARE {
+    pub fn leave_cache(&self, references: u32) -> bool {
+        if self.0.load(Ordering::Relaxed) != CACHED {
             return false;
         }
-        let exchange =
-            self.0
-                .compare_exchange(SPARE, references, Ordering::Relaxed, Ordering::Relaxed);
+        let exchange = self
+            .0
+            .exchange(CACHED, references, Ordering::Relaxed, Ordering::Relaxed);
         exchange.is_ok()
     }
 
@@ -67,6 +140,12 @@ impl Count {
         self.0.load(Ordering::Relaxed) & !FLAGS > 0
     }
 
+    /// Whether the block is cached.
+    #[inline(always)]
+    pub fn is_cached(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == CACHED
+    }
+
     /// Whether there is one reference, and no other process knows of the block.
     #[inline(always)]
     pub fn is_only(&self) -> bool {
@@ -79,7 +158,7 @@ impl Count {
     pub fn drop_one_of_many(&self) -> bool {
         let mut seen = self.0.load(Ordering::Relaxed);
         while seen & !FLAGS > 1 {
-            match self.0.compare_exchange_weak(
+            match self.0.exchange(
                 seen,
                 seen - 1,
                 // Release, pairs with the acquire of whoever drops the last
@@ -101,8 +180,8 @@ impl Count {
     }
 }
 
-/// The counts of all blocks. Chunks of them come to be with the chunks of rows.
-pub(super) struct Counts {
+/// The counts of all blocks, in chunks like their rows, made when one is first used.
+pub struct Counts {
     chunks: Box<[AtomicPtr<Count>]>,
     shift: u32,
 }
@@ -134,13 +213,13 @@ impl Counts {
         unsafe { count.as_ref() }
     }
 
-    /// Whether a number, which may be any, is that of a spare block.
+    /// Whether a number, which may be any, is that of a cached block.
     #[inline]
-    pub fn is_spare(&self, block: BlockId) -> bool {
+    pub fn is_cached(&self, block: BlockId) -> bool {
         let chunk = self.chunks.get((block.0 >> self.shift) as usize);
         // Acquire, pairs with the release in `add`.
         let there = chunk.is_some_and(|chunk| !chunk.load(Ordering::Acquire).is_null());
-        there && self.of(block).0.load(Ordering::Relaxed) == SPARE
+        there && self.of(block).is_cached()
     }
 
     /// Notes of all blocks that another process may know of them.
@@ -150,10 +229,10 @@ impl Counts {
         }
     }
 
-    /// In a forked child: the spare blocks are its parent's.
-    pub fn forget_spares(&self) {
+    /// In a forked child: the cached blocks are the parent's.
+    pub fn forget_cached(&self) {
         for count in self.all() {
-            count.be_spare_no_more(0);
+            count.leave_cache(0);
         }
     }
 
@@ -170,9 +249,7 @@ impl Counts {
     /// Makes a chunk. No lock: a fork in another thread must not find one held.
     #[cold]
     fn add(&self, chunk: &AtomicPtr<Count>) -> NonNull<Count> {
-        let counts: Box<[Count]> = (0..1 << self.shift)
-            .map(|_| Count(AtomicU32::new(0)))
-            .collect();
+        let counts: Box<[Count]> = (0..1 << self.shift).map(|_| Count::default()).collect();
         let counts = Box::into_raw(counts).cast::<Count>();
         let exchanged =
             chunk.compare_exchange(null_mut(), counts, Ordering::AcqRel, Ordering::Acquire);

@@ -30,24 +30,39 @@
 //!
 //! The lock file is made first and removed last.
 
-mod block_cache;
-mod counts;
+mod arena;
+mod attaching;
+pub mod block;
+pub mod block_cache;
+pub mod counts;
 mod descriptor;
+mod exit;
 pub mod folder;
+mod forks;
 mod membership;
+mod objects;
+mod operation;
 mod orphans;
 mod private_pages;
 mod process_arenas;
+mod registration;
+mod remains;
 mod settings;
 mod shm_platform;
 mod shm_space;
 mod wait_hooks;
 
-pub use membership::{fork_number, random_number, unregistered, Arena, Block};
+pub use arena::{all, find};
+pub use attaching::random_number;
+pub use block::Block;
+pub use exit::{end_tracking, retire_all};
+pub use forks::{fork_number, watch_forks};
+pub use membership::Arena;
+pub use objects::{exists, open_memory, LOCK_SUFFIX};
 pub use orphans::{end, sweep};
 pub use private_pages::{has_room, lend, place, remove, room_at, Own};
-pub use process_arenas::{all, end_tracking, find, retire_all, watch_forks};
+pub use registration::unregistered;
 pub use settings::{number, Settings, Wishes};
-pub use shm_platform::{exists, Shared, LOCK_SUFFIX};
+pub use shm_platform::ShmPlatform;
 pub use shm_space::{make as make_room, situation};
 pub use wait_hooks::{gives_up, tell, waits, Caller, Holding, Told};

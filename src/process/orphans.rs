@@ -3,8 +3,9 @@
 
 use super::folder;
 use super::membership::Arena;
+use super::objects::{self, LOCK_SUFFIX};
 use super::process_arenas;
-use super::shm_platform::{self, LOCK_SUFFIX};
+use super::remains::Remains;
 use crate::arena::handle::Name;
 use crate::error::{Error, Result};
 use crate::sys::shm;
@@ -44,20 +45,20 @@ pub fn sweep(also: Option<&str>) -> Result<Vec<Name>> {
 pub fn end(name: Name) -> bool {
     if is_deserted(name) && !remove(name, 0) {
         // Not finished, or not in order: it was this program's, so no age is asked.
-        let family = process_arenas::lock();
-        let found = shm_platform::Remains::find(name, |file| family.has_lock_file(file));
+        let list = process_arenas::lock();
+        let found = Remains::find(name, |file| list.has_lock_file(file));
         if let Some(remains) = found.filter(|remains| !remains.is_finished()) {
             remains.remove();
         }
     }
-    !shm_platform::exists(name)
+    !objects::exists(name)
 }
 
 /// Whether no process has a byte of the lock file. (A daemon that closed all its
 /// descriptors has none either: who attaches the arena sees it by its number.)
 fn is_deserted(name: Name) -> bool {
-    let family = process_arenas::lock();
-    let found = shm_platform::Remains::find(name, |file| family.has_lock_file(file));
+    let list = process_arenas::lock();
+    let found = Remains::find(name, |file| list.has_lock_file(file));
     found.is_some()
 }
 
@@ -72,7 +73,7 @@ fn remove(name: Name, kept: u64) -> bool {
         Err(Error::Corrupted { .. }) => remove_remains(name, true),
         Err(_) => remove_remains(name, false),
     }
-    shm::facts_of(&shm_platform::lock_name(name)).is_err()
+    shm::facts_of(&objects::lock_name(name)).is_err()
 }
 
 /// Removes an arena that this process has left to others of its tree, if nobody has
@@ -90,8 +91,8 @@ pub(super) fn remove_left(name: Name, tree: u64) {
 
 /// Removes the names of what is no arena, or not any more: `corrupted`.
 fn remove_remains(name: Name, corrupted: bool) {
-    let family = process_arenas::lock();
-    let found = shm_platform::Remains::find(name, |file| family.has_lock_file(file));
+    let list = process_arenas::lock();
+    let found = Remains::find(name, |file| list.has_lock_file(file));
     let now = SystemTime::now();
     if let Some(remains) = found {
         let age = now.duration_since(remains.modified());

@@ -15,8 +15,10 @@
 //! it, known by its address alone, and lent as a block to be sent, if no fork has
 //! seen it.
 
-use super::membership::{Arena, Block, Inner};
+use super::block::Block;
+use super::membership::{Arena, Membership};
 use super::wait_hooks::tell;
+use crate::arena::platform::Room;
 use crate::error::Result;
 use crate::sys::{probe, proc};
 use std::collections::BTreeMap;
@@ -26,7 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Whole pages that are this process's own.
 struct Pages {
-    arena: Arc<Inner>,
+    arena: Arc<Membership>,
     base: NonNull<u8>,
     length: usize,
     /// Where they are in the arena's memory object.
@@ -51,7 +53,7 @@ impl Pages {
         // is not needed any more.
         unsafe {
             self.arena
-                .shared()
+                .platform
                 .map_again(base, length, offset, copied)?
         };
         self.copied = copied;
@@ -80,7 +82,8 @@ static TABLE: Mutex<Table> = Mutex::new(Table {
 });
 
 /// The table, held from before a fork until after it.
-static HELD: AtomicPtr<MutexGuard<'static, Table>> = AtomicPtr::new(std::ptr::null_mut());
+static TABLE_OVER_FORK: AtomicPtr<MutexGuard<'static, Table>> =
+    AtomicPtr::new(std::ptr::null_mut());
 
 fn lock() -> MutexGuard<'static, Table> {
     TABLE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -114,12 +117,7 @@ pub struct Own(usize);
 impl Own {
     /// For the block of `size` bytes at `bytes`, which is at `offset` in the
     /// memory object of `arena`. None if it has no whole pages.
-    pub(super) fn new(
-        arena: Arc<Inner>,
-        bytes: NonNull<u8>,
-        size: u64,
-        offset: u64,
-    ) -> Option<Own> {
+    fn new(arena: Arc<Membership>, bytes: NonNull<u8>, size: u64, offset: u64) -> Option<Own> {
         let page = probe::page_size();
         let first = bytes.as_ptr() as usize;
         let start = first.next_multiple_of(page);
@@ -181,6 +179,30 @@ impl Own {
     }
 }
 
+impl Block {
+    /// Makes its whole pages this process's own, also against children that it
+    /// forks; until that is ended, before the block is dropped. None if it has no
+    /// whole pages.
+    ///
+    /// # Errors
+    /// As for any operation of the arena.
+    pub fn own(&self) -> Result<Option<Own>> {
+        let arena = &self.arena().0;
+        let place = arena.core.locate(arena.member()?, self.which())?;
+        let offset = arena.platform.offset_of(place.address);
+        Ok(Own::new(arena.clone(), self.bytes(), self.size(), offset))
+    }
+}
+
+/// Whether a quarter of what there is for shared memory stays free beside so many
+/// bytes.
+fn has_plenty(arena: &Arena, bytes: u64) -> bool {
+    let core = &arena.0.core;
+    let Room { all, free } = core.platform().room();
+    let free = free.saturating_add(core.header().index.warm.get());
+    free.checked_sub(bytes).is_some_and(|left| left >= all / 4)
+}
+
 /// Places `bytes` bytes in whole pages of a block of the arena; None if there is no
 /// room but for what is sent, or too much is placed.
 ///
@@ -189,10 +211,10 @@ pub fn place(arena: &Arena, bytes: u64) -> Option<NonNull<u8>> {
     let _told = tell(None);
     // So much is there up to the first whole page, and behind the last.
     let bytes = bytes.checked_add(2 * probe::page_size() as u64)?;
-    if lock().placed.len() >= MOST_PLACED || !arena.has_plenty(bytes) {
+    if lock().placed.len() >= MOST_PLACED || !has_plenty(arena, bytes) {
         return None;
     }
-    let block = arena.allocate(bytes).ok()?;
+    let block = Block::allocate(arena.clone(), bytes).ok()?;
     let own = block.own().ok()??;
     let start = own.0;
     lock().placed.insert(start, (own, block));
@@ -247,12 +269,12 @@ pub(super) fn before_fork() {
             let _ = pages.copy();
         }
     }
-    HELD.store(Box::into_raw(Box::new(table)), Ordering::Relaxed);
+    TABLE_OVER_FORK.store(Box::into_raw(Box::new(table)), Ordering::Relaxed);
 }
 
 /// After it, in the parent and in the child.
 pub(super) fn after_fork() {
-    let held = HELD.swap(std::ptr::null_mut(), Ordering::Relaxed);
+    let held = TABLE_OVER_FORK.swap(std::ptr::null_mut(), Ordering::Relaxed);
     if !held.is_null() {
         // SAFETY: made by `before_fork` from a box, and taken out once; this is
         // the thread that locked the table, in the child as in the parent.

@@ -1,202 +1,214 @@
-//! The arenas of this process, and its forks.
+//! The arenas that this process has attached: a list, under one mutex.
 //!
-//! A process attaches an arena once, however often it is asked to: byte locks
-//! belong to processes, and closing a second descriptor of the lock file would
-//! drop those of the first. So an arena is looked up here before its lock file
-//! is opened, and stays here until its descriptors are closed.
+//! A process attaches an arena once, however often it is asked to: byte locks belong to processes,
+//! and closing a second descriptor of the lock file would drop the locks of the first. So an arena
+//! is looked up here before its lock file is opened, and stays listed until its descriptors are
+//! closed.
 //!
-//! Around a fork the handlers keep this list and the locks of all arenas on it,
-//! taken in the order of their numbers, the same in all processes.
+//! The mutex also excludes forks: `forks` locks it before a fork and unlocks it after, in both
+//! processes. Whatever must not be half done in a child is done under it.
+//!
+//! The list knows an arena as [`ForkHooks`]: what `membership` implements, and this file needs to
+//! find an arena and to take it through a fork.
 
-use super::membership::{self, Arena, Inner};
-use super::orphans;
-use super::private_pages;
-use super::shm_platform::Shared;
 use super::wait_hooks::{self, Told};
 use crate::arena::handle::Name;
 use crate::arena::{Member, Offspring};
-use crate::error::{Error, Result};
-use crate::sys::fork::{self, ForkMark};
-use crate::sys::proc;
-use std::cell::OnceCell;
+use crate::error::Result;
+use std::any::Any;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
 
-/// How long the end of a program waits for its children, in ms.
-const CHILDREN: u64 = 500;
-/// How long it sleeps between two looks.
-const MOMENT: Duration = Duration::from_millis(2);
+/// What tells an attached arena from all others.
+pub(super) struct Identity {
+    /// The memory object's inode and device.
+    pub memory_file: [u64; 2],
+    /// The lock file's inode and device.
+    pub lock_file: [u64; 2],
+    /// The arena's number, which orders the taking of locks before a fork.
+    pub uuid: [u64; 2],
+}
 
-/// What this process has attached.
-pub(super) struct Family {
-    members: Vec<Relative>,
+/// What a forking process has prepared in one arena for its child.
+pub(super) struct PreparedFork {
+    /// This process's membership; None if it has none to hand over.
+    pub me: Option<Member>,
+    /// The child's part; None if the arena could not be prepared.
+    pub offspring: Option<Offspring>,
+    /// The descriptor whose locks show that the child lives.
+    pub signs: Option<OwnedFd>,
+}
+
+/// An attached arena, as the list and the fork handlers know it.
+pub(super) trait ForkHooks: Send + Sync {
+    /// What tells it from the others.
+    fn identity(&self) -> Identity;
+
+    /// Its seat on the list.
+    fn seat(&self) -> &Seat;
+
+    /// Before a fork, with the list locked: takes the arena's lock and prepares the child's part.
+    fn prepare_fork(&self) -> PreparedFork;
+
+    /// After it, in the parent: gives back the lock.
+    fn resume_parent(&self, prepared: &mut PreparedFork);
+
+    /// After it, in the child: takes over what was prepared. `number` is the child's fork number.
+    fn resume_child(&self, prepared: &mut PreparedFork, number: u64);
+
+    /// Itself, for whoever knows its type.
+    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
+}
+
+/// The list.
+pub(super) struct ProcessArenas {
+    entries: Vec<Entry>,
     /// Arenas that this process has left to others, whose names its tree is to remove, or nobody
     /// but the last member; and the tree.
     left: Vec<(Name, u64)>,
-    /// While a fork is going on: what was prepared.
-    pending: Vec<Pending>,
+    /// While a fork is going on: what was prepared in each arena.
+    prepared: Vec<(Arc<dyn ForkHooks>, PreparedFork)>,
 }
 
-struct Relative {
-    /// The memory object's inode and device.
-    file: [u64; 2],
-    /// The lock file's.
-    lock_file: [u64; 2],
-    /// The arena's number, which orders the taking of locks.
-    uuid: [u64; 2],
-    arena: Weak<Inner>,
+struct Entry {
+    identity: Identity,
+    /// Dead from the drop of the last reference until the descriptors are closed.
+    arena: Weak<dyn ForkHooks>,
 }
 
-struct Pending {
-    arena: Arc<Inner>,
-    /// This process's part in it; None if it has none to hand over.
-    me: Option<Member>,
-    /// None if the arena could not be prepared.
-    offspring: Option<Offspring>,
-    signs: Option<OwnedFd>,
-}
-
-static FAMILY: Mutex<Family> = Mutex::new(Family {
-    members: Vec::new(),
+static LIST: Mutex<ProcessArenas> = Mutex::new(ProcessArenas {
+    entries: Vec::new(),
     left: Vec::new(),
-    pending: Vec::new(),
+    prepared: Vec::new(),
 });
 
-/// The list, held from before a fork until after it.
-static HELD: AtomicPtr<Held> = AtomicPtr::new(std::ptr::null_mut());
-
-/// Holds the list: no arena comes or goes, and no fork happens, meanwhile.
+/// The locked list: no arena comes or goes, and no fork happens, meanwhile.
 ///
-/// The thread's caller is told before, and of nothing more while the list is
-/// held: it could wait for a thread that wants to fork, which waits for the list.
-pub(super) struct Held {
-    family: MutexGuard<'static, Family>,
-    _told: Told,
+/// The thread's wait hooks are called before it is locked, and switched off while it is: a hook
+/// could wait for a thread that wants to fork, and that thread waits for the list.
+pub(super) struct ListGuard {
+    list: MutexGuard<'static, ProcessArenas>,
+    _hooks: Told,
 }
 
-impl std::ops::Deref for Held {
-    type Target = Family;
-    fn deref(&self) -> &Family {
-        &self.family
+impl std::ops::Deref for ListGuard {
+    type Target = ProcessArenas;
+    fn deref(&self) -> &ProcessArenas {
+        &self.list
     }
 }
 
-impl std::ops::DerefMut for Held {
-    fn deref_mut(&mut self) -> &mut Family {
-        &mut self.family
+impl std::ops::DerefMut for ListGuard {
+    fn deref_mut(&mut self) -> &mut ProcessArenas {
+        &mut self.list
     }
 }
 
-/// Holds the list.
-pub(super) fn lock() -> Held {
+/// Locks the list.
+pub(super) fn lock() -> ListGuard {
     wait_hooks::waits();
-    Held {
-        family: FAMILY.lock().unwrap_or_else(PoisonError::into_inner),
-        _told: wait_hooks::tell(None),
+    ListGuard {
+        list: LIST.lock().unwrap_or_else(PoisonError::into_inner),
+        _hooks: wait_hooks::tell(None),
     }
 }
 
-/// The arena of that number, if this process has attached it.
-pub fn find(uuid: [u64; 2]) -> Option<Arena> {
-    let family = lock();
-    let known = family.members.iter().find(|relative| relative.uuid == uuid);
-    known.and_then(|relative| relative.arena.upgrade().map(Arena::from))
-}
-
-impl Family {
-    fn add(&mut self, arena: Arc<Inner>) -> Result<Arc<Inner>> {
-        arena.place().taken.store(true, Ordering::Relaxed);
-        self.members.push(Relative {
-            file: arena.shared().memory_file(),
-            lock_file: arena.shared().lock_file(),
-            uuid: arena.uuid(),
-            arena: Arc::downgrade(&arena),
+impl ProcessArenas {
+    fn add<A: ForkHooks + 'static>(&mut self, arena: Arc<A>) -> Result<Arc<A>> {
+        arena.seat().taken.store(true, Ordering::Relaxed);
+        let weak: Weak<A> = Arc::downgrade(&arena);
+        self.entries.push(Entry {
+            identity: arena.identity(),
+            arena: weak,
         });
-        self.members.sort_by_key(|relative| relative.uuid);
+        self.entries.sort_by_key(|entry| entry.identity.uuid);
         Ok(arena)
     }
 
     /// Whether this process has, or is detaching, an arena of that lock file.
     pub fn has_lock_file(&self, file: [u64; 2]) -> bool {
-        let mut members = self.members.iter();
-        members.any(|relative| relative.lock_file == file)
+        let mut entries = self.entries.iter();
+        entries.any(|entry| entry.identity.lock_file == file)
+    }
+
+    /// Before a fork: prepares the child's part in each arena, in the order of their numbers.
+    pub fn prepare_fork(&mut self) {
+        let arenas = self.attached();
+        let prepared = arenas.into_iter().map(|arena| {
+            let prepared = arena.prepare_fork();
+            (arena, prepared)
+        });
+        self.prepared = prepared.collect();
+    }
+
+    /// After a fork: what was prepared.
+    pub fn take_prepared(&mut self) -> Vec<(Arc<dyn ForkHooks>, PreparedFork)> {
+        std::mem::take(&mut self.prepared)
+    }
+
+    /// In a forked child: an arena that another thread was detaching stays half detached here,
+    /// and the parent answers for what it has left.
+    pub fn forget_detached(&mut self) {
+        self.entries.retain(|entry| entry.arena.strong_count() > 0);
+        self.left.clear();
+    }
+
+    fn attached(&self) -> Vec<Arc<dyn ForkHooks>> {
+        let entries = self.entries.iter();
+        entries.filter_map(|entry| entry.arena.upgrade()).collect()
     }
 }
 
-/// The arenas that this process has attached. The list is not held when this returns.
-fn all_attached() -> Vec<Arc<Inner>> {
-    let family = lock();
-    let members = family.members.iter();
-    members
-        .filter_map(|relative| relative.arena.upgrade())
-        .collect()
+/// An attached arena by its type, of which there is one.
+fn known<A: ForkHooks + 'static>(arena: Arc<dyn ForkHooks>) -> Option<Arc<A>> {
+    arena.into_any().downcast().ok()
 }
 
-/// Has the end of this process's tree remove no names of its arenas any more: its last
-/// member does, whatever tree that is of. For a process that is about to leave its tree.
-pub fn end_tracking() {
-    all_attached().iter().for_each(|arena| arena.end_tracking());
+/// The arena of that number, if this process has attached it.
+pub(super) fn find<A: ForkHooks + 'static>(uuid: [u64; 2]) -> Option<Arc<A>> {
+    let list = lock();
+    let mut entries = list.entries.iter();
+    let found = entries.find(|entry| entry.identity.uuid == uuid);
+    found
+        .and_then(|entry| entry.arena.upgrade())
+        .and_then(known)
 }
 
-/// All arenas that this process has attached.
-pub fn all() -> Vec<Arena> {
-    all_attached().into_iter().map(Arena::from).collect()
+/// The arenas that this process has attached. The list is not locked when this returns.
+pub(super) fn all<A: ForkHooks + 'static>() -> Vec<Arc<A>> {
+    let arenas = lock().attached();
+    arenas.into_iter().filter_map(known).collect()
 }
 
-/// All arenas that this process has attached; none if another thread is at the list.
-pub(super) fn all_if_free() -> Vec<Arena> {
-    let Ok(family) = FAMILY.try_lock() else {
+/// The arenas that this process has attached; none if another thread has locked the list.
+pub(super) fn all_if_free<A: ForkHooks + 'static>() -> Vec<Arc<A>> {
+    let Ok(list) = LIST.try_lock() else {
         return Vec::new();
     };
-    let members = family.members.iter();
-    let arenas: Vec<_> = members.filter_map(|each| each.arena.upgrade()).collect();
-    // The last reference to an arena wants the list.
-    drop(family);
-    arenas.into_iter().map(Arena::from).collect()
+    let arenas = list.attached();
+    // Unlocked first: to drop the last reference to an arena takes the list's lock.
+    drop(list);
+    arenas.into_iter().filter_map(known).collect()
 }
 
-/// Prepares the end of this process: it parts from all its arenas but for the
-/// blocks to which it has references. Returns the arenas that stay.
-///
-/// If the whole program ends, what is in flight in an arena that no other process
-/// has is ended, but for what is lasting: nobody will receive it. Children that
-/// still have one are waited for, for a moment: whoever ends without a word leaves
-/// it to others to tell that the names are gone.
-///
-/// What cannot be given back in peace is found when the process is gone.
-pub fn retire_all(program_ends: bool) -> Vec<Arena> {
-    let arenas = all_attached();
-    if program_ends {
-        // Children that have just been forked to end, or to execute something.
-        let end = proc::now() + CHILDREN;
-        while arenas.iter().any(|arena| arena.has_children()) && proc::now() < end {
-            std::thread::sleep(MOMENT);
-        }
-    }
-    let stays = |arena: &Arc<Inner>| !matches!(arena.retire(program_ends), Ok(true));
-    let staying = arenas.into_iter().filter(stays).map(Arena::from).collect();
-    if program_ends {
-        let left = std::mem::take(&mut lock().left);
-        for (name, tree) in left {
-            orphans::remove_left(name, tree);
-        }
-    }
-    staying
+/// The arenas that this process has left to others, each with its tree. None of them is in the
+/// list any more.
+pub(super) fn take_left() -> Vec<(Name, u64)> {
+    std::mem::take(&mut lock().left)
 }
 
-/// An arena's place on the list; dropped after its descriptors are closed.
-pub(super) struct Place {
+/// An arena's seat on the list; dropped after its descriptors are closed.
+pub(super) struct Seat {
     file: [u64; 2],
-    /// Not before the arena is attached: an attempt that fails is dropped while
-    /// the list is held.
+    /// Set when the arena is attached. An attempt that fails is dropped with the list locked, and
+    /// must not lock it again.
     taken: AtomicBool,
 }
 
-impl Place {
+impl Seat {
     fn new(file: [u64; 2]) -> Self {
-        Place {
+        Seat {
             file,
             taken: AtomicBool::new(false),
         }
@@ -204,159 +216,52 @@ impl Place {
 
     /// Notes that this process leaves the arena to others.
     pub fn note_left(&self, name: Name, tree: u64) {
-        // (An attempt that fails is dropped while the list is held.)
+        // (An attempt that fails is dropped with the list locked.)
         if self.taken.load(Ordering::Relaxed) {
-            let mut family = lock();
-            family.left.retain(|(other, _)| *other != name);
-            family.left.push((name, tree));
+            let mut list = lock();
+            list.left.retain(|(other, _)| *other != name);
+            list.left.push((name, tree));
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for Seat {
     fn drop(&mut self) {
         if *self.taken.get_mut() {
-            lock().members.retain(|relative| relative.file != self.file);
+            lock()
+                .entries
+                .retain(|entry| entry.identity.memory_file != self.file);
         }
     }
 }
 
-/// Finds an arena that this process has attached by its memory object, or
-/// attaches it by `attach`. Others wait meanwhile.
-pub(super) fn find_or_attach(
+/// Finds an arena that this process has attached by its memory object, or attaches it by
+/// `attach`, with the list locked.
+pub(super) fn find_or_attach<A: ForkHooks + 'static>(
     file: [u64; 2],
-    attach: impl FnOnce(Place) -> Result<Arc<Inner>>,
-) -> Result<Arc<Inner>> {
-    watch_forks()?;
+    attach: impl FnOnce(Seat) -> Result<Arc<A>>,
+) -> Result<Arc<A>> {
     loop {
-        let mut family = lock();
-        let known = family.members.iter().find(|relative| relative.file == file);
-        match known.map(|relative| relative.arena.upgrade()) {
+        let mut list = lock();
+        let mut entries = list.entries.iter();
+        let found = entries.find(|entry| entry.identity.memory_file == file);
+        match found.map(|entry| entry.arena.upgrade().and_then(known)) {
             Some(Some(arena)) => return Ok(arena),
             Some(None) => {
                 // It is being detached: its descriptors are about to close.
-                drop(family);
+                drop(list);
                 std::thread::yield_now();
             }
-            None => return family.add(attach(Place::new(file))?),
+            None => return list.add(attach(Seat::new(file))?),
         }
     }
 }
 
-/// Makes an arena by `make`, which is given a place for the memory object that it
-/// makes, and attaches it. Others wait meanwhile.
-pub(super) fn attach_new(
-    make: impl FnOnce(&dyn Fn([u64; 2]) -> Place) -> Result<Arc<Inner>>,
-) -> Result<Arc<Inner>> {
-    watch_forks()?;
-    let mut family = lock();
-    family.add(make(&Place::new)?)
-}
-
-/// Has the handlers called around forks, from now on.
-///
-/// It is for whoever loads this code to call, before there are arenas: a fork in
-/// another thread while the first is attached would not see to the list, and the
-/// child would wait for it for ever.
-pub fn watch_forks() -> Result<()> {
-    static WATCHING: AtomicBool = AtomicBool::new(false);
-    let _family = lock();
-    if !WATCHING.load(Ordering::Relaxed) {
-        ForkMark::get();
-        fork::on_fork(before_fork, after_fork_in_parent, after_fork_in_child)?;
-        WATCHING.store(true, Ordering::Relaxed);
-    }
-    Ok(())
-}
-
-extern "C" fn before_fork() {
-    let mut family = lock();
-    // Before the arenas' locks are taken: it may take a while.
-    private_pages::before_fork();
-    let arenas: Vec<Arc<Inner>> = family
-        .members
-        .iter()
-        .filter_map(|relative| relative.arena.upgrade())
-        .collect();
-    family.pending = arenas.into_iter().map(prepare).collect();
-    HELD.store(Box::into_raw(Box::new(family)), Ordering::Relaxed);
-}
-
-/// Prepares one arena.
-fn prepare(arena: Arc<Inner>) -> Pending {
-    let mut pending = Pending {
-        me: arena.member_now(),
-        arena,
-        offspring: None,
-        signs: None,
-    };
-    let Some(me) = pending.me else {
-        return pending;
-    };
-    let arena = &pending.arena;
-    let keeps = |block| arena.share(block);
-    let opened = OnceCell::new();
-    let signs = || {
-        let open = || arena.shared().open_signs().ok();
-        opened.get_or_init(open).as_ref()
-    };
-    let sign = |slot| signs().is_some_and(|signs| Shared::sign(signs, slot));
-    let pin = || signs().is_some_and(Shared::pin);
-    pending.offspring = match arena.core().prepare_fork(me, keeps, sign, pin) {
-        Ok(offspring) => Some(offspring),
-        // This process has left meanwhile: there is nothing to hand over.
-        Err(Error::Detached) => None,
-        Err(_) => {
-            arena.share_all();
-            arena.core().freeze(pin());
-            None
-        }
-    };
-    pending.signs = opened.into_inner().flatten();
-    pending
-}
-
-/// Ends the hold of the list and hands out what was prepared.
-fn resume(work: impl Fn(&mut Pending), tidy: impl Fn(&mut Family)) {
-    let held = HELD.swap(std::ptr::null_mut(), Ordering::Relaxed);
-    if held.is_null() {
-        return;
-    }
-    // SAFETY: made by `before_fork` from a box, and taken out once. In a child
-    // it is this thread, the one that called fork, that holds the mutex.
-    let mut family = *unsafe { Box::from_raw(held) };
-    let mut pending = std::mem::take(&mut family.pending);
-    pending.iter_mut().for_each(work);
-    tidy(&mut family);
-    drop(family);
-    // Only now: the last reference to an arena wants the list.
-    drop(pending);
-}
-
-extern "C" fn after_fork_in_parent() {
-    private_pages::after_fork();
-    let work = |pending: &mut Pending| {
-        // While the list is held: no later fork shall inherit these signs.
-        drop(pending.signs.take());
-        if let (Some(_), Some(me)) = (pending.offspring, pending.me) {
-            pending.arena.core().finish_fork(me);
-        }
-    };
-    resume(work, |_| ());
-}
-
-extern "C" fn after_fork_in_child() {
-    membership::forget_unregistered();
-    private_pages::after_fork();
-    let number = ForkMark::get().renew();
-    let work = |pending: &mut Pending| {
-        let signs = pending.signs.take();
-        pending.arena.be_born(pending.offspring, number, signs);
-    };
-    // What another thread was detaching stays half detached here.
-    let is_whole = |relative: &Relative| relative.arena.strong_count() > 0;
-    resume(work, |family| {
-        family.members.retain(is_whole);
-        family.left.clear();
-    });
+/// Makes an arena by `make`, which is given a seat for the memory object that it makes, and
+/// attaches it, with the list locked.
+pub(super) fn attach_new<A: ForkHooks + 'static>(
+    make: impl FnOnce(&dyn Fn([u64; 2]) -> Seat) -> Result<Arc<A>>,
+) -> Result<Arc<A>> {
+    let mut list = lock();
+    list.add(make(&Seat::new)?)
 }

@@ -1,49 +1,36 @@
 //! The arena's platform: segments in shared memory, byte locks, liveness.
 
 use super::descriptor::{Descriptor, READ_WRITE};
+use super::objects::{
+    has_room, is_of, lock_name, make, memory_name, needing, patiently, reserve, room_for, NO_SPACE,
+    PIN_BYTE, REMOVAL_BYTE,
+};
 use super::wait_hooks;
-use crate::arena::format::{Address, Geometry, Header, SlotId, SlotRow, LONGEST, PAGE, SLOTS};
+use crate::arena::format::{Address, Geometry, Header, SlotId, SlotRow, LONGEST, PAGE};
 use crate::arena::handle::Name;
 use crate::arena::platform::{Identity, Platform, Room};
 use crate::arena::word::U32;
 use crate::error::{Error, Exhausted, Result};
-use crate::segment::Reservation;
 use crate::sys::fork::ForkMark;
 use crate::sys::{self, cgroup, futex, locks, map, probe, proc, shm};
-use std::ffi::{CStr, CString};
 use std::mem::{offset_of, size_of};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-/// What the name of a lock file ends with, which others' objects do not.
-pub const LOCK_SUFFIX: &str = ".snp-lock";
-/// Whose lock is a sign that a family holds pinned blocks.
-const PIN_BYTE: u64 = SLOTS as u64;
-/// Whose lock a process has while it removes the names.
-const REMOVAL_BYTE: u64 = PIN_BYTE + 1;
 /// How long a sleep on the lock lasts at most.
 const SLEEP: Duration = Duration::from_millis(2);
 /// How long it is where nobody can be woken.
 const MOMENT: Duration = Duration::from_micros(200);
-/// O_CREAT | O_EXCL, the same on every Linux that Rust runs on but MIPS.
-const CREATE: i32 = 0o300;
-/// What the system says if there is no memory.
-const NO_SPACE: Error = Error::Os {
-    call: "posix_fallocate",
-    errno: sys::ENOSPC,
-};
 /// For so many bytes the look at what there is takes no time beside the rest.
 const MUCH: u64 = 1 << 20;
-/// The one mode that an arena's objects may have.
-pub(super) const MODE: u32 = 0o600;
 
 /// An arena's objects, as one process has them open: the platform of [`Arena`](super::Arena).
 ///
 /// A process has an arena's lock file open once: see [`process_arenas`](super::process_arenas).
-pub struct Shared {
+pub struct ShmPlatform {
     name: Name,
     memory: Descriptor,
     lock: Descriptor,
@@ -80,89 +67,13 @@ impl Drop for Segment {
     }
 }
 
-/// An object of an arena, as `shm::open_object` takes it.
-fn object_name(name: Name, suffix: &str) -> CString {
-    let slash = if name.folder().is_some() { "" } else { "/" };
-    CString::new(format!("{slash}{}{suffix}", name.as_str())).expect("names have no zeros")
-}
-
-/// The arena's memory.
-fn memory_name(name: Name) -> CString {
-    object_name(name, "")
-}
-
-/// The arena's lock file.
-pub(super) fn lock_name(name: Name) -> CString {
-    object_name(name, LOCK_SUFFIX)
-}
-
-/// Makes an object that this user can open again, whatever the process's umask.
-fn make(name: &CStr) -> Result<OwnedFd> {
-    let made = patiently(|| shm::open_object(name, CREATE | READ_WRITE, MODE))?;
-    if let Err(error) = patiently(|| shm::set_mode(made.as_fd(), MODE)) {
-        let _ = shm::unlink_object(name);
-        return Err(error);
-    }
-    Ok(made)
-}
-
 /// Where a segment begins in the memory object. What lies between two is a
 /// hole, which takes no memory.
 fn start_of(number: usize) -> u64 {
     number as u64 * LONGEST
 }
 
-/// Names what a system lacks, if that is why a call has failed.
-fn needing(what: &'static str) -> impl Fn(Error) -> Error {
-    move |error| match error {
-        Error::Os { call, errno } if probe::is_missing(errno) => {
-            Error::Missing { what, call, errno }
-        }
-        error => error,
-    }
-}
-
-/// Repeats a call that a signal interrupted.
-fn patiently<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
-    loop {
-        match call() {
-            Err(Error::Os { errno, .. }) if errno == sys::EINTR => continue,
-            result => return result,
-        }
-    }
-}
-
-/// What there is for an object: of its file system, and of the memory that this process's
-/// control groups may use.
-fn room_for(fd: BorrowedFd<'_>) -> Result<Room> {
-    let (all, free) = match patiently(|| shm::room(fd))? {
-        Some(room) => (room.all, room.free),
-        None => (u64::MAX, u64::MAX),
-    };
-    let free = free.min(cgroup::memory().unwrap_or(u64::MAX));
-    Ok(Room { all, free })
-}
-
-/// Refuses if there are not `size` bytes for an object.
-///
-/// # Errors
-/// ENOSPC, before anything is taken: what is taken bit by bit would first be everybody's last,
-/// and where it is more than a control group may use the kernel kills instead of refusing.
-fn has_room(fd: BorrowedFd<'_>, size: u64) -> Result<()> {
-    match room_for(fd)?.free < size {
-        true => Err(NO_SPACE),
-        false => Ok(()),
-    }
-}
-
-/// Reserves `size` bytes of an object from `start` on.
-fn reserve(fd: BorrowedFd<'_>, start: u64, size: u64) -> Result<()> {
-    let mut reservation = Reservation::of(start, size);
-    while !patiently(|| reservation.step(fd))? {}
-    Ok(())
-}
-
-impl Shared {
+impl ShmPlatform {
     /// Makes the objects of a new arena: the lock file with the byte of slot 0
     /// locked, then the memory of the control segment, all zero.
     ///
@@ -231,26 +142,6 @@ impl Shared {
         }
     }
 
-    /// Opens the memory of an arena, and says which file it is.
-    ///
-    /// # Errors
-    /// ENOENT if there is none, `Foreign` if it is not this user's alone.
-    pub fn open_memory(name: Name) -> Result<(OwnedFd, [u64; 2])> {
-        let memory = patiently(|| shm::open_object(&memory_name(name), READ_WRITE, 0))?;
-        let facts = shm::facts(memory.as_fd())?;
-        if facts.uid != proc::user() {
-            return Err(Error::Foreign {
-                why: "another user's arena, or made before this program changed its user",
-            });
-        }
-        if facts.permissions != MODE {
-            return Err(Error::Foreign {
-                why: "other users may write to it",
-            });
-        }
-        Ok((memory, facts.file()))
-    }
-
     /// Opens the lock file of an arena that this process has not attached: its
     /// locks would go with this descriptor.
     pub fn open(name: Name, memory: OwnedFd) -> Result<Self> {
@@ -258,28 +149,8 @@ impl Shared {
         Self::over(name, memory, lock)
     }
 
-    /// Whether the object whose memory was opened as `file` is a finished arena, or
-    /// something else. None if somebody is making an arena of this name, or ending it,
-    /// or was killed while he did.
-    pub fn is_arena(name: Name, file: [u64; 2]) -> Option<bool> {
-        let lock = shm::facts_of(&lock_name(name)).map(|facts| facts.file());
-        let what = lock.map(|lock| memory_of(name, lock));
-        let memory = shm::facts_of(&memory_name(name)).ok()?;
-        if memory.file() != file {
-            return None;
-        }
-        match what {
-            Ok(Memory::Arena { finished }) => finished.then_some(true),
-            // (Too short: whose it is was not written yet.)
-            Ok(Memory::Other) => (memory.size >= size_of::<Header>() as u64).then_some(false),
-            // (A lock file is made before the memory, and removed after it.)
-            Err(_) => Some(false),
-            Ok(Memory::Nothing) => None,
-        }
-    }
-
     fn over(name: Name, memory: OwnedFd, lock: OwnedFd) -> Result<Self> {
-        Ok(Shared {
+        Ok(ShmPlatform {
             name,
             memory: Descriptor::new(&memory_name(name), memory)?,
             lock: Descriptor::new(&lock_name(name), lock)?,
@@ -529,98 +400,6 @@ impl Shared {
     }
 }
 
-/// Whether the object `name` is the one that is open.
-fn is_of(name: &CStr, fd: BorrowedFd<'_>) -> bool {
-    let (named, open) = (shm::facts_of(name), shm::facts(fd));
-    matches!((named, open), (Ok(named), Ok(open)) if named.file() == open.file())
-}
-
-/// Whether there is an arena of this name, one in the making, or another object.
-pub fn exists(name: Name) -> bool {
-    let objects = [lock_name(name), memory_name(name)];
-    objects.iter().any(|object| shm::facts_of(object).is_ok())
-}
-
-/// What is under the name of an arena's memory.
-#[derive(PartialEq, Eq)]
-enum Memory {
-    /// Nothing.
-    Nothing,
-    /// An arena of this lock file, with its magic number or without.
-    Arena { finished: bool },
-    /// Something else.
-    Other,
-}
-
-fn memory_of(name: Name, lock: [u64; 2]) -> Memory {
-    let memory = match Shared::open_memory(name) {
-        Ok((memory, _)) => memory,
-        Err(Error::Os { errno, .. }) if errno == sys::ENOENT => return Memory::Nothing,
-        Err(_) => return Memory::Other,
-    };
-    let number = |at: usize| {
-        let mut bytes = [0; 8];
-        let read = shm::read(memory.as_fd(), at as u64, &mut bytes);
-        read.map(|_| u64::from_ne_bytes(bytes)).unwrap_or(0)
-    };
-    let at = offset_of!(Header, lock_file);
-    match [number(at), number(at + 8)] == lock {
-        true => Memory::Arena {
-            finished: number(offset_of!(Header, magic)) != 0,
-        },
-        false => Memory::Other,
-    }
-}
-
-/// The lock file of an arena that nobody has.
-///
-/// While there is one, this process must not attach the arena: closing this
-/// descriptor drops the locks of the other.
-pub(super) struct Remains {
-    name: Name,
-    lock: OwnedFd,
-    facts: shm::Facts,
-}
-
-impl Remains {
-    /// Opens a lock file of this user's on which nobody has a lock; `is_ours`
-    /// says of a file whether this process has its arena.
-    pub fn find(name: Name, is_ours: impl Fn([u64; 2]) -> bool) -> Option<Self> {
-        let path = lock_name(name);
-        let facts = shm::facts_of(&path).ok()?;
-        let mine = facts.uid == proc::user() && facts.permissions == MODE && facts.size == 0;
-        if !mine || is_ours(facts.file()) {
-            return None;
-        }
-        let lock = shm::open_object(&path, READ_WRITE, 0).ok()?;
-        let same = is_of(&path, lock.as_fd());
-        let free = locks::is_any_locked(lock.as_fd(), REMOVAL_BYTE + 1) == Ok(false);
-        (same && free).then_some(Remains { name, lock, facts })
-    }
-
-    /// When the lock file was made: nobody writes to it.
-    pub fn modified(&self) -> SystemTime {
-        self.facts.modified
-    }
-
-    /// Whether there is an arena that can be attached.
-    pub fn is_finished(&self) -> bool {
-        memory_of(self.name, self.facts.file()) == Memory::Arena { finished: true }
-    }
-
-    /// Removes what there is, unless somebody has taken a slot meanwhile or
-    /// removes it. Memory that is not the lock file's is not an arena's.
-    pub fn remove(self) {
-        let take = |byte| locks::try_for_process(self.lock.as_fd(), byte) == Ok(true);
-        if take(REMOVAL_BYTE) && take(0) && is_of(&lock_name(self.name), self.lock.as_fd()) {
-            if let Memory::Arena { .. } = memory_of(self.name, self.facts.file()) {
-                let _ = shm::unlink_object(&memory_name(self.name));
-            }
-            let _ = shm::unlink_object(&lock_name(self.name));
-        }
-    }
-}
-
 /// Whether the process that wrote a row lives, whatever became of its byte.
 fn lives(row: &SlotRow) -> bool {
     let namespace = row.namespace.get();
@@ -645,8 +424,8 @@ fn lives(row: &SlotRow) -> bool {
 }
 
 // SAFETY: `map` returns mappings of objects that are as long as asked for,
-// page-aligned, zero when made; they are unmapped when `Shared` is dropped.
-unsafe impl Platform for Shared {
+// page-aligned, zero when made; they are unmapped when `ShmPlatform` is dropped.
+unsafe impl Platform for ShmPlatform {
     fn map(&self, number: usize, size: u64) -> Result<NonNull<u8>> {
         let mut segments = self.segments.lock().unwrap_or_else(PoisonError::into_inner);
         let same = |segment: &&Segment| segment.number == number;

@@ -1,17 +1,19 @@
-//! Room: what is given back before shared memory is said to be full.
+//! Space in shared memory: what is given back before an error says that it is full.
 //!
 //! Free memory keeps its pages for a while, for quick reuse. Where memory is short others may
 //! need it: another arena of this process, a segment, another program. So before an error is
-//! raised this process gives back what its arenas have and do not use, and then has the other
-//! arenas of its user do the same, which it joins for the moment.
+//! raised this process gives back the free memory of its arenas, and then has the other arenas of
+//! its user do the same, which it attaches for the moment.
 
+use super::attaching;
 use super::folder;
-use super::membership::Arena;
+use super::membership::Membership;
+use super::objects::{self, LOCK_SUFFIX};
 use super::process_arenas;
-use super::shm_platform::{self, LOCK_SUFFIX};
 use crate::arena::handle::Name;
 use crate::error::{Error, Result};
 use crate::sys::{cgroup, proc, shm};
+use std::sync::Arc;
 
 /// How long, in ms, the arenas of others are looked at in all.
 const PATIENCE: u64 = 500;
@@ -26,7 +28,7 @@ pub fn make(asked: u64) -> Result<()> {
     if matches!(shm::room_in(&place()), Ok(Some(room)) if room.all < asked) {
         return Ok(());
     }
-    for arena in process_arenas::all() {
+    for arena in process_arenas::all::<Membership>() {
         trim(&arena)?;
     }
     let end = proc::now() + PATIENCE;
@@ -42,7 +44,7 @@ pub fn make(asked: u64) -> Result<()> {
         }
         // (Without patience for its lock, which others may keep. If all its slots are taken, or
         // it is being made or ended, it is left alone.)
-        if let Ok(arena) = Arena::attach(name, 0) {
+        if let Ok(arena) = attaching::attach(name, 0) {
             trim(&arena)?;
         }
     }
@@ -72,9 +74,9 @@ pub fn situation() -> String {
              --memory, or resources.limits.memory of Kubernetes)"
         ));
     }
-    for arena in process_arenas::all_if_free() {
-        let (used, free) = arena.core().usage();
-        let name = arena.name();
+    for arena in process_arenas::all_if_free::<Membership>() {
+        let (used, free) = arena.core.usage();
+        let name = arena.platform.name();
         let name = name.as_str();
         parts.push(format!(
             "arena {name} has {used} bytes in use and {free} free"
@@ -90,15 +92,23 @@ pub fn situation() -> String {
 
 /// Whether there is an arena of this user that this process does not have.
 fn is_of_others(name: Name) -> bool {
-    let Ok(facts) = shm::facts_of(&shm_platform::lock_name(name)) else {
+    let Ok(facts) = shm::facts_of(&objects::lock_name(name)) else {
         return false;
     };
     facts.uid == proc::user() && !process_arenas::lock().has_lock_file(facts.file())
 }
 
-fn trim(arena: &Arena) -> Result<()> {
-    match arena.trim() {
-        Err(Error::Interrupted) => Err(Error::Interrupted),
-        _ => Ok(()),
+fn trim(arena: &Arc<Membership>) -> Result<()> {
+    loop {
+        let trimmed = arena.member().and_then(|me| match arena.trim(me) {
+            // A signal's handler has forked, and this is the child: see `operation`.
+            Err(Error::Interrupted) if arena.is_no_more(me) => Ok(None),
+            trimmed => trimmed.map(Some),
+        });
+        match trimmed {
+            Ok(None) => continue,
+            Err(Error::Interrupted) => return Err(Error::Interrupted),
+            _ => return Ok(()),
+        }
     }
 }

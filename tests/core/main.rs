@@ -13,6 +13,7 @@ mod many;
 mod model;
 mod places;
 mod random;
+mod references;
 mod ring;
 mod room;
 mod seed;

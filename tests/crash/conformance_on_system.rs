@@ -9,7 +9,7 @@ use shared_numpy::arena::handle::Name;
 use shared_numpy::arena::platform::Platform;
 use shared_numpy::arena::{Core, Member, Offspring};
 use shared_numpy::error::Result;
-use shared_numpy::process::{Shared, LOCK_SUFFIX};
+use shared_numpy::process::{open_memory, ShmPlatform, LOCK_SUFFIX};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,13 +30,13 @@ pub const TESTS: &[Test] = &[
 
 struct System {
     name: Name,
-    shared: Arc<Shared>,
+    shared: Arc<ShmPlatform>,
     processes: u32,
 }
 
 fn system(processes: u32) -> Box<dyn Ground> {
     let name = next_name();
-    let shared = Shared::create(name, &geometry(processes)).unwrap();
+    let shared = ShmPlatform::create(name, &geometry(processes)).unwrap();
     shared.set_patience(2000);
     Box::new(System {
         name,
@@ -67,8 +67,8 @@ impl Ground for System {
     fn elsewhere(&self, end: End, work: Work) -> [u64; 4] {
         let told: &[AtomicU64; 4] = common();
         let child = fork(|| {
-            let (memory, _) = Shared::open_memory(self.name).unwrap();
-            let shared = Shared::open(self.name, memory).unwrap();
+            let (memory, _) = open_memory(self.name).unwrap();
+            let shared = ShmPlatform::open(self.name, memory).unwrap();
             let core = open(Arc::new(shared), self.processes);
             let me = core.register().unwrap();
             let numbers = work(&core, me);
@@ -101,8 +101,8 @@ impl Ground for System {
         work: ChildWork,
     ) -> Result<()> {
         let signs = self.shared.open_signs()?;
-        let sign = |slot| !pinned && Shared::sign(&signs, slot);
-        let offspring = core.prepare_fork(me, |_| true, sign, || Shared::pin(&signs))?;
+        let sign = |slot| !pinned && ShmPlatform::sign(&signs, slot);
+        let offspring = core.prepare_fork(me, |_| true, sign, || ShmPlatform::pin(&signs))?;
         let mut child = fork(|| {
             core.forget_threads();
             // Its sign of life, if it has not its byte.

@@ -1,0 +1,114 @@
+//! Attaching: making an arena or opening one, and becoming a member of it.
+
+use super::membership::{Membership, GONE};
+use super::objects;
+use super::process_arenas::{self, Seat};
+use super::settings::Settings;
+use super::shm_platform::ShmPlatform;
+use crate::arena::format::{Expected, Header};
+use crate::arena::handle::Name;
+use crate::arena::Core;
+use crate::error::{Error, Result};
+use crate::sys::proc;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// How often an arena is looked for that others make or end meanwhile.
+const ATTEMPTS: usize = 8;
+
+/// A number that nobody can guess.
+pub fn random_number() -> Result<u64> {
+    let mut bytes = [0; 8];
+    proc::random(&mut bytes)?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+/// Makes an arena and attaches it, if there is memory for its first segment.
+///
+/// # Errors
+/// As for [`Arena::create`](super::Arena::create).
+pub(super) fn create(name: Name, settings: Settings) -> Result<Arc<Membership>> {
+    let geometry = settings.geometry();
+    geometry.check()?;
+    let boot = proc::boot()?;
+    let mut uuid = [0; 16];
+    proc::random(&mut uuid)?;
+    let constants = |header: &Header, lock_file: [u64; 2]| {
+        let uuid = u128::from_ne_bytes(uuid);
+        header.uuid[0].set(uuid as u64);
+        header.uuid[1].set((uuid >> 64) as u64);
+        header.uid.set(proc::user());
+        header.grace.set(settings.grace);
+        header.budget.set(settings.warm);
+        header.least.set(settings.least);
+        header.longest.set(settings.longest);
+        header.lock_file[0].set(lock_file[0]);
+        header.lock_file[1].set(lock_file[1]);
+        header.boot.set(boot);
+        header.registrar.set(settings.tree);
+    };
+    process_arenas::attach_new(|seat| {
+        let platform = Arc::new(ShmPlatform::create(name, &geometry)?);
+        platform.set_patience(settings.patience);
+        platform.set_tree(settings.tree);
+        let set = |header: &Header| constants(header, platform.lock_file());
+        let made = Core::create(platform.clone(), geometry, set).and_then(|(core, me)| {
+            Membership::join(
+                core,
+                me,
+                platform.clone(),
+                boot,
+                seat(platform.memory_file()),
+            )
+        });
+        made.inspect_err(|_| platform.unmake())
+    })
+}
+
+/// Attaches an arena, or returns the membership that this process has in it already.
+///
+/// # Errors
+/// As for [`Arena::attach`](super::Arena::attach).
+pub(super) fn attach(name: Name, patience: u64) -> Result<Arc<Membership>> {
+    let boot = proc::boot()?;
+    // What was there after the attempt before.
+    let mut before = None;
+    for _ in 0..ATTEMPTS {
+        let (memory, file) = objects::open_memory(name)?;
+        let attached = process_arenas::find_or_attach(file, |seat| {
+            attach_memory(name, memory, seat, boot, patience)
+        });
+        let Err(Error::Foreign { .. }) = attached else {
+            return attached;
+        };
+        // Somebody may have been making it, and be done by now: what is foreign has
+        // been the same before.
+        let now = objects::is_arena(name, file).map(|finished| (file, finished));
+        if now.is_some() && now == before {
+            return attached;
+        }
+        before = now;
+        std::thread::yield_now();
+    }
+    Err(GONE)
+}
+
+fn attach_memory(
+    name: Name,
+    memory: OwnedFd,
+    seat: Seat,
+    boot: u64,
+    patience: u64,
+) -> Result<Arc<Membership>> {
+    let platform = Arc::new(ShmPlatform::open(name, memory)?);
+    platform.set_patience(patience);
+    let expected = Expected {
+        size: platform.control_size()?,
+        uid: proc::user(),
+        boot,
+        lock_file: platform.lock_file(),
+    };
+    let core = Core::open(platform.clone(), &expected)?;
+    let me = core.register()?;
+    Membership::join(core, me, platform, boot, seat)
+}
