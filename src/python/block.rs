@@ -1,135 +1,21 @@
-//! Blocks as Python has them.
+//! What Python can do with a [`Block`].
 
 use super::error::natural;
+use super::gil::end;
+use super::handles::{block_name, decode};
 use super::numpy::{self, Items, Layout, Shape};
+use super::objects::{Arena, Block};
+use super::operation::{work, work_long};
 use super::ticket_guard::Sending;
-use super::{
-    arena::{block_name, decode, Arena},
-    gil,
-};
-use crate::arena::handle::Handle;
 use crate::process;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyType};
-use std::cell::Cell;
-use std::mem::ManuallyDrop;
 
 /// Adds the class and the function of this file to the extension module.
 pub fn add_to(module: &PyModule) -> PyResult<()> {
     module.add_class::<Block>()?;
     module.add_function(wrap_pyfunction!(can_own_more, module)?)
-}
-
-/// Some memory of an arena, and this process's reference to it.
-///
-/// It is made by ``Arena.alloc`` and by receiving a handle. The memory is this
-/// process's for as long as the object lives, and an array on it keeps the
-/// object as its ``base``: the last view that dies lets go of the memory.
-///
-/// Attributes
-/// ----------
-/// nbytes : int
-///     Its length in bytes: what was asked for, rounded up to a multiple of 64.
-/// address : int
-///     Where it begins in this process's memory; a multiple of 64.
-/// arena : Arena
-///     Where it is from.
-/// is_of_this_user : bool
-///     Whether its arena was made as the user that this process is now.
-/// name : str
-///     What tells it from all other blocks there are and were. Once it was asked for,
-///     other processes can find the block by it, as long as some process has it.
-/// unlinked : bool
-///     Whether ``unlink`` was called.
-/// private : bool
-///     Whether it was received as this process's own copy of something, so that
-///     arrays on it are not sent by reference. It can be set, for good: then the
-///     whole pages of the block are private also against children that are forked.
-#[pyclass(name = "Block", module = "shared_numpy._core")]
-pub struct Block {
-    inner: ManuallyDrop<process::Block>,
-    unlinked: Cell<bool>,
-    private: Cell<bool>,
-    named: Cell<bool>,
-    own: Cell<Option<process::Own>>,
-}
-
-impl Drop for Block {
-    #[inline]
-    fn drop(&mut self) {
-        // SAFETY: objects are dropped with the interpreter held.
-        let py = unsafe { Python::assume_gil_acquired() };
-        gil::end(py, || {
-            // What cannot be given back stays until the process ends.
-            if self.own.take().is_none_or(process::Own::end) {
-                // SAFETY: once, here.
-                unsafe { ManuallyDrop::drop(&mut self.inner) }
-            }
-        });
-        super::arena::announce(py);
-    }
-}
-
-impl Block {
-    #[inline]
-    pub fn new(block: process::Block) -> Self {
-        Block {
-            inner: ManuallyDrop::new(block),
-            unlinked: Cell::new(false),
-            private: Cell::new(false),
-            named: Cell::new(false),
-            own: Cell::new(None),
-        }
-    }
-
-    /// The reference itself.
-    pub fn inner(&self) -> &process::Block {
-        &self.inner
-    }
-
-    /// Refuses what is this process's own, which a fork may have made a copy.
-    pub fn refuse_if_private(&self) -> PyResult<()> {
-        match self.private.get() {
-            true => Err(PyValueError::new_err(
-                "the block is this process's own copy: send an array on it, or a copy",
-            )),
-            false => Ok(()),
-        }
-    }
-
-    /// Whether it is this process's own.
-    pub fn is_private(&self) -> bool {
-        self.private.get()
-    }
-
-    /// A handle of the block, which is sent, as `sending` makes one.
-    pub fn handle(&self, py: Python<'_>, lasting: bool) -> PyResult<Handle> {
-        if self.unlinked.get() {
-            return Err(PyValueError::new_err(
-                "the array was unlinked: it cannot be sent any more",
-            ));
-        }
-        self.refuse_if_private()?;
-        super::arena::watch_end(py)?;
-        let arena = self.inner.arena();
-        gil::work(py, || arena.send_as(&self.inner, lasting))
-    }
-
-    /// Another reference to what is this process's own, to be sent; None if a child
-    /// may have it, too.
-    pub fn lend(&self) -> Option<process::Block> {
-        let own = self.own.take()?;
-        let lends = own.is_unforked();
-        self.own.set(Some(own));
-        lends.then(|| process::Block::clone(&self.inner))
-    }
-
-    /// Where its memory begins.
-    #[inline]
-    pub fn first_byte(&self) -> *mut u8 {
-        self.inner.bytes().as_ptr()
-    }
 }
 
 /// Tell whether one more block can be made this process's own (``Block.private``). What is
@@ -178,7 +64,7 @@ impl Block {
     fn name(&self, py: Python<'_>) -> String {
         if !self.named.get() {
             // Without it (the arena is gone) the name is one all the same.
-            let told = gil::end(py, || self.inner.tell_name());
+            let told = end(py, || self.inner.tell_name());
             self.named.set(told.is_ok());
         }
         block_name(self.inner.arena().name(), self.inner.which())
@@ -197,7 +83,7 @@ impl Block {
     #[setter]
     pub fn set_private(&self, py: Python<'_>, private: bool) -> PyResult<()> {
         if private && !self.private.get() {
-            self.own.set(gil::work(py, || self.inner.own())?);
+            self.own.set(work(py, || self.inner.own())?);
         }
         self.private.set(private || self.private.get());
         Ok(())
@@ -222,7 +108,7 @@ impl Block {
     fn detach(&self, py: Python<'_>) -> PyResult<bool> {
         self.set_private(py, true)?;
         let own = self.own.take();
-        let detached = gil::work(py, || own.as_ref().map_or(Ok(false), process::Own::detach));
+        let detached = work(py, || own.as_ref().map_or(Ok(false), process::Own::detach));
         self.own.set(own);
         detached
     }
@@ -263,7 +149,7 @@ impl Block {
             )));
         }
         let (from, to) = (&*self.inner, &*to.inner);
-        gil::work_long(py, || from.copy_original(offset, length, to, at))
+        work_long(py, || from.copy_original(offset, length, to, at))
     }
 
     /// Answer for a handle that nobody has received yet: it is cancelled when
@@ -288,7 +174,7 @@ impl Block {
     fn keep(&self, py: Python<'_>, handle: &PyBytes) -> PyResult<bool> {
         let handle = decode(py, handle)?;
         let arena = self.inner.arena();
-        gil::work(py, || arena.entrust(&handle, &self.inner))
+        work(py, || arena.entrust(&handle, &self.inner))
     }
 
     /// Send the block nowhere from now on.

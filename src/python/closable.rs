@@ -3,9 +3,10 @@
 //! A thread that waits in a ring has let the interpreter go, so that another one may close the
 //! ring meanwhile; and a process may fork there, whose child has not that thread.
 
-use super::arena::is_forsaken;
 use super::error::exception;
-use super::gil::{end, stay, work};
+use super::gil::end;
+use super::operation::work;
+use super::shutdown::{is_forsaken, stay};
 use crate::arena::BlockRef;
 use crate::error::{Error, Result};
 use crate::process::{self, fork_number};

@@ -1,9 +1,11 @@
 //! Rings of frames as Python has them.
 
-use super::arena::{announce, find_own_default, watch_end};
-use super::block::Block;
 use super::closable::{InBlock, Shared, Using};
-use super::gil::{end, work};
+use super::default_arena::find_own_default;
+use super::gil::end;
+use super::objects::Block;
+use super::operation::work;
+use super::process_tree::{announce, watch_end};
 use super::ring::patience;
 use crate::error::Result;
 use crate::process;

@@ -10,8 +10,9 @@
 //! What runs in a section must not touch anything of the interpreter's.
 
 #[cfg(arenas)]
-pub use arena::{end, end_long, stay, work, work_long};
-
+use super::exit_state;
+#[cfg(arenas)]
+use crate::process::{tell, Caller};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::cell::Cell;
@@ -61,7 +62,7 @@ pub fn surviving<T>(work: &mut dyn FnMut() -> T) -> T {
 fn is_left_behind() -> bool {
     // SAFETY: may be asked at any time, by anybody.
     let ends = unsafe { ffi::Py_IsInitialized() } == 0;
-    ends && !crate::sys::proc::is_first_thread() && !super::arena::ends_here()
+    ends && !crate::sys::proc::is_first_thread() && !exit_state::ends_here()
 }
 
 #[cfg(not(arenas))]
@@ -71,7 +72,7 @@ fn is_left_behind() -> bool {
 
 /// Takes the interpreter again, if it was let go.
 #[inline(always)]
-fn regain() {
+pub fn regain() {
     let state = RELEASED.with(|released| released.replace(null_mut()));
     if !state.is_null() {
         if is_left_behind() {
@@ -93,7 +94,7 @@ fn regain() {
 }
 
 /// Takes the interpreter again when it is dropped.
-struct Regain;
+pub struct Regain;
 
 impl Drop for Regain {
     #[inline(always)]
@@ -129,110 +130,25 @@ pub unsafe fn copy(py: Python<'_>, from: *const u8, to: *mut u8, count: usize) {
 }
 
 #[cfg(arenas)]
-mod arena {
-    use super::super::error::exception;
-    use super::*;
-    use crate::error::{Error, Result};
-    use crate::process::{tell, Caller};
-    use crate::sys::proc;
-    use std::time::{Duration, Instant};
+static ENDING: Caller = Caller {
+    waits: release,
+    gives_up: || false,
+};
 
-    /// How long a thread waits before it looks for signals (again).
-    const PATIENCE: Duration = Duration::from_millis(50);
+/// Does `work`, which may wait and cannot be given up.
+#[cfg(arenas)]
+#[inline(always)]
+pub fn end<T>(_py: Python<'_>, work: impl FnOnce() -> T) -> T {
+    let _regain = Regain;
+    let _told = tell(Some(&ENDING));
+    work()
+}
 
-    thread_local! {
-        /// When this thread has looked for signals.
-        static LOOKED: Cell<Option<Instant>> = const { Cell::new(None) };
-        /// Whether it has found one, whose handler has raised an exception.
-        static RAISED: Cell<bool> = const { Cell::new(false) };
-    }
-
-    static OPERATION: Caller = Caller {
-        waits: release,
-        gives_up: has_signal,
-    };
-    static ENDING: Caller = Caller {
-        waits: release,
-        gives_up: || false,
-    };
-
-    /// Whether a signal's handler has raised an exception, which is left to be
-    /// fetched. It looks now and then.
-    fn has_signal() -> bool {
-        if RAISED.with(Cell::get) {
-            return true;
-        }
-        let now = Instant::now();
-        let waits = |last: Instant| now - last < PATIENCE;
-        if LOOKED.with(|last| last.get().is_some_and(waits)) {
-            return false;
-        }
-        LOOKED.with(|last| last.set(Some(now)));
-        if !proc::is_first_thread() {
-            // Handlers run in the main thread only. And a daemon that waits, and does not ask
-            // for the interpreter, is none of its business when that ends.
-            return false;
-        }
-        regain();
-        let raised = {
-            // Handlers may fork, which must not let the interpreter go.
-            let _told = tell(None);
-            // SAFETY: the interpreter is held. Handlers run here, and may use
-            // arenas: who asks holds nothing.
-            surviving(&mut || unsafe { ffi::PyErr_CheckSignals() }) != 0
-        };
+/// Does `work`, which takes long and cannot be given up.
+#[cfg(arenas)]
+pub fn end_long<T>(py: Python<'_>, work: impl FnOnce() -> T) -> T {
+    end(py, || {
         release();
-        RAISED.with(|flag| flag.set(raised));
-        raised
-    }
-
-    /// Does `work`, which may wait; pending signals' handlers run then, and an
-    /// exception of one ends it.
-    #[inline(always)]
-    pub fn work<T>(py: Python<'_>, work: impl FnOnce() -> Result<T>) -> PyResult<T> {
-        let result = {
-            let _regain = Regain;
-            let _told = tell(Some(&OPERATION));
-            work()
-        };
-        match result {
-            // An operation may do without what was interrupted.
-            _ if RAISED.with(|flag| flag.replace(false)) => Err(PyErr::fetch(py)),
-            Ok(result) => Ok(result),
-            // Given back, or ended, by the thread that ends the process.
-            Err(Error::Detached | Error::Stale) if super::super::arena::is_forsaken(py) => stay(py),
-            Err(error) => Err(exception(py, error)),
-        }
-    }
-
-    /// Stays until the process is gone: this thread is about to be ended.
-    pub fn stay(py: Python<'_>) -> ! {
-        without_interpreter(py, || loop {
-            std::thread::park();
-        })
-    }
-
-    /// Does `work`, which takes long.
-    pub fn work_long<T>(py: Python<'_>, work: impl FnOnce() -> Result<T>) -> PyResult<T> {
-        self::work(py, || {
-            release();
-            work()
-        })
-    }
-
-    /// Does `work`, which may wait and cannot be given up.
-    #[inline(always)]
-    pub fn end<T>(_py: Python<'_>, work: impl FnOnce() -> T) -> T {
-        let _regain = Regain;
-        let _told = tell(Some(&ENDING));
         work()
-    }
-
-    /// Does `work`, which takes long and cannot be given up.
-    pub fn end_long<T>(py: Python<'_>, work: impl FnOnce() -> T) -> T {
-        end(py, || {
-            release();
-            work()
-        })
-    }
+    })
 }

@@ -7,10 +7,13 @@
 //! The block answers for the handles that the pickle has in it: whatever becomes of a
 //! message, they end with it, unless they were received.
 
-use super::arena::{announce, arena_of, decode, encoded, find_default, leave, watch_end};
-use super::block::Block;
-use super::gil::{self, end, work};
+use super::default_arena::{arena_of, find_default};
+use super::gil::{self, end};
+use super::handles::{decode, encoded};
 use super::numpy::{self, Items, Layout, Shape};
+use super::objects::Block;
+use super::operation::work;
+use super::process_tree::{announce, leave, watch_end};
 use crate::process;
 use crate::sys::copy::copy;
 use pyo3::exceptions::PyValueError;

@@ -37,9 +37,15 @@ mod posixshmem;
 #[cfg(arenas)]
 mod arena;
 #[cfg(arenas)]
+mod attaching;
+#[cfg(arenas)]
 mod block;
 #[cfg(arenas)]
 mod closable;
+#[cfg(arenas)]
+mod default_arena;
+#[cfg(arenas)]
+mod exit_state;
 #[cfg(arenas)]
 mod fast_pickle;
 #[cfg(arenas)]
@@ -49,17 +55,29 @@ mod frames;
 #[cfg(arenas)]
 mod future;
 #[cfg(arenas)]
+mod handles;
+#[cfg(arenas)]
 mod machine;
 #[cfg(arenas)]
 mod message;
+#[cfg(arenas)]
+mod new_arrays;
 #[cfg(arenas)]
 mod numpy;
 #[cfg(arenas)]
 mod numpy_allocator;
 #[cfg(arenas)]
+mod objects;
+#[cfg(arenas)]
 mod one_copy;
 #[cfg(arenas)]
+mod operation;
+#[cfg(arenas)]
+mod process_tree;
+#[cfg(arenas)]
 mod ring;
+#[cfg(arenas)]
+mod shutdown;
 #[cfg(arenas)]
 mod ticket_guard;
 
@@ -96,6 +114,10 @@ fn add_arena_to(module: &PyModule) -> PyResult<()> {
     frames::add_to(module)?;
     folder::add_to(module)?;
     future::add_to(module)?;
+    process_tree::add_to(module)?;
+    default_arena::add_to(module)?;
+    handles::add_to(module)?;
+    new_arrays::add_to(module)?;
     arena::add_to(module)
 }
 

@@ -7,9 +7,9 @@
 //! A handler belongs to a thread's context, and an array keeps the one that it was
 //! allocated by: whichever thread frees it.
 
-use super::arena::find_default;
-use super::block::Block;
+use super::default_arena::find_default;
 use super::numpy;
+use super::objects::Block;
 use crate::process;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};

@@ -1,10 +1,13 @@
 //! Rings as Python has them.
 
-use super::arena::{announce, cancel_all, find_own_default, watch_end};
-use super::block::Block;
 use super::closable::{InBlock, Shared, Using};
-use super::gil::{end, work};
+use super::default_arena::find_own_default;
+use super::gil::end;
+use super::handles::cancel_all;
 use super::message::{end_of, ends_with, laid_down, taken_up};
+use super::objects::Block;
+use super::operation::work;
+use super::process_tree::{announce, watch_end};
 use crate::error::Result;
 use crate::process;
 use crate::ring::messages::{Item, Messages, Settings, Taken};

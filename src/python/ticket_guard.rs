@@ -1,7 +1,8 @@
 //! A handle while it is being pickled.
 
-use super::arena::{announce, encoded};
 use super::gil::end;
+use super::handles::encoded;
+use super::process_tree::announce;
 use crate::arena::handle::Handle;
 use crate::process;
 use pyo3::ffi;

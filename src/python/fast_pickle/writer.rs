@@ -24,11 +24,15 @@
 //! bytes, which the receiver copies out of it. No handle is made, nor anything copied, before all
 //! else was written. No pickle begins with 1.
 
-use super::super::arena::{cancel_all, copy, encoded, find_default, give_up, received, watch_end};
-use super::super::block::Block;
+use super::super::default_arena::find_default;
 use super::super::error::exception;
-use super::super::gil::{self, work};
+use super::super::gil;
+use super::super::handles::{cancel_all, encoded, give_up, received};
+use super::super::new_arrays::copy;
 use super::super::numpy::{self, Placed, Small};
+use super::super::objects::Block;
+use super::super::operation::work;
+use super::super::process_tree::watch_end;
 use crate::arena::handle::{Handle, LONGEST_HANDLE};
 use crate::process;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};

@@ -7,8 +7,8 @@
 //! checked. With a version that is not known, or if SHARED_NUMPY_C_API is 0,
 //! arrays are made in Python on the block's `__array_interface__`.
 
-use super::super::block::Block;
 use super::super::gil;
+use super::super::objects::Block;
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::once_cell::GILOnceCell;
 use pyo3::prelude::*;

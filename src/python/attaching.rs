@@ -1,0 +1,167 @@
+//! Making an arena and attaching one, as Python asks for it.
+
+use super::error::{exception, os_error};
+use super::gil::end_long;
+use super::operation::{work, work_long};
+use super::process_tree::{announce, ask, name_of, unregister, watch_end, Nothing};
+use super::shutdown::{is_over, stay};
+use crate::arena::handle::Name;
+use crate::error::{Error, Result};
+use crate::process::{self, Settings, Wishes};
+use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::prelude::*;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// How long to wait for a living owner of an arena's lock, in ms.
+const PATIENCE: u64 = 30_000;
+
+/// A failure of making or attaching the arena `name`.
+fn with_name(py: Python<'_>, error: Error, name: Name) -> PyErr {
+    let name = pyo3::types::PyString::new(py, name.as_str());
+    match error {
+        Error::Os { .. } => os_error(py, error, Some(name)),
+        error => exception(py, error),
+    }
+}
+
+/// Attaches the arena `name`.
+pub fn attach(py: Python<'_>, name: Name) -> PyResult<process::Arena> {
+    watch_end(py)?;
+    // The error is Python's only when the interpreter is held again.
+    let attached = work_long(py, || Ok(process::Arena::attach(name, PATIENCE)))?;
+    let arena = attached.map_err(|error| with_name(py, error, name))?;
+    // Should it be the last of the tree to have it, it must know.
+    let tree: u64 = ask(py, "registrar", (false,))?;
+    work(py, || arena.set_tree(tree))?;
+    Ok(arena)
+}
+
+/// A name that nobody has.
+fn new_name(folder: Option<&str>) -> Result<Name> {
+    let number = process::random_number()?;
+    let name = format!("snp-{:x}-{:08x}", std::process::id(), number as u32);
+    Name::new(&path_of(folder, &name))
+}
+
+/// An arena's name with the folder where it lies.
+fn path_of(folder: Option<&str>, name: &str) -> String {
+    match folder {
+        Some(folder) => format!("{folder}/{name}"),
+        None => name.to_owned(),
+    }
+}
+
+/// The name of an arena that is to be made or looked for in a folder.
+pub fn name_in(folder: Option<&str>, name: &str) -> PyResult<Name> {
+    // (With a path in it the name is wrong.)
+    let plain = name_of(name)?;
+    match plain.folder() {
+        None => name_of(&path_of(folder, name)),
+        Some(_) => Err(PyValueError::new_err(format!(
+            "{name:?}: which folder an arena lies in is told by 'directory'"
+        ))),
+    }
+}
+
+/// The variable that says what arenas are made with.
+const VARIABLE: &str = "SHARED_NUMPY_ARENA";
+
+/// What the environment says of arenas that are to be made.
+pub fn environment() -> PyResult<Wishes> {
+    let Some(text) = std::env::var_os(VARIABLE) else {
+        return Ok(Wishes::default());
+    };
+    let text = text.to_string_lossy();
+    Wishes::read(&text).map_err(|why| {
+        PyValueError::new_err(format!(
+            "the environment variable {VARIABLE}={text:?}: {why}"
+        ))
+    })
+}
+
+/// Makes an arena, in a folder or with POSIX's objects. The first that a process makes sweeps up
+/// what killed processes left; each that it makes in another folder does.
+pub fn create(
+    py: Python<'_>,
+    wishes: Wishes,
+    name: Option<&str>,
+    folder: Option<&str>,
+) -> PyResult<process::Arena> {
+    static SWEPT: AtomicBool = AtomicBool::new(false);
+    watch_end(py)?;
+    if is_over(py) {
+        // Nobody would give it back.
+        stay(py);
+    }
+    let mut settings = wishes.or(environment()?).settings();
+    if !SWEPT.swap(true, Ordering::Relaxed) || folder.is_some() {
+        // What cannot be swept is no reason not to begin.
+        let _ = end_long(py, || process::sweep(folder));
+        announce(py);
+        ask::<Nothing>(py, "clean_managers_once", ())?;
+    }
+    let name = name.map(|name| name_in(folder, name)).transpose()?;
+    if let Some(taken) = name.filter(|name| process::exists(*name)) {
+        let error = Error::Os {
+            call: "shm_open",
+            errno: crate::sys::EEXIST,
+        };
+        return Err(with_name(py, error, taken));
+    }
+    if folder.is_none() {
+        settings.tree = ask(py, "registrar", (true,))?;
+    }
+    match name {
+        None => create_registered(py, settings, folder),
+        Some(name) => {
+            // Somebody else may be making one of this name: only the one that
+            // is made can be registered.
+            let arena = create_named(py, settings, name)?;
+            if settings.tree != 0 {
+                ask::<Nothing>(py, "register", (name.as_str(),))?;
+            }
+            Ok(arena)
+        }
+    }
+}
+
+/// The error where shared memory has no folder.
+fn without_folder(py: Python<'_>, errno: i32) -> PyErr {
+    let class = py.get_type::<PyOSError>();
+    match class.call1((errno, NO_FOLDER)) {
+        Ok(exception) => PyErr::from_instance(exception),
+        Err(failure) => failure,
+    }
+}
+
+/// What to do where shared memory has no folder.
+pub const NO_FOLDER: &str = "there is no /dev/shm, where shared memory lies: mount a tmpfs there \
+                         (mount -t tmpfs tmpfs /dev/shm), or start the container with one (not \
+                         with docker run --ipc none)";
+
+fn create_named(py: Python<'_>, settings: Settings, name: Name) -> PyResult<process::Arena> {
+    let created = end_long(py, || process::Arena::create(name, settings));
+    announce(py);
+    created.map_err(|error| match error {
+        Error::Os { errno, .. } if errno == crate::sys::ENOENT => without_folder(py, errno),
+        error => with_name(py, error, name),
+    })
+}
+
+/// Makes an arena of a new name, the tracker first: should everybody be killed
+/// in between, it removes what there is.
+fn create_registered(
+    py: Python<'_>,
+    settings: Settings,
+    folder: Option<&str>,
+) -> PyResult<process::Arena> {
+    let name = new_name(folder).map_err(|error| exception(py, error))?;
+    if settings.tree != 0 {
+        ask::<Nothing>(py, "register", (name.as_str(),))?;
+    }
+    create_named(py, settings, name).inspect_err(|_| {
+        if settings.tree != 0 {
+            unregister(py, &[name]);
+        }
+    })
+}

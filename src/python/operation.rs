@@ -1,0 +1,85 @@
+//! An operation of the core, as Python's threads do it: signals are looked for while it waits, and
+//! its error becomes an exception.
+
+use super::error::exception;
+use super::gil::{regain, release, surviving, Regain};
+use super::shutdown::{is_forsaken, stay};
+use crate::error::{Error, Result};
+use crate::process::{tell, Caller};
+use crate::sys::proc;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+/// How long a thread waits before it looks for signals (again).
+const PATIENCE: Duration = Duration::from_millis(50);
+
+thread_local! {
+    /// When this thread has looked for signals.
+    static LOOKED: Cell<Option<Instant>> = const { Cell::new(None) };
+    /// Whether it has found one, whose handler has raised an exception.
+    static RAISED: Cell<bool> = const { Cell::new(false) };
+}
+
+static OPERATION: Caller = Caller {
+    waits: release,
+    gives_up: has_signal,
+};
+
+/// Whether a signal's handler has raised an exception, which is left to be
+/// fetched. It looks now and then.
+fn has_signal() -> bool {
+    if RAISED.with(Cell::get) {
+        return true;
+    }
+    let now = Instant::now();
+    let waits = |last: Instant| now - last < PATIENCE;
+    if LOOKED.with(|last| last.get().is_some_and(waits)) {
+        return false;
+    }
+    LOOKED.with(|last| last.set(Some(now)));
+    if !proc::is_first_thread() {
+        // Handlers run in the main thread only. And a daemon that waits, and does not ask
+        // for the interpreter, is none of its business when that ends.
+        return false;
+    }
+    regain();
+    let raised = {
+        // Handlers may fork, which must not let the interpreter go.
+        let _told = tell(None);
+        // SAFETY: the interpreter is held. Handlers run here, and may use
+        // arenas: who asks holds nothing.
+        surviving(&mut || unsafe { ffi::PyErr_CheckSignals() }) != 0
+    };
+    release();
+    RAISED.with(|flag| flag.set(raised));
+    raised
+}
+
+/// Does `work`, which may wait; pending signals' handlers run then, and an
+/// exception of one ends it.
+#[inline(always)]
+pub fn work<T>(py: Python<'_>, work: impl FnOnce() -> Result<T>) -> PyResult<T> {
+    let result = {
+        let _regain = Regain;
+        let _told = tell(Some(&OPERATION));
+        work()
+    };
+    match result {
+        // An operation may do without what was interrupted.
+        _ if RAISED.with(|flag| flag.replace(false)) => Err(PyErr::fetch(py)),
+        Ok(result) => Ok(result),
+        // Given back, or ended, by the thread that ends the process.
+        Err(Error::Detached | Error::Stale) if is_forsaken(py) => stay(py),
+        Err(error) => Err(exception(py, error)),
+    }
+}
+
+/// Does `work`, which takes long.
+pub fn work_long<T>(py: Python<'_>, work: impl FnOnce() -> Result<T>) -> PyResult<T> {
+    self::work(py, || {
+        release();
+        work()
+    })
+}
