@@ -24,12 +24,14 @@
 //! him, and the others find a message without a ticket, which they skip.
 
 use super::base::{Base, Head, Held, Layout, Patience};
-use crate::arena::format::{BlockId, TicketId, NIL};
+use super::body::{
+    reference, units_of, Body, Open, RingPosition, BLOCK, BYTES, INSIDE, PREFIX, REFERENCE, UNIT,
+};
+use crate::arena::format::NIL;
 use crate::arena::word::{U32, U64};
 use crate::arena::{BlockRef, TicketRef};
 use crate::error::{Error, Exhausted, Result};
 use crate::process::{Arena, Block};
-use crate::sys::copy::copy;
 use std::ptr::NonNull;
 
 /// Somebody has put something.
@@ -39,16 +41,8 @@ const ROOM: usize = 1;
 /// All that was put is done.
 const DONE: usize = 2;
 
-/// The unit of places in a body, in bytes.
-const UNIT: u64 = 16;
-/// The bytes before a payload.
-const PREFIX: usize = 8;
 /// A body this long is given up when it is empty, for the first one's length.
 const LONG: u64 = 8 << 20;
-
-// Kinds of payloads.
-const BYTES: u32 = 0;
-const BLOCK: u32 = 1;
 
 #[repr(C)]
 struct Rows {
@@ -64,51 +58,6 @@ struct Rows {
 // SAFETY: as is seen.
 unsafe impl Layout for Rows {
     const MAGIC: u64 = u64::from_le_bytes(*b"snpMSGS1");
-}
-
-/// A body, as the ring's block describes it.
-#[repr(C, align(64))]
-struct Body {
-    block: U32,
-    /// NIL for the one that lies in the ring's own block.
-    ticket: U32,
-    block_generation: U64,
-    ticket_generation: U64,
-    size: U64,
-    /// Where the next message is taken: a [`Place`].
-    front: U64,
-    /// Where the next one is put.
-    back: U64,
-}
-
-/// How many messages there were before, and where the next one is, in units; both come
-/// around.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
-    number: u32,
-    unit: u32,
-}
-
-impl Place {
-    fn of(word: &U64) -> Self {
-        let word = word.get();
-        Place {
-            number: (word >> 32) as u32,
-            unit: word as u32,
-        }
-    }
-
-    fn pack(self) -> u64 {
-        (self.number as u64) << 32 | self.unit as u64
-    }
-
-    /// Behind a message of so many units.
-    fn after(self, units: u32) -> Self {
-        Place {
-            number: self.number.wrapping_add(1),
-            unit: self.unit.wrapping_add(units),
-        }
-    }
 }
 
 /// What is put.
@@ -148,45 +97,6 @@ pub struct Settings {
     pub longest: u64,
 }
 
-/// The bytes of a reference to a block.
-const REFERENCE: usize = 24;
-
-/// The ticket of the body that needs none.
-const INSIDE: TicketRef = TicketRef {
-    id: TicketId(NIL),
-    generation: 0,
-};
-
-/// A block and a ticket for it, as they lie in a body.
-fn reference(block: BlockRef, ticket: TicketRef) -> [u8; REFERENCE] {
-    let mut bytes = [0; REFERENCE];
-    bytes[0..4].copy_from_slice(&block.id.0.to_ne_bytes());
-    bytes[4..8].copy_from_slice(&ticket.id.0.to_ne_bytes());
-    bytes[8..16].copy_from_slice(&block.generation.to_ne_bytes());
-    bytes[16..24].copy_from_slice(&ticket.generation.to_ne_bytes());
-    bytes
-}
-
-fn referred(bytes: &[u8; REFERENCE]) -> (BlockRef, TicketRef) {
-    let short = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
-    let long = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
-    (
-        BlockRef {
-            id: BlockId(short(0)),
-            generation: long(8),
-        },
-        TicketRef {
-            id: TicketId(short(4)),
-            generation: long(16),
-        },
-    )
-}
-
-/// The units that a message takes.
-fn units_of(length: usize) -> u64 {
-    (length + PREFIX).div_ceil(UNIT as usize) as u64
-}
-
 /// A ring of messages that this process has open.
 pub struct Messages {
     base: Base,
@@ -212,16 +122,6 @@ struct Known {
 unsafe impl Send for Messages {}
 // SAFETY: as above.
 unsafe impl Sync for Messages {}
-
-/// The body in use, under the lock.
-struct Open<'a> {
-    held: &'a Held<'a>,
-    row: &'a Body,
-    bytes: NonNull<u8>,
-    size: u64,
-    front: Place,
-    back: Place,
-}
 
 impl Messages {
     /// Makes a ring in an arena.
@@ -340,7 +240,7 @@ impl Messages {
             NIL => return Err(held.corrupted("the length of a ring's body")),
             _ => self.find(held, row.which(), size)?,
         };
-        let (front, back) = (Place::of(&row.front), Place::of(&row.back));
+        let (front, back) = (RingPosition::of(&row.front), RingPosition::of(&row.back));
         let units = back.unit.wrapping_sub(front.unit) as u64;
         let count = back.number.wrapping_sub(front.number) as u64;
         let right = units * UNIT <= size && count <= units && (count == 0) == (units == 0);
@@ -533,7 +433,7 @@ impl Messages {
         &self,
         held: &Held<'_>,
         open: &Open<'_>,
-        fill: impl FnOnce(&Body) -> (Place, Place),
+        fill: impl FnOnce(&Body) -> (RingPosition, RingPosition),
     ) {
         let rows = self.rows();
         let current = rows.current.get() & 1;
@@ -656,8 +556,8 @@ impl Messages {
                 open.read(next, 0, to.wrapping_add(first), rest);
                 let (front, back) = (open.front, open.back);
                 (
-                    Place { unit: 0, ..front },
-                    Place {
+                    RingPosition { unit: 0, ..front },
+                    RingPosition {
                         number: back.number.wrapping_sub(1),
                         unit: back.unit.wrapping_sub(front.unit) - units,
                     },
@@ -731,145 +631,5 @@ impl Messages {
                 return Ok(false);
             }
         }
-    }
-}
-
-impl Body {
-    fn set(&self, block: BlockRef, ticket: TicketRef, size: u64) {
-        self.block.set(block.id.0);
-        self.ticket.set(ticket.id.0);
-        self.block_generation.set(block.generation);
-        self.ticket_generation.set(ticket.generation);
-        self.size.set(size);
-    }
-
-    #[inline(always)]
-    fn which(&self) -> BlockRef {
-        BlockRef {
-            id: BlockId(self.block.get()),
-            generation: self.block_generation.get(),
-        }
-    }
-
-    fn ticket(&self) -> TicketRef {
-        TicketRef {
-            id: TicketId(self.ticket.get()),
-            generation: self.ticket_generation.get(),
-        }
-    }
-}
-
-impl Open<'_> {
-    fn used(&self) -> u64 {
-        self.back.unit.wrapping_sub(self.front.unit) as u64 * UNIT
-    }
-
-    fn count(&self) -> u64 {
-        self.back.number.wrapping_sub(self.front.number) as u64
-    }
-
-    fn has_room(&self, units: u64) -> bool {
-        units * UNIT <= self.size - self.used()
-    }
-
-    /// Where a byte of the message at a place is, and how many follow until the body
-    /// begins anew.
-    #[inline(always)]
-    fn at(&self, place: Place, offset: usize) -> (*mut u8, usize) {
-        let index = (place.unit as u64 * UNIT + offset as u64) & (self.size - 1);
-        // In the body, which is `size` bytes long.
-        let first = self.bytes.as_ptr().wrapping_add(index as usize);
-        (first, (self.size - index) as usize)
-    }
-
-    /// Copies out of the body, around its end.
-    #[inline(always)]
-    fn read(&self, place: Place, offset: usize, to: *mut u8, length: usize) {
-        let (from, until_end) = self.at(place, offset);
-        let first = length.min(until_end);
-        // SAFETY: so many bytes of the body, which is there as long as the lock is held, to
-        // memory of the caller's with room for `length`.
-        unsafe { copy(from, to, first) };
-        // SAFETY: the rest, from the body's beginning on: all callers have compared
-        // `length` with its size.
-        unsafe { copy(self.bytes.as_ptr(), to.wrapping_add(first), length - first) };
-    }
-
-    #[inline(always)]
-    fn write(&self, place: Place, offset: usize, from: *const u8, length: usize) {
-        let (to, until_end) = self.at(place, offset);
-        let first = length.min(until_end);
-        // SAFETY: as in `read`, the other way.
-        unsafe { copy(from, to, first) };
-        // SAFETY: as in `read`, the other way.
-        unsafe {
-            copy(
-                from.wrapping_add(first),
-                self.bytes.as_ptr(),
-                length - first,
-            )
-        };
-    }
-
-    /// The length and kind of the message at a place before the back, and the next place.
-    #[inline(always)]
-    fn look(&self, place: Place) -> Result<(usize, u32, Place)> {
-        // (Never around the end: a unit is longer.)
-        let mut prefix = [0; PREFIX];
-        self.read(place, 0, prefix.as_mut_ptr(), PREFIX);
-        let [length, kind] =
-            [0, 4].map(|at| u32::from_ne_bytes(prefix[at..at + 4].try_into().expect("four bytes")));
-        let units = units_of(length as usize);
-        let left = self.back.unit.wrapping_sub(place.unit) as u64;
-        match units <= left && kind <= BLOCK && place.number != self.back.number {
-            true => Ok((length as usize, kind, place.after(units as u32))),
-            false => Err(self.held.corrupted("a message in a ring")),
-        }
-    }
-
-    fn reference(&self, place: Place, length: usize) -> Result<(BlockRef, TicketRef)> {
-        if length != REFERENCE {
-            return Err(self.held.corrupted("a block in a ring"));
-        }
-        let mut bytes = [0; REFERENCE];
-        self.read(place, PREFIX, bytes.as_mut_ptr(), REFERENCE);
-        Ok(referred(&bytes))
-    }
-
-    /// Puts a message for which there is room.
-    #[inline(always)]
-    fn append(&mut self, payload: &[u8], kind: u32) {
-        let mut prefix = [0; PREFIX];
-        prefix[..4].copy_from_slice(&(payload.len() as u32).to_ne_bytes());
-        prefix[4..].copy_from_slice(&kind.to_ne_bytes());
-        self.write(self.back, 0, prefix.as_ptr(), PREFIX);
-        self.write(self.back, PREFIX, payload.as_ptr(), payload.len());
-        self.back = self.back.after(units_of(payload.len()) as u32);
-        self.row.back.commit(self.back.pack());
-    }
-
-    /// Takes the first message away.
-    #[inline(always)]
-    fn take(&mut self, next: Place) {
-        self.front = next;
-        self.row.front.commit(next.pack());
-    }
-
-    /// Copies all messages to another body, from its beginning on; their places there.
-    fn copy_to(&self, to: NonNull<u8>) -> (Place, Place) {
-        self.read(self.front, 0, to.as_ptr(), self.used() as usize);
-        let used = (self.used() / UNIT) as u32;
-        let (front, back) = (self.front, self.back);
-        (Place { unit: 0, ..front }, Place { unit: used, ..back })
-    }
-
-    /// The bytes of a message.
-    #[inline(always)]
-    fn bytes_at(&self, place: Place, length: usize) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(length);
-        self.read(place, PREFIX, bytes.as_mut_ptr(), length);
-        // SAFETY: so many were read, and there is room for them.
-        unsafe { bytes.set_len(length) };
-        bytes
     }
 }

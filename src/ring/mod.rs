@@ -9,12 +9,14 @@
 //! | module     | holds                                                            |
 //! |------------|------------------------------------------------------------------|
 //! | `base`     | the block, its lock, waiting                                     |
+//! | `body`     | where the messages of a ring lie                                 |
 //! | `event`    | what is waited for, and the wake-ups for it                      |
 //! | `spin`     | looking again and again before sleeping                          |
 //! | `frames`   | pieces of memory of one length, filled and looked at in place     |
 //! | `messages` | bytes and blocks, from any of its processes to any other, in order |
 
 mod base;
+mod body;
 pub mod event;
 pub mod frames;
 pub mod messages;
