@@ -94,7 +94,7 @@ def test_what_is_captured_goes_by_reference():
         assert ctx.submit(both[1], 2).result() == data.sum() * 2
         for function in both:
             handles = []
-            plain = ctx._executor._pool.settings.plain
+            plain = ctx._executor._pool.settings.arguments
             try:
                 assert len(closures.dumps(function, handles, plain)) < 3000
                 assert handles

@@ -30,7 +30,8 @@ from conftest import complete, counts, eventually, place_of, run_python, run_scr
 import shared_numpy as snp
 from shared_numpy import _core, executor
 from shared_numpy._pickling import by_reference, closures, moved, pickler
-from shared_numpy._pool import light_future, scheduler
+from shared_numpy._pool import light_future, scheduler, supervisor
+from shared_numpy._pool.task import SENT
 from shared_numpy._core import Arena
 from shared_numpy.executor import BrokenProcessPool, ProcessPoolExecutor
 
@@ -933,7 +934,7 @@ def test_the_window_grows_for_short_calls_only():
     with pool(1) as ex:
         ex.submit(time.sleep, 0.01).result()
         assert [ex.submit(time.sleep, 0.05) for _ in range(20)]
-        assert len(next(iter(ex._pool.workers.values())).tasks) <= scheduler._LEAST
+        assert len(next(iter(ex._pool.scheduler.workers.values())).tasks) <= scheduler.LEAST
         ex.shutdown(cancel_futures=True)
 
 
@@ -1073,7 +1074,7 @@ def test_two_threads_cancel_the_same_futures(quick_switches):
 
     with pool(1) as ex:
         ex.submit(time.sleep, 60)
-        eventually(lambda: ex._pool.workers)
+        eventually(lambda: ex._pool.scheduler.workers)
         for _ in range(100):
             futures = [ex.submit(same, 1) for _ in range(20)]
             threads = [threading.Thread(target=cancel, args=(futures,)) for _ in range(2)]
@@ -1196,7 +1197,7 @@ def test_processes_are_started_and_waited_for_without_the_lock(monkeypatch):
 
     def watched(name, function):
         def call(*args, **kwargs):
-            seen.append((name, pools[-1]._pool.lock._is_owned()))
+            seen.append((name, pools[-1]._pool.scheduler.lock._is_owned()))
             return function(*args, **kwargs)
 
         return call
@@ -1257,9 +1258,40 @@ def test_a_start_that_hangs_keeps_nobody_waiting(hanging):
     ex.shutdown()
 
 
+def test_a_join_that_hangs_keeps_nobody_waiting(monkeypatch):
+    Process = multiprocessing.get_context("fork").Process
+    join, hangs, goes_on = Process.join, threading.Event(), threading.Event()
+
+    def join_late(process, timeout=None):
+        hangs.set()
+        assert goes_on.wait(60)
+        join(process, timeout)
+
+    monkeypatch.setattr(Process, "join", join_late)
+    ex = pool(1, retries=1)
+    try:
+        ex.submit(same, 1).result(20)
+        os.kill(list(ex._processes)[0], signal.SIGKILL)
+        assert hangs.wait(20)
+        futures, done = [], threading.Event()
+
+        def use():
+            futures.extend(ex.submit(same, number) for number in (2, 3))
+            assert futures[0].cancel()
+            ex.shutdown(wait=False)
+            done.set()
+
+        in_thread(use)
+        assert done.wait(20)
+    finally:
+        goes_on.set()
+    assert futures[1].result(20) == 3
+    ex.shutdown()
+
+
 def test_a_pool_that_breaks_waits_for_no_start_that_hangs(hanging, monkeypatch, capfd):
     hangs, goes_on, started = hanging
-    monkeypatch.setattr(scheduler, "_GRACE", 1.5)
+    monkeypatch.setattr(supervisor, "GRACE", 1.5)
     # As with other start methods: a worker is started when there is something for it to do.
     ex = pool(2)
     ex._pool.settings.starts_all = False
@@ -1335,7 +1367,7 @@ def start_helper(folder, number):
 
 @pytest.mark.parametrize("breaks", [False, True])
 def test_helpers_of_workers_keep_no_broken_pool(monkeypatch, tmp_path, breaks):
-    monkeypatch.setattr(scheduler, "_GRACE", 60)
+    monkeypatch.setattr(supervisor, "GRACE", 60)
     folder = tmp_path / "helpers"
     folder.mkdir()
     try:
@@ -1358,17 +1390,17 @@ def ignore_sigterm():
 
 
 def test_a_broken_pool_ends_within_its_grace(monkeypatch):
-    monkeypatch.setattr(scheduler, "_GRACE", 2)
-    waits, await_ends = [], scheduler.Pool.await_ends
+    monkeypatch.setattr(supervisor, "GRACE", 2)
+    waits, await_exits = [], supervisor.Supervisor.await_exits
 
     def recorded(self, workers, seconds):
         waits.append(seconds)
-        return await_ends(self, workers, seconds)
+        return await_exits(self, workers, seconds)
 
     with pool(3) as ex:
         wait([ex.submit(ignore_sigterm) for _ in range(3)])
         workers = list(ex._processes.values())
-        monkeypatch.setattr(scheduler.Pool, "await_ends", recorded)
+        monkeypatch.setattr(supervisor.Supervisor, "await_exits", recorded)
         ex.terminate_workers()
     assert [each.exitcode for each in workers] == [-signal.SIGKILL] * 3
     assert sum(waits) <= 2
@@ -1428,7 +1460,7 @@ def test_a_forked_child_takes_no_call_back():
     with pool(1) as ex:
         first = ex.submit(time.sleep, 0.5)
         second = ex.submit(same, 2)
-        eventually(lambda: second._task and second._task.is_sent)
+        eventually(lambda: second._task and second._task.state is SENT)
         child = os.fork()
         if not child:
             os._exit(int(second.cancel()))
@@ -1445,13 +1477,13 @@ def test_what_is_waited_for_at_the_end_is_not_the_thread(monkeypatch):
         monkeypatch.setattr(light_future, "_HELD", 1000)
         future = ex.submit(time.sleep, 0.2)
         future._condition.acquire()
-        ex._pool.lock.acquire()
+        ex._pool.scheduler.lock.acquire()
     assert future.result() is None
 
 
 HANGS = START + """
-    from shared_numpy._pool import scheduler
-    scheduler._STUCK = 0.5
+    from shared_numpy._pool import at_exit
+    at_exit.STUCK = 0.5
     future = ex.submit(time.sleep, 0.3)
     if sys.argv[2] == "callback":
         future.add_done_callback(lambda _: time.sleep(600))

@@ -13,7 +13,7 @@ SOURCE = os.path.join(ROOT, "shared_memory", "shared_numpy")
 
 # From the ground up; a module may import only what stands before its row.
 LAYERS = [
-    "errors _reduce _system.forks _system.generics",
+    "errors _reduce _system.forks _system.generics _system.interruptions",
     "_system.exit_order",
     "_core _pickling.copy_warnings",
     "_system.file_mapping _system.leftovers _system.list_layout _system.named_layout "
@@ -28,11 +28,13 @@ LAYERS = [
     "_pickling.multiprocessing_reducers _pickling.pickler",
     "arrays handles _pickling.closures _channels.pipe_channel",
     "_channels",
-    "queues ring_buffer named _pool.task _pool.worker_main",
+    "queues ring_buffer named _pool.at_exit _pool.settings _pool.task _pool.worker_main",
     "_pool.worker_process",
     "_pool.scheduler",
-    "executor array_manager",
-    "context integrations.*",
+    "_pool.supervisor",
+    "_pool.pool",
+    "executor array_manager integrations._loky",
+    "context integrations.* compat.sharedarray",
     "backport demo compat.*",
 ]
 # From the bottom to the top: a subpackage imports nothing of those behind it.
@@ -79,32 +81,67 @@ def imported(tree, package, known):
     return found - {""}
 
 
-def test_imports_point_down():
-    known = modules()
-    level = {name: n for n, row in enumerate(LAYERS) for name in row.split()}
+# A package that is more than its parts: its own code is a module above them.
+WITH_CODE = ["_channels"]
 
-    def level_of(name):
-        parent = name.rpartition(".")[0]
-        return level[name] if name in level else level[parent + ".*"]
 
+def imports_of_all():
+    """Return {dotted name: modules of the package that it imports}, without the package itself.
+
+    Imports inside functions count, and those for type checkers. What is left out imports upwards
+    by design, when it is called: `__init__` (public names at their first use), `__main__`,
+    `_reduce` (the functions that pickles name) and `_core` (which asks `_system.process_tree`).
+    """
+    known, found = modules(), {}
     for name, path in known.items():
         if path is None or name in ("__init__", "__main__"):
             continue
         is_package = path.endswith("__init__.py")
         package = name.split(".") if is_package else name.split(".")[:-1]
         with open(path, encoding="utf-8") as file:
-            imports = imported(ast.parse(file.read()), package, known)
-        if is_package and name != "_channels":
-            assert not imports, "%s imports %s" % (name, imports)
-            continue
+            found[name] = imported(ast.parse(file.read()), package, known)
+        if is_package and name not in WITH_CODE:
+            assert not found[name], "%s imports %s" % (name, found[name])
+    return found
+
+
+def test_imports_point_down():
+    level = {name: n for n, row in enumerate(LAYERS) for name in row.split()}
+
+    def level_of(name):
+        parent = name.rpartition(".")[0]
+        return level[name] if name in level else level[parent + ".*"]
+
+    for name, imports in imports_of_all().items():
         for each in imports:
-            # (Parts of one door, and of what integrations have in common.)
-            if each.split(".")[:-1] == package and package in (["compat"], ["integrations"]):
-                continue
             assert level_of(each) < level_of(name), "%s imports %s" % (name, each)
             places = [SUBPACKAGES.index(part.split(".")[0]) for part in (each, name)
                       if part.split(".")[0] in SUBPACKAGES]  # fmt: skip
             assert places == sorted(places), "%s imports %s" % (name, each)
+
+
+def circle_in(imports):
+    """Return a circle of imports as the list of its modules, or None."""
+    done = set()
+
+    def follow(name, way):
+        if name in way:
+            return way[way.index(name) :] + [name]
+        if name not in done:
+            for each in sorted(imports.get(name, ())):
+                found = follow(each, way + [name])
+                if found:
+                    return found
+            done.add(name)
+        return None
+
+    return next(filter(None, (follow(name, []) for name in sorted(imports))), None)
+
+
+def test_imports_have_no_circle():
+    assert circle_in(imports_of_all()) is None
+    assert circle_in({"a": {"b", "c"}, "b": {"d"}, "c": {"d"}, "d": set()}) is None
+    assert circle_in({"a": {"b"}, "b": {"c"}, "c": {"d", "b"}}) == ["b", "c", "b"]
 
 
 def test_the_walk_sees_imports():

@@ -13,7 +13,7 @@ import types
 import numpy as np
 
 from . import _reduce, arrays
-from .executor import ProcessPoolExecutor, count_workers, progress_bar
+from .executor import SUBMIT_SIGNATURE, ProcessPoolExecutor, progress_bar, split_submitted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -118,11 +118,8 @@ class SharedContext:
         mp_context: "Any" = None,
         readonly: bool = True
     ) -> None:
-        # Before there is an arena, which is made with places enough.
-        max_workers = count_workers(max_workers)
-        self._arrays = {}  # type: Dict[str, Any]
-        known = {}
-        for name, original in dict(mapping).items():
+        mapping = dict(mapping)
+        for name, original in mapping.items():
             if not isinstance(name, str) or not name.isidentifier():
                 raise ValueError("{!r} cannot be the name of a variable".format(name))
             if not isinstance(original, np.ndarray):
@@ -131,17 +128,22 @@ class SharedContext:
                         name, type(original)
                     )
                 )
+        self._arrays = {}  # type: Dict[str, Any]
+        # The executor comes first: it makes the program's arena, with places for its workers. They
+        # are started later, by the first call, and get the arrays then.
+        self._executor = ProcessPoolExecutor(
+            max_workers, mp_context, initializer=_reduce.enter_context, initargs=(self._arrays,)
+        )
+        shared_twins = {}
+        for name, original in mapping.items():
             shared = arrays.asarray(original)
             if readonly:
                 shared = shared.view()
                 shared.flags.writeable = False
             self._arrays[name] = shared
-            # (The original is kept: its id is that of no other one.)
-            known[id(original)] = original, shared
-        self._executor = ProcessPoolExecutor(
-            max_workers, mp_context, initializer=_reduce.enter_context, initargs=(self._arrays,)
-        )
-        self._executor._know(known)
+            # (With the original, so that its id stays its own.)
+            shared_twins[id(original)] = original, shared
+        self._executor._send_twins(shared_twins)
         self._calls = collections.deque()  # type: Any
 
     def __getitem__(self, name: str) -> "Any":
@@ -243,14 +245,12 @@ class SharedContext:
         ValueError
             As `register`.
         """
-        if len(args) < 2:
-            raise TypeError("submit() takes a function and its arguments")
-        self, function = args[:2]
+        self, function, args = split_submitted(args)
         self._check(function)
         run_it = functools.partial(_reduce.run_in_context, function)
-        return self._executor.submit(run_it, args[2:], kwargs)
+        return self._executor.submit(run_it, args, kwargs)
 
-    submit.__text_signature__ = "($self, fn, /, *args, **kwargs)"  # type: ignore
+    submit.__text_signature__ = SUBMIT_SIGNATURE  # type: ignore
 
     def map(
         self,
@@ -281,7 +281,7 @@ class SharedContext:
         self._executor.shutdown(cancel_futures=True)
         self._calls.clear()
         self._arrays.clear()
-        self._executor._know({})
+        self._executor._send_twins({})
 
     def __enter__(self) -> "SharedContext":
         return self

@@ -1,4 +1,41 @@
-"""`ProcessPoolExecutor`: functions run in other processes, arrays in shared memory."""
+"""`ProcessPoolExecutor`: functions run in other processes, arrays in shared memory.
+
+The way of a call::
+
+    submit           any thread          adds the call to the scheduler's pending calls, starts what
+       |                                 is missing (workers, dispatcher), wakes the dispatcher
+    pending          scheduler           until a worker has fewer calls than it does in 2 ms
+       |
+    assigned         dispatcher          pickles the call: arrays go to shared memory, without a lock
+       |
+    sent             dispatcher          puts the message into the worker's own channel (a ring);
+       |                                 there it can still be cancelled, or stolen for an idle worker
+    taken            worker              takes it out, calls the function, pickles the result
+       |
+    answered         worker              puts the answer into the one channel of all workers
+       |
+    done             dispatcher          unpickles it, settles the future, calls its callbacks
+
+The channels are in shared memory: the process that dies in the middle of a call leaves them usable.
+The state of a call is `task.State`; it changes only with the scheduler's lock held. Nothing that can
+wait (pickling, callbacks, the start or join of a process) happens with the lock held.
+
+What a death does::
+
+    a worker               The dispatcher polls sentinels every 0.05 s, and processes every second.
+                           Calls that the worker had not taken are pending again. The call that it had
+                           taken is sent again if retries are left; else the pool breaks: all futures
+                           raise BrokenProcessPool, and the other workers are ended.
+    a worker's start       `submit` raises, and its call is gone; calls of other threads stay.
+    the dispatcher         An exception in it (a bug, MemoryError) breaks the pool. One that is stuck
+                           at process exit (in a callback) is given up after 60 s without progress.
+    this process, killed   Workers see that the maker of their channel is gone, and exit. What lies in
+                           shared memory goes with the last process of the program.
+    interpreter shutdown   A finalizer (`_pool.at_exit`) has all calls done and all workers joined; the
+                           table in `_system.exit_order` tells when.
+    a fork                 The child has no dispatcher and no calls; `submit` raises RuntimeError.
+    executor dropped       As `shutdown(wait=False)`: the pool lives on until its calls are done.
+"""
 
 import collections
 import itertools
@@ -14,7 +51,8 @@ from concurrent.futures.process import BrokenProcessPool
 
 from . import _core, _reduce
 from ._pickling import moved, shared_copies
-from ._pool.scheduler import Pool, Settings
+from ._pool.pool import Pool
+from ._pool.settings import Settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,6 +103,21 @@ def count_workers(max_workers: "Optional[int]") -> int:
             "program".format(max_workers, max_workers + 1, places, max_workers + 1, most)
         )
     return max_workers
+
+
+# What `submit` looks like to `inspect` and editors. 3.6 has no syntax for it.
+SUBMIT_SIGNATURE = "($self, fn, /, *args, **kwargs)"
+
+
+def split_submitted(args: "Tuple[Any, ...]") -> "Tuple[Any, Any, Tuple[Any, ...]]":
+    """Return the executor, the function, and the function's own arguments of ``submit(*args)``.
+
+    `submit` has no named parameters: a keyword argument of the function may have any name, also
+    "self" and "fn".
+    """
+    if len(args) < 2:
+        raise TypeError("submit() takes a function and its arguments")
+    return args[0], args[1], args[2:]
 
 
 class ProcessPoolExecutor(Executor):
@@ -184,34 +237,36 @@ class ProcessPoolExecutor(Executor):
                 )
         self._mp_context = context
         self._max_workers = max_workers
+        calls = moved.DEFAULT._replace(
+            threshold=threshold, shared_copies=shared_copies.SharedCopies()
+        )
+        answers = moved.DEFAULT._replace(threshold=threshold, copied=results == "copy")
         self._pool = Pool(
             Settings(
                 max_workers, context, initializer, tuple(initargs), max_tasks_per_child,
-                moved.DEFAULT._replace(threshold=threshold, shared_copies=shared_copies.SharedCopies()),
-                moved.DEFAULT._replace(threshold=threshold, copied=results == "copy"),
-                results == "in_place", retries,
+                calls, answers, results == "in_place", retries,
             )
         )  # fmt: skip
-        weakref.finalize(self, self._pool.finish).atexit = False
+        weakref.finalize(self, self._pool.shut_down).atexit = False
 
     @property
     def _processes(self):
         """The workers' processes by their ids, as the standard library's class has them."""
-        workers = list(self._pool.workers.values())
+        workers = list(self._pool.scheduler.workers.values())
         return {each.process.pid: each.process for each in workers if each.has_started()}
 
     @property
     def _broken(self):
-        return self._pool.broken
+        return self._pool.scheduler.broken
 
     @property
     def _executor_manager_thread(self):
-        return self._pool.thread
+        return self._pool.supervisor.thread
 
-    def _know(self, known):
-        """Send the shared twins of arrays, by their ids, instead of them."""
+    def _send_twins(self, shared_twins):
+        """Send the shared copies of arrays instead of them, see `moved.ArrayPolicy`."""
         settings = self._pool.settings
-        settings.plain = settings.plain._replace(shared_twins=known)
+        settings.arguments = settings.arguments._replace(shared_twins=shared_twins)
 
     def submit(*args: "Any", **kwargs: "Any") -> "Future[Any]":
         """Have a function called in a worker.
@@ -236,13 +291,10 @@ class ProcessPoolExecutor(Executor):
         RuntimeError
             After `shutdown`, or in another process.
         """
-        # (Any name may be one of `kwargs`.)
-        if len(args) < 2:
-            raise TypeError("submit() takes a function and its arguments")
-        self, fn = args[:2]
-        return self._pool.submit((fn, args[2:], kwargs))
+        self, fn, args = split_submitted(args)
+        return self._pool.submit((fn, args, kwargs))
 
-    submit.__text_signature__ = "($self, fn, /, *args, **kwargs)"  # type: ignore
+    submit.__text_signature__ = SUBMIT_SIGNATURE  # type: ignore
 
     def map(
         self,
@@ -317,8 +369,8 @@ class ProcessPoolExecutor(Executor):
         if os.getpid() != pool.pid:
             return
         if cancel_futures:
-            pool.cancel()
-        pool.finish()
+            pool.cancel_all()
+        pool.shut_down()
         if wait:
             pool.join()
 

@@ -156,7 +156,7 @@ def _hold(manager):
     # Not in forks, which may have closed the descriptors: their numbers are not ours then.
     util.Finalize(manager, _holds.pop, (key, None))
     # After the manager's own, which ends the server: that may have been killed.
-    util.Finalize(manager, _remove_file, (number,), exitpriority=-1)
+    util.Finalize(manager, _remove_file, (number,), exitpriority=exit_order.MANAGERS)
     return watched
 
 

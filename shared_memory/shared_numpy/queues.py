@@ -17,7 +17,8 @@ from multiprocessing import context, util
 from . import _core
 from ._channels import pipe_channel
 from ._pickling import pickler
-from ._channels import Sent, channel, unpack
+from ._channels import ChannelArgument, channel, unpack
+from ._system import exit_order
 from ._system.generics import Subscriptable
 
 TYPE_CHECKING = False
@@ -26,14 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
 
-# How many bytes a ring has room for at first, and how many it may grow to if it has no
-# bound; and a simple queue's.
-_FIRST, _LONGEST = 1 << 14, 1 << 34
-_SIMPLE = 1 << 16
-
-# At the end of a process, by the priorities of `multiprocessing`'s finalizers: the children
-# have ended, and rings are let go of.
-_OVER = -100
+# A simple queue has room for so many bytes, as a pipe has.
+_SIMPLE_BYTES = 1 << 16
 
 
 class SimpleQueue(Subscriptable):
@@ -61,10 +56,10 @@ class SimpleQueue(Subscriptable):
     """
 
     def __init__(self, *, ctx: "Any" = None) -> None:
-        self._open(0, _SIMPLE, _SIMPLE, False, ctx)
+        self._open(channel(0, _SIMPLE_BYTES, _SIMPLE_BYTES, ctx, feeds=False))
 
-    def _open(self, limit, first, longest, feeds, ctx):
-        self._channel = channel(limit, first, longest, ctx, feeds)
+    def _open(self, channel):
+        self._channel = channel
         self._begin()
 
     def _begin(self):
@@ -78,7 +73,7 @@ class SimpleQueue(Subscriptable):
         self._rest = []  # type: List[Any]
         # (A pipe sees to its end itself.)
         if isinstance(self._channel, _core.Ring):
-            util.Finalize(self, self._channel.let_go, exitpriority=_OVER)
+            util.Finalize(self, self._channel.let_go, exitpriority=exit_order.CHANNELS)
 
     @property
     def spin(self) -> bool:
@@ -172,11 +167,10 @@ class SimpleQueue(Subscriptable):
     def __getstate__(self):
         context.assert_spawning(self)
         self._check_open()
-        return {"channel": Sent(self._channel)}
+        return {"channel": ChannelArgument(self._channel)}
 
     def __setstate__(self, state):
-        self._channel = state["channel"].channel
-        self._begin()
+        self._open(state["channel"].channel)
 
 
 class _Loaded:
@@ -238,7 +232,7 @@ class Queue(SimpleQueue):
     """
 
     def __init__(self, maxsize: int = 0, *, ctx: "Any" = None) -> None:
-        self._open(max(maxsize, 0), _FIRST, _LONGEST, True, ctx)
+        self._open(channel(max(maxsize, 0), ctx=ctx))
 
     def put(
         self, obj: "Any", block: bool = True, timeout: "Optional[float]" = None

@@ -16,6 +16,7 @@ import numpy as np
 
 from . import _core, arrays
 from ._pickling import by_reference, registry
+from ._system import exit_order
 from ._system.generics import Subscriptable
 
 TYPE_CHECKING = False
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from typing import Any, Optional, Tuple
 
 __all__ = ["RingBuffer"]
-
-# At the end of a process, by the priorities of `multiprocessing`'s finalizers.
-_OVER = -100
 
 
 def _references():
@@ -316,7 +314,7 @@ class RingBuffer(Subscriptable):
         util.register_after_fork(self, RingBuffer._watch)
 
     def _watch(self):
-        util.Finalize(self, self._frames.leave, exitpriority=_OVER)
+        util.Finalize(self, self._frames.leave, exitpriority=exit_order.CHANNELS)
 
     @property
     def spin(self) -> bool:

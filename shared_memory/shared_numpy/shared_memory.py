@@ -27,6 +27,7 @@ from operator import index as as_integer
 
 from . import resource_tracker
 from ._system import file_mapping, leftovers, list_layout, posixshmem, shm_space
+from ._system.interruptions import append_result
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -221,9 +222,8 @@ class SharedMemory:
                 if os.access("/dev/shm" + self._name, os.F_OK):
                     continue
                 self._register(registered)
-            call = partial(posixshmem.shm_open, self._name, self._flags)
             try:
-                opened.extend(map(call, (self._mode,)))
+                append_result(opened, posixshmem.shm_open, self._name, self._flags, self._mode)
                 return
             except FileExistsError:
                 if name is not None:

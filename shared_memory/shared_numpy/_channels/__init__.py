@@ -22,7 +22,17 @@ def uses_rings() -> bool:
     return os.environ.get("SHARED_NUMPY_RING") != "0" and _core.can_sleep()
 
 
-def channel(limit: int, first: int, longest: int, ctx: "Any" = None, feeds: bool = True) -> "Any":
+# A ring has room for so many bytes at first, and grows to so many.
+FIRST_BYTES, MOST_BYTES = 1 << 14, 1 << 34
+
+
+def channel(
+    limit: int = 0,
+    first: int = FIRST_BYTES,
+    longest: int = MOST_BYTES,
+    ctx: "Any" = None,
+    feeds: bool = True,
+) -> "Any":
     """Make a channel.
 
     Parameters
@@ -41,7 +51,7 @@ def channel(limit: int, first: int, longest: int, ctx: "Any" = None, feeds: bool
     return pipe_channel.Channel(limit, ctx or multiprocessing.get_context(), feeds)
 
 
-class Sent:
+class ChannelArgument:
     """A channel, as an argument of a process; it arrives as one."""
 
     def __init__(self, channel: "Any") -> None:
@@ -56,7 +66,7 @@ class Sent:
 def open_channel(handle, spin):
     ring = _core.Ring.open(_core.receive(handle))
     ring.spin = spin
-    return Sent(ring)
+    return ChannelArgument(ring)
 
 
 def unpack(found: "Any") -> "Tuple[Any, Any]":

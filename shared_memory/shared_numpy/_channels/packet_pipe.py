@@ -11,10 +11,10 @@ import os
 import selectors
 import socket
 import time
-from itertools import chain
 from multiprocessing import context, reduction
 
 from .. import _core, _reduce
+from .._system.interruptions import append_if_true, extend_by_result
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Pipe:
         sent = [] if sent is None else sent
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            sent.extend(filter(None, map(_core.write_packet, (self._writer,), (packet,))))
+            append_if_true(sent, _core.write_packet, self._writer, packet)
             if sent or timeout == 0 or not _wait(self._writer, selectors.EVENT_WRITE, deadline):
                 return
 
@@ -123,7 +123,7 @@ class Pipe:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            received.extend(chain.from_iterable(map(_core.read_packets, (self._reader,), (most,))))
+            extend_by_result(received, _core.read_packets, self._reader, most)
             if received and not received[-1]:
                 received.pop()
                 if not received:

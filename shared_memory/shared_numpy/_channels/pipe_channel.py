@@ -17,12 +17,13 @@ import threading
 import time
 import weakref
 from contextlib import suppress
-from itertools import starmap
 from multiprocessing import context, synchronize, util
 
 from .. import _core, _reduce
 from .._pickling import by_reference, pickler
 from .packet_pipe import PACKET, Pipe
+from .._system import exit_order
+from .._system.interruptions import append_result
 from ..errors import StaleHandleError
 
 TYPE_CHECKING = False
@@ -35,10 +36,6 @@ _TAIL = 8
 # For so long a process waits before it looks whether the one that has made the pipe is
 # still there, in seconds.
 _LOOK = 0.5
-
-# At the end of a process, by the priorities of `multiprocessing`'s finalizers: no more
-# is put; the children have ended, and what waits is sent; nothing is answered for.
-_CLOSING, _SENT, _OVER = 10, -5, -100
 
 
 class _Keepers(list):
@@ -95,10 +92,10 @@ class Channel:
     def _begin(self):
         """Do what is to be done in each process, forked ones included."""
         over = weakref.ref(self._keepers)
-        util.Finalize(self._keepers, _let_go, (over,), exitpriority=_OVER)
+        util.Finalize(self._keepers, _let_go, (over,), exitpriority=exit_order.CHANNELS)
         self.feeder = _Feeder(self._pipe, self._keepers)
         # (Other threads may still receive at the end of the process.)
-        util.Finalize(self, self.feeder.finish, exitpriority=_CLOSING)
+        util.Finalize(self, self.feeder.finish, exitpriority=exit_order.FEEDERS)
 
     def put(
         self, stream: bytes, handles: "List[bytes]", timeout: "Optional[float]" = None
@@ -115,14 +112,13 @@ class Channel:
             while not any(placed):
                 left = None if deadline is None else max(0, deadline - time.monotonic())
                 wait = self._slice(left)
-                # What a call did is noted before an exception of a signal can come between.
-                placed.extend(map(self._places.acquire, (wait != 0,), (wait,)))
+                append_result(placed, self._places.acquire, wait != 0, wait)
                 if not placed[-1]:
                     self._recount()
                     if left is not None and left <= _LOOK:
                         break
             if placed[-1]:
-                counted.extend(starmap(self._unfinished.release, ((),)))
+                append_result(counted, self._unfinished.release)
                 self._send(packet, parts, timeout, sent)
             if sent:
                 del handles[:]
@@ -155,7 +151,7 @@ class Channel:
             self._note(returned)
         if counted:
             if not uncounted:
-                uncounted.extend(map(self._unfinished.acquire, (False,)))
+                append_result(uncounted, self._unfinished.acquire, False)
             self._tell_if_done()
 
     def put_many(
@@ -249,7 +245,7 @@ class Channel:
     def _note(self, noted):
         """Give back the place of what was taken out; something in `noted` then."""
         with suppress(ValueError):
-            noted.extend(starmap(self._places.release, ((),)))
+            append_result(noted, self._places.release)
 
     def _recount(self):
         """Give back the places that killed processes had: if there was no message for a while,
@@ -378,7 +374,7 @@ class _Feeder:
         # to do; what is held until it ends.
         self.threads = []  # type: List[int]
         self.woken, self.ended = _held_lock(), _held_lock()
-        util.Finalize(self, _finish, [weakref.ref(self)], exitpriority=_SENT)
+        util.Finalize(self, _finish, [weakref.ref(self)], exitpriority=exit_order.SENT)
 
     def put(self, packet, handles, sent):
         """Send a packet, now if there is room, else as soon as there is.
@@ -390,10 +386,10 @@ class _Feeder:
                 self.pipe.send(packet, 0, sent)
             if not sent:
                 if not self.threads:
-                    self.threads.extend(map(_thread.start_new_thread, (self.run,), ((),)))
+                    append_result(self.threads, _thread.start_new_thread, self.run, ())
                 # It goes on when the lock is given back.
                 self.wake()
-                sent.extend(map(self.waiting.append, ((packet, handles),)))
+                append_result(sent, self.waiting.append, (packet, handles))
                 return
         _entrust(self.keepers, handles, lambda: self.closes_pipe)
 

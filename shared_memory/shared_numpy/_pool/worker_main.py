@@ -157,8 +157,8 @@ class _Interrupts:
 
 def work(
     number: int,
-    requests: _channels.Sent,
-    replies: _channels.Sent,
+    requests: _channels.ChannelArgument,
+    replies: _channels.ChannelArgument,
     threshold: int,
     copied: bool,
     gives: bool,
@@ -172,7 +172,7 @@ def work(
     ----------
     number : int
         Which worker it is.
-    requests, replies : Sent
+    requests, replies : ChannelArgument
         The channels that calls come from and answers go to.
     threshold, copied
         How plain arrays in results go, see `moved.ArrayPolicy`.

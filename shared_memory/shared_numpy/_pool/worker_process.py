@@ -1,4 +1,4 @@
-"""A worker's process as its pool sees it, and the calls that it has."""
+"""A worker process as its pool sees it, and the calls that it has."""
 
 import collections
 import os
@@ -7,45 +7,57 @@ import sys
 import time
 from contextlib import suppress
 
+from .._system import interruptions
 from ..errors import ArenaFullError
 from . import worker_main
+from .task import CANCELLED, SENT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Optional
+
+    from .task import Task
+
+# The exit code is known after so many seconds, if another thread waits for all children.
+_EXIT_CODE = 1.0
 
 
 class WorkerProcess:
-    """A worker's process, and the calls that it has, in the order of their sending."""
+    """A worker process, and the calls that it has, in the order of their sending.
 
-    def __init__(self, process, requests, left, is_child):
+    The scheduler's lock guards `tasks`, `is_late`, and the channel of `requests`; the methods
+    below that use them end in ``_locked``. The others may be called by any thread.
+    """
+
+    def __init__(self, process, requests, calls_left, is_child):
         self.process = process
         self.requests = requests
-        # Not so with a fork server, whose child it is.
+        # False with a fork server: the process is the server's child.
         self.is_child = is_child
-        # The process is there; see `has_started`.
+        # The process exists; see `has_started`.
         self.is_up = False
-        # The pool has ended before the process was there: whoever starts it ends it.
+        # The pool has ended before the process existed: the thread that starts it ends it.
         self.is_late = False
-        self.tasks = collections.OrderedDict()  # type: Dict[int, Task]
-        # How many calls it will do, if that is limited.
-        self.left = left
-        # Why its initializer failed.
-        self.unfit = None  # type: Optional[BaseException]
+        self.tasks = collections.OrderedDict()  # type: collections.OrderedDict[int, Task]
+        # How many calls it will still do; None for any number.
+        self.calls_left = calls_left
+        # The exception of its initializer.
+        self.init_error = None  # type: Optional[BaseException]
 
     def has_started(self):
-        """Tell whether the process is there: it is started without the pool's lock."""
+        """Tell whether the process exists: another thread may still be starting it."""
         self.is_up = self.is_up or self.process.pid is not None
         return self.is_up
 
-    def has_ended(self):
-        """Tell whether the process is gone."""
+    def has_exited(self):
+        """Tell whether the process has exited. It does not wait."""
         if not self.process.is_alive():
-            # The fork server of 3.6 leaves it to the process itself to tell of its end.
-            tells = self.is_child or sys.version_info >= (3, 7)
-            return tells or not serves(self.process.pid)
+            # On 3.6 a child of the fork server itself reports its exit, and a killed one never
+            # does: the pipe is closed either way.
+            reports = self.is_child or sys.version_info >= (3, 7)
+            return reports or not _is_served(self.process.pid)
         if self.is_child:
-            # `is_alive` says yes for ever if others have taken the exit code: os.wait() of the
+            # `is_alive` stays true if someone else has reaped the process: an `os.wait` of the
             # program, or the kernel where SIGCHLD is ignored. Then it is no child any more.
             try:
                 os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -54,35 +66,42 @@ class WorkerProcess:
         return False
 
     def exit_code(self):
-        """Return the exit code of the process, which has ended; None if nobody knows it."""
+        """Return the exit code of the process, which has exited; None if it is unknown."""
         process = self.process
-        # (Without a limit it would wait for one that lives on without its sentinel.)
+        # (Without a limit `join` would wait for a process that has closed its sentinel.)
         process.join(0)
-        # Another thread may be about to tell, which has asked for all children's.
-        end = time.monotonic() + 1
+        # Another thread may have reaped all children, and not stored their codes yet.
+        end = time.monotonic() + _EXIT_CODE
         while process.exitcode is None and time.monotonic() < end:
             time.sleep(0.001)
         return process.exitcode
 
     def send_signal(self, number):
-        """Send the process a signal, if it is still there."""
-        if self.has_started() and not self.has_ended():
+        """Send the process a signal, if it has not exited."""
+        if self.has_started() and not self.has_exited():
             with suppress(ProcessLookupError):
                 os.kill(self.process.pid, number)
 
-    def drop(self, task):
-        """Drop a call that it has not taken yet; False if it has."""
-        # What is in its channel are the last of those that were sent, in their order.
-        sent = [number for number, each in self.tasks.items() if each.is_sent]
+    def is_working_locked(self):
+        """Tell whether it has been sent a call that it has not answered."""
+        return any(task.state is SENT for task in self.tasks.values())
+
+    def unsend_locked(self, task):
+        """Take a call out of its channel, and mark it as cancelled; False if it has taken it."""
+        # Its channel has the last of those that were sent, in their order.
+        sent = [number for number, each in self.tasks.items() if each.state is SENT]
         behind = len(sent) - 1 - sent.index(task.number)
         end = worker_main.REQUEST.pack(task.number)
         with suppress(ArenaFullError):
-            # (Noted before an exception of a signal's handler can come between.)
-            task.withdrawn.extend(map(self.requests.withdraw, (behind,), (end,)))
-        return task.is_cancelled
+            interruptions.set_if_true(
+                task, "state", CANCELLED, self.requests.withdraw, behind, end
+            )
+        return task.state is CANCELLED
 
-    def take_back(self, most=sys.maxsize):
-        """Return the numbers and messages of the first calls that it has not taken yet."""
+    def take_unread_locked(self, most=sys.maxsize):
+        """Take the first calls that it has not read out of its channel; return their numbers and
+        messages."""
+        # (One more, for the message that tells it to stop.)
         unread = self.requests.get_unopened(min(most, len(self.tasks) + 1))
         size = worker_main.REQUEST.size
         ends = [(message.end(size), message) for message in unread]
@@ -92,8 +111,15 @@ class WorkerProcess:
             if end != worker_main.STOP
         ]
 
+    def tell_to_stop(self):
+        """Have it exit when it has done its calls; False if there is no room to say so."""
+        try:
+            return self.requests.put(worker_main.STOP, [], 0)
+        except ArenaFullError:
+            return False
 
-def serves(pid):
+
+def _is_served(pid):
     """Tell whether a process is a living child of the fork server."""
     from multiprocessing import forkserver
 
@@ -103,18 +129,6 @@ def serves(pid):
     except OSError:
         return False
     return state != "Z" and int(parent) == forkserver._forkserver._forkserver_pid
-
-
-def tell_to_stop(worker):
-    """Have a worker end when it has done its calls; False if there is no room to say so."""
-    try:
-        return worker.requests.put(worker_main.STOP, [], 0)
-    except ArenaFullError:
-        return False
-
-
-def has_calls(worker):
-    return any(task.is_sent for task in worker.tasks.values())
 
 
 def describe_exit(code):

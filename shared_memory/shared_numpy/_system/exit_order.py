@@ -1,8 +1,39 @@
-"""Daemon threads at the end of the process.
+"""What ends when, as a process exits; and daemon threads, which nothing waits for.
 
-The interpreter ends daemon threads wherever they are. What is announced to another process
-and then done must not be left in between, so the end of the process waits, for a moment,
-until no thread is at such work; a daemon thread begins none after that.
+`multiprocessing` registers one function with `atexit`. It runs its finalizers with a priority of
+0 or more, highest first; joins the children of the process; then runs those below 0. A child of
+`multiprocessing` skips `atexit` and runs that function itself before ``os._exit``; it has forgotten
+the finalizers of its parent, so each module here registers its own again after a fork.
+
+The table of all that this package ends, in order::
+
+    when          what it ends                         why there
+    DAEMONS       daemon threads begin no work that    First of all, so that nothing below waits for
+       (1000)     `awaited` protects; work in          work that begins meanwhile. Also by `atexit`,
+                  progress has a second to finish      for a process without `multiprocessing`.
+    POOLS         executors: calls are done, workers   Before their channels and futures' threads go;
+       (20)       stopped and joined                   after DAEMONS, since `submit` may be such work.
+    (15, 0)       `multiprocessing`: its pools, and    (Priorities of the standard library.)
+                  the servers of its managers
+    FEEDERS       the threads that send what did not   As those of `multiprocessing.Queue`: pools have
+       (10)       fit into a pipe take no more         put their last message.
+    (children)    `multiprocessing` joins children     They may still get from queues of this process.
+    MANAGERS      the file of a manager, if its        After its server, which removes it as a rule.
+       (-1)       server was killed
+    SENT          the threads of FEEDERS are joined    After the children, which read what they send.
+       (-5)
+    EXITING       a daemon thread that would free      The rows below take apart what such a thread
+       (-99)      a block stays where it is            would change (`_core.begin_exit`).
+    CHANNELS      this process's part in rings, and    Nothing in this process uses one any more; the
+       (-100)     what it answers for in pipes         arena is still there, for what they free.
+    ARENAS        this process's part in arenas        Last: everything above frees blocks there.
+       (-1000)    (`_core.retire`)
+    (tracker)     names of arenas and segments         Outlives this process: it removes them when
+                                                       the last process of the program has exited.
+
+At interpreter shutdown the interpreter freezes daemon threads wherever they are. What a thread
+announces to another process and then does must not stop in between: `awaited` makes the exit wait
+for it, for a moment, and lets a daemon thread begin none after that.
 """
 
 import atexit
@@ -17,18 +48,19 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Iterator, Set
 
-# For so many seconds a thread stays: should the program wait for it after all, it goes on.
-_LONGEST = 60.0
+# Priorities of finalizers: see the table.
+DAEMONS, POOLS, FEEDERS, MANAGERS, SENT = 1000, 20, 10, -1, -5
+EXITING, CHANNELS, ARENAS = -99, -100, -1000
 
-# For so many seconds the end of the process waits for work in progress.
+# A forsaken thread stays for so many seconds: if the process does not exit after all, it goes on.
+_STAY = 60.0
+
+# The exit waits for so many seconds for work in progress.
 _PATIENCE = 1.0
-
-# The order among the finalizers of `multiprocessing`: before a manager's server is told to end.
-_FIRST = 1000
 
 
 class _Progress:
-    """What threads of this process are at that must not be cut off."""
+    """The work of threads of this process that must not be cut off."""
 
     def __init__(self):
         self.changed = threading.Condition(threading.Lock())
@@ -40,20 +72,20 @@ _progress = _Progress()
 
 
 def is_forsaken() -> bool:
-    """Tell whether the process ends, and as a rule does not wait for this thread, a daemon."""
-    ends = util.is_exiting() or _progress.is_over
-    return bool(ends) and threading.current_thread().daemon
+    """Tell whether the process exits, and this is a daemon thread, which it does not wait for."""
+    exits = util.is_exiting() or _progress.is_over
+    return bool(exits) and threading.current_thread().daemon
 
 
 def stay() -> None:
-    """Wait for the end of the process: an exception of a forsaken thread would be printed."""
-    threading.Event().wait(_LONGEST)
+    """Wait for process exit: the interpreter would print an exception of a forsaken thread."""
+    threading.Event().wait(_STAY)
 
 
 @contextmanager
 def awaited() -> "Iterator[None]":
-    """Do something that the end of the process waits for; a daemon thread begins it no more
-    when that has come."""
+    """Do something that process exit waits for. A daemon thread does not begin it once the process
+    exits."""
     progress, work = _progress, object()
     with progress.changed:
         forsaken = is_forsaken()
@@ -70,7 +102,7 @@ def awaited() -> "Iterator[None]":
 
 
 def _end():
-    """Let daemon threads begin nothing more, and wait for what they are at."""
+    """Let daemon threads begin no more work, and wait for the work in progress."""
     progress = _progress
     with progress.changed:
         progress.is_over = True
@@ -80,21 +112,19 @@ def _end():
 
 
 def _begin() -> "Any":
-    # Before `multiprocessing` runs finalizers and joins its children. In a child that it has
-    # made, which ends without `atexit`, as the first of the finalizers.
     global _progress
     _progress = _Progress()
-    util.Finalize(None, _end, exitpriority=_FIRST)
+    util.Finalize(None, _end, exitpriority=DAEMONS)
 
 
 def _begin_in_fork():
-    # Other threads, which may have had the lock, did not come along.
+    # The threads that may have held the lock are not in the child.
     global _progress
     _progress = _Progress()
 
 
 atexit.register(_end)
 _begin()
-# A child of `multiprocessing` forgets its parent's finalizers, then calls this.
+# A child of `multiprocessing` forgets its parent's finalizers before it calls this.
 util.register_after_fork(_Progress, lambda _: _begin())
 forks.register_at_fork(after_in_child=_begin_in_fork)

@@ -19,7 +19,7 @@ import sys
 from multiprocessing import process, util
 
 from .. import _core, resource_tracker
-from . import forks
+from . import exit_order, forks
 
 if not hasattr(_core, "Arena"):
     raise ImportError("arrays in shared memory need 64-bit Linux; SharedMemory works without it")
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from typing import Optional
 
 _KEY = "shared_numpy_arena"
-# By the priorities of `multiprocessing`'s finalizers: before rings are let go of, and last.
-_EXIT, _LATE = -99, -1000
 
 _imported_in = os.getpid()
 _follows_forks = False
@@ -137,8 +135,8 @@ def at_end() -> None:
     """Have this process, and those it forks, give their arenas back at their end."""
     global _follows_forks
     for registry in _registries():
-        registry.Finalize(None, begin_exit, exitpriority=_EXIT)
-        registry.Finalize(None, _end, exitpriority=_LATE)
+        registry.Finalize(None, begin_exit, exitpriority=exit_order.EXITING)
+        registry.Finalize(None, _end, exitpriority=exit_order.ARENAS)
     if not _follows_forks:
         _follows_forks = True
         # A child of `multiprocessing` first forgets its parent's finalizers, and

@@ -1,9 +1,10 @@
 """Shared arrays by reference through joblib."""
 
-from .._pickling import registry
-from ._loky import table_of
+from . import _loky
 
 __all__ = ["register", "unregister"]
+
+_REDUCTION = "joblib.externals.loky.backend.reduction"
 
 
 def register() -> None:
@@ -26,9 +27,7 @@ def register() -> None:
     >>> from shared_numpy.integrations import joblib  # doctest: +SKIP
     >>> joblib.register()  # doctest: +SKIP
     """
-    from joblib.externals.loky.backend import reduction
-
-    registry.extend(table_of(reduction))
+    _loky.register(_REDUCTION)
 
 
 def unregister() -> None:
@@ -39,6 +38,4 @@ def unregister() -> None:
     ImportError
         joblib is not installed.
     """
-    from joblib.externals.loky.backend import reduction
-
-    registry.restore(table_of(reduction))
+    _loky.unregister(_REDUCTION)

@@ -1,9 +1,10 @@
 """Shared arrays by reference through loky."""
 
-from .._pickling import registry
-from ._loky import table_of
+from . import _loky
 
 __all__ = ["register", "unregister"]
+
+_REDUCTION = "loky.backend.reduction"
 
 
 def register() -> None:
@@ -23,9 +24,7 @@ def register() -> None:
     >>> from shared_numpy.integrations import loky  # doctest: +SKIP
     >>> loky.register()  # doctest: +SKIP
     """
-    from loky.backend import reduction
-
-    registry.extend(table_of(reduction))
+    _loky.register(_REDUCTION)
 
 
 def unregister() -> None:
@@ -36,6 +35,4 @@ def unregister() -> None:
     ImportError
         loky is not installed.
     """
-    from loky.backend import reduction
-
-    registry.restore(table_of(reduction))
+    _loky.unregister(_REDUCTION)
