@@ -25,7 +25,7 @@ LAYERS = [
     "_pickling.classes _pickling.copies _pickling.masked",
     "_pickling.shared_copies",
     "_pickling.moved",
-    "_pickling.multiprocessing_reducers _pickling.pickler",
+    "_pickling.multiprocessing_reducers _pickling.pickler _channels.closable",
     "arrays handles _pickling.closures _channels.pipe_channel",
     "_channels",
     "queues ring_buffer named _pool.at_exit _pool.settings _pool.task _pool.worker_main",

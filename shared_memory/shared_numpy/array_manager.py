@@ -6,6 +6,7 @@ from multiprocessing.managers import dispatch
 import numpy as np
 
 from . import named, resource_tracker
+from ._pickling.copies import order_of
 from .managers import SharedMemoryManager
 
 TYPE_CHECKING = False
@@ -92,8 +93,7 @@ class ArrayManager(SharedMemoryManager):
     def from_array(self, a: "Any") -> "ndarray":
         """Make an array with the items of another one; see `empty`."""
         a = np.asanyarray(a)
-        order = "F" if a.flags.f_contiguous and not a.flags.c_contiguous else "C"
-        made = self.empty(a.shape, a.dtype, order)
+        made = self.empty(a.shape, a.dtype, order_of(a))
         made[...] = a
         return made
 

@@ -18,8 +18,8 @@ from . import _core
 from ._channels import pipe_channel
 from ._pickling import pickler
 from ._channels import ChannelArgument, channel, unpack
+from ._channels.closable import Closable
 from ._system import exit_order
-from ._system.generics import Subscriptable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
 _SIMPLE_BYTES = 1 << 16
 
 
-class SimpleQueue(Subscriptable):
+class SimpleQueue(Closable):
     """A queue of some room: ``put`` waits while there is none.
 
     Parameters
@@ -61,12 +61,6 @@ class SimpleQueue(Subscriptable):
     def _open(self, channel):
         self._channel = channel
         self._begin()
-
-    def _begin(self):
-        """Begin to use the queue in a process that did not have it before."""
-        self._closed = False
-        self._watch()
-        util.register_after_fork(self, SimpleQueue._watch)
 
     def _watch(self):
         # What was taken and not returned, see `get_many`; a child has none of that.
@@ -115,15 +109,6 @@ class SimpleQueue(Subscriptable):
         self._closed = True
         del self._rest[:]
         self._channel.close()
-
-    def _check_open(self):
-        if self._closed:
-            raise ValueError("{!r} is closed".format(self))
-
-    def _explain(self, error):
-        """Say that the queue is closed, if that is why something failed."""
-        if self._closed and isinstance(error, OSError):
-            raise ValueError("{!r} was closed meanwhile".format(self)) from None
 
     def _put(self, obj, timeout):
         """Pickle something and put it in; raise `queue.Full` if there is no room."""

@@ -15,9 +15,9 @@ from multiprocessing import context, util
 import numpy as np
 
 from . import _core, arrays
+from ._channels.closable import Closable
 from ._pickling import by_reference, registry
 from ._system import exit_order
-from ._system.generics import Subscriptable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ class _Reading(_Frame):
         self._end(sys._getframe().f_back)
 
 
-class RingBuffer(Subscriptable):
+class RingBuffer(Closable):
     """A ring of frames in shared memory, for any number of writers and readers.
 
     Parameters
@@ -306,12 +306,6 @@ class RingBuffer(Subscriptable):
         overwrites = when_full == "drop_oldest"
         self._frames = _core.Frames.create(self.slots, min(size, 1 << 62), overwrites)
         self._begin()
-
-    def _begin(self):
-        """Begin to use the ring in a process that did not have it before."""
-        self._closed = False
-        self._watch()
-        util.register_after_fork(self, RingBuffer._watch)
 
     def _watch(self):
         util.Finalize(self, self._frames.leave, exitpriority=exit_order.CHANNELS)
@@ -429,19 +423,10 @@ class RingBuffer(Subscriptable):
             self._explain(error)
             raise
 
-    def _explain(self, error):
-        """Say that the ring is closed, if that is why something failed."""
-        if self._closed:
-            raise ValueError("{!r} was closed meanwhile".format(self)) from None
-
     def _let_go(self):
         """Tell writers that a frame is free, perhaps."""
         if not self._closed:
             self._call("let_go")
-
-    def _check_open(self):
-        if self._closed:
-            raise ValueError("{!r} is closed".format(self))
 
     def __getstate__(self):
         context.assert_spawning(self)

@@ -102,7 +102,7 @@ def _has_name(thing):
     return found is thing
 
 
-class _Table:
+class _Table(pickler.DispatchTable):
     """How objects are reduced: as in this package, else as cloudpickle does."""
 
     def __init__(self, first, second):
@@ -113,12 +113,6 @@ class _Table:
             return self.first[cls]
         except KeyError:
             return self.second[cls]
-
-    def get(self, cls, default=None):
-        try:
-            return self[cls]
-        except KeyError:
-            return default
 
 
 _classes = []  # type: List[Any]

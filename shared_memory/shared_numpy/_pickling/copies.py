@@ -12,6 +12,12 @@ if TYPE_CHECKING:
 PAGE = _core.PAGE_SIZE
 
 
+def order_of(array: "Any") -> str:
+    """Return the order in which a copy keeps an array's items: "F" where the first index varies
+    fastest, "C" for all else, also where both orders are the same (one dimension)."""
+    return "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
+
+
 def repeats(shape: "Tuple[int, ...]", dtype: "Any", strides: "Tuple[int, ...]") -> "List[bool]":
     """Tell along which dimensions all items are one (stride 0)."""
     holds = bool(dtype.itemsize) and 0 not in shape

@@ -7,7 +7,7 @@ import numpy as np
 
 from .. import _core, _reduce
 from .by_reference import block_of, memory_of, plain_dtype, rebuild, reduce_to, refer, with_extras
-from .copies import PAGE, copy_to_move
+from .copies import PAGE, copy_to_move, order_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def by_value(array):
     if array.dtype.hasobject:
         # Of the protocols that all picklers can write.
         return array.__reduce_ex__(2)
-    order = "F" if array.flags.f_contiguous else "C"
+    order = order_of(array)
     return _reduce.plain_array, (
         array.tobytes(order), plain_dtype(array.dtype), array.shape, order, array.flags.writeable
     )  # fmt: skip

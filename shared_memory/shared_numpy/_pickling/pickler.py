@@ -25,9 +25,20 @@ PROTOCOL = 4
 _ATOMS = frozenset([bytes, int, str])
 
 
-class _Reducers(dict):
-    """How a message's objects are reduced, by class: as here, with the message's list of
-    handles, else as `multiprocessing` does."""
+class DispatchTable:
+    """A dispatch table that finds a reducer when it is asked for one."""
+
+    def get(self, cls, default=None):
+        # (Picklers written in C subscribe the table; those written in Python call this.)
+        try:
+            return self[cls]
+        except KeyError:
+            return default
+
+
+class _Reducers(DispatchTable, dict):
+    """How the objects of one message are reduced, by class: as registered here, with the message's
+    list of handles, else as `multiprocessing` does."""
 
     def __init__(self, handles, plain):
         self.handles, self.plain = handles, plain
@@ -47,13 +58,6 @@ class _Reducers(dict):
                 reducer = copyreg.dispatch_table[cls]
         self[cls] = reducer
         return reducer
-
-    def get(self, cls, default=None):
-        # What picklers written in Python ask.
-        try:
-            return self[cls]
-        except KeyError:
-            return default
 
 
 def _reduce_plain(array, plain, handles):

@@ -18,6 +18,7 @@ import numpy as np
 
 from .. import _core
 from .._pickling import by_reference, registry
+from .._pickling.copies import order_of
 from ..arrays import ndarray
 from ..managers import SharedMemoryManager, SharedMemoryServer
 from ..shared_memory import SharedMemory
@@ -378,9 +379,8 @@ class xndarray(ndarray):
         if not self.is_shared() or self._home is None:
             return np.asarray(self).copy(order)
         plain = np.asarray(self)
-        is_fortran = plain.flags.f_contiguous and not plain.flags.c_contiguous
         if order is None or order in ("K", "A", "k", "a"):
-            order = "F" if is_fortran else "C"
+            order = order_of(plain)
         out = xndarray.empty(self._home.manager, self.shape, self.dtype, order)
         np.copyto(np.asarray(out), plain)
         return out
@@ -413,8 +413,7 @@ class xndarray(ndarray):
             As for `empty`.
         """
         arr = np.asarray(arr)
-        is_fortran = arr.flags.f_contiguous and not arr.flags.c_contiguous
-        kwargs.setdefault("order", "F" if is_fortran else "C")
+        kwargs.setdefault("order", order_of(arr))
         out = cls.empty(manager, arr.shape, arr.dtype, **kwargs)
         np.copyto(np.asarray(out), arr)
         return out

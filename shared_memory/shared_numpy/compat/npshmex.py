@@ -23,6 +23,7 @@ import numpy as np
 
 from .. import executor, named
 from .._pickling import classes, pickler
+from .._pickling.copies import order_of
 from ..arrays import ndarray
 from . import sharedarray as SharedArray
 
@@ -238,8 +239,7 @@ def _check(key):
 
 
 def _create(name, array):
-    order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
-    named.create(name, array.shape, array.dtype, order, fill=array)
+    named.create(name, array.shape, array.dtype, order_of(array), fill=array)
 
 
 def _part(key, number):

@@ -1,0 +1,34 @@
+"""What queues and ring buffers have in common: each process opens them, and may close them."""
+
+from multiprocessing import util
+
+from .._system.generics import Subscriptable
+
+
+class Closable(Subscriptable):
+    """An object on a channel. A subclass defines `_watch`, which each process runs once."""
+
+    _closed = False
+
+    def _begin(self):
+        """Begin to use the object in a process: at its creation, and where it is unpickled."""
+        self._watch()
+        # (A forked child has forgotten the finalizers of its parent.)
+        util.register_after_fork(self, _watch_in_child)
+
+    def _watch(self):
+        raise NotImplementedError
+
+    def _check_open(self):
+        if self._closed:
+            raise ValueError("{!r} is closed".format(self))
+
+    def _explain(self, error):
+        """Raise ValueError if another thread has closed the object, and `error` is why a call that
+        was under way has failed."""
+        if self._closed and isinstance(error, OSError):
+            raise ValueError("{!r} was closed meanwhile".format(self)) from None
+
+
+def _watch_in_child(closable):
+    closable._watch()
