@@ -1474,7 +1474,7 @@ def test_what_is_waited_for_at_the_end_is_not_the_thread(monkeypatch):
         ex.submit(same, 1).result()
         monkeypatch.setattr(ex._executor_manager_thread, "join", None)
         # Locks that Ctrl-C has left are given back.
-        monkeypatch.setattr(light_future, "_HELD", 1000)
+        monkeypatch.setattr(light_future, "_LONGEST_HOLD", 1000)
         future = ex.submit(time.sleep, 0.2)
         future._condition.acquire()
         ex._pool.scheduler.lock.acquire()

@@ -207,7 +207,7 @@ def test_ctrl_c_leaves_no_condition_locked(way):
     lambda future: future.settle(1), lambda future: future.fail(ValueError())
 ])  # fmt: skip
 def test_a_condition_that_was_left_locked_is_freed(settle, monkeypatch):
-    monkeypatch.setattr(light_future, "_HELD", 1)
+    monkeypatch.setattr(light_future, "_LONGEST_HOLD", 1)
     future = LightFuture()
     future.begin()
     waiter = threading.Thread(target=future.exception)

@@ -410,7 +410,7 @@ def test_join_does_not_wait_for_what_waits_for_a_place():
     q = snp.JoinableQueue(1)
     q.put(1)
     q.get()
-    q._channel._places.acquire()  # As if somebody else had put.
+    q._channel._free_slots.acquire()  # As if somebody else had put.
     thread = threading.Thread(target=lambda: pytest.raises(queue.Full, q.put, 2, timeout=0.5))
     thread.start()
     time.sleep(0.1)
@@ -419,7 +419,7 @@ def test_join_does_not_wait_for_what_waits_for_a_place():
     q.join()
     assert time.monotonic() - start < 0.3
     thread.join()
-    q._channel._places.release()
+    q._channel._free_slots.release()
 
 
 def test_closing_while_others_use_it():
@@ -638,7 +638,7 @@ def test_killed_consumers(tmp_path, method):
 
 LOST = """
 def put(q):
-    q._channel._places.acquire()
+    q._channel._free_slots.acquire()
     os.kill(os.getpid(), signal.SIGKILL)
 
 def get(q):
@@ -667,12 +667,12 @@ if __name__ == "__main__":
         assert (q.get(), q.get(), q.qsize()) == (1, 2, 0)
     # It is not lost.
     channel = q._channel
-    held = [channel._places.acquire()]
-    while channel._places.get_value() < 2:
+    held = [channel._free_slots.acquire()]
+    while channel._free_slots.get_value() < 2:
         assert q.qsize() == 0
         time.sleep(0.1)
     channel._note(held)
-    assert channel._places.get_value() == 2
+    assert channel._free_slots.get_value() == 2
     del q, process, channel
 """ + NOTHING_LEFT
 

@@ -161,7 +161,7 @@ def receive(handle: bytes) -> "Any":
     """
     _check(handle)
     try:
-        stream, _keeper = _core.take_up(_block_handle(handle))
+        stream, _owner = _core.take_up(_block_handle(handle))
     except StaleHandleError:
         raise StaleHandleError(
             "{!r} was received or cancelled before".format(Handle(handle))

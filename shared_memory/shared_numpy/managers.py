@@ -62,7 +62,7 @@ class SharedMemoryServer(Server):
         super().accepter()
 
     def _end_with_program(self):
-        # The program has locked the file; see `_hold`.
+        # The program has locked the file; see `_lock_program_file`.
         fcntl.flock(_program.fileno(), fcntl.LOCK_EX)
         self._destroy_all()
         if _number is not None:
@@ -134,11 +134,11 @@ def _remove_file(number):
 # In a server: the file that its program has locked, as long as it lives, and the manager's number.
 _program = None  # type: Optional[Connection]
 _number = None  # type: Optional[str]
-# What keeps the locks of this process's managers, see `_hold`.
-_holds = {}  # type: dict
+# What keeps the locks of this process's managers, see `_lock_program_file`.
+_file_locks = {}  # type: dict
 
 
-def _hold(manager):
+def _lock_program_file(manager):
     """Lock a file for as long as this process or a fork of it lives.
 
     Returns the file, opened once more: who waits for its lock gets it when they are
@@ -148,13 +148,13 @@ def _hold(manager):
     their place has neither. (The signal of a parent's death would name a thread, and
     not be sent for a daemon.)
     """
-    held, watched, number = _open_locked()
-    os.ftruncate(held.fileno(), 1)
-    manager._held, manager._number = held, number
+    locked, watched, number = _open_locked()
+    os.ftruncate(locked.fileno(), 1)
+    manager._locked_file, manager._number = locked, number
     key = object()
-    _holds[key] = held, mmap.mmap(held.fileno(), 1)
+    _file_locks[key] = locked, mmap.mmap(locked.fileno(), 1)
     # Not in forks, which may have closed the descriptors: their numbers are not ours then.
-    util.Finalize(manager, _holds.pop, (key, None))
+    util.Finalize(manager, _file_locks.pop, (key, None))
     # After the manager's own, which ends the server: that may have been killed.
     util.Finalize(manager, _remove_file, (number,), exitpriority=exit_order.MANAGERS)
     return watched
@@ -166,11 +166,11 @@ def _open_locked():
         # (macOS has no locks of what is in shared memory.)
         fd, path = tempfile.mkstemp()
         try:
-            held, watched = Connection(fd), Connection(os.open(path, os.O_RDWR))
+            locked, watched = Connection(fd), Connection(os.open(path, os.O_RDWR))
         finally:
             os.unlink(path)
-        fcntl.flock(held.fileno(), fcntl.LOCK_SH)
-        return held, watched, None
+        fcntl.flock(locked.fileno(), fcntl.LOCK_SH)
+        return locked, watched, None
     while True:
         number = os.urandom(8).hex()
         name = "/" + leftovers.file_of(number)
@@ -178,11 +178,11 @@ def _open_locked():
         resource_tracker.register(name, "shared_memory")
         try:
             flags = os.O_CREAT | os.O_EXCL | os.O_RDWR
-            held = Connection(posixshmem.shm_open(name, flags, 0o600))
+            locked = Connection(posixshmem.shm_open(name, flags, 0o600))
             watched = Connection(posixshmem.shm_open(name, os.O_RDWR))
-            fcntl.flock(held.fileno(), fcntl.LOCK_SH)
-            if leftovers.is_named(held.fileno(), name[1:]):
-                return held, watched, number
+            fcntl.flock(locked.fileno(), fcntl.LOCK_SH)
+            if leftovers.is_named(locked.fileno(), name[1:]):
+                return locked, watched, number
         except FileNotFoundError:
             pass
         except BaseException:
@@ -198,10 +198,10 @@ def begin_server(watched, number, initializer, initargs):
     """Run in a new server: it watches its program, and does not keep it alive."""
     global _program, _number
     _program, _number = watched, number
-    for held, mapping in _holds.values():
-        held.close()
+    for locked, mapping in _file_locks.values():
+        locked.close()
         mapping.close()
-    _holds.clear()
+    _file_locks.clear()
     if initializer is not None:
         initializer(*initargs)
 
@@ -234,7 +234,7 @@ class SharedMemoryManager(BaseManager):
     """
 
     _Server = SharedMemoryServer
-    _held = None  # Keeps the server running, here and where the manager is sent.
+    _locked_file = None  # Keeps the server running, here and where the manager is sent.
     _number = None  # Begins the names of what it makes; None: they are as always.
 
     def __init__(self, *args: "Any", **kwargs: "Any") -> None:
@@ -244,7 +244,7 @@ class SharedMemoryManager(BaseManager):
 
     def __reduce__(self) -> "Tuple[Any, ...]":
         # The key travels to a process that is being spawned, and nowhere else.
-        arguments = self._address, self._authkey, self._serializer, self._held
+        arguments = self._address, self._authkey, self._serializer, self._locked_file
         return _reduce.manager, (type(self),) + arguments
 
     def get_server(self) -> SharedMemoryServer:
@@ -309,7 +309,7 @@ class SharedMemoryManager(BaseManager):
             raise TypeError("initializer must be a callable, not {!r}".format(initializer))
         leftovers.clean_once()
         # (A server that is started when the process has begun to end would never be told to.)
-        with exit_order.awaited(), _hold(self) as watched:
+        with exit_order.awaited(), _lock_program_file(self) as watched:
             super().start(_reduce.begin_server, (watched, self._number, initializer, initargs))
 
     if not _COMPLETE_BASE:
@@ -338,9 +338,9 @@ def _handed_over(connection, result, shm):
     return result
 
 
-def connected(cls, address, authkey, serializer, held):
+def connected(cls, address, authkey, serializer, locked):
     """Make a manager that uses the running server of another, and keeps it running."""
     manager = cls(address, authkey, serializer)
-    manager._held = held
+    manager._locked_file = locked
     manager.connect()
     return manager

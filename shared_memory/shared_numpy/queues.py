@@ -169,7 +169,7 @@ def _load(message):
     """Unpickle a message that was taken out, if it is not yet."""
     if type(message) is _Loaded:
         return message.thing
-    stream, _keeper = unpack(message)
+    stream, _owner = unpack(message)
     return pickler.loads(stream)
 
 

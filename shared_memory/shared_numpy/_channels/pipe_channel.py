@@ -38,16 +38,16 @@ _TAIL = 8
 _LOOK = 0.5
 
 
-class _Keepers(list):
+class _Owners(list):
     """A block that answers for the messages in a pipe, which end with its last holder; none
     after the end of the process. Who still sends has it longer than the channel."""
 
 
-def _let_go(keepers):
+def _let_go(owners):
     """Answer for nothing more, at the end of the process."""
-    keepers = keepers()
-    if keepers is not None:
-        keepers.clear()
+    owners = owners()
+    if owners is not None:
+        owners.clear()
 
 
 class Channel:
@@ -71,16 +71,16 @@ class Channel:
         self.limit = limit or synchronize.SEM_VALUE_MAX
         self._pipe = Pipe()  # type: Any
         self._feeds = feeds
-        self._places = ctx.BoundedSemaphore(self.limit)
+        self._free_slots = ctx.BoundedSemaphore(self.limit)
         self._unfinished = ctx.Semaphore(0)
         self._all_done = ctx.Condition()
         arena = _core.Arena.default()
         self._maker = arena.member()
         self._open(arena.alloc(1))
 
-    def _open(self, keeper):
+    def _open(self, owner):
         """Begin to use it in a process that did not have it before."""
-        self._keepers = _Keepers([keeper])
+        self._owners = _Owners([owner])
         self._closed = False
         # When the pipe was seen empty, and how many places were free then.
         self._empty = None  # type: Optional[Tuple[float, int]]
@@ -91,9 +91,9 @@ class Channel:
 
     def _begin(self):
         """Do what is to be done in each process, forked ones included."""
-        over = weakref.ref(self._keepers)
-        util.Finalize(self._keepers, _let_go, (over,), exitpriority=exit_order.CHANNELS)
-        self.feeder = _Feeder(self._pipe, self._keepers)
+        over = weakref.ref(self._owners)
+        util.Finalize(self._owners, _let_go, (over,), exitpriority=exit_order.CHANNELS)
+        self.feeder = _Feeder(self._pipe, self._owners)
         # (Other threads may still receive at the end of the process.)
         util.Finalize(self, self.feeder.finish, exitpriority=exit_order.FEEDERS)
 
@@ -101,7 +101,7 @@ class Channel:
         self, stream: bytes, handles: "List[bytes]", timeout: "Optional[float]" = None
     ) -> bool:
         parts = []  # type: List[bytes]
-        placed, counted, sent = [], [], []  # type: List[Any], List[Any], List[Any]
+        taken, counted, sent = [], [], []  # type: List[Any], List[Any], List[Any]
         undone = [], []  # type: Tuple[List[Any], List[Any]]
         try:
             packet = stream + _INLINE
@@ -109,28 +109,28 @@ class Channel:
                 parts.extend(handles)
                 packet = _core.lay_down(stream, parts) + stream[-_TAIL:] + _BLOCK
             deadline = None if timeout is None else time.monotonic() + timeout
-            while not any(placed):
+            while not any(taken):
                 left = None if deadline is None else max(0, deadline - time.monotonic())
                 wait = self._slice(left)
-                append_result(placed, self._places.acquire, wait != 0, wait)
-                if not placed[-1]:
+                append_result(taken, self._free_slots.acquire, wait != 0, wait)
+                if not taken[-1]:
                     self._recount()
                     if left is not None and left <= _LOOK:
                         break
-            if placed[-1]:
+            if taken[-1]:
                 append_result(counted, self._unfinished.release)
                 self._send(packet, parts, timeout, sent)
             if sent:
                 del handles[:]
             else:
-                self._undo(parts, placed, counted, undone)
+                self._undo(parts, taken, counted, undone)
         except BaseException:
             if sent:
-                _entrust(self._keepers, parts, lambda: self._closed)
+                _transfer_ownership(self._owners, parts, lambda: self._closed)
                 del handles[:]
             else:
                 # (Or the rest of it, if it was that which was interrupted.)
-                self._undo(parts, placed, counted, undone)
+                self._undo(parts, taken, counted, undone)
             raise
         return bool(sent)
 
@@ -140,14 +140,14 @@ class Channel:
         else:
             self._pipe.send(packet, timeout, sent)
             if sent:
-                _entrust(self._keepers, parts, lambda: self._closed)
+                _transfer_ownership(self._owners, parts, lambda: self._closed)
 
-    def _undo(self, parts, placed, counted, undone):
+    def _undo(self, parts, taken, counted, undone):
         """Take back what was done for a message that was not sent, but what is `undone`."""
         returned, uncounted = undone
         # (The message ends, and what it answers for.)
         pickler.cancel(parts)
-        if any(placed) and not returned:
+        if any(taken) and not returned:
             self._note(returned)
         if counted:
             if not uncounted:
@@ -197,7 +197,7 @@ class Channel:
 
     def _is_orphaned(self):
         """Tell whether the process that has made it is gone, a zombie included."""
-        return any(keeper.arena.is_gone(self._maker) for keeper in self._keepers[:1])
+        return any(owner.arena.is_gone(self._maker) for owner in self._owners[:1])
 
     @staticmethod
     def _slice(left):
@@ -236,16 +236,16 @@ class Channel:
 
     def put_unopened(self, message: "_Unopened") -> bool:
         sent = []  # type: List[Any]
-        if self._places.acquire(False):
+        if self._free_slots.acquire(False):
             self._send(message.packet, _handles(message.packet), 0, sent)
             if not sent:
-                self._places.release()
+                self._free_slots.release()
         return bool(sent)
 
     def _note(self, noted):
         """Give back the place of what was taken out; something in `noted` then."""
         with suppress(ValueError):
-            append_result(noted, self._places.release)
+            append_result(noted, self._free_slots.release)
 
     def _recount(self):
         """Give back the places that killed processes had: if there was no message for a while,
@@ -257,7 +257,7 @@ class Channel:
         """
         if self._closed:
             return
-        free = self._places.get_value()
+        free = self._free_slots.get_value()
         if free == self.limit or self._pipe.poll(0) or self.feeder.waiting:
             self._empty = None
             return
@@ -277,7 +277,7 @@ class Channel:
         if not self._pipe.poll(0):
             # (Other places are those of calls in progress, or of killed processes.)
             return len(self.feeder.waiting)
-        return int(self.limit - self._places.get_value())
+        return int(self.limit - self._free_slots.get_value())
 
     def report_done(self) -> bool:
         with self._all_done:
@@ -306,22 +306,22 @@ class Channel:
             self._closed = True
             self._pipe.close_reader()
             self.feeder.finish(closes_pipe=True)
-            self._keepers = []
+            self._owners = []
 
     def __reduce__(self) -> "Tuple[Any, ...]":
         context.assert_spawning(self)
         state = {
             name: getattr(self, name)
-            for name in ("limit", "_pipe", "_maker", "_feeds", "_places", "_unfinished", "_all_done")
+            for name in ("limit", "_pipe", "_maker", "_feeds", "_free_slots", "_unfinished", "_all_done")
         }
-        return _reduce.packet_channel, (state, by_reference.send(self._keepers[0]))
+        return _reduce.packet_channel, (state, by_reference.send(self._owners[0]))
 
 
-def rebuild(state, keeper):
+def rebuild(state, owner):
     """Make the channel that was taken apart for a new process."""
     channel = Channel.__new__(Channel)
     channel.__dict__.update(state)
-    channel._open(_core.receive(keeper))
+    channel._open(_core.receive(owner))
     return channel
 
 
@@ -341,7 +341,7 @@ def _handles(packet):
     return [packet[: -_TAIL - 1]] if packet[-1:] == _BLOCK else []
 
 
-def _entrust(keepers, handles, is_closed):
+def _transfer_ownership(owners, handles, is_closed):
     """Have a queue's block answer for a message that was sent.
 
     If the queue was closed meanwhile (asked when there is no block: it is closed before
@@ -349,7 +349,7 @@ def _entrust(keepers, handles, is_closed):
     more either, it stays the sender's.
     """
     if handles:
-        kept = [keeper.keep(handles[-1]) for keeper in keepers[:1]]
+        kept = [owner.keep(handles[-1]) for owner in owners[:1]]
         if not kept and is_closed():
             pickler.cancel(handles)
 
@@ -361,9 +361,9 @@ class _Feeder:
     half done where the exception of a signal's handler comes between.
     """
 
-    def __init__(self, pipe, keepers):
+    def __init__(self, pipe, owners):
         self.pipe = pipe
-        self.keepers = keepers
+        self.owners = owners
         self.is_joined = True
         self.waiting = collections.deque()
         # It may be closed by a finalizer that runs while this thread has the lock.
@@ -373,7 +373,7 @@ class _Feeder:
         # The thread's number, once there is one; what it waits for when it has nothing
         # to do; what is held until it ends.
         self.threads = []  # type: List[int]
-        self.woken, self.ended = _held_lock(), _held_lock()
+        self.woken, self.ended = _locked_lock(), _locked_lock()
         util.Finalize(self, _finish, [weakref.ref(self)], exitpriority=exit_order.SENT)
 
     def put(self, packet, handles, sent):
@@ -391,7 +391,7 @@ class _Feeder:
                 self.wake()
                 append_result(sent, self.waiting.append, (packet, handles))
                 return
-        _entrust(self.keepers, handles, lambda: self.closes_pipe)
+        _transfer_ownership(self.owners, handles, lambda: self.closes_pipe)
 
     def wake(self):
         """Have the thread look again; the lock is held."""
@@ -414,7 +414,7 @@ class _Feeder:
                 return False
             if self.closes_pipe:
                 self.pipe.close_writer()
-                self.keepers = []
+                self.owners = []
             return True
 
     def send_waiting(self):
@@ -433,7 +433,7 @@ class _Feeder:
                 # Or it was dropped meanwhile.
                 if self.waiting and self.waiting[0][0] is packet:
                     self.waiting.popleft()
-            _entrust(self.keepers, handles, lambda: self.closes_pipe)
+            _transfer_ownership(self.owners, handles, lambda: self.closes_pipe)
             del packet, handles
 
     def drop(self):
@@ -458,7 +458,7 @@ class _Feeder:
                 pass
 
 
-def _held_lock():
+def _locked_lock():
     lock = _thread.allocate_lock()
     lock.acquire()
     return lock

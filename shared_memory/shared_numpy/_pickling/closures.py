@@ -31,7 +31,7 @@ _NAMELESS = ("<", "ocal object", "not the same object")
 def dumps(
     thing: "Any",
     handles: "List[bytes]",
-    plain: "moved.ArrayPolicy" = moved.DEFAULT,
+    policy: "moved.ArrayPolicy" = moved.DEFAULT,
     end: bytes = b"",
 ) -> bytes:
     """Pickle anything, arrays through shared memory, functions without a name by value.
@@ -43,8 +43,8 @@ def dumps(
     handles : list of bytes
         Those in the pickle are appended to it, to be cancelled if nobody will load it,
         also should this fail half-way.
-    plain : moved.ArrayPolicy
-        How plain arrays go.
+    policy : moved.ArrayPolicy
+        How plain arrays travel.
     end : bytes
         What is to follow the pickle.
 
@@ -60,7 +60,7 @@ def dumps(
     """
     if _IS_PROGRAM or _cloudpickle() is None:
         try:
-            return pickler.dumps(thing, handles, plain, end)
+            return pickler.dumps(thing, handles, policy, end)
         except (pickle.PicklingError, AttributeError) as error:
             if not any(each in str(error) for each in _NAMELESS):
                 raise
@@ -69,7 +69,7 @@ def dumps(
             pickler.cancel(handles)
             del handles[:]
     file = io.BytesIO()
-    _pickler_class()(file, handles, plain).dump(thing)
+    _pickler_class()(file, handles, policy).dump(thing)
     file.write(end)
     return file.getvalue()
 
@@ -127,9 +127,9 @@ def _pickler_class():
 
 def _make_class(base):
     class Pickler(base):
-        def __init__(self, file, handles, plain):
+        def __init__(self, file, handles, policy):
             # The pickler written in C asks for it once, and before anything else.
-            self._table = _Table(pickler.reducers(handles, plain), base.dispatch_table)
+            self._table = _Table(pickler.reducers(handles, policy), base.dispatch_table)
             super().__init__(file, pickler.PROTOCOL)
 
         @property

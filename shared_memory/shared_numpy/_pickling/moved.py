@@ -44,37 +44,37 @@ DEFAULT = ArrayPolicy(THRESHOLD, False, NOTHING, NOTHING, None)
 HUGE = 1 << 29
 
 
-def move(array, plain, handles=None):
+def move(array, policy, handles=None):
     """Reduce a plain array: by reference if it is a view of a shared one, moved if it
     is large, else by value."""
     memory = memory_of(array)
     if memory is not None:
         return refer(array, memory, np.ndarray, handles)
-    if plain.shared_twins:
-        twin = _twin_of(array, plain.shared_twins)
+    if policy.shared_twins:
+        twin = _twin_of(array, policy.shared_twins)
         if twin is not None:
             memory = memory_of(twin)
             return refer(twin, memory, np.ndarray, handles)
-    if array.nbytes < plain.threshold or array.dtype.hasobject:
+    if array.nbytes < policy.threshold or array.dtype.hasobject:
         return by_value(array)
-    if plain.shared_copies is not None and array.nbytes >= HUGE and array.flags.forc:
-        copy = plain.shared_copies.copy_of(array)
+    if policy.shared_copies is not None and array.nbytes >= HUGE and array.flags.forc:
+        copy = policy.shared_copies.copy_of(array)
         return _reduce.array_on_own_pages, reduce_to(copy, block_of(copy), np.ndarray, handles, True)[1]
-    block = plain.donated.get(id(array))
+    block = policy.donated.get(id(array))
     if block is None:
         array = copy_to_move(array)
         block = block_of(array)
     function, parts = reduce_to(array, block, np.ndarray, handles, private=True)
-    return _reduce.array_in_own_memory if plain.copied else function, parts
+    return _reduce.array_in_own_memory if policy.copied else function, parts
 
 
-def _twin_of(array, known):
+def _twin_of(array, shared_twins):
     """Return what lies in the shared copy of a known array as `array` does in that, or
     None: it is no view of one, or that was not copied as it lies."""
     base = array
-    while type(base) is np.ndarray and id(base) not in known:
+    while type(base) is np.ndarray and id(base) not in shared_twins:
         base = base.base
-    found = known.get(id(base))
+    found = shared_twins.get(id(base))
     if found is None:
         return None
     original, shared = found

@@ -20,25 +20,25 @@ class _Sharing:
     """What `share_from` has set; unpickling it in a new process sets it there."""
 
     def __init__(self, threshold, replaced):
-        self.plain = DEFAULT._replace(threshold=threshold)
+        self.policy = DEFAULT._replace(threshold=threshold)
         self.replaced = replaced
 
     def __call__(self, array):
         try:
-            return move(array, self.plain)
+            return move(array, self.policy)
         except ArenaFullError:
             return by_value(array)  # As it would go otherwise.
 
     def __reduce__(self):
-        return _reduce.sharing, (self.plain.threshold,)
+        return _reduce.sharing, (self.policy.threshold,)
 
 
 def share_from(threshold: "Optional[int]") -> "Any":
     """Begin to move plain arrays of so many bytes in the channels of `multiprocessing`, or end it
     with None; what is in force then."""
     registry = ForkingPickler._extra_reducers
-    known = registry.pop(np.ndarray, None)
-    before = known.replaced if type(known) is _Sharing else known
+    registered = registry.pop(np.ndarray, None)
+    before = registered.replaced if type(registered) is _Sharing else registered
     sharing = None if threshold is None else _Sharing(threshold, before)
     in_force = sharing or before
     if in_force is not None:

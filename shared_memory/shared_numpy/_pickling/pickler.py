@@ -40,8 +40,8 @@ class _Reducers(DispatchTable, dict):
     """How the objects of one message are reduced, by class: as registered here, with the message's
     list of handles, else as `multiprocessing` does."""
 
-    def __init__(self, handles, plain):
-        self.handles, self.plain = handles, plain
+    def __init__(self, handles, policy):
+        self.handles, self.policy = handles, policy
 
     def __missing__(self, cls):
         own = registry.own.get(cls)
@@ -49,7 +49,7 @@ class _Reducers(DispatchTable, dict):
             reducer = partial(own, handles=self.handles)
         elif cls is np.ndarray:
             # (No method: what a message has shall go with it, not in a later collection.)
-            reducer = partial(_reduce_plain, plain=self.plain, handles=self.handles)
+            reducer = partial(_reduce_plain, policy=self.policy, handles=self.handles)
         else:
             reducer = ForkingPickler._extra_reducers.get(cls)
             if reducer is None and issubclass(cls, ModuleType):
@@ -60,34 +60,34 @@ class _Reducers(DispatchTable, dict):
         return reducer
 
 
-def _reduce_plain(array, plain, handles):
+def _reduce_plain(array, policy, handles):
     """Reduce a plain array, as quickly as can be."""
-    stream = _terse(array, handles, plain, b"")
+    stream = _fast_pickle(array, handles, policy, b"")
     if stream is None:
-        return move(array, plain, handles)
+        return move(array, policy, handles)
     return _core.loads, (stream,)
 
 
-def _terse(thing, handles, plain, end):
+def _fast_pickle(thing, handles, policy, end):
     """Return the bytes of a simple thing, or None."""
-    if plain.shared_twins:
+    if policy.shared_twins:
         return None
-    sent = None if plain.copied or plain.donated else handles
-    limit = None if plain.shared_copies is None else moved.HUGE
-    return _core.terse(thing, plain.threshold, end, sent, limit)
+    sent = None if policy.copied or policy.donated else handles
+    limit = None if policy.shared_copies is None else moved.HUGE
+    return _core.terse(thing, policy.threshold, end, sent, limit)
 
 
 def _reduce_module(module):
     return import_module, (module.__name__,)
 
 
-def reducers(handles: "List[bytes]", plain: ArrayPolicy = DEFAULT) -> "Dict[type, Any]":
+def reducers(handles: "List[bytes]", policy: ArrayPolicy = DEFAULT) -> "Dict[type, Any]":
     """Return the dispatch table of a pickler for one message; see `dumps`."""
-    return _Reducers(handles, plain)
+    return _Reducers(handles, policy)
 
 
 def dumps(
-    thing: "Any", handles: "List[bytes]", plain: ArrayPolicy = DEFAULT, end: bytes = b""
+    thing: "Any", handles: "List[bytes]", policy: ArrayPolicy = DEFAULT, end: bytes = b""
 ) -> bytes:
     """Pickle anything, arrays through shared memory.
 
@@ -98,8 +98,8 @@ def dumps(
     handles : list of bytes
         Those in the pickle are appended to it, to be cancelled if nobody will load
         it, also should this fail half-way.
-    plain : ArrayPolicy
-        How plain arrays go.
+    policy : ArrayPolicy
+        How plain arrays travel.
     end : bytes
         What is to follow the pickle.
 
@@ -108,14 +108,14 @@ def dumps(
     bytes
         For `loads`, which stops at the end of the thing.
     """
-    stream = _terse(thing, handles, plain, end)
+    stream = _fast_pickle(thing, handles, policy, end)
     if stream is not None:
         return stream
     if type(thing) in _ATOMS:
         return pickle.dumps(thing, PROTOCOL) + end
     file = io.BytesIO()
     pickler = pickle.Pickler(file, PROTOCOL)
-    pickler.dispatch_table = reducers(handles, plain)
+    pickler.dispatch_table = reducers(handles, policy)
     pickler.dump(thing)
     file.write(end)
     return file.getvalue()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # For how many seconds the condition of a future may be held. All that hold one do so for
 # moments; but Ctrl-C can come as one of them leaves its `with` statement (`Condition.__exit__`
 # is a function of Python's), so that nobody ever releases it.
-_HELD = 5
+_LONGEST_HOLD = 5
 
 # What is made when it is first asked for.
 _MADE = {"_condition": threading.Condition, "_waiters": list, "_done_callbacks": list}
@@ -68,7 +68,7 @@ class LightFuture(Future):
         """Release the condition if it is locked and nobody will."""
         condition = self._condition
         # (In parts: a process that was stopped meanwhile has not held it for so long.)
-        for _ in range(_HELD):
+        for _ in range(_LONGEST_HOLD):
             if condition.acquire(timeout=1):
                 condition.release()
                 return
@@ -111,7 +111,7 @@ class LightFuture(Future):
 
     def _wait(self, method, timeout):
         """Call a method that waits, and have the condition released whatever comes between: else
-        the pool waits for it when the call is done, see `_HELD`."""
+        the pool waits for it when the call is done, see `_LONGEST_HOLD`."""
         condition = self._condition
         was_mine = condition._is_owned()
         try:

@@ -43,10 +43,10 @@ READY, UNFIT, RESULT, ERROR, LEAVING, WAKE = range(6)
 
 
 def pack_call(
-    number: int, call: "Any", handles: "List[bytes]", plain: moved.ArrayPolicy
+    number: int, call: "Any", handles: "List[bytes]", policy: moved.ArrayPolicy
 ) -> bytes:
     """Make the stream of a request; see `pickler.dumps`."""
-    return closures.dumps(call, handles, plain, REQUEST.pack(number))
+    return closures.dumps(call, handles, policy, REQUEST.pack(number))
 
 
 def head_of(stream: "Any", head: struct.Struct) -> "Tuple[Any, ...]":
@@ -161,8 +161,8 @@ def work(
     replies: _channels.ChannelArgument,
     threshold: int,
     copied: bool,
-    gives: bool,
-    limit: "Optional[int]",
+    gives_results: bool,
+    most_calls: "Optional[int]",
     initializer: "Optional[Callable[..., Any]]",
     initargs: "Tuple[Any, ...]",
 ) -> None:
@@ -176,17 +176,17 @@ def work(
         The channels that calls come from and answers go to.
     threshold, copied
         How plain arrays in results go, see `moved.ArrayPolicy`.
-    gives : bool
+    gives_results : bool
         Whether they are given away without a copy where that can be.
-    limit : int or None
+    most_calls : int or None
         After how many calls it ends.
     initializer : callable or None
         What to call first, with `initargs`.
     """
     interrupts, pid = _Interrupts(), os.getpid()
     answer = partial(_answer, number, pid, replies.channel)
-    plain = moved.DEFAULT._replace(threshold=threshold, copied=copied)
-    gives = gives and _core.place_arrays(threshold)
+    policy = moved.DEFAULT._replace(threshold=threshold, copied=copied)
+    gives_results = gives_results and _core.place_arrays(threshold)
     if initializer is not None:
         interrupts.calling = True
         try:
@@ -201,7 +201,7 @@ def work(
     del initializer, initargs
     answer(0, READY, 0.0, None)
     done = 0
-    while limit is None or done < limit:
+    while most_calls is None or done < most_calls:
         found = []  # type: List[Any]
         try:
             found.append(requests.channel.get(None, True))
@@ -209,14 +209,14 @@ def work(
             return
         if found[0] == STOP:
             return
-        _serve(found, interrupts, pid, answer, plain, gives)
+        _serve(found, interrupts, pid, answer, policy, gives_results)
         done += 1
     answer(0, LEAVING, 0.0, None)
 
 
-def _serve(found, interrupts, pid, answer, plain, gives):
+def _serve(found, interrupts, pid, answer, policy, gives_results):
     """Do one call, which is taken out of a list."""
-    stream, keeper = _channels.unpack(found.pop())
+    stream, owner = _channels.unpack(found.pop())
     (task,) = head_of(stream, REQUEST)
     start = time.perf_counter()
     results, error = [], None  # type: List[Any], Optional[BaseException]
@@ -224,7 +224,7 @@ def _serve(found, interrupts, pid, answer, plain, gives):
         try:
             interrupts.calling = True
             function, args, kwargs = pickler.loads(stream)
-            stream = keeper = None
+            stream = owner = None
             # Nothing else here shall refer to it.
             results.append(function(*args, **kwargs))
         finally:
@@ -233,13 +233,13 @@ def _serve(found, interrupts, pid, answer, plain, gives):
         error = raised
     end_if_cloned(pid, error)
     # Whoever looks for leaks looks when he has the answer: nothing of the call is left.
-    function = args = kwargs = stream = keeper = None
+    function = args = kwargs = stream = owner = None
     seconds = time.perf_counter() - start
     if error is None:
         try:
-            if gives:
-                plain = plain._replace(donated=_core.given_away(results))
-            dumps = partial(closures.dumps, plain=plain)
+            if gives_results:
+                policy = policy._replace(donated=_core.given_away(results))
+            dumps = partial(closures.dumps, policy=policy)
             return answer(task, RESULT, seconds, results[0], dumps)
         except BaseException as raised:
             error = raised

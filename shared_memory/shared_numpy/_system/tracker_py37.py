@@ -351,26 +351,26 @@ class _Ledger:
     """What the tracker knows."""
 
     def __init__(self):
-        self.held = {rtype: set() for rtype in _TRACKED}
+        self.names = {rtype: set() for rtype in _TRACKED}
 
     def note(self, line):
         """Follow one message."""
         # Two fields are the standard library's form, for semaphores.
         command, name, rtype = (line + ":semaphore").split(":")[:3]
-        if rtype not in self.held:
+        if rtype not in self.names:
             raise ValueError(
                 "Cannot register {} for automatic cleanup: unknown resource type "
                 "{}".format(name, rtype)
             )
-        held = self.held[rtype]
+        names = self.names[rtype]
         if command == "REGISTER":
-            held.add(name)
+            names.add(name)
         elif command == "UNREGISTER":
             if rtype == "arena":
                 # A daemon's tracker before this one may have had it.
-                held.discard(name)
+                names.discard(name)
             else:
-                held.remove(name)
+                names.remove(name)
         elif command != "PROBE":
             raise RuntimeError("unrecognized command {!r}".format(command))
 
@@ -378,14 +378,14 @@ class _Ledger:
         """Remove what is left; return whether there was anything."""
         found = False
         for rtype, remove in _TRACKED.items():
-            held = self.held[rtype]
-            if held and rtype != "arena":
+            names = self.names[rtype]
+            if names and rtype != "arena":
                 found = True
                 warnings.warn(
                     "resource_tracker: There appear to be {} leaked {} objects to "
-                    "clean up at shutdown".format(len(held), rtype)
+                    "clean up at shutdown".format(len(names), rtype)
                 )
-            for name in held:
+            for name in names:
                 try:
                     remove(name)
                 except Exception as error:
