@@ -17,7 +17,7 @@ help:
 	@echo "make test-full  the same with every test under every start method on every CPython"
 	@echo "                PYTHONS=\"3.6 3.13\" narrows both"
 	@echo "make quick      for use while one works: one CPython, no slow tests"
-	@echo "make stress     TESTS=\"tests/test_x.py\" again and again, beside load (TIMES=20)"
+	@echo "make stress     TESTS=\"tests/x/test_y.py\" again and again, beside load (TIMES=20)"
 	@echo "make kill-full  the core's processes killed after every single instruction"
 	@echo "make mutants    the core broken on purpose: the tests must notice"
 	@echo "make test-aarch64     the core and the quick tests on an emulated 64-bit Arm"

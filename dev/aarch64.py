@@ -79,11 +79,12 @@ NOT_EMULATED = {
 # The suites of the package that run, and the files that come first: those to which the
 # processor, the size of its pages or the kernel matters most.
 PACKAGE_SUITES = ["backport", "arrays", "pools"]
-FIRST = ["tests/test_%s.py" % name for name in (
-    "kernels", "arena", "arena_processes", "arrays", "queues", "ring", "shared_memory",
-    "posixshmem", "shareable_list", "named", "executor", "forks", "memory", "frames",
+FIRST = ["tests/{}/test_{}.py".format(*name.split("/")) for name in (
+    "system/kernels", "arena/arena", "arena/arena_processes", "arrays/arrays", "queues/queues",
+    "queues/ring", "backport/shared_memory", "backport/posixshmem", "backport/shareable_list",
+    "named/named", "pool/executor", "system/forks", "arena/memory", "queues/frames",
 )]  # fmt: skip
-# What of them cannot run, and why: "tests/test_x.py::test_y". So far nothing is known.
+# What of them cannot run, and why: "tests/x/test_y.py::test_z". So far nothing is known.
 NOT_EMULATED_OF_PACKAGE = {}
 # And what of the core's tests of processes the emulated machine cannot.
 _STEPS = "what waits for a time is stepped all the way, for longer than its helpers wait"

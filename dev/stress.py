@@ -2,7 +2,7 @@
 
     python3 dev/stress.py TEST ... [--pythons 3.6 3.13] [--times 20]
 
-A TEST is what pytest takes (``tests/test_queues.py``, ``tests/test_arena.py::test_x``), or
+A TEST is what pytest takes (``tests/queues/test_queues.py``, ``tests/arena/test_arena.py::test_x``), or
 ``core:NAME`` and ``crash:NAME``, tests of the core by a part of their names. They run in a
 random order, on the oldest and the newest interpreter at the same time, beside a busy
 process for each processor. The first failure ends it, and shows what repeats it.

@@ -27,25 +27,19 @@ COMPLETE_FACTOR = 10
 
 METHODS = ("fork", "spawn", "forkserver")
 
-# Files by suite; what is named nowhere belongs to "arrays".
-_FILES = collections.OrderedDict(
+# Folders and files below ``tests``, by suite.
+PARTS = collections.OrderedDict(
     [
-        (
-            "backport",
-            [
-                "backport", "cross_interpreter", "differential", "managers", "posixshmem",
-                "reserve", "shareable_list", "shared_memory", "tracker",
-            ],
-        ),
-        ("arrays", []),
-        # What runs the others: the same on every interpreter.
-        ("gate", ["gate", "supervisor"]),
-        ("pools", ["context", "doors", "executor", "futures", "original_readme", "readme", "zero_copy"]),
+        ("backport", ["backport"]),
+        ("arrays", ["arena", "arrays", "named", "package", "pickling", "queues", "system"]),
+        # The tools that run the others: the same on every interpreter.
+        ("gate", ["gate"]),
+        ("pools", ["compat", "pool"]),
         # Whole programs as users write them: on the oldest interpreter and on the newest.
-        ("journeys", ["journeys"]),
+        ("journeys", ["test_journeys.py"]),
     ]
-)  # fmt: skip
-SUITES = list(_FILES) + ["cpython"]
+)
+SUITES = list(PARTS) + ["cpython"]
 
 Case = collections.namedtuple("Case", "name state seconds cpu reason")
 Result = collections.namedtuple("Result", "suite version cases seconds")
@@ -55,13 +49,14 @@ def files(suite):
     """Return the files and folders of a suite, as pytest takes them."""
     if suite == "cpython":
         return ["cpython_tests"]
-    named = {name: suite for suite, names in _FILES.items() for name in names}
-    found = []
-    for path in sorted(glob.glob(os.path.join(ROOT, "tests", "test_*.py"))):
-        name = os.path.basename(path)[len("test_") : -len(".py")]
-        if named.get(name, "arrays") == suite:
-            found.append(os.path.relpath(path, ROOT))
-    return found
+    return [file for part in PARTS[suite] for file in files_in(part)]
+
+
+def files_in(part):
+    """Return the files with tests of a folder below ``tests``, or the one file that it names."""
+    path = os.path.join(ROOT, "tests", part)
+    found = [path] if os.path.isfile(path) else sorted(glob.glob(os.path.join(path, "test_*.py")))
+    return [os.path.relpath(each, ROOT) for each in found]
 
 
 def command(python, arguments, amount, report):

@@ -12,7 +12,8 @@ import time
 import pytest
 import supervisor
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+TESTS = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(TESTS)
 sys.path.insert(0, os.path.join(ROOT, "dev"))
 
 from shared_numpy import _core, shared_memory  # noqa: E402

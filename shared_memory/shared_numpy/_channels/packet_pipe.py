@@ -8,6 +8,7 @@ pipe as it was before its call or as it is after it, and no half of a packet.
 import errno
 import fcntl
 import os
+import select
 import selectors
 import socket
 import time
@@ -55,8 +56,8 @@ def _wait(descriptor, event, deadline):
         return bool(selector.select(left))
 
 
-# (Eventlet takes `select.poll` away.)
-_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
+# Eventlet takes `select.poll` away, perhaps after `selectors` has defined a class that uses it.
+_Selector = selectors.PollSelector if hasattr(select, "poll") else selectors.SelectSelector
 
 
 class Pipe:

@@ -13,7 +13,7 @@ The tests mount a small tmpfs in place of /dev/shm, in a mount namespace of thei
 
 import pytest
 from conftest import run_python
-from test_reserve import in_tmpfs, namespace
+from small_shm import in_tmpfs, namespace
 
 SMALL = 64 << 20
 

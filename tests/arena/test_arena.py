@@ -510,7 +510,7 @@ def test_the_way_through_python():
         "from shared_numpy._core import array_maker\n"
         "assert array_maker() == 'Python'\n"
         "sys.exit(pytest.main(sys.argv[1:]))",
-        os.path.join(ROOT, "tests", "test_arena.py"),
+        os.path.abspath(__file__),
         "-q",
         "-p",
         "no:cacheprovider",

@@ -17,8 +17,8 @@ import weakref
 
 import numpy as np
 import pytest
-from conftest import counts, eventually, place_of, run_python
-from test_reserve import in_tmpfs
+from conftest import TESTS, counts, eventually, place_of, run_python
+from small_shm import in_tmpfs
 
 import shared_numpy as snp
 from shared_numpy import _core
@@ -481,14 +481,14 @@ def keep_much(count):
 def test_what_a_worker_keeps_leaves_room_for_what_is_sent():
     code = """
 import sys
-sys.path.insert(0, {!r})
+sys.path[:0] = {!r}
 import numpy as np
 from test_zero_copy import keep_much, pool
 with pool() as ex:
     assert ex.submit(keep_much, 100).result().all()
     assert ex.submit(np.sum, np.ones(1 << 17)).result() == 1 << 17
 """
-    in_tmpfs(64 << 20, code.format(os.path.dirname(os.path.abspath(__file__))))
+    in_tmpfs(64 << 20, code.format([os.path.dirname(os.path.abspath(__file__)), TESTS]))
 
 
 def test_misuse():
