@@ -6,6 +6,7 @@ PYTHONS ?=
 MUTANTS ?=
 TESTS ?= tests
 TIMES ?= 20
+AMOUNT ?= whole
 PAGES ?= 16
 
 .PHONY: help demo test test-full quick stress kill-full mutants wheel bench clean
@@ -46,7 +47,7 @@ test-aarch64-vm:
 
 stress:
 	@python=$$(sh dev/preflight.sh "$(PYTHON)" rust cc venv) \
-	&& exec "$$python" -u dev/stress.py $(TESTS) --times $(TIMES) $(if $(PYTHONS),--pythons $(PYTHONS))
+	&& exec "$$python" -u dev/stress.py $(TESTS) --times $(TIMES) --amount $(AMOUNT) $(if $(PYTHONS),--pythons $(PYTHONS))
 
 mutants:
 	@python=$$(sh dev/preflight.sh "$(PYTHON)" rust cc) \

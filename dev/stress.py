@@ -1,11 +1,12 @@
 """Runs given tests again and again, where tests that race would fail.
 
-    python3 dev/stress.py TEST ... [--pythons 3.6 3.13] [--times 20]
+    python3 dev/stress.py TEST ... [--pythons 3.6 3.13] [--times 20] [--amount quick]
 
 A TEST is what pytest takes (``tests/queues/test_queues.py``, ``tests/arena/test_arena.py::test_x``), or
 ``core:NAME`` and ``crash:NAME``, tests of the core by a part of their names. They run in a
 random order, on the oldest and the newest interpreter at the same time, beside a busy
-process for each processor. The first failure ends it, and shows what repeats it.
+process for each processor. A round with a failure is the last, and shows what repeats it. The
+amounts are those of `suites`; all of a test is run unless one is given.
 """
 
 import argparse
@@ -27,16 +28,20 @@ from jobs import Failed, Job
 HOG = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: sum(range(100000))"
 
 
-def stress(python, version, tests, times, seed, job):
+# For so many seconds a round may take: that of all tests takes an hour.
+ROUND_SECONDS = 4 * 3600
+
+
+def stress(python, version, tests, amount, times, seed, job):
     """Run tests of the package `times` times, each time in another order."""
     for number in range(times):
         words, environment = suites.command(
-            python, tests, "whole", os.path.join(suites.REPORTS, "stress-%s.xml" % version)
+            python, tests, amount, os.path.join(suites.REPORTS, "stress-%s.xml" % version)
         )
         order = str(seed + number)
         environment.update(SHARED_NUMPY_TEST_FACTOR="1", SNP_SEED=order)
         try:
-            job.run(words + ["-x", "--shuffle", order], env=environment)
+            job.run(words + ["--shuffle", order], ROUND_SECONDS, env=environment)
         except Failed:
             raise Failed("run %d of %d, --shuffle %s" % (number + 1, times, order))
     return "%d times" % times
@@ -58,6 +63,7 @@ def main():
     parser.add_argument("tests", nargs="+")
     parser.add_argument("--pythons", nargs="*", default=[])
     parser.add_argument("--times", type=int, default=20)
+    parser.add_argument("--amount", default="whole")
     options = parser.parse_args()
     pythons = interpreters.find_all()
     versions = options.pythons or sorted({list(pythons)[0], list(pythons)[-1]})
@@ -75,7 +81,8 @@ def main():
             made.append(Job("install " + version, work, ["quick wheel"]))
     ready = [job.name for job in made]
     for version in versions if others else []:
-        work = partial(stress, matrix.python_of(version), version, others, options.times, seed)
+        python = matrix.python_of(version)
+        work = partial(stress, python, version, others, options.amount, options.times, seed)
         made.append(Job("on " + version, work, ready, waits=True))
     for target, name in core:
         work = partial(stress_core, target, name, options.times, seed)
