@@ -237,8 +237,8 @@ def test_strict_c_is_told_what_to_define(reader, tmp_path):
     assert run_command(command + ["-std=gnu99"]).returncode == 0
 
 
-def test_the_example_of_the_readme(reader, name, tmp_path):
-    with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as file:
+def test_the_example_of_the_manual(reader, name, tmp_path):
+    with open(os.path.join(ROOT, "docs", "named-arrays.md"), encoding="utf-8") as file:
         [example] = re.findall(r"```c\n(.*?)```", file.read(), re.DOTALL)
     example = example.replace("readme-weights", name).replace(">\n", ">\nint main(void) {", 1)
     source = tmp_path / "example.c"
