@@ -439,7 +439,7 @@ def bench(pythons):
         for peer in ("SharedArray", "iceoryx2", "faster-fifo"):
             # Where there is none for this version the benchmark says so.
             subprocess.call([python, "-m", "pip", "install", "-q", peer], stderr=subprocess.DEVNULL)
-        for name in ("blocks", "channels", "rings", "executors", "doors", "backport"):
+        for name in ("limits", "blocks", "channels", "rings", "executors", "doors", "backport"):
             show([python, "benchmarks/%s.py" % name])
 
 
