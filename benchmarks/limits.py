@@ -64,11 +64,6 @@ def nothing(array):
     return None
 
 
-def solve(sigma):
-    kernel = np.exp(-0.5 * D / (sigma * sigma))  # noqa: F821 (a global of the context)
-    return np.linalg.solve(kernel, b)  # noqa: F821
-
-
 class Echo:
     """A process that sends everything back, through queues of ours."""
 
