@@ -83,7 +83,7 @@ impl<'a> Locked<'a> {
         let pages = if whole { PAGES_THERE } else { PAGES_UNKNOWN };
         extent.row.marks.set(pages);
         extent.cache.tickets.set(0);
-        extent.kept().set(0);
+        extent.owned_tickets().set(0);
         let generation = extent.generation();
         extent.row.state.commit(state_word(generation, LIVE));
         Ok(Allocated {
@@ -101,7 +101,7 @@ impl<'a> Locked<'a> {
     #[inline(always)]
     pub fn free(&self, block: Block<'a>) -> Result<()> {
         let pages = block.row.marks.get() & PAGES;
-        let kept = block.kept().get();
+        let kept = block.owned_tickets().get();
         let size = block.size();
         let generation = block.generation() + 1;
         block.row.state.commit(state_word(generation, FREE));

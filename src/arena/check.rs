@@ -31,7 +31,7 @@ pub struct BlockCopy {
     pub bin_next: u32,
     pub tickets: u32,
     pub whole: u32,
-    pub warm_or_kept: u64,
+    pub warm_or_owned: u64,
 }
 
 /// A copy of a ticket's row.
@@ -43,8 +43,8 @@ pub struct TicketCopy {
     pub state: u8,
     pub block: u32,
     pub block_generation: u64,
-    pub keeper: Result<Keeper>,
-    pub keeper_generation: u64,
+    pub owner: Result<TicketOwner>,
+    pub owner_generation: u64,
     pub opened: u64,
     pub next: u32,
 }
@@ -318,7 +318,7 @@ fn copy_block(id: u32, row: &BlockRow, cache: &BlockCache, more: &[U64]) -> Bloc
         bin_next: cache.bin_next.get(),
         tickets: cache.tickets.get(),
         whole: cache.whole.get(),
-        warm_or_kept: cache.warm_or_kept.get(),
+        warm_or_owned: cache.warm_or_owned.get(),
     }
 }
 
@@ -330,8 +330,8 @@ fn copy_ticket(id: u32, row: &TicketRow) -> TicketCopy {
         state,
         block: row.block.get(),
         block_generation: row.generation.get(),
-        keeper: Keeper::unpack(row.keeper.get()),
-        keeper_generation: row.keeper_generation.get(),
+        owner: TicketOwner::unpack(row.owner.get()),
+        owner_generation: row.owner_generation.get(),
         opened: row.opened.get(),
         next: row.next.get(),
     }
@@ -480,8 +480,8 @@ impl Snapshot {
         let mut tickets: BTreeMap<(u32, u64), u32> = BTreeMap::new();
         let mut kept: BTreeMap<(u32, u64), u64> = BTreeMap::new();
         for ticket in self.open() {
-            if let Ok(Keeper::Block(id)) = ticket.keeper {
-                *kept.entry((id.0, ticket.keeper_generation)).or_default() += 1;
+            if let Ok(TicketOwner::Block(id)) = ticket.owner {
+                *kept.entry((id.0, ticket.owner_generation)).or_default() += 1;
             }
             *tickets
                 .entry((ticket.block, ticket.block_generation))
@@ -499,10 +499,10 @@ impl Snapshot {
                 ));
             }
             let keeps = kept.remove(&(block.id, block.generation)).unwrap_or(0);
-            if block.warm_or_kept != keeps {
+            if block.warm_or_owned != keeps {
                 wrong.push(format!(
                     "block {} counts {} tickets to answer for, and has {keeps}",
-                    block.id, block.warm_or_kept
+                    block.id, block.warm_or_owned
                 ));
             }
             let pinned = block.marks & PINNED != 0;
@@ -544,8 +544,8 @@ impl Snapshot {
             if !block.is_some_and(same) {
                 wrong.push(format!("ticket {} refers to no block", ticket.id));
             }
-            match ticket.keeper {
-                Ok(Keeper::Sender(slot)) if self.is_empty(slot) => wrong.push(format!(
+            match ticket.owner {
+                Ok(TicketOwner::Sender(slot)) if self.is_empty(slot) => wrong.push(format!(
                     "ticket {} is kept by empty slot {}",
                     ticket.id, slot.0
                 )),
@@ -641,18 +641,18 @@ impl Snapshot {
             }
             let whole = block.whole == 1;
             if block.whole > 1
-                || block.warm_or_kept > block.size
-                || (whole && block.warm_or_kept < block.size)
+                || block.warm_or_owned > block.size
+                || (whole && block.warm_or_owned < block.size)
             {
                 wrong.push(format!(
                     "free extent {} of {} bytes: warm {}, whole {}",
-                    block.id, block.size, block.warm_or_kept, block.whole
+                    block.id, block.size, block.warm_or_owned, block.whole
                 ));
             }
         }
         let sums: (u64, u64) = (
             sum(free.iter().copied(), |block| block.size),
-            sum(free.iter().copied(), |block| block.warm_or_kept),
+            sum(free.iter().copied(), |block| block.warm_or_owned),
         );
         if sums != (self.free, self.warm) {
             let kept = (self.free, self.warm);

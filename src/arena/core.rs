@@ -279,8 +279,8 @@ impl Core {
             std::thread::yield_now();
         };
         let state = self.slot(me.slot).state.read();
-        let [alive, embryo] = [ALIVE, EMBRYO].map(|which| state_word(me.generation, which));
-        match state == alive || state == embryo {
+        let [alive, reserved] = [ALIVE, RESERVED].map(|which| state_word(me.generation, which));
+        match state == alive || state == reserved {
             true => Ok(work),
             false => Err(Error::Detached),
         }

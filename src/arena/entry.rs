@@ -114,10 +114,10 @@ impl Core {
 
 impl Locked<'_> {
     /// Refuses a process that has left: a thread of it may have been waiting.
-    /// An embryo whose byte lock is not its own yet is a member.
+    /// An reserved whose byte lock is not its own yet is a member.
     #[cold]
     fn check_membership(&self, state: u64) -> Result<()> {
-        match state == state_word(self.me.generation, EMBRYO) {
+        match state == state_word(self.me.generation, RESERVED) {
             true => Ok(()),
             false => Err(Error::Detached),
         }

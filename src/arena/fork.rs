@@ -2,12 +2,12 @@
 //!
 //! A forked child has its parent's memory, with every reference in it, and must
 //! hold the blocks from its first instruction on. So its parent takes a slot
-//! for it before it forks, in state EMBRYO, makes that slot a holder of all its
+//! for it before it forks, in state RESERVED, makes that slot a holder of all its
 //! blocks, and keeps the arena's lock over the fork, so that no other thread of
-//! it can take or release a block in between. The platform has given the embryo
+//! it can take or release a block in between. The platform has given the reserved
 //! a sign of life that the child inherits: from then on neither waits for the
 //! other. In the child the slot becomes ALIVE; if there is no child, the sign
-//! vanishes with the parent's end of it and the slot is buried like any other.
+//! vanishes with the parent's end of it and the slot is reaped like any other.
 //!
 //! When there is no slot to be had, the parent's blocks are marked PINNED: they
 //! stay until the whole family is gone. When the lock is not to be had (its owner
@@ -22,9 +22,9 @@ use crate::error::Result;
 
 /// What a forking process has prepared for its child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Offspring {
+pub enum ForkedChild {
     /// A slot of its own.
-    Embryo(Member),
+    Reserved(Member),
     /// The parent's blocks stay pinned.
     Pinned,
 }
@@ -32,7 +32,7 @@ pub enum Offspring {
 impl Locked<'_> {
     /// Takes an EMPTY slot for a child. `sign` gives it its sign of life and
     /// says whether it could.
-    fn conceive(&self, sign: &mut impl FnMut(SlotId) -> bool) -> Result<Option<Member>> {
+    fn reserve_slot(&self, sign: &mut impl FnMut(SlotId) -> bool) -> Result<Option<Member>> {
         for slot in self.core.all_slots() {
             // (A short call under the lock, once in 64 slots.)
             if self.core.ensure_slot(slot).is_err() {
@@ -48,8 +48,8 @@ impl Locked<'_> {
             }
             self.header.know_slot(slot);
             let generation = generation_of(empty) + 1;
-            let embryo = state_word(generation, EMBRYO);
-            if row.state.swap_if(empty, embryo).is_ok() {
+            let reserved = state_word(generation, RESERVED);
+            if row.state.swap_if(empty, reserved).is_ok() {
                 // Nobody's number yet: the sign alone speaks for it.
                 row.pid.set(0);
                 // It is of its parent's tree, whose tracker is not told yet that it need not
@@ -63,35 +63,39 @@ impl Locked<'_> {
     }
 
     /// Makes `heir` a holder of every block that this process holds and
-    /// `keeps`.
-    fn endow(&self, heir: SlotId, keeps: &dyn Fn(BlockId) -> bool) -> Result<()> {
+    /// `survives_fork`.
+    fn hand_over_to(&self, heir: SlotId, survives_fork: &dyn Fn(BlockId) -> bool) -> Result<()> {
         let (word, bit) = SlotSet::place(heir);
-        self.hand_over(keeps, |block| {
+        self.hand_over(survives_fork, |block| {
             let holders = self.holders_at(block, word);
             holders.commit(holders.get() | bit);
         })
     }
 
-    /// Marks every block that this process holds and `keeps` as PINNED, for good unless
+    /// Marks every block that this process holds and `survives_fork` as PINNED, for good unless
     /// its family `shows` that it lives.
-    fn pin(&self, keeps: &dyn Fn(BlockId) -> bool, shows: bool) -> Result<()> {
+    fn pin(&self, survives_fork: &dyn Fn(BlockId) -> bool, shows: bool) -> Result<()> {
         self.count(|c| &c.pins, 1);
         if !shows || self.header.pinned.get() == 0 {
             self.header.pinned.commit(if shows { 1 } else { FOR_GOOD });
         }
         self.core.begin_checks();
-        self.hand_over(keeps, |block| {
+        self.hand_over(survives_fork, |block| {
             block.row.marks.commit(block.row.marks.get() | PINNED);
         })
     }
 
-    /// Does something to every block that this process holds and `keeps`.
-    fn hand_over(&self, keeps: &dyn Fn(BlockId) -> bool, give: impl Fn(Block<'_>)) -> Result<()> {
+    /// Does something to every block that this process holds and `survives_fork`.
+    fn hand_over(
+        &self,
+        survives_fork: &dyn Fn(BlockId) -> bool,
+        give: impl Fn(Block<'_>),
+    ) -> Result<()> {
         let (word, bit) = SlotSet::place(self.me.slot);
         for block in self.all_blocks() {
             let block = block?;
             let held = self.holders_at(block, word).get() & bit != 0;
-            if held && block.state() == LIVE && keeps(BlockId(block.id)) {
+            if held && block.state() == LIVE && survives_fork(BlockId(block.id)) {
                 give(block);
             }
         }
@@ -103,7 +107,7 @@ impl Core {
     /// Prepares a fork of `me`, and keeps the arena's lock until
     /// [`finish_fork`](Core::finish_fork).
     ///
-    /// `keeps` says which blocks are more than the work of some thread, which
+    /// `survives_fork` says which blocks are more than the work of some thread, which
     /// does not come along; `sign` gives the child of a slot its sign of life
     /// and says whether it could; `pin` has this process's family show that it
     /// lives, and says whether it does.
@@ -114,31 +118,31 @@ impl Core {
     pub fn prepare_fork(
         &self,
         me: Member,
-        keeps: impl Fn(BlockId) -> bool,
+        survives_fork: impl Fn(BlockId) -> bool,
         mut sign: impl FnMut(SlotId) -> bool,
         pin: impl FnOnce() -> bool,
-    ) -> Result<Offspring> {
+    ) -> Result<ForkedChild> {
         let locked = self.lock(me)?;
         locked.count(|c| &c.forks, 1);
-        let offspring = match locked.conceive(&mut sign)? {
+        let child = match locked.reserve_slot(&mut sign)? {
             Some(member) => Some(member),
             None => {
-                locked.bury_the_dead()?;
-                locked.conceive(&mut sign)?
+                locked.reap_the_dead()?;
+                locked.reserve_slot(&mut sign)?
             }
         };
-        let offspring = match offspring {
+        let child = match child {
             Some(member) => {
-                locked.endow(member.slot, &keeps)?;
-                Offspring::Embryo(member)
+                locked.hand_over_to(member.slot, &survives_fork)?;
+                ForkedChild::Reserved(member)
             }
             None => {
-                locked.pin(&keeps, pin())?;
-                Offspring::Pinned
+                locked.pin(&survives_fork, pin())?;
+                ForkedChild::Pinned
             }
         };
         std::mem::forget(locked);
-        Ok(offspring)
+        Ok(child)
     }
 
     /// Has no block freed while the family of this process lives, for good unless it
@@ -176,11 +180,11 @@ impl Core {
     /// Takes over, in the child, the slot that was made for it. `claimed` says
     /// whether its byte lock is this process's; if not, its sign of life must
     /// stay.
-    pub fn be_born(&self, embryo: Member, claimed: bool) {
-        self.sign(embryo.slot);
+    pub fn take_over_fork(&self, reserved: Member, claimed: bool) {
+        self.sign(reserved.slot);
         if claimed {
-            let row = self.slot(embryo.slot);
-            row.state.commit(state_word(embryo.generation, ALIVE));
+            let row = self.slot(reserved.slot);
+            row.state.commit(state_word(reserved.generation, ALIVE));
         }
     }
 }

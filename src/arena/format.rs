@@ -148,7 +148,7 @@ const OFFSET_BITS: u32 = 48;
 /// Nobody's.
 pub const EMPTY: u8 = 0;
 /// Made for a child that does not run yet.
-pub const EMBRYO: u8 = 1;
+pub const RESERVED: u8 = 1;
 /// A process's.
 pub const ALIVE: u8 = 2;
 
@@ -296,14 +296,14 @@ impl SlotSet {
 }
 
 /// A process's row. The state changes by compare and exchange: EMPTY to ALIVE
-/// by whoever holds the slot's byte lock, EMPTY to EMBRYO by a forking process
-/// under the arena's lock, EMBRYO to ALIVE by its child, anything to EMPTY
+/// by whoever holds the slot's byte lock, EMPTY to RESERVED by a forking process
+/// under the arena's lock, RESERVED to ALIVE by its child, anything to EMPTY
 /// under the arena's lock. The other fields are the process's own, written
 /// before it is ALIVE.
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
 pub struct SlotRow {
-    /// Generation and [`EMPTY`], [`EMBRYO`] or [`ALIVE`].
+    /// Generation and [`EMPTY`], [`RESERVED`] or [`ALIVE`].
     pub state: U64,
     /// The process as it numbers itself.
     pub pid: U64,
@@ -317,9 +317,9 @@ pub struct SlotRow {
     /// Its tree of processes, by whoever removes the names when the whole tree
     /// is killed; 0 for none. It may change while the process is ALIVE.
     pub tree: U64,
-    /// The life, by its generation, that has parted and only keeps some blocks
+    /// The life, by its generation, that has detached and only keeps some blocks
     /// until its process is gone. Written under the arena's lock.
-    pub parted: U64,
+    pub detached: U64,
 }
 
 /// The truth of a block. All of it is written under the arena's lock.
@@ -356,7 +356,7 @@ pub struct BlockCache {
     pub whole: U32,
     /// A free extent: how many of its bytes have pages, at most. A block: how
     /// many open tickets it answers for.
-    pub warm_or_kept: U64,
+    pub warm_or_owned: U64,
 }
 
 /// A ticket: a reference in flight. All of it is written under the lock.
@@ -367,8 +367,8 @@ pub struct TicketRow {
     pub state: U64,
     /// The generation of its block.
     pub generation: U64,
-    /// Who answers for it: a [`Keeper`].
-    pub keeper: U64,
+    /// Who answers for it: a [`TicketOwner`].
+    pub owner: U64,
     /// When it was opened, in ms of the system's monotonic clock.
     pub opened: U64,
     /// Its block.
@@ -376,14 +376,14 @@ pub struct TicketRow {
     /// A cache: the next closed ticket.
     pub next: U32,
     /// The generation of the block that answers for it, if one does.
-    pub keeper_generation: U64,
+    pub owner_generation: U64,
     /// 1: it is for others than the program that opened it, and outlives that.
     pub lasting: U64,
 }
 
 /// Who answers for a ticket, in one word, so that it changes by one store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keeper {
+pub enum TicketOwner {
     /// Its sender, which lives as far as is known.
     Sender(SlotId),
     /// The arena: its sender left in peace.
@@ -394,26 +394,26 @@ pub enum Keeper {
     Block(BlockId),
 }
 
-impl Keeper {
+impl TicketOwner {
     /// The word for it.
     pub const fn pack(self) -> u64 {
         match self {
-            Keeper::Sender(slot) => (slot.0 as u64) << 2,
-            Keeper::Arena => 1,
-            Keeper::Nobody(time) => time << 2 | 2,
-            Keeper::Block(id) => (id.0 as u64) << 2 | 3,
+            TicketOwner::Sender(slot) => (slot.0 as u64) << 2,
+            TicketOwner::Arena => 1,
+            TicketOwner::Nobody(time) => time << 2 | 2,
+            TicketOwner::Block(id) => (id.0 as u64) << 2 | 3,
         }
     }
 
     /// What a word stands for.
     pub const fn unpack(word: u64) -> Result<Self> {
         match word & 3 {
-            0 if word >> 2 < SLOTS as u64 => Ok(Keeper::Sender(SlotId((word >> 2) as u16))),
-            1 => Ok(Keeper::Arena),
-            2 => Ok(Keeper::Nobody(word >> 2)),
-            3 if word >> 34 == 0 => Ok(Keeper::Block(BlockId((word >> 2) as u32))),
+            0 if word >> 2 < SLOTS as u64 => Ok(TicketOwner::Sender(SlotId((word >> 2) as u16))),
+            1 => Ok(TicketOwner::Arena),
+            2 => Ok(TicketOwner::Nobody(word >> 2)),
+            3 if word >> 34 == 0 => Ok(TicketOwner::Block(BlockId((word >> 2) as u32))),
             _ => Err(Error::Corrupted {
-                why: "a ticket's keeper",
+                why: "a ticket's owner",
             }),
         }
     }
@@ -999,20 +999,20 @@ mod tests {
     }
 
     #[test]
-    fn keepers_survive_their_word() {
-        for keeper in [
-            Keeper::Sender(SlotId(0)),
-            Keeper::Sender(SlotId(1023)),
-            Keeper::Arena,
-            Keeper::Nobody(0),
-            Keeper::Nobody(u64::MAX >> 2),
-            Keeper::Block(BlockId(0)),
-            Keeper::Block(BlockId(u32::MAX)),
+    fn owners_survive_their_word() {
+        for owner in [
+            TicketOwner::Sender(SlotId(0)),
+            TicketOwner::Sender(SlotId(1023)),
+            TicketOwner::Arena,
+            TicketOwner::Nobody(0),
+            TicketOwner::Nobody(u64::MAX >> 2),
+            TicketOwner::Block(BlockId(0)),
+            TicketOwner::Block(BlockId(u32::MAX)),
         ] {
-            assert_eq!(Keeper::unpack(keeper.pack()), Ok(keeper));
+            assert_eq!(TicketOwner::unpack(owner.pack()), Ok(owner));
         }
-        assert!(Keeper::unpack(1024 << 2).is_err());
-        assert!(Keeper::unpack(1 << 34 | 3).is_err());
+        assert!(TicketOwner::unpack(1024 << 2).is_err());
+        assert!(TicketOwner::unpack(1 << 34 | 3).is_err());
     }
 
     #[test]

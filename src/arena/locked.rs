@@ -42,13 +42,13 @@ impl Block<'_> {
     /// Of a free extent: how many of its bytes have pages, at most.
     #[inline(always)]
     pub fn warm(&self) -> &U64 {
-        &self.cache.warm_or_kept
+        &self.cache.warm_or_owned
     }
 
     /// Of a block: how many open tickets it answers for.
     #[inline(always)]
-    pub fn kept(&self) -> &U64 {
-        &self.cache.warm_or_kept
+    pub fn owned_tickets(&self) -> &U64 {
+        &self.cache.warm_or_owned
     }
 }
 

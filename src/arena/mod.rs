@@ -71,7 +71,7 @@ mod waiting;
 pub mod word;
 
 pub use core::{Core, Work};
-pub use fork::Offspring;
+pub use fork::ForkedChild;
 pub use refs::{BlockRef, Extent, Member, TicketRef};
-pub use slots::Parting;
+pub use slots::Detachment;
 pub use stats::Stats;

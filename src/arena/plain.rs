@@ -97,8 +97,8 @@ impl World {
         state.claims.retain(|_, holder| *holder != pid);
     }
 
-    /// Whether the child of a slot that is an embryo lives.
-    pub fn set_embryo(&self, slot: SlotId, lives: bool) {
+    /// Whether the child of a slot that is an reserved lives.
+    pub fn set_reserved(&self, slot: SlotId, lives: bool) {
         let mut state = self.state();
         if lives {
             state.embryos.insert(slot);
@@ -327,7 +327,7 @@ unsafe impl Platform for Plain {
         !self.world.state().claims.contains_key(&slot.0)
     }
 
-    fn is_stillborn(&self, slot: SlotId) -> bool {
+    fn is_child_gone(&self, slot: SlotId) -> bool {
         !self.world.state().embryos.contains(slot)
     }
 

@@ -99,7 +99,7 @@ pub unsafe trait Platform: Send + Sync {
 
     /// Whether the child for which the slot was made is over, or was never
     /// made.
-    fn is_stillborn(&self, slot: SlotId) -> bool;
+    fn is_child_gone(&self, slot: SlotId) -> bool;
 
     /// Whether a process lives that inherited blocks and got no slot.
     fn is_pinned(&self) -> bool;

@@ -69,7 +69,7 @@ impl<'a> Locked<'a> {
             let block = block?;
             block.cache.tickets.set(0);
             if block.state() == LIVE {
-                block.kept().set(0);
+                block.owned_tickets().set(0);
             }
         }
         for id in 0..self.header.ticket_rows.get() {
@@ -81,8 +81,8 @@ impl<'a> Locked<'a> {
             let block = self.block(ticket.block.get())?;
             if block.row.state.get() == state_word(ticket.generation.get(), LIVE) {
                 block.cache.tickets.add(1);
-                if let Some(keeper) = self.keeper(ticket)? {
-                    keeper.kept().add(1);
+                if let Some(owner) = self.owner(ticket)? {
+                    owner.owned_tickets().add(1);
                 }
             } else {
                 let closed = state_word(generation_of(word) + 1, CLOSED);
@@ -92,7 +92,7 @@ impl<'a> Locked<'a> {
         Ok(())
     }
 
-    /// Closes the tickets that were entrusted to blocks that are gone, or that
+    /// Closes the tickets that were transferred to blocks that are gone, or that
     /// nobody wants and that will go: which may leave more such blocks.
     fn close_orphans(&self) -> Result<()> {
         let mut closed = true;
@@ -104,8 +104,8 @@ impl<'a> Locked<'a> {
                 if state_of(word) != OPEN {
                     continue;
                 }
-                let goes = match self.keeper(ticket)? {
-                    Some(keeper) => self.is_unwanted(keeper),
+                let goes = match self.owner(ticket)? {
+                    Some(owner) => self.is_unwanted(owner),
                     None => self.is_orphan(ticket)?,
                 };
                 if goes {

@@ -37,15 +37,15 @@ impl Locked<'_> {
     }
 
     /// Buries all processes that are over; how many there were.
-    pub fn bury_the_dead(&self) -> Result<u64> {
+    pub fn reap_the_dead(&self) -> Result<u64> {
         let dead = self.dead();
-        self.bury(dead)?;
+        self.reap_slots(dead)?;
         Ok(dead.iter().count() as u64)
     }
 
     /// Drops all that the processes in `dead` held, and ends tickets whose
     /// grace is over.
-    fn disown(&self, dead: SlotSet) -> Result<()> {
+    fn drop_holdings(&self, dead: SlotSet) -> Result<()> {
         let now = self.core.platform().now();
         self.orphan_tickets(dead, now)?;
         self.drop_holders(dead)?;
@@ -54,8 +54,8 @@ impl Locked<'_> {
     }
 
     /// Drops all that the processes in `dead` held, and empties their slots.
-    fn bury(&self, dead: SlotSet) -> Result<()> {
-        self.disown(dead)?;
+    fn reap_slots(&self, dead: SlotSet) -> Result<()> {
+        self.drop_holdings(dead)?;
         for slot in dead.iter() {
             let row = self.slot(slot);
             let state = row.state.read();
@@ -81,22 +81,22 @@ impl Locked<'_> {
             if state_of(ticket.state.get()) != OPEN {
                 continue;
             }
-            let keeper = Keeper::unpack(ticket.keeper.get());
-            match keeper.map_err(|_| self.corrupted("a ticket's keeper"))? {
-                Keeper::Sender(slot) if dead.contains(slot) && grace == 0 => {
+            let owner = TicketOwner::unpack(ticket.owner.get());
+            match owner.map_err(|_| self.corrupted("a ticket's owner"))? {
+                TicketOwner::Sender(slot) if dead.contains(slot) && grace == 0 => {
                     self.end(id, ticket)?
                 }
-                Keeper::Sender(slot) if dead.contains(slot) => {
+                TicketOwner::Sender(slot) if dead.contains(slot) => {
                     let end = now.saturating_add(grace).min(u64::MAX >> 2);
                     // First of all: whoever finds this process dead sees to it.
                     if orphans.get() == 0 {
                         orphans.commit(end);
                     }
-                    ticket.keeper.commit(Keeper::Nobody(end).pack());
+                    ticket.owner.commit(TicketOwner::Nobody(end).pack());
                     first = first.min(end);
                 }
-                Keeper::Nobody(end) if end <= now => self.end(id, ticket)?,
-                Keeper::Nobody(end) => first = first.min(end),
+                TicketOwner::Nobody(end) if end <= now => self.end(id, ticket)?,
+                TicketOwner::Nobody(end) => first = first.min(end),
                 _ => {}
             }
         }
@@ -167,17 +167,17 @@ impl Locked<'_> {
     /// Gives this process's tickets to the arena, and drops the blocks that it
     /// does not keep; if it keeps none, empties its slot. If it is alone, and its
     /// whole program ends, so do tickets that nobody will receive.
-    fn part(&self, keeps: &dyn Fn(BlockId) -> bool, program_ends: bool) -> Result<Parting> {
+    fn detach(&self, is_used: &dyn Fn(BlockId) -> bool, program_ends: bool) -> Result<Detachment> {
         let me = self.me.slot;
-        self.bury_the_dead()?;
+        self.reap_the_dead()?;
         // No thread of this process is at work: what it was making is nobody's.
         let mut mine = SlotSet::default();
         mine.insert(me);
         self.abandon_buildings(mine);
         for ticket in self.open_tickets() {
             let ticket = ticket?;
-            if ticket.keeper.get() == Keeper::Sender(me).pack() {
-                ticket.keeper.commit(Keeper::Arena.pack());
+            if ticket.owner.get() == TicketOwner::Sender(me).pack() {
+                ticket.owner.commit(TicketOwner::Arena.pack());
             }
         }
         let (word, bit) = SlotSet::place(me);
@@ -188,7 +188,7 @@ impl Locked<'_> {
             if block.state() != LIVE || holders.get() & bit == 0 {
                 continue;
             }
-            if keeps(BlockId(block.id)) {
+            if is_used(BlockId(block.id)) {
                 left = false;
                 continue;
             }
@@ -202,7 +202,7 @@ impl Locked<'_> {
             row.pid.set(0);
             row.state.commit(state_word(self.me.generation, EMPTY));
         } else {
-            self.slot(me).parted.set(self.me.generation);
+            self.slot(me).detached.set(self.me.generation);
         }
         let tree = self.slot(me).tree.get();
         let alone = self.is_alone();
@@ -224,7 +224,7 @@ impl Locked<'_> {
                 .registrar
                 .swap_if(tree, if last { 0 } else { tree | ENDING })
                 .is_ok();
-        Ok(Parting {
+        Ok(Detachment {
             left,
             last,
             unregisters,
@@ -245,7 +245,7 @@ impl Locked<'_> {
     /// goes with another ticket.
     fn is_awaited(&self) -> Result<bool> {
         for ticket in self.open_tickets() {
-            if self.keeper(ticket?)?.is_none() {
+            if self.owner(ticket?)?.is_none() {
                 return Ok(true);
             }
         }
@@ -263,11 +263,14 @@ impl Locked<'_> {
                 continue;
             }
             let lasts = keep_lasting && ticket.lasting.get() != 0;
-            if lasts || self.keeper(ticket)?.is_some() {
+            if lasts || self.owner(ticket)?.is_some() {
                 continue;
             }
             let opened = ticket.opened.get();
-            let orphan = matches!(Keeper::unpack(ticket.keeper.get()), Ok(Keeper::Nobody(_)));
+            let orphan = matches!(
+                TicketOwner::unpack(ticket.owner.get()),
+                Ok(TicketOwner::Nobody(_))
+            );
             if opened <= time || orphan && opened.saturating_add(grace) <= now {
                 self.end(id, ticket)?;
             }
@@ -276,9 +279,9 @@ impl Locked<'_> {
     }
 }
 
-/// How a process has parted from an arena.
+/// How a process has detached from an arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Parting {
+pub struct Detachment {
     /// Its slot is empty; if not, it still has the blocks that it keeps.
     pub left: bool,
     /// No other process is a member and no ticket is open: the arena is marked
@@ -345,8 +348,8 @@ impl Core {
     fn is_being_freed(&self, slot: SlotId) -> bool {
         let row = self.slot(slot);
         let state = row.state.read();
-        let parted = row.parted.get() == generation_of(state);
-        state_of(state) == EMPTY || parted || self.is_over(slot)
+        let detached = row.detached.get() == generation_of(state);
+        state_of(state) == EMPTY || detached || self.is_over(slot)
     }
 
     /// Takes a slot that is EMPTY.
@@ -407,8 +410,8 @@ impl Core {
             // The child says ALIVE before it lets go of its sign of life, so
             // that a look at the state after the look for the sign settles it.
             // One that could not take its byte yet lives by its number, too.
-            EMBRYO => {
-                platform.is_stillborn(slot)
+            RESERVED => {
+                platform.is_child_gone(slot)
                     && platform.is_dead(slot, row)
                     && row.state.read() == state
             }
@@ -428,7 +431,7 @@ impl Core {
         }
         let member = self.enter(slot, state);
         let succeeded = match member {
-            Some(member) => self.succeed(member),
+            Some(member) => self.replace_dead(member),
             None => Ok(()),
         };
         if member.is_none() || succeeded.is_err() {
@@ -441,10 +444,10 @@ impl Core {
         succeeded.map(|()| member)
     }
 
-    fn succeed(&self, heir: Member) -> Result<()> {
+    fn replace_dead(&self, successor: Member) -> Result<()> {
         let mut dead = SlotSet::default();
-        dead.insert(heir.slot);
-        self.lock(heir)?.disown(dead)
+        dead.insert(successor.slot);
+        self.lock(successor)?.drop_holdings(dead)
     }
 
     /// Ends this process's membership in peace: its references are dropped,
@@ -453,29 +456,29 @@ impl Core {
     /// # Errors
     /// `Busy` or `Corrupted`; the byte lock is given back all the same, so that
     /// others see this process as dead.
-    pub fn leave(&self, me: Member) -> Result<Parting> {
-        let parted = self.part(me, |_| false, false);
+    pub fn leave(&self, me: Member) -> Result<Detachment> {
+        let detached = self.detach(me, |_| false, false);
         let row = self.slot(me.slot);
-        if parted.is_err() && generation_of(row.state.read()) == me.generation {
+        if detached.is_err() && generation_of(row.state.read()) == me.generation {
             // Nobody's number: without its byte the slot is a dead one's.
             row.pid.set(0);
             self.platform().disclaim(me.slot);
         }
-        parted
+        detached
     }
 
-    /// Ends this process's membership but for the blocks it `keeps`: those it
+    /// Ends this process's membership but for the blocks of which it says `is_used`: those it
     /// holds until its own end. The tickets it opened are left to the arena, or
     /// end, if `program_ends` and nobody else is there, but for what is lasting.
     ///
     /// # Errors
     /// `Busy` or `Corrupted`; it is a member still.
-    pub fn part(
+    pub fn detach(
         &self,
         me: Member,
-        keeps: impl Fn(BlockId) -> bool,
+        is_used: impl Fn(BlockId) -> bool,
         program_ends: bool,
-    ) -> Result<Parting> {
+    ) -> Result<Detachment> {
         loop {
             let _leaving = self.leaving();
             let locked = self.lock(me)?;
@@ -485,12 +488,12 @@ impl Core {
                 std::thread::yield_now();
                 continue;
             }
-            let parting = locked.part(&keeps, program_ends)?;
+            let detachment = locked.detach(&is_used, program_ends)?;
             drop(locked);
-            if parting.left {
+            if detachment.left {
                 self.platform().disclaim(me.slot);
             }
-            return Ok(parting);
+            return Ok(detachment);
         }
     }
 
@@ -508,14 +511,14 @@ impl Core {
 
     /// The rows of other processes that are members, as far as can be seen.
     /// Children without a slot have mapped what they need, and do not count; nor do
-    /// those that have parted and are about to end.
+    /// those that have detached and are about to end.
     pub fn others(&self, me: Member) -> impl Iterator<Item = &SlotRow> {
         let slots = self.known_slots();
         let others = slots.filter(move |(slot, row)| {
             let state = row.state.read();
             let empty = state_of(state) == EMPTY;
-            let parted = row.parted.get() == generation_of(state);
-            !(empty || parted || *slot == me.slot || self.is_over(*slot))
+            let detached = row.detached.get() == generation_of(state);
+            !(empty || detached || *slot == me.slot || self.is_over(*slot))
         });
         others.map(|(_, row)| row)
     }
@@ -536,6 +539,6 @@ impl Core {
     /// how many processes were found dead.
     pub fn reap(&self, me: Member) -> Result<u64> {
         self.finish(me)?;
-        self.lock(me)?.bury_the_dead()
+        self.lock(me)?.reap_the_dead()
     }
 }

@@ -20,7 +20,7 @@ use crate::error::{Error, Exhausted, Result};
 
 /// Rows of blocks that stay unused until one is needed to make more of them,
 /// or to describe a new segment.
-const KEPT_ROWS: u32 = 4;
+const RESERVED_ROWS: u32 = 4;
 
 /// How many extents of the asked size's own bin are looked at for one that
 /// fits before a larger bin is opened.
@@ -42,7 +42,7 @@ impl<'a> Locked<'a> {
     /// Refuses if fewer than `rows` rows are left beside those that are kept.
     #[inline(always)]
     pub fn need_rows(&self, rows: u32) -> Result<()> {
-        match self.rows_left() >= rows + KEPT_ROWS {
+        match self.rows_left() >= rows + RESERVED_ROWS {
             true => Ok(()),
             false => Err(Error::Full {
                 what: Exhausted::Blocks,

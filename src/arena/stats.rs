@@ -92,8 +92,8 @@ impl Locked<'_> {
                 let age = now.saturating_sub(ticket.opened.get());
                 stats.tickets += 1;
                 stats.oldest_ticket = stats.oldest_ticket.max(age);
-                let keeper = Keeper::unpack(ticket.keeper.get());
-                stats.orphans += matches!(keeper, Ok(Keeper::Nobody(_))) as u64;
+                let owner = TicketOwner::unpack(ticket.owner.get());
+                stats.orphans += matches!(owner, Ok(TicketOwner::Nobody(_))) as u64;
             }
         }
         for (number, row) in self.header.known_segments() {

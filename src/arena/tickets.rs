@@ -8,7 +8,7 @@
 //! Someone answers for each open ticket. At first its sender; when that leaves
 //! in peace, the arena, because a worker that puts its result and exits must
 //! work; when it is killed, nobody, and the ticket ends after a time of grace.
-//! Or a block, to which it was entrusted, and with which it ends: what a queue
+//! Or a block, to which it was transferred, and with which it ends: what a queue
 //! holds ends with the queue, what a message speaks of with the message, however
 //! these end.
 
@@ -54,7 +54,7 @@ impl<'a> Locked<'a> {
         let (id, ticket) = self.take_ticket()?;
         ticket.block.set(which.id.0);
         ticket.generation.set(which.generation);
-        ticket.keeper.set(Keeper::Sender(self.me.slot).pack());
+        ticket.owner.set(TicketOwner::Sender(self.me.slot).pack());
         ticket.opened.set(now);
         ticket.lasting.set(lasting as u64);
         let generation = generation_of(ticket.state.get());
@@ -75,11 +75,11 @@ impl<'a> Locked<'a> {
 
     /// The block that answers for a ticket; None if that is gone, or no block.
     #[inline(always)]
-    pub fn keeper(&self, ticket: &TicketRow) -> Result<Option<Block<'a>>> {
-        match Keeper::unpack(ticket.keeper.get()) {
-            Ok(Keeper::Block(id)) => {
+    pub fn owner(&self, ticket: &TicketRow) -> Result<Option<Block<'a>>> {
+        match TicketOwner::unpack(ticket.owner.get()) {
+            Ok(TicketOwner::Block(id)) => {
                 let block = self.block(id.0)?;
-                let life = state_word(ticket.keeper_generation.get(), LIVE);
+                let life = state_word(ticket.owner_generation.get(), LIVE);
                 Ok((block.row.state.get() == life).then_some(block))
             }
             _ => Ok(None),
@@ -87,22 +87,22 @@ impl<'a> Locked<'a> {
     }
 
     /// Opens a ticket for which a block answers from the beginning.
-    fn open_kept(&self, which: BlockRef, keeper: BlockRef, now: u64) -> Result<TicketRef> {
-        if keeper == which {
+    fn open_owned(&self, which: BlockRef, owner: BlockRef, now: u64) -> Result<TicketRef> {
+        if owner == which {
             return Err(Error::Invalid {
                 why: "a block cannot answer for a handle of itself",
             });
         }
-        self.live(keeper)?;
-        // Of its sender until it is entrusted; nobody sees it in between.
+        self.live(owner)?;
+        // Of its sender until it is transferred; nobody sees it in between.
         let ticket = self.open(which, false, now)?;
-        self.entrust(ticket, which, keeper)?;
+        self.transfer_ownership(ticket, which, owner)?;
         Ok(ticket)
     }
 
-    /// Ends the tickets that a block answers for, but those that it `keeps`.
-    fn end_kept(&self, keeper: BlockRef, keeps: &dyn Fn(TicketRef) -> bool) -> Result<()> {
-        let id = Keeper::Block(keeper.id).pack();
+    /// Ends the tickets that a block answers for, but those of which `is_found` is true.
+    fn end_owned(&self, owner: BlockRef, is_found: &dyn Fn(TicketRef) -> bool) -> Result<()> {
+        let id = TicketOwner::Block(owner.id).pack();
         for row in 0..self.header.ticket_rows.get() {
             let ticket = self.ticket(row)?;
             let state = ticket.state.get();
@@ -111,21 +111,24 @@ impl<'a> Locked<'a> {
                 generation: generation_of(state),
             };
             let answers =
-                ticket.keeper.get() == id && ticket.keeper_generation.get() == keeper.generation;
-            if state_of(state) == OPEN && answers && !keeps(which) {
+                ticket.owner.get() == id && ticket.owner_generation.get() == owner.generation;
+            if state_of(state) == OPEN && answers && !is_found(which) {
                 self.end(row, ticket)?;
             }
         }
         Ok(())
     }
 
-    /// Whether a ticket was entrusted to a block that is gone.
+    /// Whether a ticket was transferred to a block that is gone.
     pub fn is_orphan(&self, ticket: &TicketRow) -> Result<bool> {
-        let entrusted = matches!(Keeper::unpack(ticket.keeper.get()), Ok(Keeper::Block(_)));
-        Ok(entrusted && self.keeper(ticket)?.is_none())
+        let transferred = matches!(
+            TicketOwner::unpack(ticket.owner.get()),
+            Ok(TicketOwner::Block(_))
+        );
+        Ok(transferred && self.owner(ticket)?.is_none())
     }
 
-    /// Ends the tickets that were entrusted to blocks that are gone, and to those
+    /// Ends the tickets that were transferred to blocks that are gone, and to those
     /// that go with them.
     #[cold]
     pub fn end_orphans(&self) -> Result<()> {
@@ -150,9 +153,14 @@ impl<'a> Locked<'a> {
 
     /// Has a block answer for a ticket; false if that is not open any more, or
     /// another block does.
-    fn entrust(&self, which: TicketRef, block: BlockRef, keeper: BlockRef) -> Result<bool> {
-        let keeping = self.live(keeper)?;
-        if keeper == block {
+    fn transfer_ownership(
+        &self,
+        which: TicketRef,
+        block: BlockRef,
+        owner: BlockRef,
+    ) -> Result<bool> {
+        let keeping = self.live(owner)?;
+        if owner == block {
             return Err(Error::Invalid {
                 why: "a block cannot answer for a handle of itself",
             });
@@ -160,12 +168,15 @@ impl<'a> Locked<'a> {
         let Some(row) = self.opened(which, block)? else {
             return Ok(false);
         };
-        if matches!(Keeper::unpack(row.keeper.get()), Ok(Keeper::Block(_))) {
+        if matches!(
+            TicketOwner::unpack(row.owner.get()),
+            Ok(TicketOwner::Block(_))
+        ) {
             return Ok(false);
         }
-        row.keeper_generation.set(keeper.generation);
-        row.keeper.commit(Keeper::Block(keeper.id).pack());
-        keeping.kept().add(1);
+        row.owner_generation.set(owner.generation);
+        row.owner.commit(TicketOwner::Block(owner.id).pack());
+        keeping.owned_tickets().add(1);
         Ok(true)
     }
 
@@ -173,8 +184,8 @@ impl<'a> Locked<'a> {
     /// block as it is.
     #[inline(always)]
     pub fn close_row(&self, id: u32, ticket: &TicketRow) -> Result<()> {
-        if let Some(keeper) = self.keeper(ticket)? {
-            keeper.kept().sub(1);
+        if let Some(owner) = self.owner(ticket)? {
+            owner.owned_tickets().sub(1);
         }
         let generation = generation_of(ticket.state.get()) + 1;
         ticket.state.commit(state_word(generation, CLOSED));
@@ -250,7 +261,7 @@ impl<'a> Locked<'a> {
         for id in 0..self.header.ticket_rows.get() {
             let ticket = self.ticket(id)?;
             let open = state_of(ticket.state.get()) == OPEN;
-            if open && ticket.opened.get() <= time && self.keeper(ticket)?.is_none() {
+            if open && ticket.opened.get() <= time && self.owner(ticket)?.is_none() {
                 self.end(id, ticket)?;
                 ended += 1;
             }
@@ -301,34 +312,34 @@ impl Core {
     }
 
     /// Opens a ticket for a block that somebody holds, for which another block
-    /// answers: see [`Core::entrust`].
+    /// answers: see [`Core::transfer_ownership`].
     ///
     /// # Errors
     /// As for both.
     #[inline]
-    pub fn send_kept(&self, me: Member, which: BlockRef, keeper: BlockRef) -> Result<TicketRef> {
+    pub fn send_owned(&self, me: Member, which: BlockRef, owner: BlockRef) -> Result<TicketRef> {
         let now = self.platform().now();
-        let sent = self.lock(me)?.open_kept(which, keeper, now);
+        let sent = self.lock(me)?.open_owned(which, owner, now);
         match sent {
             Err(Error::Full { .. }) => {
-                self.send_with_more_tickets(me, &|locked| locked.open_kept(which, keeper, now))
+                self.send_with_more_tickets(me, &|locked| locked.open_owned(which, owner, now))
             }
             sent => sent,
         }
     }
 
-    /// Ends the tickets that `keeper` answers for, but those that it `keeps`; that is
+    /// Ends the tickets that `owner` answers for, but those of which `is_found` is true; that is
     /// asked under the lock.
     ///
     /// # Errors
     /// As for any operation of the arena.
-    pub fn end_kept(
+    pub fn end_owned(
         &self,
         me: Member,
-        keeper: BlockRef,
-        keeps: &dyn Fn(TicketRef) -> bool,
+        owner: BlockRef,
+        is_found: &dyn Fn(TicketRef) -> bool,
     ) -> Result<()> {
-        self.lock(me)?.end_kept(keeper, keeps)
+        self.lock(me)?.end_owned(owner, is_found)
     }
 
     /// Makes `me` a holder of a block and returns where it is. An open ticket
@@ -395,20 +406,20 @@ impl Core {
         self.lock(me)?.cancel(which, block)
     }
 
-    /// Has the block `keeper` answer for a ticket from now on: it ends, if nobody
+    /// Has the block `owner` answer for a ticket from now on: it ends, if nobody
     /// has received it, when that block is freed. False if it is not open any
     /// more, or another block answers for it.
     ///
     /// # Errors
-    /// `Stale` if `keeper` has been freed, `Invalid` if the ticket is for it.
-    pub fn entrust(
+    /// `Stale` if `owner` has been freed, `Invalid` if the ticket is for it.
+    pub fn transfer_ownership(
         &self,
         me: Member,
         which: TicketRef,
         block: BlockRef,
-        keeper: BlockRef,
+        owner: BlockRef,
     ) -> Result<bool> {
-        self.lock(me)?.entrust(which, block, keeper)
+        self.lock(me)?.transfer_ownership(which, block, owner)
     }
 
     /// Ends all tickets that were opened at least `age` ms ago and that no block

@@ -187,7 +187,7 @@ impl Core {
     pub(super) fn free_after_deaths(&self, me: Member, which: BlockRef) -> Result<bool> {
         let locked = self.lock(me)?;
         let before = locked.header.index.warm.get();
-        locked.bury_the_dead()?;
+        locked.reap_the_dead()?;
         let freed = locked.live(which).is_err();
         drop(locked);
         self.trim(me, before.max(self.least_warm()))?;

@@ -145,19 +145,19 @@ impl Arena {
     ///
     /// # Errors
     /// As for [`send`](Self::send); `Invalid` if the two are one.
-    pub fn send_kept(&self, block: &Block, keeper: &Block) -> Result<TicketRef> {
-        let same = [block, keeper].map(|each| each.is_of(self));
+    pub fn send_owned(&self, block: &Block, owner: &Block) -> Result<TicketRef> {
+        let same = [block, owner].map(|each| each.is_of(self));
         if same != [true, true] {
             return Err(Error::Foreign {
                 why: "the block is of another arena",
             });
         }
-        for each in [block, keeper] {
+        for each in [block, owner] {
             each.share();
         }
         let core = &self.0.core;
         self.0
-            .perform(|me| core.send_kept(me, block.which(), keeper.which()))
+            .perform(|me| core.send_owned(me, block.which(), owner.which()))
     }
 
     /// The block of a ticket that nobody has received; `Stale` later.
@@ -181,7 +181,7 @@ impl Arena {
     ///
     /// # Errors
     /// `Stale` if it has been freed.
-    pub fn hold_unheld(&self, which: BlockRef) -> Result<Option<Block>> {
+    pub fn claim_unheld(&self, which: BlockRef) -> Result<Option<Block>> {
         Block::claim_unheld(self, which)
     }
 
@@ -191,16 +191,16 @@ impl Arena {
     ///
     /// # Errors
     /// `Invalid` if the handle is the block's own.
-    pub fn entrust(&self, handle: &Handle, keeper: &Block) -> Result<bool> {
-        let ours = handle.uuid == self.uuid() && keeper.is_of(self);
+    pub fn transfer_ownership(&self, handle: &Handle, owner: &Block) -> Result<bool> {
+        let ours = handle.uuid == self.uuid() && owner.is_of(self);
         let Some(ticket) = handle.ticket.filter(|_| ours) else {
             return Ok(false);
         };
         // Not one that is kept for later when it is let go of.
-        keeper.share();
+        owner.share();
         let core = &self.0.core;
         self.0
-            .perform(|me| core.entrust(me, ticket, handle.block, keeper.which()))
+            .perform(|me| core.transfer_ownership(me, ticket, handle.block, owner.which()))
     }
 
     /// Refuses a handle that cannot be of an arena of this process's.

@@ -7,7 +7,7 @@
 //!
 //! | `me` is        | the process                                                        |
 //! |----------------|--------------------------------------------------------------------|
-//! | a member       | has that slot, which is ALIVE (or EMBRYO, see `resume_child`)      |
+//! | a member       | has that slot, which is ALIVE (or RESERVED, see `resume_child`)      |
 //! | with POSTPONED | has it, and owes something that [`attend`](Membership) does first  |
 //! | UNREGISTERED   | is a child for which there was no slot: the next operation gets one |
 //! | DETACHED       | has left, for good                                                 |
@@ -19,7 +19,7 @@ use super::registration::Registration;
 use super::shm_platform::ShmPlatform;
 use super::wait_hooks;
 use crate::arena::format::{BlockId, NO_TREE};
-use crate::arena::{BlockRef, Core, Member, Offspring};
+use crate::arena::{BlockRef, Core, ForkedChild, Member};
 use crate::error::{Error, Result};
 use crate::sys::fork::ForkMark;
 use crate::sys::{self, proc};
@@ -212,7 +212,7 @@ impl Membership {
 
     #[cold]
     fn keep_up(&self, me: Member) -> Result<Member> {
-        if wait_hooks::holds() {
+        if wait_hooks::is_uninterruptible() {
             // Others wait for a thread that holds a ring's lock: the next operation
             // does it.
             return Ok(me);
@@ -297,8 +297,8 @@ impl Membership {
         );
         if registered.is_err() {
             // Another thread has left meanwhile.
-            let parted = self.core.leave(me);
-            self.registration().settle_names(&parted);
+            let detached = self.core.leave(me);
+            self.registration().settle_names(&detached);
             self.registration().end();
             return Err(Error::Detached);
         }
@@ -316,18 +316,18 @@ impl Membership {
             // The slot is the parent's.
             return Ok(());
         }
-        let parted = self.core.leave(me);
-        self.registration().settle_names(&parted);
+        let detached = self.core.leave(me);
+        self.registration().settle_names(&detached);
         // It is told with the arena out of reach.
         self.registration().end();
         let tree = self.platform.tree();
-        let stays = parted.as_ref().is_ok_and(|parting| !parting.last);
+        let stays = detached.as_ref().is_ok_and(|detachment| !detachment.last);
         let registrar = self.core.header().registrar.read();
         if stays && tree != 0 && [tree, NO_TREE].contains(&registrar) {
             // Forked children may have it still, and end without a word.
             self.seat.note_left(self.platform.name(), tree);
         }
-        parted.map(|_| ())
+        detached.map(|_| ())
     }
 
     /// Gives back, before the end of the process, what it does not need any
@@ -340,25 +340,25 @@ impl Membership {
         // What is kept without a reference would be used after it was freed.
         self.cache.close(|block| self.give_back(block));
         let trimmed = self.core.trim_at_exit(me);
-        let keeps = |block| self.has(block);
-        let parted = trimmed.and_then(|()| self.core.part(me, keeps, program_ends));
-        let names_stay = self.registration().settle_names(&parted);
-        let parting = parted?;
-        if names_stay && !parting.left {
+        let is_used = |block| self.has(block);
+        let detached = trimmed.and_then(|()| self.core.detach(me, is_used, program_ends));
+        let names_stay = self.registration().settle_names(&detached);
+        let detachment = detached?;
+        if names_stay && !detachment.left {
             // The memory goes with the blocks: what is free now, and what is freed later.
             self.core.reap(me)?;
             self.core.header().warm.set(0);
             self.core.header().budget.set(0);
             self.core.trim(me, 0)?;
         }
-        if parting.left {
+        if detachment.left {
             // Should it be used once more, it gets another slot.
             let left = |word| (word & !POSTPONED == me.word()).then_some(UNREGISTERED);
             let _ = self
                 .me
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, left);
         }
-        Ok(parting.last)
+        Ok(detachment.last)
     }
 
     /// Whether a child of this process has the arena, and lives; or another process to which
@@ -396,13 +396,13 @@ impl ForkHooks for Membership {
     fn prepare_fork(&self) -> PreparedFork {
         let mut prepared = PreparedFork {
             me: self.member_now(),
-            offspring: None,
+            child: None,
             signs: None,
         };
         let Some(me) = prepared.me else {
             return prepared;
         };
-        let keeps = |block| self.share(block);
+        let survives_fork = |block| self.share(block);
         let opened = OnceCell::new();
         let signs = || {
             let open = || self.platform.open_signs().ok();
@@ -410,8 +410,8 @@ impl ForkHooks for Membership {
         };
         let sign = |slot| signs().is_some_and(|signs| ShmPlatform::sign(signs, slot));
         let pin = || signs().is_some_and(ShmPlatform::pin);
-        prepared.offspring = match self.core.prepare_fork(me, keeps, sign, pin) {
-            Ok(offspring) => Some(offspring),
+        prepared.child = match self.core.prepare_fork(me, survives_fork, sign, pin) {
+            Ok(child) => Some(child),
             // This process has left meanwhile: there is nothing to hand over.
             Err(Error::Detached) => None,
             Err(_) => {
@@ -427,7 +427,7 @@ impl ForkHooks for Membership {
     fn resume_parent(&self, prepared: &mut PreparedFork) {
         // With the list locked: no later fork shall inherit these signs.
         drop(prepared.signs.take());
-        if let (Some(_), Some(me)) = (prepared.offspring, prepared.me) {
+        if let (Some(_), Some(me)) = (prepared.child, prepared.me) {
             self.core.finish_fork(me);
         }
     }
@@ -445,7 +445,7 @@ impl ForkHooks for Membership {
         if self.me.load(Ordering::Relaxed) == DETACHED {
             return;
         }
-        let Some(Offspring::Embryo(me)) = prepared.offspring else {
+        let Some(ForkedChild::Reserved(me)) = prepared.child else {
             self.platform.disinherit();
             if let Some(signs) = signs {
                 self.platform.keep_pin(signs);
@@ -454,7 +454,7 @@ impl ForkHooks for Membership {
             return;
         };
         let claimed = self.platform.inherit(me.slot);
-        self.core.be_born(me, claimed);
+        self.core.take_over_fork(me, claimed);
         self.me.store(me.word(), Ordering::Relaxed);
         if !claimed {
             // The slot is alive by this sign alone.

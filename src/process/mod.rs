@@ -59,10 +59,12 @@ pub use exit::{end_tracking, retire_all};
 pub use forks::{fork_number, watch_forks};
 pub use membership::Arena;
 pub use objects::{exists, open_memory, LOCK_SUFFIX};
-pub use orphans::{end, sweep};
-pub use private_pages::{has_room, lend, place, remove, room_at, Own};
+pub use orphans::{remove_orphan, remove_orphans};
+pub use private_pages::{
+    allocate_private, can_make_private, free_private, lend_private, private_size, PrivatePages,
+};
 pub use registration::unregistered;
 pub use settings::{number, Settings, Wishes};
 pub use shm_platform::ShmPlatform;
 pub use shm_space::{make as make_room, situation};
-pub use wait_hooks::{gives_up, tell, waits, Caller, Holding, Told};
+pub use wait_hooks::{before_waiting, gives_up, use_hooks, HooksGuard, Uninterruptible, WaitHooks};

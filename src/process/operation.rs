@@ -52,7 +52,7 @@ impl Membership {
     /// more try.
     #[cold]
     fn make_room(&self, me: Member, asked: u64) -> Result<()> {
-        let made = match wait_hooks::holds() {
+        let made = match wait_hooks::is_uninterruptible() {
             // Others wait for a thread that holds a ring's lock.
             true => self.trim(me).map(drop),
             false => shm_space::make(asked),

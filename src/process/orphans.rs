@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 /// How long, in ms, references that were left in peace wait for a receiver when
 /// no process has their arena any more.
-const KEPT: u64 = 600_000;
+const GRACE: u64 = 600_000;
 /// How long to wait for the lock of an arena that ought to be nobody's, in ms.
 const PATIENCE: u64 = 1000;
 /// A lock file without an arena that is younger than this may be of one that is
@@ -27,12 +27,12 @@ const IN_THE_MAKING: Duration = Duration::from_secs(10);
 /// That the objects cannot be listed. An arena that cannot be looked at is left.
 ///
 /// It looks where arenas are made, and in one more folder.
-pub fn sweep(also: Option<&str>) -> Result<Vec<Name>> {
+pub fn remove_orphans(also: Option<&str>) -> Result<Vec<Name>> {
     let mut removed = Vec::new();
     for object in folder::objects(also)? {
         let name = object.strip_suffix(LOCK_SUFFIX).map(Name::new);
         if let Some(Ok(name)) = name {
-            if is_deserted(name) && remove(name, KEPT) {
+            if is_deserted(name) && remove(name, GRACE) {
                 removed.push(name);
             }
         }
@@ -42,7 +42,7 @@ pub fn sweep(also: Option<&str>) -> Result<Vec<Name>> {
 
 /// Removes an arena whose program has ended, unless some process lives that has it;
 /// whether it is gone. What waits in it for a receiver goes with it.
-pub fn end(name: Name) -> bool {
+pub fn remove_orphan(name: Name) -> bool {
     if is_deserted(name) && !remove(name, 0) {
         // Not finished, or not in order: it was this program's, so no age is asked.
         let list = process_arenas::lock();

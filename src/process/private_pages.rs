@@ -17,7 +17,7 @@
 
 use super::block::Block;
 use super::membership::{Arena, Membership};
-use super::wait_hooks::tell;
+use super::wait_hooks::use_hooks;
 use crate::arena::platform::Room;
 use crate::error::Result;
 use crate::sys::{probe, proc};
@@ -73,7 +73,7 @@ impl Pages {
 /// All of them, by their addresses.
 struct Table {
     pages: BTreeMap<usize, Pages>,
-    placed: BTreeMap<usize, (Own, Block)>,
+    placed: BTreeMap<usize, (PrivatePages, Block)>,
 }
 
 static TABLE: Mutex<Table> = Mutex::new(Table {
@@ -89,7 +89,7 @@ fn lock() -> MutexGuard<'static, Table> {
     TABLE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// So many pieces of memory are a process's own at most, by [`has_room`]: as private
+/// So many pieces of memory are a process's own at most, by [`can_make_private`]: as private
 /// copies each is two mappings more, and the system limits their number.
 const MOST_COPIES: usize = 1 << 14;
 
@@ -102,7 +102,7 @@ fn most_copies() -> usize {
 
 /// Whether one more piece may be made the process's own. What is received beyond that
 /// is to be copied into other memory.
-pub fn has_room() -> bool {
+pub fn can_make_private() -> bool {
     let table = lock();
     table.pages.len() - table.placed.len() < most_copies()
 }
@@ -110,14 +110,19 @@ pub fn has_room() -> bool {
 /// So many pieces are placed at most, beside those: all of them are made copies.
 const MOST_PLACED: usize = MOST_COPIES / 4;
 
-/// A block's being its process's own, until [`Own::end`].
+/// A block's being its process's own, until [`PrivatePages::end`].
 #[must_use]
-pub struct Own(usize);
+pub struct PrivatePages(usize);
 
-impl Own {
+impl PrivatePages {
     /// For the block of `size` bytes at `bytes`, which is at `offset` in the
     /// memory object of `arena`. None if it has no whole pages.
-    fn new(arena: Arc<Membership>, bytes: NonNull<u8>, size: u64, offset: u64) -> Option<Own> {
+    fn new(
+        arena: Arc<Membership>,
+        bytes: NonNull<u8>,
+        size: u64,
+        offset: u64,
+    ) -> Option<PrivatePages> {
         let page = probe::page_size();
         let first = bytes.as_ptr() as usize;
         let start = first.next_multiple_of(page);
@@ -136,7 +141,7 @@ impl Own {
             users: 0,
         };
         lock().pages.entry(start).or_insert_with(pages).users += 1;
-        Some(Own(start))
+        Some(PrivatePages(start))
     }
 
     /// Whether the memory may become another process's: no child has seen it.
@@ -186,11 +191,16 @@ impl Block {
     ///
     /// # Errors
     /// As for any operation of the arena.
-    pub fn own(&self) -> Result<Option<Own>> {
+    pub fn make_private(&self) -> Result<Option<PrivatePages>> {
         let arena = &self.arena().0;
         let place = arena.core.locate(arena.member()?, self.which())?;
         let offset = arena.platform.offset_of(place.address);
-        Ok(Own::new(arena.clone(), self.bytes(), self.size(), offset))
+        Ok(PrivatePages::new(
+            arena.clone(),
+            self.bytes(),
+            self.size(),
+            offset,
+        ))
     }
 }
 
@@ -207,22 +217,22 @@ fn has_plenty(arena: &Arena, bytes: u64) -> bool {
 /// room but for what is sent, or too much is placed.
 ///
 /// Like all that is done with placed memory it tells nobody that it waits.
-pub fn place(arena: &Arena, bytes: u64) -> Option<NonNull<u8>> {
-    let _told = tell(None);
+pub fn allocate_private(arena: &Arena, bytes: u64) -> Option<NonNull<u8>> {
+    let _hooks = use_hooks(None);
     // So much is there up to the first whole page, and behind the last.
     let bytes = bytes.checked_add(2 * probe::page_size() as u64)?;
     if lock().placed.len() >= MOST_PLACED || !has_plenty(arena, bytes) {
         return None;
     }
     let block = Block::allocate(arena.clone(), bytes).ok()?;
-    let own = block.own().ok()??;
+    let own = block.make_private().ok()??;
     let start = own.0;
     lock().placed.insert(start, (own, block));
     NonNull::new(start as *mut u8)
 }
 
 /// How many bytes there are at the address; None if nothing is placed there.
-pub fn room_at(address: usize) -> Option<usize> {
+pub fn private_size(address: usize) -> Option<usize> {
     // Most that is asked for lies elsewhere.
     if address % probe::page_size() != 0 {
         return None;
@@ -233,8 +243,8 @@ pub fn room_at(address: usize) -> Option<usize> {
 }
 
 /// Gives back what was placed at the address; false if nothing was.
-pub fn remove(address: usize) -> bool {
-    let _told = tell(None);
+pub fn free_private(address: usize) -> bool {
+    let _hooks = use_hooks(None);
     if address % probe::page_size() != 0 {
         return false;
     }
@@ -251,7 +261,7 @@ pub fn remove(address: usize) -> bool {
 
 /// The block of what is placed at the address, to be sent; None if a fork has seen
 /// it, or nothing is there.
-pub fn lend(address: usize) -> Option<Block> {
+pub fn lend_private(address: usize) -> Option<Block> {
     let table = lock();
     let (_, block) = table.placed.get(&address)?;
     let pages = table.pages.get(&address)?;

@@ -11,9 +11,9 @@
 //! The list knows an arena as [`ForkHooks`]: what `membership` implements, and this file needs to
 //! find an arena and to take it through a fork.
 
-use super::wait_hooks::{self, Told};
+use super::wait_hooks::{self, HooksGuard};
 use crate::arena::handle::Name;
-use crate::arena::{Member, Offspring};
+use crate::arena::{ForkedChild, Member};
 use crate::error::Result;
 use std::any::Any;
 use std::os::fd::OwnedFd;
@@ -35,7 +35,7 @@ pub(super) struct PreparedFork {
     /// This process's membership; None if it has none to hand over.
     pub me: Option<Member>,
     /// The child's part; None if the arena could not be prepared.
-    pub offspring: Option<Offspring>,
+    pub child: Option<ForkedChild>,
     /// The descriptor whose locks show that the child lives.
     pub signs: Option<OwnedFd>,
 }
@@ -89,7 +89,7 @@ static LIST: Mutex<ProcessArenas> = Mutex::new(ProcessArenas {
 /// could wait for a thread that wants to fork, and that thread waits for the list.
 pub(super) struct ListGuard {
     list: MutexGuard<'static, ProcessArenas>,
-    _hooks: Told,
+    _hooks: HooksGuard,
 }
 
 impl std::ops::Deref for ListGuard {
@@ -107,10 +107,10 @@ impl std::ops::DerefMut for ListGuard {
 
 /// Locks the list.
 pub(super) fn lock() -> ListGuard {
-    wait_hooks::waits();
+    wait_hooks::before_waiting();
     ListGuard {
         list: LIST.lock().unwrap_or_else(PoisonError::into_inner),
-        _hooks: wait_hooks::tell(None),
+        _hooks: wait_hooks::use_hooks(None),
     }
 }
 

@@ -12,7 +12,7 @@
 use super::shm_platform::ShmPlatform;
 use crate::arena::format::{ENDING, NO_TREE};
 use crate::arena::handle::Name;
-use crate::arena::{Core, Parting};
+use crate::arena::{Core, Detachment};
 use crate::error::{Error, Result};
 use std::cell::RefCell;
 
@@ -45,17 +45,17 @@ impl Registration<'_> {
     /// tree has to be told that it need not. True if the names should be gone and cannot be
     /// removed, since the process has changed its user or its root: the memory is given back
     /// then, unless this process has blocks.
-    pub fn settle_names(&self, parted: &Result<Parting>) -> bool {
+    pub fn settle_names(&self, detached: &Result<Detachment>) -> bool {
         let mut names_stay = false;
-        match parted {
-            Ok(parting) => {
-                if parting.last {
+        match detached {
+            Ok(detachment) => {
+                if detachment.last {
                     names_stay = !self.platform.unlink();
-                    if names_stay && parting.left {
+                    if names_stay && detachment.left {
                         self.platform.empty();
                     }
                 }
-                if parting.unregisters {
+                if detachment.unregisters {
                     self.note_unregistered();
                 }
             }

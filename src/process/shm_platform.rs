@@ -446,7 +446,7 @@ unsafe impl Platform for ShmPlatform {
     }
 
     fn create(&self, number: usize, size: u64, fill: &dyn Fn(NonNull<u8>)) -> Result<()> {
-        wait_hooks::waits();
+        wait_hooks::before_waiting();
         let fd = self.memory()?;
         let start = start_of(number);
         let map = || self.map_segment(number, size, size);
@@ -472,7 +472,7 @@ unsafe impl Platform for ShmPlatform {
     }
 
     fn reserve(&self, address: Address, size: u64) -> Result<()> {
-        wait_hooks::waits();
+        wait_hooks::before_waiting();
         let start = start_of(address.segment()) + address.offset();
         // (Most of the pages may be there: the file system refuses what is too much, a control
         // group's limit kills.)
@@ -483,7 +483,7 @@ unsafe impl Platform for ShmPlatform {
     }
 
     unsafe fn give_back(&self, address: Address, bytes: NonNull<u8>, size: u64) -> Result<()> {
-        wait_hooks::waits();
+        wait_hooks::before_waiting();
         let start = address.offset();
         // Inwards: the system rounds the end up, over what lies behind.
         let page = probe::page_size() as u64;
@@ -508,7 +508,7 @@ unsafe impl Platform for ShmPlatform {
     }
 
     fn sleep(&self, word: &U32, expected: u32) {
-        wait_hooks::waits();
+        wait_hooks::before_waiting();
         // Interrupted, woken, too late: whoever waits looks again.
         match probe::can_sleep() {
             true => drop(futex::wait(word.as_atomic(), expected, SLEEP)),
@@ -574,7 +574,7 @@ unsafe impl Platform for ShmPlatform {
         }
     }
 
-    fn is_stillborn(&self, slot: SlotId) -> bool {
+    fn is_child_gone(&self, slot: SlotId) -> bool {
         let locked = self
             .memory()
             .and_then(|fd| locks::is_locked(fd, slot.0 as u64));

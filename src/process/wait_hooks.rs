@@ -1,82 +1,83 @@
-//! What a thread wants to be told of while it works on an arena.
+//! Wait hooks: what a thread has called before it waits for something in the arena.
 //!
-//! An interpreter's thread works on an arena while it keeps all others from
-//! running. That is right for what takes a tenth of a microsecond and wrong for
-//! what waits; which of the two it will be is known only on the way. So the
-//! thread says whom to tell, and is told before it waits.
+//! An interpreter's thread works on an arena while it holds the GIL. That is right for what takes
+//! a tenth of a microsecond and wrong for what waits, and which of the two an operation will be is
+//! known only on the way. So the thread sets hooks, and the core calls them before it waits: the
+//! hook releases the GIL.
 //!
-//! Whoever is told must not block: it may be under the arena's lock.
+//! A hook must not block: it may be called under the arena's lock.
 
 use std::cell::Cell;
 
-/// What a thread wants to be told of.
-pub struct Caller {
-    /// What follows may take long. Told once or often.
-    pub waits: fn(),
-    /// Whether to give up waiting for the arena's lock. Asked while the thread
-    /// holds nothing, now and then.
+/// What a thread has called.
+pub struct WaitHooks {
+    /// Called before what may take long, once or more often.
+    pub before_waiting: fn(),
+    /// Whether to give up waiting for the arena's lock. Called now and then, while the thread holds
+    /// no lock of the arena.
     pub gives_up: fn() -> bool,
 }
 
 thread_local! {
-    static CALLER: Cell<Option<&'static Caller>> = const { Cell::new(None) };
-    /// How many things this thread holds that others wait for.
-    static HOLDS: Cell<u32> = const { Cell::new(0) };
+    static HOOKS: Cell<Option<&'static WaitHooks>> = const { Cell::new(None) };
+    /// How many locks this thread holds for which others wait.
+    static LOCKS: Cell<u32> = const { Cell::new(0) };
 }
 
-/// While it is there this thread holds something that others wait for, and does not
-/// give up.
-pub struct Holding(());
+/// While it lives, this thread holds a lock for which others wait, such as a ring's: it does not
+/// give up waiting, nor does work that can be put off.
+pub struct Uninterruptible(());
 
-impl Holding {
-    /// Begins to hold something.
+impl Uninterruptible {
+    /// Begins such a time.
     #[inline(always)]
     pub fn begin() -> Self {
-        HOLDS.with(|holds| holds.set(holds.get() + 1));
-        Holding(())
+        LOCKS.with(|locks| locks.set(locks.get() + 1));
+        Uninterruptible(())
     }
 }
 
-impl Drop for Holding {
+impl Drop for Uninterruptible {
     #[inline(always)]
     fn drop(&mut self) {
-        HOLDS.with(|holds| holds.set(holds.get() - 1));
+        LOCKS.with(|locks| locks.set(locks.get() - 1));
     }
 }
 
-/// Puts back, when it is dropped, who was told before.
-pub struct Told(Option<&'static Caller>);
+/// Restores the thread's hooks of before when it is dropped.
+pub struct HooksGuard(Option<&'static WaitHooks>);
 
-impl Drop for Told {
+impl Drop for HooksGuard {
     #[inline(always)]
     fn drop(&mut self) {
-        CALLER.with(|cell| cell.set(self.0));
+        HOOKS.with(|cell| cell.set(self.0));
     }
 }
 
-/// Has `caller` told of what this thread does, until the result is dropped.
+/// Sets this thread's hooks, or none, until the result is dropped.
 #[inline(always)]
-pub fn tell(caller: Option<&'static Caller>) -> Told {
-    Told(CALLER.with(|cell| cell.replace(caller)))
+pub fn use_hooks(hooks: Option<&'static WaitHooks>) -> HooksGuard {
+    HooksGuard(HOOKS.with(|cell| cell.replace(hooks)))
 }
 
-fn caller() -> Option<&'static Caller> {
-    CALLER.with(Cell::get)
+fn hooks() -> Option<&'static WaitHooks> {
+    HOOKS.with(Cell::get)
 }
 
-/// Tells this thread's caller that it may have to wait.
-pub fn waits() {
-    if let Some(caller) = caller() {
-        (caller.waits)()
+/// Calls this thread's hook, since it may have to wait.
+pub fn before_waiting() {
+    if let Some(hooks) = hooks() {
+        (hooks.before_waiting)()
     }
 }
 
-/// Whether this thread holds something that others wait for.
-pub fn holds() -> bool {
-    HOLDS.with(Cell::get) > 0
+/// Whether this thread holds a lock for which others wait.
+pub fn is_uninterruptible() -> bool {
+    LOCKS.with(Cell::get) > 0
 }
 
-/// Whether this thread's caller gives up waiting; not while it holds something.
+/// Whether this thread gives up waiting, by its hook; not while it holds a lock for which others
+/// wait.
 pub fn gives_up() -> bool {
-    !holds() && caller().is_some_and(|caller| (caller.gives_up)())
+    !is_uninterruptible() && hooks().is_some_and(|hooks| (hooks.gives_up)())
 }

@@ -587,7 +587,7 @@ impl Arena {
 fn clean(py: Python<'_>, directory: Option<&PyAny>) -> PyResult<Vec<String>> {
     let folder = folder::chosen(py, directory)?;
     let folder = folder.as_deref();
-    let swept = end_long(py, || process::sweep(folder));
+    let swept = end_long(py, || process::remove_orphans(folder));
     announce(py);
     let names = swept.map_err(|error| exception(py, error))?;
     let mut removed: Vec<String> = ask(py, "clean_managers", ())?;

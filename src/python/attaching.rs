@@ -96,7 +96,7 @@ pub fn create(
     let mut settings = wishes.or(environment()?).settings();
     if !SWEPT.swap(true, Ordering::Relaxed) || folder.is_some() {
         // What cannot be swept is no reason not to begin.
-        let _ = end_long(py, || process::sweep(folder));
+        let _ = end_long(py, || process::remove_orphans(folder));
         announce(py);
         ask::<Nothing>(py, "clean_managers_once", ())?;
     }

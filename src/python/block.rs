@@ -24,7 +24,7 @@ pub fn add_to(module: &PyModule) -> PyResult<()> {
 #[pyfunction]
 #[pyo3(text_signature = "()")]
 fn can_own_more() -> bool {
-    process::has_room()
+    process::can_make_private()
 }
 
 #[pymethods]
@@ -83,7 +83,7 @@ impl Block {
     #[setter]
     pub fn set_private(&self, py: Python<'_>, private: bool) -> PyResult<()> {
         if private && !self.private.get() {
-            self.own.set(work(py, || self.inner.own())?);
+            self.own.set(work(py, || self.inner.make_private())?);
         }
         self.private.set(private || self.private.get());
         Ok(())
@@ -108,7 +108,10 @@ impl Block {
     fn detach(&self, py: Python<'_>) -> PyResult<bool> {
         self.set_private(py, true)?;
         let own = self.own.take();
-        let detached = work(py, || own.as_ref().map_or(Ok(false), process::Own::detach));
+        let detached = work(py, || {
+            own.as_ref()
+                .map_or(Ok(false), process::PrivatePages::detach)
+        });
         self.own.set(own);
         detached
     }
@@ -174,7 +177,7 @@ impl Block {
     fn keep(&self, py: Python<'_>, handle: &PyBytes) -> PyResult<bool> {
         let handle = decode(py, handle)?;
         let arena = self.inner.arena();
-        work(py, || arena.entrust(&handle, &self.inner))
+        work(py, || arena.transfer_ownership(&handle, &self.inner))
     }
 
     /// Send the block nowhere from now on.

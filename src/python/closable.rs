@@ -25,7 +25,7 @@ pub trait InBlock: Sized {
 }
 
 /// Something that is used by threads; reached with the interpreter held.
-pub struct Shared<T> {
+pub struct Closable<T> {
     value: RefCell<Option<Arc<T>>>,
     /// Where it lies, if it was let go of at the end of the process: threads may go
     /// on to use it.
@@ -81,9 +81,9 @@ impl<T> Drop for Using<'_, T> {
     }
 }
 
-impl<T: InBlock> Shared<T> {
+impl<T: InBlock> Closable<T> {
     pub fn new(value: T) -> Self {
-        Shared {
+        Closable {
             value: RefCell::new(Some(Arc::new(value))),
             left: RefCell::new(None),
             users: Arc::default(),

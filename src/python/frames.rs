@@ -1,6 +1,6 @@
 //! Rings of frames as Python has them.
 
-use super::closable::{InBlock, Shared, Using};
+use super::closable::{Closable, InBlock, Using};
 use super::default_arena::find_own_default;
 use super::gil::end;
 use super::objects::Block;
@@ -33,7 +33,7 @@ type Seen = (Block, u64, u64, u64);
 ///     Whether waiters of this process may look for some microseconds before they sleep.
 #[pyclass(name = "Frames", module = "shared_numpy._core")]
 pub struct Frames {
-    inner: Shared<frames::Frames>,
+    inner: Closable<frames::Frames>,
 }
 
 impl Drop for Frames {
@@ -47,7 +47,7 @@ impl Drop for Frames {
 impl Frames {
     fn over(inner: frames::Frames) -> Self {
         Frames {
-            inner: Shared::new(inner),
+            inner: Closable::new(inner),
         }
     }
 

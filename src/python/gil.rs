@@ -12,7 +12,7 @@
 #[cfg(arenas)]
 use super::exit_state;
 #[cfg(arenas)]
-use crate::process::{tell, Caller};
+use crate::process::{use_hooks, WaitHooks};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::cell::Cell;
@@ -130,8 +130,8 @@ pub unsafe fn copy(py: Python<'_>, from: *const u8, to: *mut u8, count: usize) {
 }
 
 #[cfg(arenas)]
-static ENDING: Caller = Caller {
-    waits: release,
+static ENDING: WaitHooks = WaitHooks {
+    before_waiting: release,
     gives_up: || false,
 };
 
@@ -140,7 +140,7 @@ static ENDING: Caller = Caller {
 #[inline(always)]
 pub fn end<T>(_py: Python<'_>, work: impl FnOnce() -> T) -> T {
     let _regain = Regain;
-    let _told = tell(Some(&ENDING));
+    let _hooks = use_hooks(Some(&ENDING));
     work()
 }
 

@@ -88,15 +88,15 @@ pub(super) fn laid_down(
     pickle: &[u8],
     handles: &PyList,
 ) -> PyResult<process::Block> {
-    let mut entrusted = Vec::with_capacity(handles.len());
+    let mut transferred = Vec::with_capacity(handles.len());
     for handle in handles {
-        entrusted.push(decode(py, handle.downcast()?)?);
+        transferred.push(decode(py, handle.downcast()?)?);
     }
     let block = work(py, || arena.allocate((HEAD + pickle.len()) as u64))?;
     fill(py, &block, pickle);
     let kept = end(py, || {
-        let mut each = entrusted.iter();
-        each.try_for_each(|handle| arena.entrust(handle, &block).map(|_| ()))
+        let mut each = transferred.iter();
+        each.try_for_each(|handle| arena.transfer_ownership(handle, &block).map(|_| ()))
     });
     match kept {
         Ok(()) => Ok(block),

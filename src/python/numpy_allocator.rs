@@ -79,7 +79,7 @@ fn place(placing: &Placing, bytes: usize) -> *mut c_void {
     if bytes < THRESHOLD.load(Ordering::Relaxed) {
         return null_mut();
     }
-    match process::place(&placing.arena, bytes as u64) {
+    match process::allocate_private(&placing.arena, bytes as u64) {
         Some(placed) => placed.as_ptr().cast(),
         None => null_mut(),
     }
@@ -111,7 +111,7 @@ unsafe extern "C" fn calloc(_: *mut c_void, count: usize, size: usize) -> *mut c
 unsafe extern "C" fn realloc(_: *mut c_void, old: *mut c_void, bytes: usize) -> *mut c_void {
     let placing = placing();
     let other = placing.other;
-    let Some(room) = process::room_at(old as usize) else {
+    let Some(room) = process::private_size(old as usize) else {
         // SAFETY: as numpy would call it itself: it is not ours, so it is the other's.
         return unsafe { (other.realloc)(other.context, old, bytes) };
     };
@@ -123,13 +123,13 @@ unsafe extern "C" fn realloc(_: *mut c_void, old: *mut c_void, bytes: usize) -> 
     if !new.is_null() {
         // SAFETY: two allocations, both of `room` bytes at least.
         unsafe { std::ptr::copy_nonoverlapping(old.cast::<u8>(), new.cast(), room) };
-        process::remove(old as usize);
+        process::free_private(old as usize);
     }
     new
 }
 
 unsafe extern "C" fn free(_: *mut c_void, bytes: *mut c_void, size: usize) {
-    if !process::remove(bytes as usize) {
+    if !process::free_private(bytes as usize) {
         let other = placing().other;
         // SAFETY: as numpy would call it itself: it is not ours, so it is the other's.
         unsafe { (other.free)(other.context, bytes, size) }
@@ -265,7 +265,7 @@ fn memory_of(py: Python<'_>, thing: &PyAny) -> PyResult<Option<process::Block>> 
         return Ok(None);
     }
     let block = match owner.data {
-        Some(data) => process::lend(data),
+        Some(data) => process::lend_private(data),
         None => match owner.object.extract::<PyRef<Block>>() {
             Ok(block) => block.lend(),
             Err(_) => None,

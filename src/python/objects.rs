@@ -110,7 +110,7 @@ pub struct Block {
     pub(super) unlinked: Cell<bool>,
     pub(super) private: Cell<bool>,
     pub(super) named: Cell<bool>,
-    pub(super) own: Cell<Option<process::Own>>,
+    pub(super) own: Cell<Option<process::PrivatePages>>,
 }
 
 impl Drop for Block {
@@ -120,7 +120,7 @@ impl Drop for Block {
         let py = unsafe { Python::assume_gil_acquired() };
         end(py, || {
             // What cannot be given back stays until the process ends.
-            if self.own.take().is_none_or(process::Own::end) {
+            if self.own.take().is_none_or(process::PrivatePages::end) {
                 // SAFETY: once, here.
                 unsafe { ManuallyDrop::drop(&mut self.inner) }
             }

@@ -5,7 +5,7 @@ use super::error::exception;
 use super::gil::{regain, release, surviving, Regain};
 use super::shutdown::{is_forsaken, stay};
 use crate::error::{Error, Result};
-use crate::process::{tell, Caller};
+use crate::process::{use_hooks, WaitHooks};
 use crate::sys::proc;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -22,8 +22,8 @@ thread_local! {
     static RAISED: Cell<bool> = const { Cell::new(false) };
 }
 
-static OPERATION: Caller = Caller {
-    waits: release,
+static OPERATION: WaitHooks = WaitHooks {
+    before_waiting: release,
     gives_up: has_signal,
 };
 
@@ -47,7 +47,7 @@ fn has_signal() -> bool {
     regain();
     let raised = {
         // Handlers may fork, which must not let the interpreter go.
-        let _told = tell(None);
+        let _hooks = use_hooks(None);
         // SAFETY: the interpreter is held. Handlers run here, and may use
         // arenas: who asks holds nothing.
         surviving(&mut || unsafe { ffi::PyErr_CheckSignals() }) != 0
@@ -63,7 +63,7 @@ fn has_signal() -> bool {
 pub fn work<T>(py: Python<'_>, work: impl FnOnce() -> Result<T>) -> PyResult<T> {
     let result = {
         let _regain = Regain;
-        let _told = tell(Some(&OPERATION));
+        let _hooks = use_hooks(Some(&OPERATION));
         work()
     };
     match result {

@@ -146,7 +146,7 @@ pub fn adopt(py: Python<'_>, arena: &process::Arena) -> PyResult<()> {
 #[pyo3(text_signature = "(name)")]
 fn end_arena(py: Python<'_>, name: &str) -> PyResult<bool> {
     let name = name_of(name)?;
-    Ok(end_long(py, || process::end(name)))
+    Ok(end_long(py, || process::remove_orphan(name)))
 }
 
 /// Have the resource tracker forget this process's arenas.

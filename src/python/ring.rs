@@ -1,6 +1,6 @@
 //! Rings as Python has them.
 
-use super::closable::{InBlock, Shared, Using};
+use super::closable::{Closable, InBlock, Using};
 use super::default_arena::find_own_default;
 use super::gil::end;
 use super::handles::cancel_all;
@@ -66,7 +66,7 @@ pub(super) fn patience(timeout: Option<f64>) -> PyResult<Patience> {
 ///     do only where the process has two processors, and while waits are short.
 #[pyclass(name = "Ring", module = "shared_numpy._core")]
 pub struct Ring {
-    inner: Shared<Messages>,
+    inner: Closable<Messages>,
 }
 
 impl InBlock for Messages {
@@ -574,7 +574,7 @@ impl Message {
 impl Ring {
     fn over(inner: Messages) -> PyResult<Self> {
         Ok(Ring {
-            inner: Shared::new(inner),
+            inner: Closable::new(inner),
         })
     }
 

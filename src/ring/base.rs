@@ -17,7 +17,7 @@ use crate::arena::lock::Taken;
 use crate::arena::word::{U32, U64};
 use crate::arena::{Member, Work};
 use crate::error::{Error, Result};
-use crate::process::{gives_up, waits, Arena, Block, Holding};
+use crate::process::{before_waiting, gives_up, Arena, Block, Uninterruptible};
 use crate::sys::futex;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -222,7 +222,10 @@ impl Base {
     /// `Busy` or `Interrupted`, as for the arena's lock, what `recover` reports, or
     /// `Corrupted`.
     #[inline(always)]
-    pub fn lock(&self, recover: impl FnOnce(&Held<'_>) -> Result<()>) -> Result<Held<'_>> {
+    pub fn lock(
+        &self,
+        recover: impl FnOnce(&LockedRing<'_>) -> Result<()>,
+    ) -> Result<LockedRing<'_>> {
         let arena = self.block.arena();
         let core = arena.core();
         let Lock { owner, condition } = &self.head().lock;
@@ -245,11 +248,11 @@ impl Base {
                 }
             }
         };
-        let held = Held {
+        let held = LockedRing {
             base: self,
             me,
             wakes: Cell::new([0; EVENTS]),
-            _holding: Holding::begin(),
+            _holding: Uninterruptible::begin(),
             _work: work,
         };
         if taken == Taken::FromDead {
@@ -274,7 +277,7 @@ impl Base {
         which: usize,
         seen: u32,
         patience: &mut Patience,
-        recover: impl Fn(&Held<'_>) -> Result<()>,
+        recover: impl Fn(&LockedRing<'_>) -> Result<()>,
     ) -> Result<bool> {
         let event = self.event(which);
         let changed = || event::Word::load(&event.count) != seen || self.is_closed();
@@ -287,7 +290,7 @@ impl Base {
             self.go_without(which, seen, patience, recover)?;
             return Err(Error::Interrupted);
         }
-        waits();
+        before_waiting();
         let start = Instant::now();
         let spin = &self.spins[which];
         if !spin.until(start, changed) {
@@ -336,7 +339,7 @@ impl Base {
         which: usize,
         seen: u32,
         patience: &mut Patience,
-        recover: impl FnOnce(&Held<'_>) -> Result<()>,
+        recover: impl FnOnce(&LockedRing<'_>) -> Result<()>,
     ) -> Result<()> {
         if patience.slept {
             let held = self.lock(recover)?;
@@ -349,17 +352,17 @@ impl Base {
 }
 
 /// A ring while this thread has its lock. Wake-ups are made when that is given back.
-pub struct Held<'a> {
+pub struct LockedRing<'a> {
     base: &'a Base,
     /// This process's part in the arena.
     pub me: Member,
     wakes: Cell<[i32; EVENTS]>,
-    _holding: Holding,
+    _holding: Uninterruptible,
     _work: Work<'a>,
 }
 
-impl Held<'_> {
-    fn settle(&self, recover: impl FnOnce(&Held<'_>) -> Result<()>) -> Result<()> {
+impl LockedRing<'_> {
+    fn settle(&self, recover: impl FnOnce(&LockedRing<'_>) -> Result<()>) -> Result<()> {
         let condition = &self.base.head().lock.condition;
         if condition.get() & POISONED != 0 {
             return Err(Error::Corrupted {
@@ -408,7 +411,7 @@ impl Held<'_> {
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for LockedRing<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         let Lock { owner, condition } = &self.base.head().lock;

@@ -1,6 +1,6 @@
 //! The body of a ring of messages: where they lie, one behind the other and around.
 
-use super::base::Held;
+use super::base::LockedRing;
 use crate::arena::format::{BlockId, TicketId, NIL};
 use crate::arena::word::{U32, U64};
 use crate::arena::{BlockRef, TicketRef};
@@ -129,7 +129,7 @@ pub(super) fn units_of(length: usize) -> u64 {
 
 /// The body in use, under the lock.
 pub(super) struct Open<'a> {
-    pub held: &'a Held<'a>,
+    pub held: &'a LockedRing<'a>,
     pub row: &'a Body,
     pub bytes: NonNull<u8>,
     pub size: u64,

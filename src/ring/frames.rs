@@ -20,7 +20,7 @@
 //!
 //! A reader is a process. The rows of readers that are gone are used again.
 
-use super::base::{Base, Head, Held, Layout, Patience};
+use super::base::{Base, Head, Layout, LockedRing, Patience};
 use super::event;
 use crate::arena::format::BlockId;
 use crate::arena::word::{U32, U64};
@@ -134,7 +134,7 @@ impl Frames {
         let base = Base::create(arena, 0, |base, rows: &Rows| {
             for frame in &rows.frames[..slots] {
                 let block = arena.allocate(bytes)?;
-                arena.send_kept(&block, base.block())?;
+                arena.send_owned(&block, base.block())?;
                 frame.block.set(block.which().id.0);
                 frame.generation.set(block.which().generation);
             }
@@ -177,7 +177,7 @@ impl Frames {
         &self.rows().frames[..slots.min(SLOTS)]
     }
 
-    fn lock(&self) -> Result<Held<'_>> {
+    fn lock(&self) -> Result<LockedRing<'_>> {
         self.base.lock(|_| self.recover())
     }
 
@@ -252,7 +252,7 @@ impl Frames {
             }
             let all = self.frames().iter().enumerate();
             for (index, frame) in all.filter(|(_, frame)| frame.filled.get() == filled) {
-                if let Some(block) = arena.hold_unheld(frame.which())? {
+                if let Some(block) = arena.claim_unheld(frame.which())? {
                     frame.filled.commit(0);
                     return Ok(Some(Blank { block, index }));
                 }
@@ -381,7 +381,7 @@ impl Frames {
     /// This process's row among the readers, under the lock. A new one begins with the oldest
     /// frame of those that are there without a gap up to the newest; a forked one where its
     /// parent was, if the frames from there on are there.
-    fn reader(&self, held: &Held<'_>) -> Result<&Reader> {
+    fn reader(&self, held: &LockedRing<'_>) -> Result<&Reader> {
         let rows = self.rows();
         let me = held.me.word();
         let known = rows.readers.get(self.row.get().wrapping_sub(1) as usize);
@@ -469,7 +469,7 @@ impl Frames {
         let (mut held, mut unread) = (0, 0);
         for frame in self.frames() {
             // Under the ring's lock, so that no writer finds it held by this look.
-            if arena.hold_unheld(frame.which())?.is_none() {
+            if arena.claim_unheld(frame.which())?.is_none() {
                 held += 1;
             } else if rows.overwrites.get() == 0 && frame.filled.get() > rows.consumed.get() {
                 unread += 1;

@@ -23,7 +23,7 @@
 //! has put nothing, and the next owner of the lock ends the ticket; or he has taken it with
 //! him, and the others find a message without a ticket, which they skip.
 
-use super::base::{Base, Head, Held, Layout, Patience};
+use super::base::{Base, Head, Layout, LockedRing, Patience};
 use super::body::{
     reference, units_of, Body, Open, RingPosition, BLOCK, BYTES, INSIDE, PREFIX, REFERENCE, UNIT,
 };
@@ -190,12 +190,12 @@ impl Messages {
     }
 
     #[inline(always)]
-    fn lock(&self) -> Result<Held<'_>> {
+    fn lock(&self) -> Result<LockedRing<'_>> {
         self.base.lock(|held| self.recover(held))
     }
 
     fn wait(&self, which: usize, seen: u32, patience: &mut Patience) -> Result<bool> {
-        let recover = |held: &Held<'_>| self.recover(held);
+        let recover = |held: &LockedRing<'_>| self.recover(held);
         self.base.wait(which, seen, patience, recover)
     }
 
@@ -205,7 +205,7 @@ impl Messages {
 
     /// Ends the tickets that no message has, after a death under the lock.
     #[cold]
-    fn recover(&self, held: &Held<'_>) -> Result<()> {
+    fn recover(&self, held: &LockedRing<'_>) -> Result<()> {
         let open = self.body(held)?;
         let mut found = vec![open.row.ticket()]; // Or INSIDE, which is no ticket's.
         let mut place = open.front;
@@ -217,19 +217,19 @@ impl Messages {
             place = next;
         }
         found.sort_unstable_by_key(|ticket| ticket.id.0);
-        let keeps = |ticket: TicketRef| {
+        let is_found = |ticket: TicketRef| {
             let at = found.binary_search_by_key(&ticket.id.0, |found| found.id.0);
             at.is_ok_and(|at| found[at] == ticket)
         };
         let arena = self.base.block().arena();
         arena
             .core()
-            .end_kept(held.me, self.base.block().which(), &keeps)
+            .end_owned(held.me, self.base.block().which(), &is_found)
     }
 
     /// The body in use.
     #[inline(always)]
-    fn body<'a>(&'a self, held: &'a Held<'a>) -> Result<Open<'a>> {
+    fn body<'a>(&'a self, held: &'a LockedRing<'a>) -> Result<Open<'a>> {
         let rows = self.rows();
         let Some(row) = rows.bodies.get(rows.current.get() as usize) else {
             return Err(held.corrupted("which body a ring has"));
@@ -258,7 +258,7 @@ impl Messages {
     }
 
     /// Finds a body that is a block of its own.
-    fn find(&self, held: &Held<'_>, which: BlockRef, size: u64) -> Result<NonNull<u8>> {
+    fn find(&self, held: &LockedRing<'_>, which: BlockRef, size: u64) -> Result<NonNull<u8>> {
         let known = &self.known;
         let same = known.generation.get() == which.generation + 1
             && known.block.get() == which.id.0
@@ -271,7 +271,7 @@ impl Messages {
 
     /// Finds one that this process has not met.
     #[cold]
-    fn meet(&self, held: &Held<'_>, which: BlockRef, size: u64) -> Result<NonNull<u8>> {
+    fn meet(&self, held: &LockedRing<'_>, which: BlockRef, size: u64) -> Result<NonNull<u8>> {
         let core = self.base.block().arena().core();
         let place = core.locate(held.me, which)?;
         if place.size < size {
@@ -343,7 +343,7 @@ impl Messages {
     #[inline(always)]
     fn append(
         &self,
-        held: &Held<'_>,
+        held: &LockedRing<'_>,
         items: &[Item<'_>],
         patience: &mut Patience,
     ) -> Result<usize> {
@@ -358,7 +358,7 @@ impl Messages {
                 Item::Bytes(bytes) => open.append(bytes, BYTES),
                 Item::Block(block) => {
                     let arena = self.base.block().arena();
-                    match arena.send_kept(block, self.base.block()) {
+                    match arena.send_owned(block, self.base.block()) {
                         Ok(ticket) => open.append(&reference(block.which(), ticket), BLOCK),
                         Err(_) if count > 0 => break,
                         Err(error) => return Err(error),
@@ -375,7 +375,7 @@ impl Messages {
     }
 
     /// The length of the body that a message needs; None if it has to wait for room.
-    fn missing(&self, held: &Held<'_>, item: &Item<'_>) -> Result<Option<u64>> {
+    fn missing(&self, held: &LockedRing<'_>, item: &Item<'_>) -> Result<Option<u64>> {
         let open = self.body(held)?;
         let needed = units_of(item.length());
         if open.has_room(needed) || open.count() >= self.rows().limit.get() {
@@ -407,7 +407,7 @@ impl Messages {
         if open.size >= size {
             return Ok(()); // Another one has.
         }
-        let ticket = arena.send_kept(&block, self.base.block())?;
+        let ticket = arena.send_owned(&block, self.base.block())?;
         self.change_body(&held, &open, |next| {
             next.set(block.which(), ticket, size);
             open.copy_to(block.bytes())
@@ -416,7 +416,7 @@ impl Messages {
     }
 
     /// Takes the first body into use again, if the one in use is long and empty.
-    fn shrink_if_empty(&self, held: &Held<'_>, open: &Open<'_>) {
+    fn shrink_if_empty(&self, held: &LockedRing<'_>, open: &Open<'_>) {
         let first = self.first;
         if open.used() == 0 && open.size >= LONG && open.size > first {
             self.change_body(held, open, |next| {
@@ -431,7 +431,7 @@ impl Messages {
     #[cold]
     fn change_body(
         &self,
-        held: &Held<'_>,
+        held: &LockedRing<'_>,
         open: &Open<'_>,
         fill: impl FnOnce(&Body) -> (RingPosition, RingPosition),
     ) {
@@ -545,7 +545,7 @@ impl Messages {
             if matches!(taken, Taken::Bytes(_)) && !right(&taken) {
                 return Ok(None);
             }
-            let ticket = arena.send_kept(&block, self.base.block())?;
+            let ticket = arena.send_owned(&block, self.base.block())?;
             let units = next.unit.wrapping_sub(place.unit);
             self.change_body(&held, &open, |row| {
                 row.set(block.which(), ticket, size);

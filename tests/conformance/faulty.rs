@@ -200,8 +200,8 @@ unsafe impl Platform for Faulty {
         self.fate(Call::IsDead) == Fate::Made && self.inner.is_dead(slot, row)
     }
 
-    fn is_stillborn(&self, slot: SlotId) -> bool {
-        self.inner.is_stillborn(slot)
+    fn is_child_gone(&self, slot: SlotId) -> bool {
+        self.inner.is_child_gone(slot)
     }
 
     fn is_pinned(&self) -> bool {

@@ -6,7 +6,7 @@ use crate::conformance::{
 use shared_numpy::arena::format::SlotId;
 use shared_numpy::arena::plain::World;
 use shared_numpy::arena::platform::Platform;
-use shared_numpy::arena::{Core, Member, Offspring};
+use shared_numpy::arena::{Core, ForkedChild, Member};
 use shared_numpy::error::Result;
 use std::cell::Cell;
 use std::sync::Arc;
@@ -66,25 +66,25 @@ impl Ground for Plain {
     ) -> Result<()> {
         let world = self.world.clone();
         let sign = |slot: SlotId| {
-            world.set_embryo(slot, !pinned);
+            world.set_reserved(slot, !pinned);
             !pinned
         };
         let pin = || {
             self.world.set_pinned(true);
             true
         };
-        let offspring = core.prepare_fork(me, |_| true, sign, pin)?;
+        let prepared = core.prepare_fork(me, |_| true, sign, pin)?;
         core.finish_fork(me);
         let pid = self.next();
         let other = open(self.world.process(pid), self.processes);
-        let born = match offspring {
-            Offspring::Embryo(born) => {
+        let born = match prepared {
+            ForkedChild::Reserved(born) => {
                 assert!(other.platform().claim(born.slot).unwrap());
-                other.be_born(born, true);
-                self.world.set_embryo(born.slot, false);
+                other.take_over_fork(born, true);
+                self.world.set_reserved(born.slot, false);
                 Some(born)
             }
-            Offspring::Pinned => None,
+            ForkedChild::Pinned => None,
         };
         parent();
         let born = child(&other, born);

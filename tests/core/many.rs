@@ -10,7 +10,7 @@
 use crate::model::{create_for, occupy, open, GRACE};
 use shared_numpy::arena::format::{SlotId, SlotRow, SLOTS, SLOTS_IN_ROW};
 use shared_numpy::arena::plain::World;
-use shared_numpy::arena::{BlockRef, Core, Member, Offspring};
+use shared_numpy::arena::{BlockRef, Core, ForkedChild, Member};
 use shared_numpy::error::{Error, Exhausted};
 
 /// The slots of members that have their bits in different words: the last in a row, the first
@@ -264,19 +264,19 @@ fn a_child_has_what_its_parent_has_whichever_slots_they_have() {
             };
             let which = core.allocate(*me, 1000).unwrap().0;
             let sign = |slot: SlotId| {
-                scene.world.set_embryo(slot, true);
+                scene.world.set_reserved(slot, true);
                 true
             };
-            let offspring = core.prepare_fork(*me, |_| true, sign, || panic!("no slot"));
-            let Ok(Offspring::Embryo(born)) = offspring else {
-                panic!("{offspring:?}")
+            let child = core.prepare_fork(*me, |_| true, sign, || panic!("no slot"));
+            let Ok(ForkedChild::Reserved(born)) = child else {
+                panic!("{child:?}")
             };
             core.finish_fork(*me);
             assert_eq!(born.slot, SlotId(slot));
             let child = open(&scene.world, 9);
             assert!(child.platform().claim(born.slot).unwrap());
-            child.be_born(born, true);
-            scene.world.set_embryo(born.slot, false);
+            child.take_over_fork(born, true);
+            scene.world.set_reserved(born.slot, false);
             assert_eq!(scene.holders(which), Some(vec![me.slot.0, slot]));
             assert_eq!(core.release(*me, which), Ok(false));
             scene.unsettle();

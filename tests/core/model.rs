@@ -17,11 +17,11 @@ use crate::seed::times;
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use shared_numpy::arena::format::{
-    pages_of, state_word, Expected, Header, Keeper, SlotId, SlotRow, EMBRYO, SLOTS_AT,
+    pages_of, state_word, Expected, Header, SlotId, SlotRow, TicketOwner, RESERVED, SLOTS_AT,
 };
 use shared_numpy::arena::plain::World;
 use shared_numpy::arena::platform::Platform;
-use shared_numpy::arena::{BlockRef, Core, Extent, Member, Offspring, TicketRef};
+use shared_numpy::arena::{BlockRef, Core, Extent, ForkedChild, Member, TicketRef};
 use shared_numpy::error::{Error, Exhausted};
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::size_of;
@@ -71,8 +71,8 @@ pub fn occupy(world: &World, core: &Core, end: u16) {
     let pages = pages_of(SLOTS_AT, end as usize * size_of::<SlotRow>());
     header.pages.set(header.pages.get() | pages);
     for slot in (1..end).map(SlotId) {
-        world.set_embryo(slot, true);
-        core.slot(slot).state.set(state_word(1, EMBRYO));
+        world.set_reserved(slot, true);
+        core.slot(slot).state.set(state_word(1, RESERVED));
         header.know_slot(slot);
     }
 }
@@ -90,11 +90,11 @@ struct ModelBlock {
     place: Extent,
     holders: BTreeSet<u64>,
     /// The open tickets: who sent each, and until when it lives.
-    tickets: BTreeMap<u32, (TicketRef, ModelKeeper)>,
+    tickets: BTreeMap<u32, (TicketRef, ModelOwner)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Debug)]
-enum ModelKeeper {
+enum ModelOwner {
     Sender(u64),
     Arena,
     Until(u64),
@@ -123,7 +123,7 @@ enum Step {
     Send(u8, u16),
     Receive(u8, u16),
     Cancel(u8, u16),
-    Entrust(u8, u16, u16),
+    Transfer(u8, u16, u16),
     Fork(u8, bool),
     Leave(u8),
     Kill(u8),
@@ -154,7 +154,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (who(), which()).prop_map(|(p, b)| Step::Send(p, b)),
         6 => (who(), which()).prop_map(|(p, b)| Step::Receive(p, b)),
         1 => (who(), which()).prop_map(|(p, b)| Step::Cancel(p, b)),
-        3 => (who(), which(), which()).prop_map(|(p, b, k)| Step::Entrust(p, b, k)),
+        3 => (who(), which(), which()).prop_map(|(p, b, k)| Step::Transfer(p, b, k)),
         2 => (who(), any::<bool>()).prop_map(|(p, born)| Step::Fork(p, born)),
         1 => who().prop_map(Step::Leave),
         2 => who().prop_map(Step::Kill),
@@ -211,20 +211,20 @@ impl Model {
                 continue;
             };
             let before = block.tickets.len();
-            let orphan = ModelKeeper::Block(key);
-            block.tickets.retain(|_, (_, keeper)| *keeper != orphan);
+            let orphan = ModelOwner::Block(key);
+            block.tickets.retain(|_, (_, owner)| *owner != orphan);
             if block.tickets.len() < before {
                 self.drop_block_if_unwanted(other);
             }
         }
     }
 
-    /// Whether `block` would go if `keeper` went, or is it.
-    fn hangs_on(&self, block: (u32, u64), keeper: (u32, u64)) -> bool {
-        block == keeper
-            || self.blocks[&block].tickets.values().any(|(_, kept)| {
-                matches!(*kept, ModelKeeper::Block(next) if self.hangs_on(next, keeper))
-            })
+    /// Whether `block` would go if `owner` went, or is it.
+    fn hangs_on(&self, block: (u32, u64), owner: (u32, u64)) -> bool {
+        block == owner
+            || self.blocks[&block].tickets.values().any(
+                |(_, kept)| matches!(*kept, ModelOwner::Block(next) if self.hangs_on(next, owner)),
+            )
     }
 
     /// What a reap does: the dead hold nothing, and tickets end in time.
@@ -236,14 +236,14 @@ impl Model {
                 continue;
             };
             block.holders.retain(|pid| alive.contains(pid));
-            for (_, keeper) in block.tickets.values_mut() {
-                if matches!(*keeper, ModelKeeper::Sender(pid) if !alive.contains(&pid)) {
-                    *keeper = ModelKeeper::Until(now + GRACE);
+            for (_, owner) in block.tickets.values_mut() {
+                if matches!(*owner, ModelOwner::Sender(pid) if !alive.contains(&pid)) {
+                    *owner = ModelOwner::Until(now + GRACE);
                 }
             }
             block
                 .tickets
-                .retain(|_, (_, keeper)| !matches!(*keeper, ModelKeeper::Until(end) if end <= now));
+                .retain(|_, (_, owner)| !matches!(*owner, ModelOwner::Until(end) if end <= now));
             self.drop_block_if_unwanted(key);
         }
     }
@@ -318,11 +318,8 @@ impl Model {
                 let key = (which.id.0, which.generation);
                 match (self.blocks.get_mut(&key), result) {
                     (Some(block), Ok(ticket)) => {
-                        let keeper = ModelKeeper::Sender(process.pid);
-                        assert!(block
-                            .tickets
-                            .insert(ticket.id.0, (ticket, keeper))
-                            .is_none());
+                        let owner = ModelOwner::Sender(process.pid);
+                        assert!(block.tickets.insert(ticket.id.0, (ticket, owner)).is_none());
                         let life = (false, ticket.id.0, ticket.generation);
                         assert!(self.lives.insert(life), "a life came back");
                         self.handles.push((which, Some(ticket)));
@@ -375,7 +372,7 @@ impl Model {
                     self.drop_block_if_unwanted(key);
                 }
             }
-            Step::Entrust(p, b, k) => self.entrust(p, b, k),
+            Step::Transfer(p, b, k) => self.transfer_ownership(p, b, k),
             Step::Fork(p, born) => self.fork(p, born),
             Step::Leave(p) => {
                 if self.processes.len() == 1 {
@@ -390,9 +387,9 @@ impl Model {
                         continue;
                     };
                     block.holders.remove(&process.pid);
-                    for (_, keeper) in block.tickets.values_mut() {
-                        if *keeper == ModelKeeper::Sender(process.pid) {
-                            *keeper = ModelKeeper::Arena;
+                    for (_, owner) in block.tickets.values_mut() {
+                        if *owner == ModelOwner::Sender(process.pid) {
+                            *owner = ModelOwner::Arena;
                         }
                     }
                     self.drop_block_if_unwanted(key);
@@ -431,34 +428,36 @@ impl Model {
         }
     }
 
-    fn entrust(&mut self, p: u8, b: u16, k: u16) {
+    fn transfer_ownership(&mut self, p: u8, b: u16, k: u16) {
         let process = &self.processes[self.who(p)];
-        let (Some((which, Some(ticket))), Some((keeper, _))) = (self.handle(b), self.handle(k))
+        let (Some((which, Some(ticket))), Some((owner, _))) = (self.handle(b), self.handle(k))
         else {
             return;
         };
         let key = (which.id.0, which.generation);
-        let keeper_key = (keeper.id.0, keeper.generation);
-        let lives = self.blocks.contains_key(&keeper_key);
+        let owner_key = (owner.id.0, owner.generation);
+        let lives = self.blocks.contains_key(&owner_key);
         // What keeps each other would stay for ever.
-        if lives && key != keeper_key && self.hangs_on(keeper_key, key) {
+        if lives && key != owner_key && self.hangs_on(owner_key, key) {
             return;
         }
-        let result = process.core.entrust(process.me, ticket, which, keeper);
+        let result = process
+            .core
+            .transfer_ownership(process.me, ticket, which, owner);
         if !lives {
             assert_eq!(result, Err(Error::Stale));
             return;
         }
-        if key == keeper_key {
+        if key == owner_key {
             assert!(matches!(result, Err(Error::Invalid { .. })));
             return;
         }
         let block = self.blocks.get_mut(&key);
         let open = block.and_then(|block| block.tickets.get_mut(&ticket.id.0));
         match open.filter(|(same, _)| *same == ticket) {
-            Some((_, ModelKeeper::Block(_))) | None => assert_eq!(result, Ok(false)),
+            Some((_, ModelOwner::Block(_))) | None => assert_eq!(result, Ok(false)),
             Some((_, kept)) => {
-                *kept = ModelKeeper::Block(keeper_key);
+                *kept = ModelOwner::Block(owner_key);
                 assert_eq!(result, Ok(true));
             }
         }
@@ -474,21 +473,21 @@ impl Model {
         let parent = &self.processes[p];
         let world = self.world.clone();
         let sign = |slot: SlotId| {
-            world.set_embryo(slot, true);
+            world.set_reserved(slot, true);
             true
         };
-        let offspring = parent
+        let prepared = parent
             .core
             .prepare_fork(parent.me, |_| true, sign, || panic!("no slot"))
             .unwrap();
-        let Offspring::Embryo(me) = offspring else {
+        let ForkedChild::Reserved(me) = prepared else {
             panic!()
         };
         parent.core.finish_fork(parent.me);
         if born {
             let core = open(&self.world, child);
             assert!(core.platform().claim(me.slot).unwrap());
-            core.be_born(me, true);
+            core.take_over_fork(me, true);
             let parent = self.processes[p].pid;
             for block in self.blocks.values_mut() {
                 if block.holders.contains(&parent) {
@@ -501,7 +500,7 @@ impl Model {
                 me,
             });
         }
-        self.world.set_embryo(me.slot, false);
+        self.world.set_reserved(me.slot, false);
         if !born {
             self.reap(p);
         }
@@ -554,26 +553,26 @@ impl Model {
             seen += 1;
         }
         assert_eq!(seen, self.blocks.len());
-        let keepers: BTreeMap<u32, (Keeper, u64)> = snapshot
+        let owners: BTreeMap<u32, (TicketOwner, u64)> = snapshot
             .open()
-            .map(|t| (t.id, (t.keeper.unwrap(), t.keeper_generation)))
+            .map(|t| (t.id, (t.owner.unwrap(), t.owner_generation)))
             .collect();
         let mut tickets = 0;
-        for (id, (_, keeper)) in self.blocks.values().flat_map(|block| &block.tickets) {
-            match (*keeper, keepers[id]) {
-                (ModelKeeper::Sender(pid), (Keeper::Sender(slot), _)) => {
+        for (id, (_, owner)) in self.blocks.values().flat_map(|block| &block.tickets) {
+            match (*owner, owners[id]) {
+                (ModelOwner::Sender(pid), (TicketOwner::Sender(slot), _)) => {
                     assert_eq!(slot_of[&slot.0], pid)
                 }
-                (ModelKeeper::Until(a), (Keeper::Nobody(b), _)) => assert_eq!(a, b),
-                (ModelKeeper::Arena, (Keeper::Arena, _)) => {}
-                (ModelKeeper::Block(key), (Keeper::Block(id), life)) => {
+                (ModelOwner::Until(a), (TicketOwner::Nobody(b), _)) => assert_eq!(a, b),
+                (ModelOwner::Arena, (TicketOwner::Arena, _)) => {}
+                (ModelOwner::Block(key), (TicketOwner::Block(id), life)) => {
                     assert_eq!(key, (id.0, life))
                 }
                 different => panic!("{different:?}"),
             }
             tickets += 1;
         }
-        assert_eq!(keepers.len(), tickets);
+        assert_eq!(owners.len(), tickets);
         let (live, free) = snapshot.bytes();
         assert_eq!(live + free, snapshot.capacity());
     }
@@ -658,11 +657,11 @@ fn a_child_in_the_making_is_not_buried() {
     let (core, me) = create(&world, 0);
     let block = core.allocate(me, 100).unwrap().0;
     let sign = |slot: SlotId| {
-        world.set_embryo(slot, true);
+        world.set_reserved(slot, true);
         true
     };
-    let offspring = core.prepare_fork(me, |_| true, sign, || panic!("no slot"));
-    let Ok(Offspring::Embryo(child)) = offspring else {
+    let prepared = core.prepare_fork(me, |_| true, sign, || panic!("no slot"));
+    let Ok(ForkedChild::Reserved(child)) = prepared else {
         panic!()
     };
     core.finish_fork(me);
@@ -670,8 +669,8 @@ fn a_child_in_the_making_is_not_buried() {
     assert_eq!(core.reap(me), Ok(0));
     let other = open(&world, 1);
     assert!(other.platform().claim(child.slot).unwrap());
-    other.be_born(child, true);
-    world.set_embryo(child.slot, false);
+    other.take_over_fork(child, true);
+    world.set_reserved(child.slot, false);
     assert!(other.locate(child, block).is_ok());
     assert_eq!(other.check(child).unwrap(), Vec::<String>::new());
 }

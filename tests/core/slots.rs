@@ -157,7 +157,7 @@ fn a_process_that_has_parted_is_waited_for() {
         let crowd = Crowd::new(processes);
         let (core, member, _) = &crowd.leaver;
         core.allocate(*member, 100).unwrap();
-        assert!(!core.part(*member, |_| true, false).unwrap().left);
+        assert!(!core.detach(*member, |_| true, false).unwrap().left);
         let world = crowd.world.clone();
         crowd.count_sleeps(move || world.kill(LEAVER));
         crowd.assert_taken(member.slot);

@@ -282,9 +282,9 @@ fn only_what_may_be_received_keeps_an_arena() {
     // A queue's block, which is used to the end, and its message.
     let (_world, core, me) = alone();
     let [queue, message] = [0, 1].map(|_| core.allocate(me, 100).unwrap().0);
-    core.send_kept(me, message, queue).unwrap();
+    core.send_owned(me, message, queue).unwrap();
     core.release(me, message).unwrap();
-    assert!(core.part(me, keeps, false).unwrap().last);
+    assert!(core.detach(me, keeps, false).unwrap().last);
     // Something in flight.
     for (lasting, ends, last) in [
         (false, false, false),
@@ -294,13 +294,13 @@ fn only_what_may_be_received_keeps_an_arena() {
         let (_world, core, me) = alone();
         let block = core.allocate(me, 100).unwrap().0;
         core.send_as(me, block, lasting).unwrap();
-        let parting = core.part(me, keeps, ends).unwrap();
-        assert_eq!(parting.last, last, "{lasting} {ends}");
+        let detachment = core.detach(me, keeps, ends).unwrap();
+        assert_eq!(detachment.last, last, "{lasting} {ends}");
     }
     // The message of a queue that is on its way itself.
     let (_world, core, me) = alone();
     let [queue, message] = [0, 1].map(|_| core.allocate(me, 100).unwrap().0);
-    core.send_kept(me, message, queue).unwrap();
+    core.send_owned(me, message, queue).unwrap();
     core.send_as(me, queue, true).unwrap();
-    assert!(!core.part(me, |_| false, true).unwrap().last);
+    assert!(!core.detach(me, |_| false, true).unwrap().last);
 }

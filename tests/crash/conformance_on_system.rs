@@ -7,7 +7,7 @@ use crate::tools::*;
 use crate::Test;
 use shared_numpy::arena::handle::Name;
 use shared_numpy::arena::platform::Platform;
-use shared_numpy::arena::{Core, Member, Offspring};
+use shared_numpy::arena::{Core, ForkedChild, Member};
 use shared_numpy::error::Result;
 use shared_numpy::process::{open_memory, ShmPlatform, LOCK_SUFFIX};
 use std::os::unix::fs::MetadataExt;
@@ -102,19 +102,19 @@ impl Ground for System {
     ) -> Result<()> {
         let signs = self.shared.open_signs()?;
         let sign = |slot| !pinned && ShmPlatform::sign(&signs, slot);
-        let offspring = core.prepare_fork(me, |_| true, sign, || ShmPlatform::pin(&signs))?;
+        let prepared = core.prepare_fork(me, |_| true, sign, || ShmPlatform::pin(&signs))?;
         let mut child = fork(|| {
             core.forget_threads();
             // Its sign of life, if it has not its byte.
             let mut _signs = None;
-            let born = match offspring {
-                Offspring::Embryo(born) => {
+            let born = match prepared {
+                ForkedChild::Reserved(born) => {
                     let claimed = self.shared.inherit(born.slot);
-                    core.be_born(born, claimed);
+                    core.take_over_fork(born, claimed);
                     _signs = (!claimed).then_some(signs);
                     Some(born)
                 }
-                Offspring::Pinned => {
+                ForkedChild::Pinned => {
                     self.shared.disinherit();
                     self.shared.keep_pin(signs);
                     None

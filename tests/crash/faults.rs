@@ -8,7 +8,7 @@ use shared_numpy::arena::format::{Header, NIL, PAGES_THERE, POISONED};
 use shared_numpy::arena::handle::{Handle, Name};
 use shared_numpy::arena::Member;
 use shared_numpy::error::{Error, Exhausted};
-use shared_numpy::process::{tell, Arena, Block, Caller, Settings};
+use shared_numpy::process::{use_hooks, Arena, Block, Settings, WaitHooks};
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
 use std::fs::OpenOptions;
@@ -406,10 +406,10 @@ fn entrusted() {
     let test = TestArena::new(small());
     let arena = &test.arena;
     let other = TestArena::new(small());
-    let message = |keeper: &Block| {
+    let message = |owner: &Block| {
         let block = arena.allocate(500).unwrap();
         let handle = arena.send(&block).unwrap();
-        assert_eq!(arena.entrust(&handle, keeper), Ok(true));
+        assert_eq!(arena.transfer_ownership(&handle, owner), Ok(true));
         handle
     };
     // Received, it is its receiver's.
@@ -422,33 +422,33 @@ fn entrusted() {
     // One that is cancelled, one that waits.
     let cancelled = message(&queue);
     assert_eq!(arena.cancel(&cancelled), Ok(true));
-    assert_eq!(arena.entrust(&cancelled, &queue), Ok(false));
+    assert_eq!(arena.transfer_ownership(&cancelled, &queue), Ok(false));
     let waiting = message(&queue);
     assert_eq!(arena.cancel_unreceived(0), Ok(0));
     assert_eq!(snapshot(arena).open().count(), 1);
     // A chain against the order of the tickets: each look at all finds one.
     let chain: Vec<Block> = (0..41).map(|_| arena.allocate(64).unwrap()).collect();
     let handles: Vec<Handle> = chain.iter().map(|b| arena.send(b).unwrap()).collect();
-    for (handle, keeper) in handles.iter().zip(chain.iter().skip(1).chain([&queue])) {
-        assert_eq!(arena.entrust(handle, keeper), Ok(true));
+    for (handle, owner) in handles.iter().zip(chain.iter().skip(1).chain([&queue])) {
+        assert_eq!(arena.transfer_ownership(handle, owner), Ok(true));
     }
     drop(chain);
     // What cannot be.
     let own = arena.send(&queue).unwrap();
     assert!(matches!(
-        arena.entrust(&own, &queue),
+        arena.transfer_ownership(&own, &queue),
         Err(Error::Invalid { .. })
     ));
     assert_eq!(arena.cancel(&own), Ok(true));
     let foreign = other.allocate(64).unwrap();
-    assert_eq!(arena.entrust(&waiting, &foreign), Ok(false));
+    assert_eq!(arena.transfer_ownership(&waiting, &foreign), Ok(false));
     assert_eq!(snapshot(arena).live().count(), 44);
     drop(queue);
     assert_eq!(snapshot(arena).open().count(), 0);
     assert_eq!(arena.receive(&waiting).err(), Some(Error::Stale));
     assert_eq!(snapshot(arena).live().count(), 1);
     drop(block);
-    // The keeper's last holder is killed; its message's sender lives.
+    // The owner's last holder is killed; its message's sender lives.
     let queue = arena.allocate(64).unwrap();
     let keeping = arena.send(&queue).unwrap();
     message(&queue);
@@ -712,7 +712,7 @@ fn retiring() {
     unsafe { block.bytes().write_bytes(1, 1000) };
     child.signal(libc::SIGCONT);
     child.wait_for_stop();
-    // Who has parted and is about to end needs no names.
+    // Who has detached and is about to end needs no names.
     drop((arena, block));
     assert_eq!(objects(name), Vec::<String>::new());
     child.signal(libc::SIGCONT);
@@ -735,8 +735,8 @@ fn deserted(settings: Settings, work: impl FnOnce(&Arena)) -> Name {
     name
 }
 
-fn sweep() -> Vec<Name> {
-    shared_numpy::process::sweep(None).unwrap()
+fn remove_orphans() -> Vec<Name> {
+    shared_numpy::process::remove_orphans(None).unwrap()
 }
 
 fn sweeping() {
@@ -764,7 +764,7 @@ fn sweeping() {
         0
     })
     .succeed();
-    let swept = sweep();
+    let swept = remove_orphans();
     for (name, gone) in [
         (empty, true),
         (full, true),
@@ -818,9 +818,9 @@ fn sweeping_remains() {
                 file.write_all_at(&number.to_ne_bytes(), at as u64).unwrap();
             }
         }
-        assert!(!sweep().contains(&name), "{memory:?}");
+        assert!(!remove_orphans().contains(&name), "{memory:?}");
         age(name);
-        assert!(sweep().contains(&name), "{memory:?}");
+        assert!(remove_orphans().contains(&name), "{memory:?}");
         assert_eq!(objects(name), Vec::<String>::new());
     }
     // Somebody else's object has the name by now.
@@ -828,7 +828,7 @@ fn sweeping_remains() {
         make(path(suffix));
         make(path("")).set_len(length).unwrap();
         age(name);
-        assert!(sweep().contains(&name));
+        assert!(remove_orphans().contains(&name));
         std::fs::remove_file(path("")).unwrap();
         assert_eq!(objects(name), Vec::<String>::new());
     }
@@ -840,7 +840,7 @@ fn sweeping_remains() {
         file.set_permissions(std::fs::Permissions::from_mode(mode))
             .unwrap();
         age(name);
-        assert!(!sweep().contains(&name));
+        assert!(!remove_orphans().contains(&name));
         std::fs::remove_file(path(suffix)).unwrap();
     }
     // One that overwrote itself is nobody's any more.
@@ -848,7 +848,7 @@ fn sweeping_remains() {
         arena.core().header().condition.set(POISONED)
     });
     age(poisoned);
-    assert!(sweep().contains(&poisoned));
+    assert!(remove_orphans().contains(&poisoned));
 }
 
 /// Runs `work` in a child of its own mount namespace, where `/dev/shm` is a tmpfs of `size`
@@ -1491,7 +1491,7 @@ fn fork_in_a_wait() {
     fn gives_up() -> bool {
         let owner = OWNER.swap(0, Ordering::Relaxed);
         if owner != 0 {
-            let _told = tell(None);
+            let _hooks = use_hooks(None);
             // The fork takes the lock, too.
             // SAFETY: a child of ours that nobody has waited for.
             unsafe { libc::kill(owner, libc::SIGCONT) };
@@ -1502,8 +1502,8 @@ fn fork_in_a_wait() {
         }
         false
     }
-    static CALLER: Caller = Caller {
-        waits: || (),
+    static HOOKS: WaitHooks = WaitHooks {
+        before_waiting: || (),
         gives_up,
     };
     type Operation = fn(&Arena, &Block) -> Result<(), Error>;
@@ -1531,7 +1531,7 @@ fn fork_in_a_wait() {
         OWNER.store(owner.give_away(), Ordering::Relaxed);
         let parent = test.member().unwrap();
         {
-            let _told = tell(Some(&CALLER));
+            let _hooks = use_hooks(Some(&HOOKS));
             operation(&test, &block).unwrap();
         }
         let me = test.member().unwrap();

@@ -4,7 +4,7 @@ use crate::tools::*;
 use crate::Test;
 use shared_numpy::arena::handle::{Handle, Name};
 use shared_numpy::error::Error;
-use shared_numpy::process::{folder, sweep, Arena, LOCK_SUFFIX};
+use shared_numpy::process::{folder, remove_orphans, Arena, LOCK_SUFFIX};
 use shared_numpy::sys::shm;
 use std::fs;
 use std::os::unix::fs::{symlink, OpenOptionsExt};
@@ -85,7 +85,9 @@ fn deserted(folder: &Folder) {
         0
     });
     child.wait_for_stop();
-    assert!(!sweep(Some(folder.path())).unwrap().contains(&folder.name()));
+    assert!(!remove_orphans(Some(folder.path()))
+        .unwrap()
+        .contains(&folder.name()));
     child.kill();
     assert_eq!(folder.files(), 2);
 }
@@ -93,12 +95,14 @@ fn deserted(folder: &Folder) {
 fn swept() {
     let folder = Folder::new();
     deserted(&folder);
-    assert!(!sweep(None).unwrap().contains(&folder.name()));
-    assert!(sweep(Some(folder.path())).unwrap().contains(&folder.name()));
+    assert!(!remove_orphans(None).unwrap().contains(&folder.name()));
+    assert!(remove_orphans(Some(folder.path()))
+        .unwrap()
+        .contains(&folder.name()));
     assert_eq!(folder.files(), 0);
     deserted(&folder);
     std::env::set_var(folder::VARIABLE, folder.path());
-    let removed = sweep(None).unwrap();
+    let removed = remove_orphans(None).unwrap();
     std::env::remove_var(folder::VARIABLE);
     assert!(removed.contains(&folder.name()));
     assert_eq!(folder.files(), 0);

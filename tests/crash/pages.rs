@@ -66,7 +66,7 @@ fn private_copies() {
         let private = |index: usize| index % 2 == first;
         let own: Vec<_> = (0..blocks.len())
             .filter(|index| private(*index))
-            .filter_map(|index| blocks[index].own().unwrap())
+            .filter_map(|index| blocks[index].make_private().unwrap())
             .collect();
         assert!(!own.is_empty());
         fork(|| {

@@ -16,7 +16,8 @@ use crate::tools::*;
 use crate::Test;
 use shared_numpy::arena::check::Snapshot;
 use shared_numpy::arena::format::{
-    pages_of, state_word, Address, Keeper, SlotId, SlotRow, ABSENT, ALIVE, EMBRYO, EMPTY, SLOTS_AT,
+    pages_of, state_word, Address, SlotId, SlotRow, TicketOwner, ABSENT, ALIVE, EMPTY, RESERVED,
+    SLOTS_AT,
 };
 use shared_numpy::arena::handle::Handle;
 use shared_numpy::arena::Extent;
@@ -140,10 +141,10 @@ fn messages(arena: &Arena) -> Block {
         for _ in 0..arrays {
             let array = arena.allocate(640).unwrap();
             let handle = arena.send(&array).unwrap();
-            assert!(arena.entrust(&handle, &message).unwrap());
+            assert!(arena.transfer_ownership(&handle, &message).unwrap());
         }
         let handle = arena.send(&message).unwrap();
-        assert!(arena.entrust(&handle, &queue).unwrap());
+        assert!(arena.transfer_ownership(&handle, &queue).unwrap());
     }
     queue
 }
@@ -243,14 +244,16 @@ const OPERATIONS: &[Operation] = &[
         ..SIMPLE
     },
     Operation {
-        name: "entrust",
+        name: "transfer_ownership",
         before: |arena| Given {
             handles: one_message(arena).handles,
             ..one_block(arena)
         },
         child: |arena, given| {
             stop();
-            arena.entrust(&given.handles[0], &given.blocks[0]).unwrap();
+            arena
+                .transfer_ownership(&given.handles[0], &given.blocks[0])
+                .unwrap();
         },
         ..SIMPLE
     },
@@ -261,7 +264,9 @@ const OPERATIONS: &[Operation] = &[
                 handles: one_message(arena).handles,
                 ..one_block(arena)
             };
-            arena.entrust(&given.handles[0], &given.blocks[0]).unwrap();
+            arena
+                .transfer_ownership(&given.handles[0], &given.blocks[0])
+                .unwrap();
             given
         },
         child: |arena, given| {
@@ -624,7 +629,7 @@ fn take_slots(arena: &Arena) -> File {
     let pages = pages_of(SLOTS_AT, TAKEN as usize * size);
     core.header().pages.set(core.header().pages.get() | pages);
     for slot in (1..TAKEN).map(SlotId) {
-        core.slot(slot).state.set(state_word(1, EMBRYO));
+        core.slot(slot).state.set(state_word(1, RESERVED));
         core.header().know_slot(slot);
     }
     memory
@@ -714,14 +719,14 @@ pub fn picture(snapshot: &Snapshot) -> Picture {
     }
     for ticket in snapshot.open() {
         // Times differ from run to run.
-        let keeper = match ticket.keeper.unwrap() {
-            Keeper::Nobody(_) => "nobody".to_string(),
-            keeper => format!("{keeper:?}"),
+        let owner = match ticket.owner.unwrap() {
+            TicketOwner::Nobody(_) => "nobody".to_string(),
+            owner => format!("{owner:?}"),
         };
         picture.insert(
             format!("ticket {} life {}", ticket.id, ticket.generation),
             format!(
-                "for block {} life {}, kept by {keeper}",
+                "for block {} life {}, kept by {owner}",
                 ticket.block, ticket.block_generation
             ),
         );

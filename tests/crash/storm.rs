@@ -17,7 +17,7 @@ use crate::run;
 use crate::run::seed::{self, times, Random};
 use crate::tools::*;
 use crate::Test;
-use shared_numpy::arena::format::Keeper;
+use shared_numpy::arena::format::TicketOwner;
 use shared_numpy::arena::handle::Handle;
 use shared_numpy::error::Error;
 use shared_numpy::process::{Arena, Block, Settings};
@@ -354,7 +354,7 @@ fn one_arena(random: &mut Random, board: &'static Board, deaths: &mut Deaths) ->
         let snapshot = snapshot(arena);
         if snapshot
             .open()
-            .all(|ticket| ticket.keeper == Ok(Keeper::Arena))
+            .all(|ticket| ticket.owner == Ok(TicketOwner::Arena))
         {
             break;
         }

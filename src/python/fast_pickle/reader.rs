@@ -3,7 +3,7 @@
 use super::super::error::exception;
 use super::super::gil;
 use super::super::handles::received;
-use super::super::numpy::{self, Placed};
+use super::super::numpy::{self, BlockView};
 use super::stream::{DEEP, FORTRAN, MARK, MOST, OWN_CLASS, PRIVATE, WRITEABLE};
 use crate::arena::handle::{Handle, LONGEST_HANDLE};
 use crate::process;
@@ -148,12 +148,12 @@ impl<'a> Reader<'a, '_> {
             true => received(py, handle, process::Arena::take)?,
             false => received(py, handle, process::Arena::receive)?,
         };
-        let copies = is_private && !process::has_room();
+        let copies = is_private && !process::can_make_private();
         if is_private && !copies {
             // Also against children that are forked.
             block.set_private(py, true)?;
         }
-        let placed = Placed {
+        let placed = BlockView {
             number,
             shape,
             strides,

@@ -117,14 +117,14 @@ fn terse<'py>(
         Err(Not::Simple) => Ok(None),
         Err(Not::Possible(error)) => Err(error),
     };
-    if bytes.capacity() <= KEPT {
+    if bytes.capacity() <= LONGEST_BUFFER {
         BUFFER.with(|buffer| buffer.replace(bytes));
     }
     stream
 }
 
 /// How long a buffer a thread keeps.
-const KEPT: usize = 1 << 16;
+const LONGEST_BUFFER: usize = 1 << 16;
 
 struct Writer<'py> {
     py: Python<'py>,
@@ -316,7 +316,7 @@ impl<'py> Writer<'py> {
         if self.handles.is_none() {
             return Err(Not::Simple);
         }
-        let shared = numpy::placed(self.py, array)?;
+        let shared = numpy::block_view(self.py, array)?;
         let shared = shared.filter(|(block, _)| !block.borrow().is_private());
         let kind = match &shared {
             Some((_, placed)) => Kind::Shared(placed.shape.len()),
@@ -382,7 +382,7 @@ impl<'py> Writer<'py> {
                 return Ok(Some((in_block(py, bytes)?, place)));
             }
         };
-        let placed = numpy::placed(py, sent)?;
+        let placed = numpy::block_view(py, sent)?;
         let Some((block, placed)) = placed.filter(|(_, it)| it.shape.len() == dimensions) else {
             return Ok(None);
         };

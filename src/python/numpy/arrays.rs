@@ -108,7 +108,7 @@ pub fn is_writeable(array: &PyAny) -> PyResult<bool> {
 }
 
 /// How an array of numbers lies on a block.
-pub struct Placed {
+pub struct BlockView {
     /// Of the dtype.
     pub number: u8,
     pub shape: Vec<isize>,
@@ -122,7 +122,7 @@ pub struct Placed {
 
 /// Reads where an array lies, the block and how; None if that is in no block, or in part, or if
 /// there is more to the array.
-pub fn placed<'py>(py: Python<'py>, array: &'py PyAny) -> PyResult<Option<OnBlock<'py>>> {
+pub fn block_view<'py>(py: Python<'py>, array: &'py PyAny) -> PyResult<Option<OnBlock<'py>>> {
     let Numpy::InC(table) = numpy(py)? else {
         return Ok(None);
     };
@@ -157,7 +157,7 @@ pub fn placed<'py>(py: Python<'py>, array: &'py PyAny) -> PyResult<Option<OnBloc
     if Layout::at(size, items, lengths, steps, offset).is_err() {
         return Ok(None);
     }
-    let placed = Placed {
+    let placed = BlockView {
         number,
         shape: shape.to_vec(),
         strides: strides.to_vec(),
@@ -168,13 +168,13 @@ pub fn placed<'py>(py: Python<'py>, array: &'py PyAny) -> PyResult<Option<OnBloc
     Ok(Some((block, placed)))
 }
 
-type OnBlock<'py> = (&'py PyCell<Block>, Placed);
+type OnBlock<'py> = (&'py PyCell<Block>, BlockView);
 
-/// Makes an array like a `Placed` one on a block.
+/// Makes an array like a `BlockView` one on a block.
 ///
 /// # Errors
 /// `ValueError` if it would lie outside, or there is no such array.
-pub fn array_like(py: Python<'_>, block: Py<Block>, placed: &Placed) -> PyResult<PyObject> {
+pub fn array_like(py: Python<'_>, block: Py<Block>, placed: &BlockView) -> PyResult<PyObject> {
     let (shape, strides) = (&placed.shape, &placed.strides);
     let items = items_of(py, placed.number)?;
     let room = block.borrow(py).inner().size();

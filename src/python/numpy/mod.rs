@@ -11,8 +11,8 @@ mod capi;
 mod layout;
 
 pub use arrays::{
-    array, array_like, bytes_of, is_large, is_writeable, made_of, owner, placed, small, Contiguous,
-    Placed, Small,
+    array, array_like, block_view, bytes_of, is_large, is_writeable, made_of, owner, small,
+    BlockView, Contiguous, Small,
 };
 pub use capi::{add_to, set_handler, way};
 pub use layout::{Items, Layout, Shape};

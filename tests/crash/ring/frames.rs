@@ -16,7 +16,7 @@ use super::*;
 use crate::instructions::*;
 use crate::step::{picture, tables_of, Picture};
 use crate::tools::*;
-use shared_numpy::arena::format::Keeper;
+use shared_numpy::arena::format::TicketOwner;
 use shared_numpy::ring::frames::{Frames, View};
 
 pub const TESTS: &[Test] = &[("step_every_frame_operation", every_operation)];
@@ -470,7 +470,7 @@ fn trial(operation: &Operation, run: &Run, moment: Moment, order: Order) -> (Cam
     assert_eq!(now.open().count(), SLOTS, "{why}");
     let mut tickets = now.open();
     assert!(
-        tickets.all(|ticket| ticket.keeper == Ok(Keeper::Block(id))),
+        tickets.all(|ticket| ticket.owner == Ok(TicketOwner::Block(id))),
         "{why}"
     );
     drop(ring);

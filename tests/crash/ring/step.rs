@@ -15,7 +15,7 @@ use super::*;
 use crate::instructions::*;
 use crate::step::{fill, is_filled, picture, tables_of, Picture};
 use crate::tools::*;
-use shared_numpy::arena::format::{Keeper, NO_CHECK};
+use shared_numpy::arena::format::{TicketOwner, NO_CHECK};
 use shared_numpy::process::Settings as ArenaSettings;
 
 pub const TESTS: &[Test] = &[("step_every_ring_operation", every_operation)];
@@ -650,7 +650,7 @@ fn trial(
         now.live().count() == scene.base.len() + 1 + body.is_some() as usize
             && kept.len() == body.is_some() as usize
             && kept.iter().all(|ticket| {
-                ticket.keeper == Ok(Keeper::Block(which.id)) && Some(ticket.block) == body
+                ticket.owner == Ok(TicketOwner::Block(which.id)) && Some(ticket.block) == body
             })
     });
     scene.ring = None;
