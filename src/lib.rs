@@ -1,20 +1,21 @@
 //! Shared memory for Python: the core under the package `shared_numpy`.
 //!
-//! The modules are layers, and imports point down only:
+//! The modules are layers. Imports point down only, between layers and between the files of each;
+//! `tests/core/layers.rs` has both orders and checks them.
 //!
-//! | module    | knows                     | holds                                      |
-//! |-----------|---------------------------|--------------------------------------------|
-//! | `python`  | all below, pyo3           | the extension `shared_numpy._core`         |
-//! | `ring`    | `process`, `arena`, `sys` | messages and frames between processes      |
-//! | `process` | `arena`, `segment`, `sys` | the arena on the system's shared memory    |
-//! | `arena`   | `error`                   | an allocator that survives any death       |
-//! | `segment` | `sys`                     | policy over single calls: reserving memory |
-//! | `sys`     | libc, nix                 | one wrapper for one system call            |
-//! | `error`   | nothing                   | the one error type of the core             |
+//! | module    | imports                   | holds                                           |
+//! |-----------|---------------------------|-------------------------------------------------|
+//! | `python`  | all below, pyo3           | the extension `shared_numpy._core`              |
+//! | `ring`    | `process`, `arena`, `sys` | messages and frames between processes           |
+//! | `process` | `arena`, `segment`, `sys` | the arena on POSIX shared memory, in a process  |
+//! | `arena`   | `error`                   | an allocator that survives the death of any     |
+//! |           |                           | process at any instruction; no system call      |
+//! | `segment` | `sys`                     | policy over system calls: reserving memory      |
+//! | `sys`     | libc, nix                 | one wrapper for each system call                |
+//! | `error`   | nothing                   | the core's one error type                       |
 //!
-//! `sys` is the only place that reaches libc or nix, `python` the only one that
-//! reaches pyo3; `tests/core/layers.rs` holds both. Without the feature
-//! `python` the crate builds and is tested on a machine with no interpreter.
+//! Only `sys` uses libc and nix, only `python` uses pyo3. Without the feature `python` the crate
+//! builds and is tested on a machine that has no interpreter.
 
 #![warn(missing_docs)]
 

@@ -1,9 +1,9 @@
 //! Blocks: allocating, holding and releasing them.
 //!
-//! A block is LIVE from one store to the state word of its row to another. The
-//! first comes after its place, its size and its first holder are written; the
-//! second counts the generation up in the same word, so that whatever names the
-//! old one is stale at that instant.
+//! A block becomes LIVE by one store to its row's state word, and ceases to be LIVE by another. The
+//! first store comes after the block's place, size and first holder are written. The second also
+//! raises the generation, which is in the same word, so every reference to the old life is stale
+//! from that instant.
 
 use super::core::Core;
 use super::format::*;

@@ -1,15 +1,9 @@
-//! The arena as one process sees it: its memory, its rows, its lock.
+//! A process's view of the segments: where it has mapped them, and the rows of its slots.
 //!
-//! [`Core`] finds rows and bytes in the segments. What changes the tables is
-//! done through [`Locked`], which exists while the lock is held: the modules
-//! beside this one add their operations to it. None of them panics or waits, or
-//! allocates but when a segment is met for the first time, and each refuses what
-//! it cannot do before it touches anything; the one error that may come later is that the tables contradict themselves,
-//! and that poisons the arena.
-//!
-//! Numbers that come from the segments are looked up through [`Locked::block`],
-//! [`Locked::ticket`] and [`Locked::check_extent`] and nowhere else, so that a
-//! wrong number becomes an error and never a wild pointer.
+//! A segment is mapped when this process first needs it. A number that comes from a segment may be
+//! wrong, since another process can write anything there; so each lookup here compares it with the
+//! length that this process has mapped, and a wrong number becomes an error and never a wild
+//! pointer. The tables of blocks and tickets are looked up under the lock, in `locked`.
 
 use super::format::*;
 use super::half_done::Unfinished;

@@ -1,4 +1,6 @@
 //! Entry: making an arena, opening one, and taking its lock.
+//!
+//! Taking the lock is above the operations, since it recovers what a dead owner left half done.
 
 use super::core::Core;
 use super::format::*;

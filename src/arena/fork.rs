@@ -1,18 +1,17 @@
 //! Fork: how a child comes to hold what its parent holds.
 //!
-//! A forked child has its parent's memory, with every reference in it, and must
-//! hold the blocks from its first instruction on. So its parent takes a slot
-//! for it before it forks, in state RESERVED, makes that slot a holder of all its
-//! blocks, and keeps the arena's lock over the fork, so that no other thread of
-//! it can take or release a block in between. The platform has given the reserved
-//! a sign of life that the child inherits: from then on neither waits for the
-//! other. In the child the slot becomes ALIVE; if there is no child, the sign
-//! vanishes with the parent's end of it and the slot is reaped like any other.
+//! A forked child has its parent's memory, with every reference in it, and must hold the blocks
+//! from its first instruction on. So before the fork its parent reserves a slot for it (state
+//! RESERVED), makes that slot a holder of all its blocks, and keeps the arena's lock until after
+//! the fork, so that no other thread takes or releases a block in between. The platform has given
+//! the slot a sign of life that the child inherits: from then on neither process waits for the
+//! other. In the child the slot becomes ALIVE. If there is no child, the sign vanishes when the
+//! parent closes its end, and the slot is reaped like any other.
 //!
-//! When there is no slot to be had, the parent's blocks are marked PINNED: they
-//! stay until the whole family is gone. When the lock is not to be had (its owner
-//! is stopped), nothing can be marked: then no block of the arena is freed while
-//! the family lives. Where a family cannot show that it lives, that is for good.
+//! If there is no free slot, the parent's blocks are marked PINNED: they stay until the parent and
+//! all its descendants have exited. If the lock is not to be had, since its owner is stopped, no
+//! block can be marked; then no block of the arena is freed while these processes live. Where they
+//! cannot show that they live, this is for good.
 
 use super::core::Core;
 use super::format::*;

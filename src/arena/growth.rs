@@ -1,14 +1,13 @@
 //! Growth: more segments, more rows.
 //!
-//! A segment is made outside the lock, since reserving its memory takes long:
-//! its row is BUILDING meanwhile and names its maker, and becomes PRESENT by one
-//! store when all is there. Rows for blocks and tickets come in chunks, and a
-//! chunk lies in a block: it is allocated like any other, and its maker's until
-//! one store to the directory makes it part of the table.
+//! A segment is made outside the lock, since reserving its memory takes long. Meanwhile its row is
+//! BUILDING and names its maker; one store makes it PRESENT when all is there. Rows for blocks and
+//! tickets come in chunks, and a chunk lies in a block. The block is allocated like any other and
+//! is its maker's, until one store to the directory makes it part of the table.
 //!
-//! A segment in which nothing lies any more can go: its row is BUILDING again while its
-//! memory is given back, and then ABSENT, for another segment of any length. Whoever has
-//! mapped the one before has the beginning of the next one there, or all of it.
+//! A segment without blocks can be removed: its row is BUILDING again while its memory is given
+//! back, and then ABSENT, for another segment of any length. A process that has mapped the old
+//! segment sees the beginning of the new one there, or all of it.
 
 use super::core::Core;
 use super::format::*;

@@ -1,4 +1,4 @@
-//! What this process has begun and not finished yet.
+//! What this process began outside the lock and has not finished.
 
 use super::refs::BlockRef;
 use std::ptr::null_mut;

@@ -1,4 +1,13 @@
 //! The arena while this process holds its lock, and the rows of its tables.
+//!
+//! [`Locked`] exists while the lock is held, and the files above add their operations to it. None
+//! of these panics or waits, or allocates except when a segment is met for the first time. Each
+//! refuses what it cannot do before it changes anything. The only later error is that the tables
+//! contradict themselves, which poisons the arena.
+//!
+//! Numbers from the segments are looked up through [`Locked::block`], [`Locked::ticket`] and
+//! [`Locked::check_extent`] and nowhere else, so that a wrong number becomes an error and never a
+//! wild pointer.
 
 use super::core::{Core, Work};
 use super::format::*;

@@ -1,49 +1,56 @@
-//! The arena: an allocator in shared memory that survives death at any
+//! The arena: an allocator in shared memory that survives the death of any process at any
 //! instruction.
 //!
-//! Many blocks in a few segments, allocated, handed over and released by many
-//! processes without system calls. Any of them may be killed at any moment, and
-//! the others go on: nothing is corrupted, leaked or hung.
+//! Many processes allocate, hand over and release blocks in a few segments, without system calls.
+//! Any of them may be killed at any moment. The others go on: nothing is corrupted, leaked or hung.
 //!
-//! **A tiny truth, everything else a cache.** The truth is in a few tables:
-//! the *slots* of processes; the *blocks*, each with the set of processes that
-//! hold it; the *tickets*, references in flight; the segments and the chunks of
-//! the tables themselves. Every operation takes effect by single stores to
-//! words of these tables, in an order in which the truth is right after each of
-//! them. Free lists, bins, the links between neighbours and the counts of
-//! tickets are caches: an operation may leave them half changed, and then
-//! whoever takes over the lock rebuilds them from the truth.
+//! **Truth and caches.** The truth is in a few tables: the *slots* of processes; the *blocks*, each
+//! with the set of processes that hold it; the *tickets*, which are references in flight; the
+//! segments, and the chunks in which the tables grow. Every operation changes the truth by single
+//! stores to words of these tables, in an order that leaves it consistent after each of them. Free
+//! lists, bins, links between neighbours and counts of tickets are caches. An operation that dies
+//! may leave them half changed; the process that takes over its lock rebuilds them from the truth.
 //!
-//! **One lock**, a word that names its owner, so that a dead one is found out.
-//! Under it nothing waits, allocates or panics.
+//! **One lock**, a word that names its owner, so that other processes can find out that the owner
+//! is dead. Code under the lock does not wait, allocate or panic.
 //!
-//! **One generation each.** Rows are used again and again, and each life of a
-//! row has a number of its own. Whatever refers to a row names the life it
-//! means, and fails when that is over: never is another block's data returned.
+//! **Generations.** A row is reused, and each of its lives has its own generation. A reference to a
+//! row names the life that it means and fails when that life is over, so it never reaches another
+//! block's data.
 //!
-//! | module       | holds                                                         |
-//! |--------------|---------------------------------------------------------------|
-//! | `format`     | what lies where in the segments; who writes it                |
-//! | `word`       | the words it is made of: the one door to atomics              |
-//! | `platform`   | what is needed of the world; `plain`: a world without one     |
-//! | `lock`       | the owner word                                                |
-//! | `core`       | a process's view: mappings, rows, the locked arena            |
-//! | `blocks`     | allocate, hold, release                                       |
-//! | `tickets`    | send, receive, cancel                                         |
-//! | `slots`      | register, leave, reap                                         |
-//! | `fork`       | fork                                                          |
-//! | `growth`     | more segments, more rows                                      |
-//! | `page_state` | which free memory keeps its pages                             |
-//! | `unfinished` | what the lock was not to be had for again                     |
-//! | `upkeep`     | when the dead and idle memory are looked for                  |
-//! | `space`      | the index of free space: a cache                              |
-//! | `recovery`   | every cache from the truth                                    |
-//! | `stats`      | numbers                                                       |
-//! | `handle`     | what travels: a block and a ticket as bytes                   |
-//! | `check`      | every invariant, seen with other eyes                         |
+//! The files, from the bottom to the top:
 //!
-//! Nothing here makes a system call: `process` puts it on the system's shared
-//! memory.
+//! | module       | holds                                                                 |
+//! |--------------|-----------------------------------------------------------------------|
+//! | `word`       | the words of shared memory: the only place with their atomics         |
+//! | `format`     | the layout of segments: each field, its writer, its lock              |
+//! | `lock`       | the algorithm of the lock word                                        |
+//! | `refs`       | what names a row in one of its lives                                  |
+//! | `platform`   | what the arena needs of the system; `plain` is one without a system   |
+//! | `half_done`  | what this process began outside the lock                              |
+//! | `core`       | a process's mappings of the segments                                  |
+//! | `waiting`    | waiting for a lock in the arena's memory                              |
+//! | `locked`     | the arena under its lock: the rows of its tables                      |
+//! | `space`      | the index of free space: a cache                                      |
+//! | `recovery`   | rebuilding every cache from the truth                                 |
+//! | `page_state` | which free memory keeps its pages                                     |
+//! | `upkeep`     | when members look for dead members and for idle memory                |
+//! | `blocks`     | allocating, holding and releasing blocks                              |
+//! | `tickets`    | sending, receiving and cancelling                                     |
+//! | `growth`     | more segments, more rows                                              |
+//! | `slots`      | registering, leaving, reaping                                         |
+//! | `fork`       | a forked child's slot and its blocks                                  |
+//! | `unfinished` | finishing what is half done                                           |
+//! | `entry`      | making and opening an arena, taking its lock                          |
+//! | `stats`      | counters                                                              |
+//! | `handle`     | a block and a ticket as bytes                                         |
+//! | `check`      | a check of every invariant, independent of the code above             |
+//!
+//! `locked` defines the type `Locked`, and the files above add their operations
+//! to it, and to [`Core`]. The order is that of imports; calls go both ways where the operations
+//! do: releasing a block may trim free memory, and trimming releases a block.
+//!
+//! Nothing here makes a system call; `process` puts the arena on the system's shared memory.
 
 mod blocks;
 pub mod check;

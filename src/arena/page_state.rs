@@ -1,15 +1,12 @@
-//! Pages: reserved before they are promised, kept while they are warm.
+//! Page state: memory is reserved before it is handed out, and free memory keeps its pages.
 //!
-//! Filling a page that a freed block has left is many times faster than filling
-//! one that the system must first find and clear, so free memory keeps its
-//! pages, up to a budget, and for a time (see `upkeep`); the rest is given
-//! back. A free extent that may
-//! lack pages is reserved before a block of it is handed out: memory that was
-//! promised is there.
+//! Filling a page that a freed block has left is many times faster than filling one that the kernel
+//! must first find and clear. So free memory keeps its pages, up to a budget and for a time (see
+//! `upkeep`); the rest is given back. A free extent that may lack pages is reserved before a block
+//! of it is handed out, so that a write to the block cannot fail.
 //!
-//! Both take long and are done outside the lock, on a block that belongs to
-//! this process meanwhile. What is known of its pages is in its row, always on
-//! the safe side: a death half-way leaves "not known".
+//! Both take long and are done outside the lock, on a block that belongs to this process meanwhile.
+//! What is known of its pages is in its row, on the safe side: a death half-way leaves "unknown".
 
 use super::core::Core;
 use super::format::*;

@@ -1,15 +1,13 @@
-//! Recovery: every cache from the truth.
+//! Recovery: rebuilding every cache from the truth.
 //!
-//! Run under the lock by whoever took it from a dead owner. The truth is right
-//! after every instruction of every operation; what may be wrong are the caches
-//! and a few blocks that nobody wants any more because their owner died between
-//! two stores. Recovery reads nothing of a cache, writes the truth only where
-//! that finishes what was begun, and so may itself die anywhere and be begun
-//! again.
+//! It runs under the lock, in the process that took the lock from a dead owner. The truth is right
+//! after every instruction of every operation. What may be wrong are the caches, and a few blocks
+//! that no process wants any more because their owner died between two stores. Recovery reads
+//! nothing of a cache and writes the truth only to finish what was begun, so it may itself die
+//! anywhere and be begun again.
 //!
-//! It needs the blocks in the order of their addresses and may not allocate:
-//! they are linked through their own caches and sorted by merging, which needs
-//! one number for each power of two.
+//! It needs the blocks in the order of their addresses and may not allocate. So it links them
+//! through their own caches and sorts by merging, which needs one number for each power of two.
 
 use super::format::*;
 use super::locked::{Block, Locked};

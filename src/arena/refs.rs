@@ -1,6 +1,6 @@
 //! References: what names a row of a table in one of its lives.
 //!
-//! Only these cross the border of a process, never an address of its memory.
+//! Only these cross from one process to another, never an address of its memory.
 
 use super::format::*;
 use super::lock::Owner;

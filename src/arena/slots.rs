@@ -1,15 +1,14 @@
-//! Slots: processes that come, fork, leave and die.
+//! Slots: processes that join, leave and die.
 //!
-//! A process is a member of the arena while it holds the byte lock of a slot
-//! whose row says ALIVE. The kernel drops the byte lock when the process is
-//! gone, however it went; the platform knows what else counts (a process that
-//! closed all its descriptors has lost the lock and lives on).
+//! A process is a member of the arena while it holds the byte lock of a slot whose row says ALIVE.
+//! The kernel drops the byte lock when the process exits, however it exits. The platform knows what
+//! else counts: a process that closed all its descriptors has lost the lock and is alive.
 //!
-//! Taking an EMPTY slot needs no arena lock: the kernel gives the byte to one
-//! process, and a compare and exchange of the row's state decides between that
-//! one and a forking process that wants the slot for its child. Emptying a slot
-//! needs the lock, and comes after everything that names it is gone from the
-//! tables: an EMPTY slot holds no block, keeps no ticket, builds no segment.
+//! Taking an EMPTY slot needs no arena lock. The kernel gives the byte to one process; a compare
+//! and exchange of the row's state decides between that process and a forking one that wants to
+//! reserve the slot for its child. Emptying a slot needs the lock, and comes after everything that
+//! names the slot is gone from the tables: an EMPTY slot holds no block, owns no ticket and makes
+//! no segment.
 
 use super::core::Core;
 use super::format::*;

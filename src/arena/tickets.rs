@@ -1,16 +1,16 @@
 //! Tickets: references in flight between processes.
 //!
-//! Whoever sends a block opens a ticket, and the block lives on for its sake
-//! whatever becomes of the sender. The first who receives it becomes a holder,
-//! *then* the ticket is closed: a death in between leaves a reference too many,
-//! which ends with the dead, and never one too few.
+//! Sending a block opens a ticket, which keeps the block alive whatever becomes of the sender. The
+//! first receiver becomes a holder, *then* the ticket is closed. A death in between leaves one
+//! reference too many, which ends when the dead process is reaped, and never one too few.
 //!
-//! Someone answers for each open ticket. At first its sender; when that leaves
-//! in peace, the arena, because a worker that puts its result and exits must
-//! work; when it is killed, nobody, and the ticket ends after a time of grace.
-//! Or a block, to which it was transferred, and with which it ends: what a queue
-//! holds ends with the queue, what a message speaks of with the message, however
-//! these end.
+//! Each open ticket has an owner:
+//!
+//! * its sender, at first;
+//! * the arena, after the sender has left: a worker that sends its result and exits must work;
+//! * nobody, after the sender was killed: the ticket ends after a time of grace;
+//! * or a block to which the ticket was transferred, and with which it ends. So what a queue holds
+//!   ends with the queue, and the arrays in a message end with the message, however these end.
 
 use super::core::Core;
 use super::format::*;

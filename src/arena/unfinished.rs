@@ -1,10 +1,10 @@
-//! What this process has begun and could not finish, because the lock was not to be had again.
+//! Finishing what is half done, because the lock was not to be had again.
 //!
 //! Work outside the lock ends under it: a segment is opened, a block that was taken for the time
-//! is released. If the lock's owner is stopped, or the thread is told to give up, the memory
-//! would stay taken until the process ends. So what is half done is noted, and finished before
-//! the next operation: by the upkeep, or by an operation that asks for all that can be had (reap,
-//! trim, stats, check).
+//! is released. If the lock's owner is stopped, or the thread is told to give up, the memory would
+//! stay taken until the process exits. So what is half done is noted, and finished before the next
+//! operation: by the upkeep, or by an operation that asks for all that can be had (reap, trim,
+//! stats, check).
 
 use super::core::Core;
 use super::format::*;

@@ -1,30 +1,26 @@
-//! Upkeep: when the dead and idle memory are looked for.
+//! Upkeep: when members look for dead members and for idle memory.
 //!
-//! No thread does it, so that a program may fork: members do, on the way to
-//! their operations.
+//! No thread does it, so that a program may fork: members do it on the way to their operations.
 //!
-//! **At the last reference.** A process that lets go of a block which others
-//! hold asks whether these live, and reaps them if none does: so the memory is
-//! free when that returns. It asks until it has found one that lives, since
-//! then the block stays; of small blocks, of which there may be very many, it
-//! takes a holder for alive that it has found alive within the same
-//! millisecond.
+//! **At the last reference.** A process that drops its last reference to a block that others hold
+//! asks whether they live, and reaps them if none does: so the memory is free when the drop
+//! returns. It asks until it has found one that lives, since then the block stays. For small
+//! blocks, of which there may be very many, a holder that was found alive within the same
+//! millisecond is taken to be alive.
 //!
-//! **Once a second** some member checks on all the others, ends tickets whose
-//! grace is over, and gives back what was idle. Whose turn it is is decided by
-//! an exchange of the time of the last check. What the other members need not
-//! look at costs them one load, and nobody looks at the clock where there is
-//! nothing to check: in an arena of one process with little free memory.
+//! **Once a second** one member checks on all the others, ends tickets whose grace is over, and
+//! gives back what was idle. An exchange of the time of the last check decides which member. The
+//! others pay one load for it, and no member reads the clock where there is nothing to check: in an
+//! arena of one process with little free memory.
 //!
-//! **A large block**'s pages go back as it is freed: they are missed most and used
-//! again least. If another one is made within [`IDLE`], such blocks come and go, and
-//! keep their pages like all others.
+//! **A large block**'s pages are given back as it is freed: they are missed most and reused least.
+//! If another large block is made within [`IDLE`], such blocks come and go, and keep their pages
+//! like all others.
 //!
-//! **Idle** is how much of the free memory with pages was never used in
-//! [`IDLE`]: the least number of such bytes that there was in that time. It is
-//! kept for spans of time, [`SPANS`] of them; each ends, as far as is known,
-//! when memory became free for the last time, since after that nothing was in
-//! use that is free now.
+//! **Idle** is the free memory with pages that was never used within [`IDLE`]: the least number of
+//! such bytes in that time. The minimum is kept for [`SPANS`] spans of time. A span ends, as far as
+//! is known, when memory became free for the last time: since then nothing was in use that is free
+//! now.
 
 use super::core::Core;
 use super::format::*;

@@ -1,4 +1,6 @@
 //! Waiting for a lock in the arena's memory: the arena's own, and those of rings.
+//!
+//! The algorithm is in `lock`; here it gets the clock, the sleep and the liveness of the platform.
 
 use super::core::Core;
 use super::format::*;

@@ -1,32 +1,43 @@
-//! The arena on the system's shared memory: what a process has of it.
+//! The arena on POSIX shared memory, as one process has it attached. Linux only.
 //!
-//! | module       | holds                                                       |
-//! |--------------|-------------------------------------------------------------|
-//! | `descriptor` | a descriptor that notices when somebody closed it           |
-//! | `caller`     | whom a thread tells before it waits                         |
-//! | `shared`     | the arena's platform: segments, byte locks, liveness        |
-//! | `family`     | the arenas of this process, and its forks                   |
-//! | `counts`     | how many references the process has to each block           |
-//! | `spares`     | small blocks that it keeps for its next allocation          |
-//! | `own`        | memory that is private also against forked children         |
-//! | `folder`     | where arenas lie, and which there are                       |
-//! | `settings`   | what an arena is made with                                  |
-//! | `room`       | what is given back before memory is said to be wanting      |
-//! | `sweep`      | arenas that nobody has any more                             |
-//! | `attached`   | [`Arena`] and [`Block`]: what a user of the crate has       |
+//! The files, from the bottom to the top:
+//!
+//! | module           | holds                                                             |
+//! |------------------|-------------------------------------------------------------------|
+//! | `settings`       | what an arena is made with                                        |
+//! | `folder`         | the folders where arenas lie                                      |
+//! | `wait_hooks`     | what a thread has called before it waits                          |
+//! | `descriptor`     | a file descriptor that notices when something closed it           |
+//! | `objects`        | the two objects of an arena: names, modes, space                  |
+//! | `remains`        | the objects of an arena that no process has attached              |
+//! | `shm_platform`   | the arena's platform: mappings, byte locks, liveness              |
+//! | `counts`         | reference counts of blocks                                        |
+//! | `block_cache`    | small blocks for the next allocations                             |
+//! | `process_arenas` | the list of the arenas that this process has attached             |
+//! | `registration`   | which process removes an arena's names                            |
+//! | `membership`     | joining, forking and leaving an arena, and postponed work         |
+//! | `attaching`      | making or opening an arena, and joining it                        |
+//! | `shm_space`      | giving memory back before an error says that there is none        |
+//! | `operation`      | an operation, begun again after a fork or with more memory        |
+//! | `block`          | [`Block`], and the rules for counting references to it            |
+//! | `private_pages`  | memory that is private also against forked children               |
+//! | `forks`          | the handlers that run around a fork                               |
+//! | `arena`          | the methods of [`Arena`]                                          |
+//! | `orphans`        | removing arenas that no process has any more                      |
+//! | `exit`           | giving the arenas back before the process exits                   |
+//!
+//! # The objects of an arena
 //!
 //! An arena `NAME` is two objects of `shm_overview(7)`, both of mode 0600:
 //!
-//! * `NAME`, its memory: segment n begins at byte n << 47, and between them are
-//!   holes. So its two names are known before it is made, a process that has
-//!   it open can map segments that are added when the names are gone, and
-//!   descriptors do not grow with it. The kernel's locks on its bytes are signs
-//!   of life that forked children inherit: byte s for a child in the making in
-//!   slot s, byte 1024 for children that hold pinned blocks.
-//! * `NAME.snp-lock`, empty. The lock of its byte s belongs to the process in
-//!   slot s, that of byte 1025 to a process that removes the names. Nothing else
-//!   may open it: closing any descriptor of it would drop the locks of the
-//!   process.
+//! * `NAME`, its memory. Segment n begins at byte n << 47, and between segments are holes. So both
+//!   names are known before the arena is made, a process can map segments that are added after the
+//!   names were removed, and an arena needs two descriptors however large it grows. The kernel's
+//!   locks on bytes of this file are signs of life that forked children inherit: byte s for the
+//!   child for which slot s is reserved, byte 1024 for children that hold pinned blocks.
+//! * `NAME.snp-lock`, empty. The process in slot s locks byte s; a process that removes the names
+//!   locks byte 1025. Nothing else may open this file: closing any descriptor of it drops the locks
+//!   of the process.
 //!
 //! The lock file is made first and removed last.
 

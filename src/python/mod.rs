@@ -1,32 +1,41 @@
 //! The extension module `shared_numpy._core`: the only place with pyo3.
 //!
-//! | module       | holds                                                        |
-//! |--------------|--------------------------------------------------------------|
-//! | `error`      | the core's errors as exceptions                              |
-//! | `gil`        | letting the interpreter's other threads run                  |
-//! | `posixshmem` | `shm_open`, `shm_unlink`, and the room for what they open    |
-//! | `mapping`    | a file in the place of memory that an `mmap` object has      |
-//! | `packet`     | packets through pipes                                        |
-//! | `numpy`      | arrays on blocks                                             |
-//! | `fast_pickle` | simple things as bytes, without a pickler                    |
-//! | `block`      | `Block`                                                      |
-//! | `machine`    | what this machine has                                        |
-//! | `message`    | pickles in blocks                                            |
-//! | `ring`       | messages from any process to any other                       |
-//! | `frames`     | frames that are filled and looked at in place                |
-//! | `future`     | the step of a future that nothing may come between           |
-//! | `numpy_allocator` | what numpy allocates in the arena, and its way to a receiver |
-//! | `arena`      | `Arena`, and which arena a process uses                      |
-//! | `closable`   | what several threads use, and one lets go of                 |
-//! | `ticket_guard` | a handle while it is being pickled                           |
-//! | `one_copy`   | one copy of the extension in a process                       |
+//! Its functions turn Python's arguments into the core's, release the GIL while the system works,
+//! and turn the core's errors into exceptions. `shared_memory/shared_numpy/_core.pyi` mirrors what
+//! is added here. Upwards it knows two modules of the package by name, and not before they are
+//! needed: `errors`, where the exceptions are, and `_system.process_tree`, which knows the
+//! processes around this one.
 //!
-//! Its functions turn Python's arguments into the core's, let other threads run
-//! while the system works, and turn the core's errors into exceptions.
-//! `shared_memory/shared_numpy/_core.pyi` mirrors what is added here. Upwards it
-//! knows two modules of the package by name, and not before they are needed:
-//! `errors`, where the exceptions are, and `_tree`, which knows the processes
-//! around this one.
+//! The files, from the bottom to the top:
+//!
+//! | module            | holds                                                              |
+//! |-------------------|--------------------------------------------------------------------|
+//! | `exit_state`      | how far this process is with its exit                              |
+//! | `gil`             | releasing the GIL and acquiring it again                           |
+//! | `shutdown`        | threads that the interpreter is about to end                       |
+//! | `error`           | the core's errors as exceptions                                    |
+//! | `operation`       | an operation of the core: signals while it waits, its errors       |
+//! | `posixshmem`      | `shm_open`, `shm_unlink`, and the space for what they open         |
+//! | `mapping`         | a file in the place of memory that an `mmap` object has mapped     |
+//! | `packet`          | packets through pipes                                              |
+//! | `folder`          | where arenas and named arrays are made                             |
+//! | `machine`         | what this machine has                                              |
+//! | `future`          | the step of a future that no other thread may come between         |
+//! | `one_copy`        | one copy of the extension in a process                             |
+//! | `process_tree`    | what the tree's resource tracker is told; exit                     |
+//! | `attaching`       | making an arena and attaching one                                  |
+//! | `default_arena`   | which arena this process allocates in                              |
+//! | `objects`         | the classes `Arena` and `Block`, without their methods             |
+//! | `handles`         | handles and names of blocks                                        |
+//! | `ticket_guard`    | a handle while it is pickled                                       |
+//! | `numpy`           | arrays on blocks                                                   |
+//! | `new_arrays`      | arrays in new blocks                                               |
+//! | `message`         | pickles in blocks                                                  |
+//! | `closable`        | what several threads use while one closes it                       |
+//! | `ring`, `frames`  | rings of messages and of frames                                    |
+//! | `fast_pickle`     | simple objects as bytes, without a pickler                         |
+//! | `numpy_allocator` | numpy's allocations in the arena                                   |
+//! | `block`, `arena`  | the methods of `Block` and `Arena`                                 |
 
 mod error;
 mod gil;
