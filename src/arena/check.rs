@@ -157,7 +157,7 @@ impl Core {
         // SAFETY: the control segment has its tables where the geometry says.
         let first_blocks = unsafe { control.add(geometry.blocks() as usize) };
         let mut block_chunks = vec![first_blocks];
-        // SAFETY: as above.
+        // SAFETY: the control segment has its tables where the geometry says.
         let first_tickets = unsafe { control.add(geometry.tickets() as usize) };
         let mut ticket_chunks = vec![first_tickets];
         let block_shift = geometry.block_shift;
@@ -208,9 +208,10 @@ impl Core {
             // SAFETY: `id` is in one of the chunks, which are mapped, aligned
             // and made of atomics.
             let row = unsafe { &*row.cast::<BlockRow>() };
-            // SAFETY: as above; the caches are in the same chunk.
+            // SAFETY: `place` found the cache of `id` in the same chunk, behind the rows.
             let cache = unsafe { &*cache.cast::<BlockCache>() };
-            // SAFETY: as above; so are the further holders.
+            // SAFETY: `place` found the further holders of `id` in the same chunk, behind the
+            // caches, and there are `words` for each row.
             let more = unsafe { std::slice::from_raw_parts(more.cast::<U64>(), words) };
             if id < header.block_rows.get() {
                 blocks.push(copy_block(id, row, cache, more));
@@ -224,7 +225,7 @@ impl Core {
             let Some(row) = place(&ticket_chunks, geometry.ticket_shift, id, 0, size) else {
                 break;
             };
-            // SAFETY: as for the blocks.
+            // SAFETY: `id` is in one of the chunks, which are mapped, aligned and made of atomics.
             let row = unsafe { &*row.cast::<TicketRow>() };
             if id < header.ticket_rows.get() {
                 tickets.push(copy_ticket(id, row));

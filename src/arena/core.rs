@@ -75,7 +75,8 @@ impl Drop for Work<'_> {
 // SAFETY: the pointers are to memory that the platform keeps in place for as
 // long as it lives, and all that lies there is atomic.
 unsafe impl Send for Core {}
-// SAFETY: as above; changes of the tables are made under the arena's lock.
+// SAFETY: all that is reached through a shared `Core` is atomic. The arena's lock orders changes of
+// the tables.
 unsafe impl Sync for Core {}
 
 impl Core {

@@ -168,7 +168,8 @@ impl<'a> Locked<'a> {
             // the geometry, others by `meet_chunks`) aligned to 64; rows are
             // atomics, for which all bytes are values, whoever writes them.
             row: unsafe { row.cast().as_ref() },
-            // SAFETY: as above; the caches follow the rows.
+            // SAFETY: in each chunk the caches follow the rows, one for each row; they are aligned
+            // to 32 and made of atomics.
             cache: unsafe { cache.cast().as_ref() },
         })
     }
@@ -193,7 +194,8 @@ impl<'a> Locked<'a> {
         let index = (block.id & ((1 << shift) - 1)) as u64;
         let size = (words * std::mem::size_of::<U64>()) as u64;
         let first = Core::within(chunk, geometry.further() + index * size).cast();
-        // SAFETY: as in `block`; the further holders follow the caches.
+        // SAFETY: in each chunk the further holders follow the caches, `words` of them for each
+        // row; they are atomics, in a mapping that lives as long as the platform.
         unsafe { std::slice::from_raw_parts(first.as_ptr(), words) }
     }
 
@@ -262,7 +264,8 @@ impl<'a> Locked<'a> {
         };
         let index = (id & ((1 << shift) - 1)) as u64;
         let row = Core::within(chunk, index * 64);
-        // SAFETY: as in `block`.
+        // SAFETY: a chunk is `ticket_chunk()` bytes in a mapping (chunk 0 by the geometry, others by
+        // `meet_chunks`) aligned to 64; rows are atomics, for which all bytes are values.
         Ok(unsafe { row.cast().as_ref() })
     }
 

@@ -213,7 +213,8 @@ unsafe impl Platform for Plain {
         }
         let memory = match state.removed.remove(&number) {
             Some(mut memory) if memory.layout.size() as u64 >= size => {
-                // SAFETY: as long as that, and in no segment.
+                // SAFETY: the memory has at least `size` bytes (the match), and is in no segment, so
+                // nothing refers to it.
                 unsafe { memory.base.write_bytes(0, size as usize) };
                 memory.size = size;
                 memory
@@ -270,7 +271,7 @@ unsafe impl Platform for Plain {
         for offset in (first..end).step_by(PAGE as usize) {
             // SAFETY: a whole page within the extent; the caller owns it.
             let page = unsafe { bytes.add((offset - address.offset()) as usize) };
-            // SAFETY: as above.
+            // SAFETY: a whole page within the extent, whose bytes the caller does not need.
             unsafe { page.write_bytes(0, PAGE as usize) };
             let number = Address::new(address.segment(), offset).0 / PAGE;
             if state.returned.insert(number, ()).is_none() {

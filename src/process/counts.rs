@@ -207,9 +207,10 @@ impl Counts {
             None => self.add(chunk),
         };
         let index = block.0 & ((1 << self.shift) - 1);
-        // SAFETY: a chunk has `1 << shift` counts, made by `add`.
+        // SAFETY: a chunk has `1 << shift` counts, made by `add`, and `index` is below that.
         let count = unsafe { first.add(index as usize) };
-        // SAFETY: as above; chunks are freed with `self` only.
+        // SAFETY: `add` has initialized it, and chunks are freed when `self` is dropped, which the
+        // result borrows.
         unsafe { count.as_ref() }
     }
 
@@ -269,7 +270,8 @@ impl Counts {
     /// `counts` is a chunk made by `add`, and nobody refers to it.
     unsafe fn free(&self, counts: *mut Count) {
         let all = std::ptr::slice_from_raw_parts_mut(counts, 1 << self.shift);
-        // SAFETY: as promised by the caller.
+        // SAFETY: `add` made the slice from a box of that length, and the caller promises that
+        // nothing refers to it.
         drop(unsafe { Box::from_raw(all) });
     }
 }

@@ -53,10 +53,10 @@ struct Segment {
     size: usize,
 }
 
-// SAFETY: the pointer is to a mapping of this process, which any thread may
-// reach.
+// SAFETY: the pointer is to a mapping of this process, which any thread may reach, and which is
+// unmapped only when the segment is dropped.
 unsafe impl Send for Segment {}
-// SAFETY: as above.
+// SAFETY: a shared segment gives out its numbers and the pointer, and changes nothing.
 unsafe impl Sync for Segment {}
 
 impl Drop for Segment {
@@ -233,7 +233,8 @@ impl ShmPlatform {
         offset: u64,
         copied: bool,
     ) -> Result<()> {
-        // SAFETY: as promised by the caller.
+        // SAFETY: the caller promises what `again` asks: whole pages mapped from `offset` on, whose
+        // private contents nobody needs.
         unsafe { map::again(base, length, self.memory()?, offset, copied) }
     }
 

@@ -40,9 +40,10 @@ struct Users {
     fork: Cell<u64>,
 }
 
-// SAFETY: reached with the interpreter held, as is all that refers to it.
+// SAFETY: its cells are reached with the GIL held only: by `Closable` and `Using`, whose methods take
+// a `Python` token.
 unsafe impl Send for Users {}
-// SAFETY: as above.
+// SAFETY: the GIL lets one thread at a time reach the cells.
 unsafe impl Sync for Users {}
 
 impl Users {

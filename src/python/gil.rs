@@ -121,7 +121,8 @@ const LONG: usize = 1 << 20;
 #[cfg(arenas)]
 pub unsafe fn copy(py: Python<'_>, from: *const u8, to: *mut u8, count: usize) {
     let (from, to) = (from as usize, to as usize);
-    // SAFETY: as the caller promises.
+    // SAFETY: the caller promises that both ranges are valid for `count` bytes and do not overlap,
+    // and that nobody frees or moves them while the GIL is released.
     let copy = move || unsafe { crate::sys::copy::copy(from as *const u8, to as *mut u8, count) };
     match count >= LONG {
         true => without_interpreter(py, copy),

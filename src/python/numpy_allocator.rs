@@ -57,9 +57,10 @@ struct Placing {
     handler: Handler,
 }
 
-// SAFETY: the other allocator's context, which numpy hands to any thread.
+// SAFETY: the only pointer is the other allocator's context, which numpy passes to that allocator in
+// any thread.
 unsafe impl Send for Placing {}
-// SAFETY: as above.
+// SAFETY: it is never changed after it was made, and its functions may be called by any thread.
 unsafe impl Sync for Placing {}
 
 static PLACING: OnceLock<Placing> = OnceLock::new();
@@ -91,7 +92,7 @@ unsafe extern "C" fn malloc(_: *mut c_void, bytes: usize) -> *mut c_void {
     if !placed.is_null() {
         return placed;
     }
-    // SAFETY: as numpy would call it itself.
+    // SAFETY: the allocator that was in force before, called with its own context, as numpy would.
     unsafe { (placing.other.malloc)(placing.other.context, bytes) }
 }
 
@@ -104,7 +105,7 @@ unsafe extern "C" fn calloc(_: *mut c_void, count: usize, size: usize) -> *mut c
         unsafe { std::ptr::write_bytes(placed.cast::<u8>(), 0, bytes) };
         return placed;
     }
-    // SAFETY: as numpy would call it itself.
+    // SAFETY: the allocator that was in force before, called with its own context, as numpy would.
     unsafe { (placing.other.calloc)(placing.other.context, count, size) }
 }
 
@@ -112,7 +113,8 @@ unsafe extern "C" fn realloc(_: *mut c_void, old: *mut c_void, bytes: usize) -> 
     let placing = placing();
     let other = placing.other;
     let Some(room) = process::private_size(old as usize) else {
-        // SAFETY: as numpy would call it itself: it is not ours, so it is the other's.
+        // SAFETY: the memory is not ours, so it is of the allocator before, called with its own
+        // context.
         return unsafe { (other.realloc)(other.context, old, bytes) };
     };
     if bytes <= room {
@@ -131,7 +133,8 @@ unsafe extern "C" fn realloc(_: *mut c_void, old: *mut c_void, bytes: usize) -> 
 unsafe extern "C" fn free(_: *mut c_void, bytes: *mut c_void, size: usize) {
     if !process::free_private(bytes as usize) {
         let other = placing().other;
-        // SAFETY: as numpy would call it itself: it is not ours, so it is the other's.
+        // SAFETY: the memory is not ours, so it is of the allocator before, called with its own
+        // context.
         unsafe { (other.free)(other.context, bytes, size) }
     }
 }

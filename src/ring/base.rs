@@ -173,7 +173,8 @@ impl Base {
 
     #[inline(always)]
     fn head(&self) -> &Head {
-        // SAFETY: as in `layout`, which begins with it.
+        // SAFETY: every layout begins with a `Head` (a rule of the trait), so the block is at least
+        // as long; it is aligned to 64 and mapped as long as `self` holds it.
         unsafe { self.block.bytes().cast().as_ref() }
     }
 

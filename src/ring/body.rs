@@ -177,9 +177,11 @@ impl Open<'_> {
     pub fn write(&self, place: RingPosition, offset: usize, from: *const u8, length: usize) {
         let (to, until_end) = self.at(place, offset);
         let first = length.min(until_end);
-        // SAFETY: as in `read`, the other way.
+        // SAFETY: `at` returns a place in the body with `until_end` bytes behind it, and the body
+        // is mapped while the lock is held; the caller's memory has `length` bytes.
         unsafe { copy(from, to, first) };
-        // SAFETY: as in `read`, the other way.
+        // SAFETY: the rest goes to the body's beginning: all callers have compared `length` with
+        // the body's size.
         unsafe {
             copy(
                 from.wrapping_add(first),

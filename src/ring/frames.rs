@@ -53,7 +53,7 @@ struct Rows {
     frames: [Frame; SLOTS],
 }
 
-// SAFETY: as is seen.
+// SAFETY: it is `repr(C)`, its first field is a `Head`, and all fields are words of shared memory.
 unsafe impl Layout for Rows {
     const MAGIC: u64 = u64::from_le_bytes(*b"snpFRAM1");
 }

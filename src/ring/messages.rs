@@ -55,7 +55,7 @@ struct Rows {
     bodies: [Body; 2],
 }
 
-// SAFETY: as is seen.
+// SAFETY: it is `repr(C)`, its first field is a `Head`, and all fields are words of shared memory.
 unsafe impl Layout for Rows {
     const MAGIC: u64 = u64::from_le_bytes(*b"snpMSGS1");
 }
@@ -117,10 +117,10 @@ struct Known {
     size: U64,
 }
 
-// SAFETY: what is shared are words, changed under the ring's lock; bytes of bodies are
-// reached under it.
+// SAFETY: it owns a reference to a block, which any thread may drop, and words of its own.
 unsafe impl Send for Messages {}
-// SAFETY: as above.
+// SAFETY: the words are atomics, changed under the ring's lock. The bytes of bodies are read and
+// written under that lock only.
 unsafe impl Sync for Messages {}
 
 impl Messages {

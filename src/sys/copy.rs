@@ -132,9 +132,9 @@ impl Way {
 /// is read meanwhile: the copy is then some mixture.
 pub unsafe fn copy(from: *const u8, to: *mut u8, count: usize) {
     match Way::of_this_processor().is_string(from as usize, to as usize, count) {
-        // SAFETY: as the caller promises.
+        // SAFETY: the caller promises that both are valid for `count` bytes and do not overlap.
         true => unsafe { by_string(from, to, count) },
-        // SAFETY: as the caller promises.
+        // SAFETY: the caller promises that both are valid for `count` bytes and do not overlap.
         false => unsafe { by_library(from, to, count) },
     }
 }
@@ -144,7 +144,7 @@ pub unsafe fn copy(from: *const u8, to: *mut u8, count: usize) {
 /// # Safety
 /// As for [`copy`].
 pub unsafe fn by_library(from: *const u8, to: *mut u8, count: usize) {
-    // SAFETY: as the caller promises.
+    // SAFETY: the caller promises that both are valid for `count` bytes and do not overlap.
     unsafe { std::ptr::copy_nonoverlapping(from, to, count) }
 }
 
@@ -167,7 +167,7 @@ pub unsafe fn by_string(from: *const u8, to: *mut u8, count: usize) {
         )
     };
     #[cfg(not(target_arch = "x86_64"))]
-    // SAFETY: as the caller promises.
+    // SAFETY: the caller promises that both are valid for `count` bytes and do not overlap.
     unsafe {
         by_library(from, to, count)
     };

@@ -52,7 +52,8 @@ pub unsafe fn over(
     writable: bool,
 ) -> Result<()> {
     let write = if writable { libc::PROT_WRITE } else { 0 };
-    // SAFETY: as promised by the caller.
+    // SAFETY: the call changes the given pages only, and the caller promises that they are mapped
+    // and that nobody needs what is there.
     unsafe {
         fixed(
             base,
@@ -85,7 +86,8 @@ pub unsafe fn again(
     } else {
         libc::MAP_SHARED
     };
-    // SAFETY: as promised by the caller.
+    // SAFETY: the call changes the given pages only, and the caller promises that they are mapped
+    // and that nobody needs what is there.
     unsafe { fixed(base, length, protection, kind, fd, offset) }
 }
 
@@ -99,7 +101,8 @@ unsafe fn fixed(
     fd: BorrowedFd<'_>,
     offset: u64,
 ) -> Result<()> {
-    // SAFETY: as promised by the caller.
+    // SAFETY: the call changes the given pages only, and the caller promises that they are mapped
+    // and that nobody needs what is there.
     let mapped = unsafe {
         libc::mmap(
             base.as_ptr().cast::<c_void>(),
@@ -122,7 +125,8 @@ unsafe fn fixed(
 /// `base` and `length` are what a function of this module returned and got, and
 /// nothing refers to the mapping any more.
 pub unsafe fn unmap(base: NonNull<u8>, length: usize) -> Result<()> {
-    // SAFETY: as promised by the caller.
+    // SAFETY: the caller promises that this is a mapping of this module's to which nothing refers any
+    // more.
     match unsafe { libc::munmap(base.as_ptr().cast::<c_void>(), length) } {
         0 => Ok(()),
         _ => Err(failed("munmap")(last())),
@@ -137,7 +141,8 @@ pub unsafe fn unmap(base: NonNull<u8>, length: usize) -> Result<()> {
 /// needs.
 #[cfg(target_os = "linux")]
 pub unsafe fn remove_pages(base: NonNull<u8>, length: usize) -> Result<()> {
-    // SAFETY: as promised by the caller.
+    // SAFETY: the call changes the given pages only, and the caller promises that they are mapped
+    // and that nobody needs what is there.
     match unsafe { libc::madvise(base.as_ptr().cast::<c_void>(), length, libc::MADV_REMOVE) } {
         0 => Ok(()),
         _ => Err(failed("madvise")(last())),
@@ -152,7 +157,8 @@ pub unsafe fn remove_pages(base: NonNull<u8>, length: usize) -> Result<()> {
 /// with zeros there.
 #[cfg(target_os = "linux")]
 pub unsafe fn wipe_on_fork(base: NonNull<u8>, length: usize) -> Result<()> {
-    // SAFETY: as promised by the caller.
+    // SAFETY: the call changes what forked children find in these pages, and the caller promises that
+    // they can do with zeros.
     match unsafe {
         libc::madvise(
             base.as_ptr().cast::<c_void>(),

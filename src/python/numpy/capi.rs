@@ -111,9 +111,10 @@ pub(super) struct Table {
     pub handlers: Option<(GetHandler, SetHandler)>,
 }
 
-// SAFETY: pointers to what lives as long as the interpreter.
+// SAFETY: the pointers are to numpy's table and types, which live as long as the interpreter.
 unsafe impl Send for Table {}
-// SAFETY: as above; it is used with the interpreter held.
+// SAFETY: the pointers are read only, and numpy's functions are called with the GIL held, which the
+// parameter `py` of each method shows.
 unsafe impl Sync for Table {}
 
 /// How arrays are made.
@@ -161,19 +162,20 @@ pub(super) fn find(py: Python<'_>) -> PyResult<Numpy> {
     }
     let table = table as *const *const c_void;
     let entry = |index: usize| table.wrapping_add(index);
-    // SAFETY: numpy's table has had these entries, of these types, from 1.7 on,
-    // and is never freed. That goes for all that follow.
+    // SAFETY: numpy's table has an entry at this index, of this type, in every version from 1.7
+    // on, and is never freed.
     let abi: Version = unsafe { std::ptr::read(entry(ABI_VERSION).cast()) };
-    // SAFETY: as above.
+    // SAFETY: numpy's table has an entry at this index, of this type, in every version from 1.7
+    // on, and is never freed.
     let api: Version = unsafe { std::ptr::read(entry(API_VERSION).cast()) };
     // SAFETY: it takes nothing and touches nothing.
     let abi = unsafe { abi() };
-    // SAFETY: as above.
+    // SAFETY: it takes nothing and touches nothing.
     let api = unsafe { api() };
     let handlers = (api >= 0xf).then(|| {
         // SAFETY: versions from this on have the two entries.
         let get = unsafe { std::ptr::read(entry(GET_HANDLER).cast()) };
-        // SAFETY: as above.
+        // SAFETY: versions from this on have the two entries.
         (get, unsafe { std::ptr::read(entry(SET_HANDLER).cast()) })
     });
     let abi = match (abi, api) {
@@ -184,19 +186,19 @@ pub(super) fn find(py: Python<'_>) -> PyResult<Numpy> {
     };
     Ok(Numpy::InC(Table {
         abi,
-        // SAFETY: as above.
+        // SAFETY: an entry of this type in every version from 1.7 on.
         array: unsafe { std::ptr::read(entry(ARRAY_TYPE).cast()) },
-        // SAFETY: as above.
+        // SAFETY: an entry of this type in every version from 1.7 on.
         dtype: unsafe { std::ptr::read(entry(DTYPE_TYPE).cast()) },
-        // SAFETY: as above.
+        // SAFETY: an entry of this type in every version from 1.7 on.
         dtype_from_number: unsafe { std::ptr::read(entry(DTYPE_FROM_NUMBER).cast()) },
-        // SAFETY: as above.
+        // SAFETY: an entry of this type in every version from 1.7 on.
         new_from_dtype: unsafe { std::ptr::read(entry(NEW_FROM_DTYPE).cast()) },
-        // SAFETY: as above.
+        // SAFETY: an entry of this type in every version from 1.7 on.
         set_base: unsafe { std::ptr::read(entry(SET_BASE).cast()) },
-        // SAFETY: as above.
+        // SAFETY: an entry of this type in every version from 1.7 on.
         to_dtype: unsafe { std::ptr::read(entry(TO_DTYPE).cast()) },
-        // SAFETY: as above.
+        // SAFETY: an entry of this type in every version from 1.7 on.
         view: unsafe { std::ptr::read(entry(VIEW).cast()) },
         handlers,
     }))
@@ -343,7 +345,7 @@ impl Table {
             // SAFETY: a live object as long as the array is, as all that follow.
             let class = unsafe { ffi::Py_TYPE(last.base) };
             if class != self.array && Some(class) != own_class(py) {
-                // SAFETY: as above.
+                // SAFETY: `base` is a live object for as long as the array is, which `'py` borrows.
                 return (last, Some(unsafe { py.from_borrowed_ptr(last.base) }));
             }
             // SAFETY: an instance of numpy's array class or of one below it, which begin so in
