@@ -99,7 +99,7 @@ pub enum Exhausted {
 }
 
 impl Error {
-    /// The same for one who asked for so many bytes, if it is for want of space: what there was
+    /// The same for a caller that asked for so many bytes, if it is for want of space: what there was
     /// no room for may have been rows, or more.
     #[cold]
     pub fn asking(self, bytes: u64) -> Self {

@@ -96,8 +96,7 @@ impl<'a> Locked<'a> {
         })
     }
 
-    /// Frees a block that nobody holds and no ticket refers to; the tickets that
-    /// it answers for end.
+    /// Frees a block that no process holds and no ticket refers to; the tickets that it owns end.
     #[inline(always)]
     pub fn free(&self, block: Block<'a>) -> Result<()> {
         let pages = block.row.marks.get() & PAGES;
@@ -119,7 +118,7 @@ impl<'a> Locked<'a> {
         }
     }
 
-    /// Whether nobody holds a block and no ticket refers to it.
+    /// Whether no process holds a block and no ticket refers to it.
     #[inline(always)]
     pub fn is_unwanted(&self, block: Block<'a>) -> bool {
         self.is_unheld(block) && block.cache.tickets.get() == 0 && self.header.frozen.get() == 0
@@ -296,8 +295,8 @@ impl Core {
         }
     }
 
-    /// Makes `me` the only holder of a block that nobody holds, and for which one ticket is
-    /// open; None if somebody does, or a child may, or there are more.
+    /// Makes `me` the only holder of a block that no process holds, and for which one ticket is open;
+    /// None if a process holds it, or a child may, or more tickets are open.
     ///
     /// # Errors
     /// `Stale` if it has been freed.
@@ -319,7 +318,7 @@ impl Core {
         Ok(Some(place))
     }
 
-    /// Where a block is that somebody holds.
+    /// Where a block is that a process holds.
     ///
     /// # Errors
     /// `Stale` if it has been freed.

@@ -476,7 +476,7 @@ impl Snapshot {
         }
     }
 
-    /// Every block is wanted, and only by those who are there.
+    /// Every block is wanted, and only by members that are there.
     fn check_blocks(&self, wrong: &mut Vec<String>) {
         let mut tickets: BTreeMap<(u32, u64), u32> = BTreeMap::new();
         let mut kept: BTreeMap<(u32, u64), u64> = BTreeMap::new();

@@ -142,7 +142,7 @@ impl Core {
         self.slots().get(slot.0 as usize)
     }
 
-    /// The slots that may be somebody's.
+    /// The slots that may have a process.
     pub fn known_slots(&self) -> impl Iterator<Item = (SlotId, &SlotRow)> {
         let count = self.header().slot_rows.read() as usize;
         let rows = self.slots().iter().enumerate().take(count);

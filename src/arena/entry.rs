@@ -49,8 +49,8 @@ impl Core {
         header.segment_rows.set(1);
         header.segments[0].size.set(geometry.size);
         header.segments[0].state.set(PRESENT as u64);
-        // Nobody else can be here before the magic number is; the lock is for
-        // the type's sake.
+        // No other process can be here before the magic number is written; only the type asks for
+        // the lock.
         core.locked(Member {
             slot: SlotId(0),
             generation: 0,
@@ -84,9 +84,9 @@ impl Core {
     /// Takes the arena's lock, recovering what a dead owner left.
     ///
     /// # Errors
-    /// `Busy` if a living owner keeps it, `Interrupted` if the waiter was told to
-    /// give up, `Corrupted` if the arena is poisoned, or that a chunk of its tables cannot be mapped: nothing has been touched
-    /// then.
+    /// `Busy` if a living owner keeps it, `Interrupted` if the waiter was told to give up,
+    /// `Corrupted` if the arena is poisoned, and what mapping a chunk of its tables reports. Nothing
+    /// has been changed then.
     #[inline(always)]
     pub(super) fn lock(&self, me: Member) -> Result<Locked<'_>> {
         let locked = match self.lock_word(me, &self.header().owner)? {
@@ -115,8 +115,8 @@ impl Core {
 }
 
 impl Locked<'_> {
-    /// Refuses a process that has left: a thread of it may have been waiting.
-    /// An reserved whose byte lock is not its own yet is a member.
+    /// Refuses a process that has left: one of its threads may have been waiting.
+    /// A child in a RESERVED slot, whose byte lock is not its own yet, is a member.
     #[cold]
     fn check_membership(&self, state: u64) -> Result<()> {
         match state == state_word(self.me.generation, RESERVED) {

@@ -19,7 +19,7 @@ use super::locked::{Block, Locked};
 use super::refs::Member;
 use crate::error::Result;
 
-/// What a forking process has prepared for its child.
+/// What a forking process has prepared in an arena for its child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ForkedChild {
     /// A slot of its own.
@@ -61,18 +61,18 @@ impl Locked<'_> {
         Ok(None)
     }
 
-    /// Makes `heir` a holder of every block that this process holds and
+    /// Makes the slot `child` a holder of every block that this process holds and that
     /// `survives_fork`.
-    fn hand_over_to(&self, heir: SlotId, survives_fork: &dyn Fn(BlockId) -> bool) -> Result<()> {
-        let (word, bit) = SlotSet::place(heir);
+    fn hand_over_to(&self, child: SlotId, survives_fork: &dyn Fn(BlockId) -> bool) -> Result<()> {
+        let (word, bit) = SlotSet::place(child);
         self.hand_over(survives_fork, |block| {
             let holders = self.holders_at(block, word);
             holders.commit(holders.get() | bit);
         })
     }
 
-    /// Marks every block that this process holds and `survives_fork` as PINNED, for good unless
-    /// its family `shows` that it lives.
+    /// Marks every block that this process holds and that `survives_fork` as PINNED; for good unless a
+    /// sign of life `shows` that the processes live.
     fn pin(&self, survives_fork: &dyn Fn(BlockId) -> bool, shows: bool) -> Result<()> {
         self.count(|c| &c.pins, 1);
         if !shows || self.header.pinned.get() == 0 {
@@ -106,10 +106,9 @@ impl Core {
     /// Prepares a fork of `me`, and keeps the arena's lock until
     /// [`finish_fork`](Core::finish_fork).
     ///
-    /// `survives_fork` says which blocks are more than the work of some thread, which
-    /// does not come along; `sign` gives the child of a slot its sign of life
-    /// and says whether it could; `pin` has this process's family show that it
-    /// lives, and says whether it does.
+    /// `survives_fork` says of a block whether more than the work of some thread refers to it, since
+    /// other threads are not in the child. `sign` gives the child of a slot its sign of life and
+    /// returns whether it could; `pin` gives one to children without a slot.
     ///
     /// # Errors
     /// `Busy` or `Corrupted`: the lock is not held then, and a child has no
@@ -144,8 +143,8 @@ impl Core {
         Ok(child)
     }
 
-    /// Has no block freed while the family of this process lives, for good unless it
-    /// `shows` that. Needs no lock.
+    /// Stops the freeing of blocks while this process or one of its descendants lives; for good unless
+    /// a sign of life `shows` that. Needs no lock.
     pub fn freeze(&self, shows: bool) {
         let frozen = &self.header().frozen;
         let mut seen = frozen.read();
@@ -176,9 +175,8 @@ impl Core {
         drop(self.locked(me));
     }
 
-    /// Takes over, in the child, the slot that was made for it. `claimed` says
-    /// whether its byte lock is this process's; if not, its sign of life must
-    /// stay.
+    /// Takes over, in the child, the slot that was reserved for it. `claimed` says whether its byte
+    /// lock is this process's; if not, its sign of life must stay.
     pub fn take_over_fork(&self, reserved: Member, claimed: bool) {
         self.sign(reserved.slot);
         if claimed {

@@ -1,36 +1,34 @@
 //! The lock: one word that names its owner.
 //!
 //! ```text
-//! bit 31      someone waits
+//! bit 31      a waiter may be asleep
 //! bit 30      held
 //! bits 10..30 the low bits of the owner's generation
 //! bits 0..10  the owner's slot
 //! ```
 //!
-//! 0 is a free lock. Taking and giving it back are one atomic instruction each
-//! while nobody waits. Who waits spins for a moment, says so in the word and
-//! sleeps on it, for a short time at most: then it asks whether the owner lives.
-//! The word of a dead owner is exchanged for one's own, and whoever did that
-//! must put right what the dead left half done. So no wake-up is needed for
-//! progress: one that got lost with a dead waiter costs a short sleep.
+//! 0 is a free lock. Without waiters, taking it and giving it back are one atomic instruction each.
+//! A waiter spins for a moment, sets bit 31 and sleeps on the word, for a short time at most. Then
+//! it asks whether the owner lives. A waiter that finds the owner dead exchanges the word for its
+//! own, and must put right what the dead process left half done. So progress needs no wake-up: one
+//! that got lost with a dead waiter costs a short sleep.
 //!
-//! The exchange cannot hit a living owner: the word says which life of which
-//! slot it is, that life is over, and a life of a slot never comes back. (The
-//! word's part of the generation comes around after a million lives, within
-//! one short sleep.)
+//! The exchange cannot hit a living owner. The word names one life of one slot, that life is over,
+//! and a life of a slot never comes back. (The word's part of the generation comes around after a
+//! million lives, which do not pass within one short sleep.)
 //!
-//! The algorithm is written over traits, so that the same lines run on shared
-//! memory and under a model checker that tries the schedules of its threads.
+//! The algorithm is written over traits, so that the same lines run on shared memory and under a
+//! model checker.
 
 use super::format::{SLOTS, SLOT_BITS};
 
-/// Someone waits.
+/// A waiter may be asleep.
 const WAITERS: u32 = 1 << 31;
-/// Held by somebody; keeps the word of slot 0 from being 0.
+/// The lock is held; keeps the word of slot 0 from being 0.
 const HELD: u32 = 1 << 30;
 const GENERATION: u32 = (1 << (30 - SLOT_BITS)) - 1;
 
-/// Who holds the lock: a slot in one of its lives.
+/// The owner of the lock: a slot in one of its lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner(u32);
 
@@ -45,7 +43,7 @@ impl Owner {
         self.0 as u16 % SLOTS as u16
     }
 
-    /// Who holds a lock whose word is `word`.
+    /// The owner of a lock whose word is `word`.
     pub const fn of(word: u32) -> Option<Self> {
         match word & !WAITERS {
             0 => None,
@@ -76,8 +74,8 @@ pub trait Surroundings<W> {
     fn wake(&self, word: &W);
     /// Whether the life `owner` is over.
     fn is_dead(&self, owner: Owner) -> bool;
-    /// Whether the waiter, who has just slept and found `owner` alive, has
-    /// waited long enough for it.
+    /// Whether the waiter, which has just slept and found `owner` alive, has waited long enough
+    /// for it.
     fn gives_up(&self, owner: Owner) -> bool;
 }
 
@@ -109,8 +107,8 @@ pub fn acquire<W: Word>(
 #[cold]
 fn wait<W: Word>(word: &W, me: Owner, surroundings: &impl Surroundings<W>) -> Result<Taken, Owner> {
     let mut spins = 0;
-    // Who has slept takes the lock with the mark on: others may be asleep too,
-    // and this waiter cannot know.
+    // A waiter that has slept takes the lock with the mark on: others may be asleep too, and
+    // this one cannot know.
     let mut mine = me.0;
     loop {
         let seen = word.load();

@@ -54,7 +54,7 @@ impl Block<'_> {
         &self.cache.warm_or_owned
     }
 
-    /// Of a block: how many open tickets it answers for.
+    /// Of a block: how many open tickets it owns.
     #[inline(always)]
     pub fn owned_tickets(&self) -> &U64 {
         &self.cache.warm_or_owned
@@ -166,7 +166,7 @@ impl<'a> Locked<'a> {
             id,
             // SAFETY: a chunk is `block_chunk()` bytes in a mapping (chunk 0 by
             // the geometry, others by `meet_chunks`) aligned to 64; rows are
-            // atomics, for which all bytes are values, whoever writes them.
+            // atomics, for which all bytes are values, whatever other processes write there.
             row: unsafe { row.cast().as_ref() },
             // SAFETY: in each chunk the caches follow the rows, one for each row; they are aligned
             // to 32 and made of atomics.

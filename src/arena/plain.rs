@@ -23,7 +23,7 @@ struct State {
     /// The memory of segments that were removed: members may have it mapped, and see the next
     /// segment of that number there.
     removed: BTreeMap<usize, Memory>,
-    /// Who has a slot's byte: a process by its number.
+    /// The process that has a slot's byte lock, by its number.
     claims: BTreeMap<u16, u64>,
     dead: Vec<u64>,
     embryos: SlotSet,
@@ -125,7 +125,7 @@ impl World {
         }
     }
 
-    /// Whether those who wait for the lock are told to give up.
+    /// Whether processes that wait for the lock are told to give up.
     pub fn set_interrupted(&self, interrupted: bool) {
         self.state().interrupted = interrupted;
     }

@@ -1,4 +1,4 @@
-//! What the arena needs of the world around it.
+//! The platform: what the arena needs of the system around it.
 //!
 //! The arena itself makes no system call: the memory of its segments, the
 //! lives of its processes, waiting and the time come from here. `process`
@@ -10,7 +10,7 @@ use super::word::U32;
 use crate::error::Result;
 use std::ptr::NonNull;
 
-/// Who a process is, beside its slot's byte lock.
+/// What identifies a process, beside its slot's byte lock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
     /// The process as it numbers itself.
@@ -34,7 +34,7 @@ pub struct Room {
     pub free: u64,
 }
 
-/// The world around an arena.
+/// The system around an arena.
 ///
 /// # Safety
 /// What [`map`](Platform::map) returns is `size` bytes of memory, aligned to a
@@ -85,7 +85,7 @@ pub unsafe trait Platform: Send + Sync {
         false
     }
 
-    /// Who this process is.
+    /// The identity of this process.
     fn identity(&self) -> Identity;
 
     /// Takes the byte lock of a slot for this process; false if another has it.

@@ -36,7 +36,7 @@ impl Member {
     }
 }
 
-/// A block as its holder knows it.
+/// A block in one of the lives of its row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockRef {
     /// Its row.
@@ -68,7 +68,7 @@ pub(super) struct Allocated {
     pub whole: bool,
 }
 
-/// A ticket as its owner knows it.
+/// A ticket in one of the lives of its row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TicketRef {
     /// Its row.

@@ -24,7 +24,7 @@ use crate::error::{Error, Exhausted, Result};
 const LOOKS: u32 = 500;
 
 impl Locked<'_> {
-    /// The slots of processes that are over.
+    /// The slots of dead processes.
     fn dead(&self) -> SlotSet {
         let mut dead = SlotSet::default();
         for (slot, _) in self.core.known_slots() {
@@ -35,15 +35,14 @@ impl Locked<'_> {
         dead
     }
 
-    /// Buries all processes that are over; how many there were.
+    /// Reaps all dead processes; how many there were.
     pub fn reap_the_dead(&self) -> Result<u64> {
         let dead = self.dead();
         self.reap_slots(dead)?;
         Ok(dead.iter().count() as u64)
     }
 
-    /// Drops all that the processes in `dead` held, and ends tickets whose
-    /// grace is over.
+    /// Drops all that the processes in `dead` held, and ends tickets whose grace is over.
     fn drop_holdings(&self, dead: SlotSet) -> Result<()> {
         let now = self.core.platform().now();
         self.orphan_tickets(dead, now)?;
@@ -59,8 +58,8 @@ impl Locked<'_> {
             let row = self.slot(slot);
             let state = row.state.read();
             let empty = state_word(generation_of(state), EMPTY);
-            // Somebody may have taken the slot over, which shows in its byte
-            // before it shows in the state, and in the state after that.
+            // Another process may have taken the slot over. That shows first in its byte lock, then
+            // in its state.
             if self.core.is_over(slot) && row.state.swap_if(state, empty).is_ok() {
                 self.count(|c| &c.reaped_slots, 1);
             }
@@ -87,7 +86,7 @@ impl Locked<'_> {
                 }
                 TicketOwner::Sender(slot) if dead.contains(slot) => {
                     let end = now.saturating_add(grace).min(u64::MAX >> 2);
-                    // First of all: whoever finds this process dead sees to it.
+                    // First of all: a process that finds this one dead continues from it.
                     if orphans.get() == 0 {
                         orphans.commit(end);
                     }
@@ -196,8 +195,8 @@ impl Locked<'_> {
         }
         if left {
             let row = self.slot(me);
-            // The number of a process that lives on must not speak for whoever
-            // dies in this slot before it has written its own.
+            // The number of a process that lives on must not vouch for a process that dies in this
+            // slot before it has written its own.
             row.pid.set(0);
             row.state.commit(state_word(self.me.generation, EMPTY));
         } else {
@@ -211,11 +210,11 @@ impl Locked<'_> {
         }
         let last = alone && !self.is_awaited()?;
         if last {
-            // Whoever has opened the arena and is not a member yet sees this.
+            // A process that has opened the arena and is not a member yet sees this.
             self.header.unlinked.commit(1);
         }
         let kin = self.others().any(|row| row.tree.get() == tree);
-        // Under the lock, as the rest: whoever is the next to part finds it done.
+        // Under the lock, as the rest: the next process to detach finds it done.
         let unregisters = tree != 0
             && (last || !kin)
             && self
@@ -382,7 +381,7 @@ impl Core {
         Some(Member { slot, generation })
     }
 
-    /// Writes who this process is into its row.
+    /// Writes this process's identity into its row.
     pub(super) fn sign(&self, slot: SlotId) {
         let row = self.slot(slot);
         let Identity {
@@ -399,7 +398,7 @@ impl Core {
         row.tree.set(tree);
     }
 
-    /// Whether the process of a slot is over. A slot that is EMPTY has none.
+    /// Whether the process of a slot is dead. An EMPTY slot has none.
     pub(super) fn is_over(&self, slot: SlotId) -> bool {
         let row = self.slot(slot);
         let state = row.state.read();
@@ -418,10 +417,9 @@ impl Core {
         }
     }
 
-    /// Takes the slot of a process that is over: its byte makes this process
-    /// the only one that can. The slot begins its next life at once, so that
-    /// this process has the lock like any other member, and what the dead held
-    /// is dropped before the living has anything.
+    /// Takes the slot of a dead process: its byte lock makes this process the only one that can. The
+    /// slot begins its next life at once, so that this process takes the arena's lock like any other
+    /// member, and what the dead process held is dropped before this one holds anything.
     fn take_from_dead(&self, slot: SlotId) -> Result<Option<Member>> {
         let row = self.slot(slot);
         let state = row.state.read();
@@ -435,7 +433,7 @@ impl Core {
         };
         if member.is_none() || succeeded.is_err() {
             if succeeded.is_err() {
-                // Nobody's number: the slot is a dead one's again.
+                // No process's number: the slot is a dead process's again.
                 row.pid.set(0);
             }
             self.platform().disclaim(slot);
@@ -449,17 +447,17 @@ impl Core {
         self.lock(successor)?.drop_holdings(dead)
     }
 
-    /// Ends this process's membership in peace: its references are dropped,
-    /// the tickets it opened are left to the arena.
+    /// Ends this process's membership: its references are dropped, and the arena becomes the owner
+    /// of the tickets it opened.
     ///
     /// # Errors
-    /// `Busy` or `Corrupted`; the byte lock is given back all the same, so that
-    /// others see this process as dead.
+    /// `Busy` or `Corrupted`; the byte lock is released all the same, so that others see this
+    /// process as dead.
     pub fn leave(&self, me: Member) -> Result<Detachment> {
         let detached = self.detach(me, |_| false, false);
         let row = self.slot(me.slot);
         if detached.is_err() && generation_of(row.state.read()) == me.generation {
-            // Nobody's number: without its byte the slot is a dead one's.
+            // No process's number: without its byte lock the slot is a dead process's.
             row.pid.set(0);
             self.platform().disclaim(me.slot);
         }

@@ -1,4 +1,4 @@
-//! Statistics: what there is, and what has happened.
+//! Statistics: what the arena has now, and what has happened in it.
 
 use super::core::Core;
 use super::format::*;
@@ -9,7 +9,7 @@ use crate::error::Result;
 /// An arena in numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Blocks that somebody holds or a ticket refers to.
+    /// Blocks that a process holds or a ticket refers to.
     pub blocks: u64,
     /// The bytes that they take.
     pub block_bytes: u64,
@@ -110,8 +110,7 @@ impl Locked<'_> {
 }
 
 impl Core {
-    /// The blocks whose names were told, of those that somebody holds or a ticket
-    /// refers to.
+    /// The blocks whose names were told, of those that a process holds or a ticket refers to.
     pub fn named_blocks(&self, me: Member) -> Result<Vec<BlockRef>> {
         let locked = self.lock(me)?;
         let mut found = Vec::new();

@@ -73,7 +73,7 @@ impl<'a> Locked<'a> {
         rows.filter(|row| !matches!(row, Ok(row) if state_of(row.state.get()) != OPEN))
     }
 
-    /// The block that answers for a ticket; None if that is gone, or no block.
+    /// The block that owns a ticket; None if that is freed, or the owner is no block.
     #[inline(always)]
     pub fn owner(&self, ticket: &TicketRow) -> Result<Option<Block<'a>>> {
         match TicketOwner::unpack(ticket.owner.get()) {
@@ -86,7 +86,7 @@ impl<'a> Locked<'a> {
         }
     }
 
-    /// Opens a ticket for which a block answers from the beginning.
+    /// Opens a ticket that a block owns from the beginning.
     fn open_owned(&self, which: BlockRef, owner: BlockRef, now: u64) -> Result<TicketRef> {
         if owner == which {
             return Err(Error::Invalid {
@@ -94,13 +94,13 @@ impl<'a> Locked<'a> {
             });
         }
         self.live(owner)?;
-        // Of its sender until it is transferred; nobody sees it in between.
+        // The sender owns it until it is transferred; the lock is held in between.
         let ticket = self.open(which, false, now)?;
         self.transfer_ownership(ticket, which, owner)?;
         Ok(ticket)
     }
 
-    /// Ends the tickets that a block answers for, but those of which `is_found` is true.
+    /// Ends the tickets that a block owns, except those of which `is_found` is true.
     fn end_owned(&self, owner: BlockRef, is_found: &dyn Fn(TicketRef) -> bool) -> Result<()> {
         let id = TicketOwner::Block(owner.id).pack();
         for row in 0..self.header.ticket_rows.get() {
@@ -119,7 +119,7 @@ impl<'a> Locked<'a> {
         Ok(())
     }
 
-    /// Whether a ticket was transferred to a block that is gone.
+    /// Whether a ticket was transferred to a block that is freed.
     pub fn is_orphan(&self, ticket: &TicketRow) -> Result<bool> {
         let transferred = matches!(
             TicketOwner::unpack(ticket.owner.get()),
@@ -128,8 +128,7 @@ impl<'a> Locked<'a> {
         Ok(transferred && self.owner(ticket)?.is_none())
     }
 
-    /// Ends the tickets that were transferred to blocks that are gone, and to those
-    /// that go with them.
+    /// Ends the tickets that were transferred to freed blocks, and to blocks that are freed by that.
     #[cold]
     pub fn end_orphans(&self) -> Result<()> {
         if self.ends_orphans.replace(true) {
@@ -151,8 +150,8 @@ impl<'a> Locked<'a> {
         Ok(())
     }
 
-    /// Has a block answer for a ticket; false if that is not open any more, or
-    /// another block does.
+    /// Makes a block the owner of a ticket; false if that is not open any more, or another block
+    /// owns it.
     fn transfer_ownership(
         &self,
         which: TicketRef,
@@ -196,7 +195,7 @@ impl<'a> Locked<'a> {
         Ok(())
     }
 
-    /// Ends a ticket that nobody received; its block may go with it.
+    /// Ends a ticket that was not received; its block may be freed by that.
     pub fn end(&self, id: u32, ticket: &TicketRow) -> Result<()> {
         let block = self.block(ticket.block.get())?;
         self.close_row(id, ticket)?;
@@ -254,8 +253,7 @@ impl<'a> Locked<'a> {
         }
     }
 
-    /// Ends the tickets opened at `time` or before, but for those that a block
-    /// answers for; how many.
+    /// Ends the tickets opened at `time` or before, except those that a block owns; how many.
     fn cancel_before(&self, time: u64) -> Result<u64> {
         let mut ended = 0;
         for id in 0..self.header.ticket_rows.get() {
@@ -271,7 +269,7 @@ impl<'a> Locked<'a> {
 }
 
 impl Core {
-    /// Opens a ticket for a block that somebody holds.
+    /// Opens a ticket for a block that a process holds.
     ///
     /// # Errors
     /// `Stale` if the block has been freed, `Full` if there are too many
@@ -311,8 +309,7 @@ impl Core {
         }
     }
 
-    /// Opens a ticket for a block that somebody holds, for which another block
-    /// answers: see [`Core::transfer_ownership`].
+    /// Opens a ticket for a block that a process holds, with another block as its owner: see [`Core::transfer_ownership`].
     ///
     /// # Errors
     /// As for both.
@@ -398,7 +395,7 @@ impl Core {
         Ok(place)
     }
 
-    /// Ends a ticket that nobody will receive; false if it is not open any more.
+    /// Ends a ticket that will not be received; false if it is not open any more.
     ///
     /// # Errors
     /// `BadHandle` if it never was.
@@ -406,9 +403,8 @@ impl Core {
         self.lock(me)?.cancel(which, block)
     }
 
-    /// Has the block `owner` answer for a ticket from now on: it ends, if nobody
-    /// has received it, when that block is freed. False if it is not open any
-    /// more, or another block answers for it.
+    /// Makes the block `owner` the owner of a ticket: it ends, if it was not received, when that
+    /// block is freed. False if it is not open any more, or another block owns it.
     ///
     /// # Errors
     /// `Stale` if `owner` has been freed, `Invalid` if the ticket is for it.
@@ -422,8 +418,7 @@ impl Core {
         self.lock(me)?.transfer_ownership(which, block, owner)
     }
 
-    /// Ends all tickets that were opened at least `age` ms ago and that no block
-    /// answers for; how many.
+    /// Ends all tickets that were opened at least `age` ms ago and that no block owns; how many.
     pub fn cancel_older(&self, me: Member, age: u64) -> Result<u64> {
         let time = self.platform().now().saturating_sub(age);
         let locked = self.lock(me)?;

@@ -115,8 +115,8 @@ impl Locked<'_> {
         least.unwrap_or(warm).min(warm)
     }
 
-    /// For whose sake a block stays that this process has let go of; None if for
-    /// a ticket's.
+    /// The processes that keep a block alive which this process has released; None if a ticket keeps
+    /// it.
     #[inline]
     pub fn remaining(&self, which: BlockRef) -> Result<Option<Remaining>> {
         let block = self.live(which)?;
@@ -130,7 +130,7 @@ impl Locked<'_> {
     }
 }
 
-/// For whose sake a block stays.
+/// The processes that keep a block alive.
 pub(super) struct Remaining {
     holders: SlotSet,
     /// Children without a slot may have it.
@@ -159,8 +159,7 @@ impl Core {
         header.budget.set(most.min(free / 16));
     }
 
-    /// Whether those for whose sake a block stays are over, as far as is known
-    /// without the lock.
+    /// Whether the processes that keep a block alive are dead, as far as is known without the lock.
     pub(super) fn are_gone(&self, block: &Remaining) -> bool {
         let now = self.platform().now();
         let seen = self.found_alive.load(Ordering::Relaxed);
@@ -226,8 +225,8 @@ impl Core {
         checked == 0 || !is_within(INTERVAL, checked, self.platform().now())
     }
 
-    /// Does what is due: lets go of what the dead had, and gives back memory that
-    /// was idle. Not while somebody has the lock.
+    /// Does what is due: drops what dead processes held, and gives back memory that was idle. Not
+    /// while a process has the lock.
     ///
     /// # Errors
     /// As for any operation. Another member does it later.
@@ -242,7 +241,7 @@ impl Core {
         let now = self.platform().now().max(1);
         let checked = header.checked.read();
         if checked == NO_CHECK || header.checked.swap_if(checked, now).is_err() {
-            // Somebody else does it.
+            // Another member does it.
             return Ok(());
         }
         let mut others = self
@@ -260,7 +259,7 @@ impl Core {
             let warm = header.index.warm.get();
             let nothing = alone && warm <= self.least_warm() && header.orphans.get() == 0;
             if nothing && header.pinned.get() == 0 && header.frozen.read() == 0 {
-                // Whoever comes, or what becomes free, begins it again.
+                // A process that joins, or memory that becomes free, begins the checks again.
                 let _ = header.checked.swap_if(now, NO_CHECK);
             }
             warm - locked.idle_bytes(now)

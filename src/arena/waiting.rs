@@ -10,11 +10,11 @@ use super::word::U32;
 use crate::error::{Error, Result};
 use std::cell::Cell;
 
-/// A waiter's surroundings: the platform's, with the arena's slots.
+/// What a waiter needs, from the platform and the arena's slots.
 pub(super) struct Waiting<'a> {
     core: &'a Core,
     me: Member,
-    /// For whom it has waited, and since when.
+    /// The owner for which it has waited, and since when.
     waited: Cell<Option<(Owner, u64)>>,
     /// Whether it was told to give up.
     interrupted: Cell<bool>,

@@ -2,7 +2,7 @@
 //!
 //! Whatever lies in a segment can be changed by another process at any moment,
 //! so that every field is an atomic, and a row of the format is made of these
-//! two types only. Who may write a field, and under which lock, is told with
+//! two types only. Which process may write a field, and under which lock, is told with
 //! the format; a word knows nothing of that.
 //!
 //! Three strengths are enough:

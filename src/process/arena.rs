@@ -168,7 +168,7 @@ impl Arena {
         Block::receive(self, which, Some(ticket), true)
     }
 
-    /// A block that somebody may hold, or that is in flight.
+    /// A block that a process may hold, or that is in flight.
     ///
     /// # Errors
     /// `Stale` if it has been freed.
@@ -176,8 +176,8 @@ impl Arena {
         Block::receive(self, which, None, false)
     }
 
-    /// A block that nobody holds, and that one ticket keeps; None if somebody does, or
-    /// more tickets are open for it.
+    /// A block that no process holds and for which one ticket is open; None if a process holds it,
+    /// or more tickets are open.
     ///
     /// # Errors
     /// `Stale` if it has been freed.
@@ -235,7 +235,7 @@ impl Arena {
     }
 
     /// Turns a handle into a block. The first to do so uses up its ticket;
-    /// later it works for as long as somebody holds the block.
+    /// later it works for as long as some process holds the block.
     ///
     /// # Errors
     /// `Stale` if the block has been freed; `Foreign` or `BadHandle` if it is
@@ -245,8 +245,8 @@ impl Arena {
         self.receive_or_take(handle, false)
     }
 
-    /// [`Arena::receive`], for the first only: later it is `Stale`, whoever holds
-    /// the block.
+    /// [`Arena::receive`], for the first only: later it is `Stale`, even while a process holds the
+    /// block.
     #[inline]
     pub fn take(&self, handle: &Handle) -> Result<Block> {
         self.receive_or_take(handle, true)
@@ -320,8 +320,8 @@ impl Arena {
         })
     }
 
-    /// Removes the arena's names: nobody attaches it any more, and others may
-    /// use them. Those who have it go on.
+    /// Removes the arena's names: no process attaches it any more, and another arena may have them.
+    /// Processes that have it go on.
     pub fn unlink(&self) -> Result<()> {
         self.0.core.mark_unlinked(self.0.member()?)?;
         self.0.registration().remove_names();
@@ -358,12 +358,12 @@ impl Arena {
         Ok(self.0.registration().begin(tree))
     }
 
-    /// Whether somebody removes the names in the end.
+    /// Whether a tree's tracker removes the names in the end.
     pub fn is_registered(&self) -> bool {
         self.0.core.header().registrar.read() != 0
     }
 
-    /// Whether somebody is about to be told that it need not.
+    /// Whether a process is about to tell the tracker that it need not.
     pub fn is_ending(&self) -> bool {
         self.0.core.header().registrar.read() & ENDING != 0
     }
@@ -383,8 +383,8 @@ impl Arena {
     }
 
     /// Ends this process's part in the arena in peace: its references are
-    /// dropped, the tickets it opened are left to the arena. Whoever is the
-    /// last removes the names, unless a ticket is open.
+    /// dropped, and the arena becomes the owner of the tickets it opened. The last process removes
+    /// the names, unless a ticket is open.
     ///
     /// For the end of a process: blocks that it still has may be used by others
     /// from now on. Otherwise an arena is left when it and all its blocks are

@@ -81,8 +81,8 @@ pub(super) fn attach(name: Name, patience: u64) -> Result<Arc<Membership>> {
         let Err(Error::Foreign { .. }) = attached else {
             return attached;
         };
-        // Somebody may have been making it, and be done by now: what is foreign has
-        // been the same before.
+        // Another process may have been making it, and be done by now: it is foreign only if it
+        // was the same before.
         let now = objects::is_arena(name, file).map(|finished| (file, finished));
         if now.is_some() && now == before {
             return attached;

@@ -39,7 +39,7 @@
 //! lock and ceases to be a holder, unless it has a reference again by then.
 //!
 //! **Forged handles** are the limit of this. A handle of a block that was never sent can only be
-//! made up; whoever does so can write to any memory of the arena anyway. [`Counts::is_cached`] refuses
+//! made up, and a program that makes one up can write to any memory of the arena anyway. [`Counts::is_cached`] refuses
 //! such a handle where the block is cached already, and [`Count::leave_cache`] is an exchange that
 //! fails if it was received all the same. Received in the moment in which the block enters the
 //! cache, it names a block that the next allocation gets, too.
@@ -136,7 +136,7 @@ impl Holder for Last<'_> {
 
     #[cold]
     fn owe(&self) {
-        // (Where this process has no membership there is nobody who owes.)
+        // (Without a membership there is no holder that could owe.)
         if self.me.is_some() {
             self.block.arena.0.owe(self.block.which);
         }
@@ -250,8 +250,8 @@ impl Block {
         Ok(Block::at(arena, which, place))
     }
 
-    /// Receives a block that nobody holds, and that one ticket keeps; None if somebody does, or
-    /// more tickets are open for it.
+    /// Receives a block that no process holds and for which one ticket is open; None if a process
+    /// holds it, or more tickets are open.
     pub(super) fn claim_unheld(arena: &Arena, which: BlockRef) -> Result<Option<Block>> {
         let membership = &arena.0;
         let count = || membership.counts.of(which.id).receive();

@@ -30,7 +30,7 @@ pub struct CachedBlock {
     pub which: BlockRef,
     /// Where it begins.
     pub bytes: NonNull<u8>,
-    /// As whom the process holds it.
+    /// The member as which the process holds it.
     pub holder: Member,
 }
 

@@ -161,8 +161,8 @@ impl<A: Atomic> Count<A> {
             match self.0.exchange(
                 seen,
                 seen - 1,
-                // Release, pairs with the acquire of whoever drops the last
-                // one: what this thread did to the bytes comes before.
+                // Release, pairs with the acquire of the thread that drops the last reference:
+                // what this thread did to the bytes comes before.
                 Ordering::Release,
                 Ordering::Relaxed,
             ) {

@@ -1,9 +1,8 @@
-//! A descriptor that notices when somebody closed it.
+//! A file descriptor that notices when something closed it.
 //!
-//! Daemons close every descriptor they find, and the number may be another
-//! file's by the time it is used again. So each use, none of them on a hot
-//! path, asks first whether the number still is of the file that was opened;
-//! if not, the file is opened anew by its name.
+//! Daemons close every descriptor they find, and the number may be another file's by the time it is
+//! used again. So each use, none of them on a hot path, first checks whether the number still is of
+//! the file that was opened. If not, the file is opened again by its name.
 
 use crate::error::{Error, Result};
 use crate::sys::{self, shm};
@@ -53,8 +52,8 @@ impl Descriptor {
     pub fn lend(&self, reopened: impl FnOnce(BorrowedFd<'_>)) -> Result<BorrowedFd<'_>> {
         let fd = self.fd.load(Ordering::Acquire);
         if self.is_ours(fd) {
-            // SAFETY: it is of our file, and nobody closes it but who closes
-            // what is not theirs: then the use that follows fails with EBADF.
+            // SAFETY: it is of our file. Only code that closes what is not its own closes it, and
+            // then the use that follows fails with EBADF.
             return Ok(unsafe { BorrowedFd::borrow_raw(fd) });
         }
         let other = shm::open_object(&self.name, READ_WRITE, 0)?;
@@ -65,7 +64,7 @@ impl Descriptor {
                 errno: sys::ENOENT,
             });
         }
-        // The old number is somebody else's now and stays open.
+        // The old number belongs to other code now and stays open.
         let number = other.into_raw_fd();
         self.fd.store(number, Ordering::Release);
         // SAFETY: opened above and not closed before `self` is dropped.

@@ -20,15 +20,14 @@ pub fn end_tracking() {
         .for_each(|arena| arena.registration().end_tracking());
 }
 
-/// Prepares the exit of this process: it parts from all its arenas but for the
-/// blocks to which it has references. Returns the arenas that stay.
+/// Prepares the exit of this process: it detaches from all its arenas, except for the blocks to
+/// which it has references. Returns the arenas that stay.
 ///
-/// If the whole program ends, what is in flight in an arena that no other process
-/// has is ended, but for what is lasting: nobody will receive it. Children that
-/// still have one are waited for, for a moment: whoever ends without a word leaves
-/// it to others to tell that the names are gone.
+/// If the whole program exits, tickets in an arena that no other process has are ended, except for
+/// lasting ones: no process will receive them. For a moment it waits for children that still have
+/// an arena: a child that exits without leaving it cannot tell the tracker that the names are gone.
 ///
-/// What cannot be given back in peace is found when the process is gone.
+/// What cannot be given back is reaped when the process is gone.
 pub fn retire_all(program_ends: bool) -> Vec<Arena> {
     let arenas = process_arenas::all::<Membership>();
     if program_ends {

@@ -23,7 +23,7 @@ pub fn fork_number() -> u64 {
 
 /// Has the handlers called around forks, from now on.
 ///
-/// It is for whoever loads this code to call, before there are arenas: a fork in another thread
+/// The code that loads this crate calls it before there are arenas: a fork in another thread
 /// while the first is attached would not lock the list, and the child would wait for it for ever.
 ///
 /// # Errors

@@ -168,8 +168,8 @@ pub(super) fn memory_of(name: Name, lock: [u64; 2]) -> Memory {
 }
 
 /// Whether the object whose memory was opened as `file` is a finished arena, or
-/// something else. None if somebody is making an arena of this name, or ending it,
-/// or was killed while he did.
+/// something else. None if a process is making an arena of this name, or ending it, or was killed
+/// while it did.
 pub(super) fn is_arena(name: Name, file: [u64; 2]) -> Option<bool> {
     let lock = shm::facts_of(&lock_name(name)).map(|facts| facts.file());
     let what = lock.map(|lock| memory_of(name, lock));
@@ -179,7 +179,7 @@ pub(super) fn is_arena(name: Name, file: [u64; 2]) -> Option<bool> {
     }
     match what {
         Ok(Memory::Arena { finished }) => finished.then_some(true),
-        // (Too short: whose it is was not written yet.)
+        // (Too short: the number of its lock file was not written yet.)
         Ok(Memory::Other) => (memory.size >= size_of::<Header>() as u64).then_some(false),
         // (A lock file is made before the memory, and removed after it.)
         Err(_) => Some(false),

@@ -1,5 +1,5 @@
-//! Arenas that nobody has any more: their last processes were killed, and with
-//! them whoever else would have removed the names.
+//! Orphans: arenas that no process has any more, since their last processes were killed together
+//! with the tracker that would have removed the names.
 
 use super::folder;
 use super::membership::Arena;
@@ -11,10 +11,10 @@ use crate::error::{Error, Result};
 use crate::sys::shm;
 use std::time::{Duration, SystemTime};
 
-/// How long, in ms, references that were left in peace wait for a receiver when
-/// no process has their arena any more.
+/// How long, in ms, tickets whose senders exited normally wait for a receiver when no process has
+/// their arena any more.
 const GRACE: u64 = 600_000;
-/// How long to wait for the lock of an arena that ought to be nobody's, in ms.
+/// How long to wait for the lock of an arena that no process should have, in ms.
 const PATIENCE: u64 = 1000;
 /// A lock file without an arena that is younger than this may be of one that is
 /// being made.
@@ -55,7 +55,7 @@ pub fn remove_orphan(name: Name) -> bool {
 }
 
 /// Whether no process has a byte of the lock file. (A daemon that closed all its
-/// descriptors has none either: who attaches the arena sees it by its number.)
+/// descriptors has none either: a process that attaches the arena sees it by its number.)
 fn is_deserted(name: Name) -> bool {
     let list = process_arenas::lock();
     let found = Remains::find(name, |file| list.has_lock_file(file));

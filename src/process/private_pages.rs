@@ -1,19 +1,17 @@
-//! Blocks that are one process's own, also against the children that it forks.
+//! Private pages: blocks that no other process sees, forked children included.
 //!
-//! What was moved to a process is for it alone, like memory that it has allocated
-//! itself. A forked child has its parent's mappings, and shared memory stays
-//! shared: what either wrote would appear to the other. So before a fork the
-//! whole pages of such blocks are mapped anew, as private copies that are made
-//! when they are written to; parent and child then have each its own. Nobody
-//! writes to the pages of the arena beneath, since parent and child both hold the
-//! block. Before it is given back, the arena's pages are mapped again.
+//! A block that was moved to a process is for that process alone, like memory that it has allocated
+//! itself. But a forked child has its parent's mappings, and shared memory stays shared: what either
+//! wrote would appear to the other. So before a fork the whole pages of such blocks are mapped
+//! again, copy-on-write; parent and child then each have a private copy. Neither writes to the
+//! arena's pages beneath, and both hold the block. Before the block is given back, the arena's pages
+//! are mapped again.
 //!
-//! It goes for blocks whose bytes lie in whole pages of their own; the rest of
-//! their first and last page may be others'.
+//! This is for blocks whose bytes lie in whole pages of their own. The rest of their first and last
+//! page may be other blocks'.
 //!
-//! Memory that is *placed* is such, too: allocated for whatever a program does with
-//! it, known by its address alone, and lent as a block to be sent, if no fork has
-//! seen it.
+//! Memory for numpy's allocator is private, too. It is known by its address alone, and lent as a
+//! block to be sent, if no fork has seen it.
 
 use super::block::Block;
 use super::membership::{Arena, Membership};
@@ -26,7 +24,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-/// Whole pages that are this process's own.
+/// Whole pages that are private to this process.
 struct Pages {
     arena: Arc<Membership>,
     base: NonNull<u8>,
@@ -35,17 +33,18 @@ struct Pages {
     offset: u64,
     /// Whether a fork has made them private copies.
     copied: bool,
-    /// Whether somebody else may have them: they were there at a fork, or detached.
+    /// Whether they may differ from what the arena has, or be another process's too: they were
+    /// there at a fork, or copied.
     forked: bool,
-    /// How many say that they are the process's own.
+    /// How many [`PrivatePages`] there are for them.
     users: usize,
 }
 
-// SAFETY: mapped memory, which any thread may map anew.
+// SAFETY: the pointer is to memory that this process has mapped, which any thread may map again.
 unsafe impl Send for Pages {}
 
 impl Pages {
-    /// Maps them anew: as private copies, or as what all processes share.
+    /// Maps them again: as private copies, or as what all processes share.
     fn map(&mut self, copied: bool) -> Result<()> {
         let (base, length, offset) = (self.base, self.length, self.offset);
         // SAFETY: whole pages within a block that this process holds, mapped to
@@ -89,8 +88,8 @@ fn lock() -> MutexGuard<'static, Table> {
     TABLE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// So many pieces of memory are a process's own at most, by [`can_make_private`]: as private
-/// copies each is two mappings more, and the system limits their number.
+/// The most private pieces of memory, by [`can_make_private`]: as private copies each takes two more
+/// mappings, and the system limits their number (65,530 by default, for the whole process).
 const MOST_COPIES: usize = 1 << 14;
 
 fn most_copies() -> usize {
@@ -100,17 +99,17 @@ fn most_copies() -> usize {
         .get_or_init(|| proc::most_mappings().map_or(MOST_COPIES, |most| MOST_COPIES.min(most / 4)))
 }
 
-/// Whether one more piece may be made the process's own. What is received beyond that
-/// is to be copied into other memory.
+/// Whether one more piece may be made private. What is received beyond that is to be copied into
+/// other memory.
 pub fn can_make_private() -> bool {
     let table = lock();
     table.pages.len() - table.placed.len() < most_copies()
 }
 
-/// So many pieces are placed at most, beside those: all of them are made copies.
+/// The most pieces for numpy's allocator, beside those: all of them are made copies at a fork.
 const MOST_PLACED: usize = MOST_COPIES / 4;
 
-/// A block's being its process's own, until [`PrivatePages::end`].
+/// That a block's pages are private, until [`PrivatePages::end`].
 #[must_use]
 pub struct PrivatePages(usize);
 
@@ -149,8 +148,8 @@ impl PrivatePages {
         lock().pages.get(&self.0).is_some_and(|pages| !pages.forked)
     }
 
-    /// Makes them private copies now, so that nobody sees what is written to them; false
-    /// if they have users already, who may have written.
+    /// Makes them private copies now, so that no other process sees what is written to them; false
+    /// if they are private for another object too, which may have written.
     ///
     /// # Errors
     /// The system's, if it has no room for another mapping.
@@ -185,9 +184,8 @@ impl PrivatePages {
 }
 
 impl Block {
-    /// Makes its whole pages this process's own, also against children that it
-    /// forks; until that is ended, before the block is dropped. None if it has no
-    /// whole pages.
+    /// Makes its whole pages private, also against children that this process forks; until the
+    /// result is ended, before the block is dropped. None if it has no whole pages.
     ///
     /// # Errors
     /// As for any operation of the arena.
@@ -213,10 +211,10 @@ fn has_plenty(arena: &Arena, bytes: u64) -> bool {
     free.checked_sub(bytes).is_some_and(|left| left >= all / 4)
 }
 
-/// Places `bytes` bytes in whole pages of a block of the arena; None if there is no
-/// room but for what is sent, or too much is placed.
+/// Allocates `bytes` bytes in whole private pages of a block; None if the last of the arena's memory
+/// is left for what is sent, or too many pieces were allocated.
 ///
-/// Like all that is done with placed memory it tells nobody that it waits.
+/// Like all functions for numpy's allocator it sets no wait hooks: numpy calls it with the GIL held.
 pub fn allocate_private(arena: &Arena, bytes: u64) -> Option<NonNull<u8>> {
     let _hooks = use_hooks(None);
     // So much is there up to the first whole page, and behind the last.
@@ -231,7 +229,7 @@ pub fn allocate_private(arena: &Arena, bytes: u64) -> Option<NonNull<u8>> {
     NonNull::new(start as *mut u8)
 }
 
-/// How many bytes there are at the address; None if nothing is placed there.
+/// How many bytes were allocated at the address; None if none were.
 pub fn private_size(address: usize) -> Option<usize> {
     // Most that is asked for lies elsewhere.
     if address % probe::page_size() != 0 {
@@ -242,7 +240,7 @@ pub fn private_size(address: usize) -> Option<usize> {
     table.pages.get(&address).map(|pages| pages.length)
 }
 
-/// Gives back what was placed at the address; false if nothing was.
+/// Frees what was allocated at the address; false if nothing was.
 pub fn free_private(address: usize) -> bool {
     let _hooks = use_hooks(None);
     if address % probe::page_size() != 0 {
@@ -259,8 +257,8 @@ pub fn free_private(address: usize) -> bool {
     true
 }
 
-/// The block of what is placed at the address, to be sent; None if a fork has seen
-/// it, or nothing is there.
+/// The block of what was allocated at the address, to be sent; None if a fork has seen it, or
+/// nothing was.
 pub fn lend_private(address: usize) -> Option<Block> {
     let table = lock();
     let (_, block) = table.placed.get(&address)?;

@@ -57,15 +57,15 @@ pub(super) trait ForkHooks: Send + Sync {
     /// After it, in the child: takes over what was prepared. `number` is the child's fork number.
     fn resume_child(&self, prepared: &mut PreparedFork, number: u64);
 
-    /// Itself, for whoever knows its type.
+    /// Itself, for code that knows its type.
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }
 
 /// The list.
 pub(super) struct ProcessArenas {
     entries: Vec<Entry>,
-    /// Arenas that this process has left to others, whose names its tree is to remove, or nobody
-    /// but the last member; and the tree.
+    /// Arenas that this process has left to other members, with its tree: the tree's tracker
+    /// removes their names, or the last member does.
     left: Vec<(Name, u64)>,
     /// While a fork is going on: what was prepared in each arena.
     prepared: Vec<(Arc<dyn ForkHooks>, PreparedFork)>,

@@ -43,8 +43,7 @@ impl Remains {
         memory_of(self.name, self.facts.file()) == Memory::Arena { finished: true }
     }
 
-    /// Removes what there is, unless somebody has taken a slot meanwhile or
-    /// removes it. Memory that is not the lock file's is not an arena's.
+    /// Removes what there is, unless another process has taken a slot meanwhile or removes it. Memory that is not the lock file's is not an arena's.
     pub fn remove(self) {
         let take = |byte| locks::try_for_process(self.lock.as_fd(), byte) == Ok(true);
         if take(REMOVAL_BYTE) && take(0) && is_of(&lock_name(self.name), self.lock.as_fd()) {

@@ -62,7 +62,7 @@ unsafe impl Sync for Segment {}
 impl Drop for Segment {
     fn drop(&mut self) {
         // SAFETY: mapped by `map`; dropped with the platform, when the arena
-        // over it is gone, and with it whoever could refer to the mapping.
+        // over it is gone, and with it all that could refer to the mapping.
         let _ = unsafe { map::unmap(self.base, self.size) };
     }
 }
@@ -97,8 +97,8 @@ impl ShmPlatform {
                 });
             }
             let memory = make(&memory_name(name))?;
-            // First of all whose it is: should this process die before it is an
-            // arena, nobody else's may be taken for it.
+            // First of all the lock file's number: should this process die before this is an
+            // arena, no other object may be taken for it.
             let facts = shm::facts(lock.as_fd())?;
             let begun = facts.file().iter().enumerate().try_for_each(|(i, number)| {
                 let at = offset_of!(Header, lock_file) + 8 * i;
@@ -213,7 +213,7 @@ impl ShmPlatform {
 
     fn memory(&self) -> Result<BorrowedFd<'_>> {
         self.memory.lend(|fd| {
-            // Whoever closed it has closed those as well.
+            // The code that closed it has closed the pins as well.
             if !self.pins().is_empty() {
                 let _ = Self::show_pin(fd);
             }
@@ -280,7 +280,7 @@ impl ShmPlatform {
             if matches!(self.claim(slot), Ok(true)) {
                 return true;
             }
-            // Somebody tries whether the slot is free, which ends at once.
+            // Another process tries whether the slot is free, which ends at once.
             std::thread::yield_now();
         }
         false
@@ -510,7 +510,7 @@ unsafe impl Platform for ShmPlatform {
 
     fn sleep(&self, word: &U32, expected: u32) {
         wait_hooks::before_waiting();
-        // Interrupted, woken, too late: whoever waits looks again.
+        // Interrupted, woken, too late: the waiter looks again.
         match probe::can_sleep() {
             true => drop(futex::wait(word.as_atomic(), expected, SLEEP)),
             // In some sandboxes.

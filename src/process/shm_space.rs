@@ -57,7 +57,7 @@ fn place() -> String {
     chosen.unwrap_or_else(|| shm::FOLDER.to_owned())
 }
 
-/// What there is of shared memory and who has it, in words: what its folder has left, what the
+/// How much shared memory there is and what takes it, in words: what its folder has left, what the
 /// memory limit of a control group leaves where that is less, and what the arenas of this process
 /// have.
 pub fn situation() -> String {

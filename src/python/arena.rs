@@ -171,7 +171,7 @@ impl Arena {
     /// Return the arena in which this process allocates.
     ///
     /// It is the one that the process met first: by receiving a handle, or from
-    /// the process that made it, if that had one. Who has met none makes one.
+    /// the process that made it, if that had one. A process that has met none makes one.
     ///
     /// Returns
     /// -------
@@ -424,7 +424,7 @@ impl Arena {
     /// Raises
     /// ------
     /// StaleHandleError
-    ///     The block has been freed, or nobody who has it has asked for its name.
+    ///     The block has been freed, or no process that has it has asked for its name.
     /// ForeignHandleError
     ///     It is of another arena.
     /// ValueError
@@ -475,7 +475,7 @@ impl Arena {
     /// Returns
     /// -------
     /// dict of str to int
-    ///     ``blocks`` that somebody has, ``block_bytes``, ``free_bytes`` and
+    ///     ``blocks`` that a process has, ``block_bytes``, ``free_bytes`` and
     ///     those that keep their pages, ``warm_bytes``; ``table_bytes``;
     ///     ``segments``, ``segment_bytes``; ``processes``; ``handles`` not yet
     ///     received, ``orphans`` among them whose sender was killed,
@@ -597,7 +597,7 @@ fn clean(py: Python<'_>, directory: Option<&PyAny>) -> PyResult<Vec<String>> {
 
 /// Give back what the arenas of this user have in shared memory and do not use.
 ///
-/// For whoever is about to say that there is no room: those of this process give it back
+/// For code that is about to raise an error: the arenas of this process give their free memory back
 /// first, then those of others that can be attached without waiting, for half a second in all.
 ///
 /// Parameters

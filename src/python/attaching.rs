@@ -27,7 +27,7 @@ fn with_name(py: Python<'_>, error: Error, name: Name) -> PyErr {
 /// Attaches the arena `name`.
 pub fn attach(py: Python<'_>, name: Name) -> PyResult<process::Arena> {
     watch_end(py)?;
-    // The error is Python's only when the interpreter is held again.
+    // The error becomes an exception only when the GIL is held again.
     let attached = work_long(py, || Ok(process::Arena::attach(name, PATIENCE)))?;
     let arena = attached.map_err(|error| with_name(py, error, name))?;
     // Should it be the last of the tree to have it, it must know.
@@ -36,7 +36,7 @@ pub fn attach(py: Python<'_>, name: Name) -> PyResult<process::Arena> {
     Ok(arena)
 }
 
-/// A name that nobody has.
+/// A name that no arena has.
 fn new_name(folder: Option<&str>) -> Result<Name> {
     let number = process::random_number()?;
     let name = format!("snp-{:x}-{:08x}", std::process::id(), number as u32);
@@ -79,8 +79,8 @@ pub fn environment() -> PyResult<Wishes> {
     })
 }
 
-/// Makes an arena, in a folder or with POSIX's objects. The first that a process makes sweeps up
-/// what killed processes left; each that it makes in another folder does.
+/// Makes an arena, in a folder or with POSIX's objects. The first that a process makes removes what
+/// killed processes left; so does each that it makes in another folder.
 pub fn create(
     py: Python<'_>,
     wishes: Wishes,
@@ -90,12 +90,12 @@ pub fn create(
     static SWEPT: AtomicBool = AtomicBool::new(false);
     watch_end(py)?;
     if is_over(py) {
-        // Nobody would give it back.
+        // No thread would give it back.
         stay(py);
     }
     let mut settings = wishes.or(environment()?).settings();
     if !SWEPT.swap(true, Ordering::Relaxed) || folder.is_some() {
-        // What cannot be swept is no reason not to begin.
+        // Orphans that cannot be removed are no reason not to begin.
         let _ = end_long(py, || process::remove_orphans(folder));
         announce(py);
         ask::<Nothing>(py, "clean_managers_once", ())?;
@@ -114,8 +114,8 @@ pub fn create(
     match name {
         None => create_registered(py, settings, folder),
         Some(name) => {
-            // Somebody else may be making one of this name: only the one that
-            // is made can be registered.
+            // Another process may be making one of this name: only the arena that was made can be
+            // registered.
             let arena = create_named(py, settings, name)?;
             if settings.tree != 0 {
                 ask::<Nothing>(py, "register", (name.as_str(),))?;

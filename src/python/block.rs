@@ -249,7 +249,7 @@ impl Block {
     /// numpy.ndarray
     ///     Its ``base`` is the block, or an array whose base that is: for a
     ///     subclass, and where numpy's functions in C cannot be used. What is in
-    ///     it is undefined unless somebody wrote there.
+    ///     it is undefined unless something was written there.
     ///
     /// Raises
     /// ------

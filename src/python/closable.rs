@@ -1,7 +1,7 @@
-//! What several threads use, and one lets go of.
+//! An object that several threads use while one of them closes it.
 //!
-//! A thread that waits in a ring has let the interpreter go, so that another one may close the
-//! ring meanwhile; and a process may fork there, whose child has not that thread.
+//! A thread that waits in a ring has released the GIL, so another thread may close the ring
+//! meanwhile. And a process may fork there; its child does not have that thread.
 
 use super::error::exception;
 use super::gil::end;
@@ -15,20 +15,19 @@ use std::cell::{Cell, RefCell};
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// What lies in a block, and can be opened by that.
+/// An object that lies in a block and can be opened by it.
 pub trait InBlock: Sized {
     /// The block.
     fn block(&self) -> &process::Block;
 
-    /// Opens what lies in a block.
+    /// Opens the object in a block.
     fn open(block: process::Block) -> Result<Self>;
 }
 
-/// Something that is used by threads; reached with the interpreter held.
+/// An object that threads use; reached with the GIL held.
 pub struct Closable<T> {
     value: RefCell<Option<Arc<T>>>,
-    /// Where it lies, if it was let go of at the end of the process: threads may go
-    /// on to use it.
+    /// Its block, if it was closed at the exit of the process: threads may go on to use it.
     left: RefCell<Option<(process::Arena, BlockRef)>>,
     /// How many threads of this process use it, and which process that is.
     users: Arc<Users>,
@@ -57,7 +56,7 @@ impl Users {
     }
 }
 
-/// A use of it, until it is dropped, with the interpreter held.
+/// A use of it, until it is dropped, with the GIL held.
 pub struct Using<'py, T> {
     value: Option<Arc<T>>,
     users: Arc<Users>,
@@ -91,9 +90,8 @@ impl<T: InBlock> Closable<T> {
         }
     }
 
-    /// Begins to use it. What was let go of at the end of the process is opened
-    /// again, if somebody has it still; a thread that is about to be ended stays
-    /// here.
+    /// Begins to use it. If it was closed at the exit of the process it is opened again, as long as
+    /// another process has it; a thread that is about to be ended stays here.
     #[inline(always)]
     pub fn reach<'py>(&self, py: Python<'py>) -> PyResult<Using<'py, T>> {
         match self.using(py) {
@@ -116,7 +114,7 @@ impl<T: InBlock> Closable<T> {
         self.using(py).ok_or_else(closed)
     }
 
-    /// Lets go of it at the end of the process.
+    /// Closes it at the exit of the process.
     pub fn leave(&self, py: Python<'_>) {
         let left = self.using(py).map(|value| {
             let block = value.block();
@@ -126,7 +124,7 @@ impl<T: InBlock> Closable<T> {
         *self.left.borrow_mut() = left;
     }
 
-    /// Begins to use it, if it was not let go of.
+    /// Begins to use it, if it is not closed.
     #[inline(always)]
     pub fn using<'py>(&self, py: Python<'py>) -> Option<Using<'py, T>> {
         let value = self.value.borrow().clone()?;
@@ -138,7 +136,7 @@ impl<T: InBlock> Closable<T> {
         })
     }
 
-    /// Lets go of it: it ends with the last thread that uses it.
+    /// Closes it: it is dropped by the last thread that uses it.
     pub fn let_go(&self, py: Python<'_>) {
         let left = self.left.take();
         end(py, || drop(left));

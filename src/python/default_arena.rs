@@ -7,7 +7,7 @@ use super::attaching::{attach, create, environment};
 use super::error::exception;
 use super::exit_state;
 use super::folder;
-use super::gil::{surviving, without_interpreter};
+use super::gil::{surviving, without_gil};
 use super::operation::work;
 use super::process_tree::{adopt, ask, leave, watch_end, Nothing};
 use super::shutdown::{is_forsaken, stay};
@@ -205,7 +205,7 @@ impl Choosing {
                     return Ok(None);
                 }
             }
-            without_interpreter(py, || std::thread::sleep(MOMENT));
+            without_gil(py, || std::thread::sleep(MOMENT));
             surviving(&mut || py.check_signals())?;
             if default_arena().is_some_and(|arena| !arena.is_unlinked()) {
                 return Ok(None);

@@ -5,19 +5,19 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The thread that ends this process, once it has begun to; 0 for none.
+/// The thread that exits this process, once it has begun to; 0 for none.
 static EXITING: AtomicUsize = AtomicUsize::new(0);
 
-/// The thread that has given this process's arenas back, at its end; 0 for none.
+/// The thread that has given this process's arenas back, at its exit; 0 for none.
 static RETIRED: AtomicUsize = AtomicUsize::new(0);
 
-/// Whether this process's arenas were given back, at its end. Threads may go on
-/// for a while, and be waited for.
+/// Whether this process's arenas were given back, at its exit. Threads may go on for a while, and be
+/// joined.
 pub fn is_retired() -> bool {
     RETIRED.load(Ordering::Relaxed) != 0
 }
 
-/// Whether this thread has given this process's arenas back, at its end.
+/// Whether this thread has given this process's arenas back, at its exit.
 pub fn ends_here() -> bool {
     RETIRED.load(Ordering::Relaxed) == this_thread()
 }
@@ -28,7 +28,7 @@ pub fn this_thread() -> usize {
     HERE.with(|here| here as *const u8 as usize)
 }
 
-/// Notes that this thread ends the process.
+/// Notes that this thread exits the process.
 pub fn begin() {
     EXITING.store(this_thread(), Ordering::Relaxed);
 }

@@ -38,7 +38,7 @@ pub struct Frames {
 
 impl Drop for Frames {
     fn drop(&mut self) {
-        // SAFETY: objects are dropped with the interpreter held.
+        // SAFETY: Python drops objects with the GIL held.
         let py = unsafe { Python::assume_gil_acquired() };
         self.end(py);
     }
@@ -61,7 +61,7 @@ impl Frames {
         self.inner.reach(py)
     }
 
-    /// A reader that cannot say that it leaves is found to be gone.
+    /// (A reader that cannot report that it leaves is found to be gone.)
     fn leave_readers(&self, py: Python<'_>) {
         if let Some(inner) = self.inner.using(py) {
             let _ = end(py, || inner.leave());
@@ -285,7 +285,7 @@ impl Frames {
         work(py, || inner.latest(&mut patience)).map(seen)
     }
 
-    /// Be done with the ring in this process; who waits here is told.
+    /// Close the ring in this process; threads that wait here get an error.
     #[pyo3(text_signature = "($self)")]
     fn close(&self, py: Python<'_>) {
         if let Some(inner) = self.inner.using(py) {

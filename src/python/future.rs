@@ -1,4 +1,4 @@
-//! The step of a future that nothing may come between.
+//! The step of a future that no other thread may come between.
 
 use pyo3::ffi;
 use pyo3::once_cell::GILOnceCell;
@@ -35,8 +35,7 @@ fn interned(py: Python<'_>, text: &CStr) -> PyObject {
     unsafe { PyObject::from_owned_ptr(py, string) }
 }
 
-/// Give a running future its result, unless somebody watches it: in one step for all other
-/// threads.
+/// Give a running future its result, unless it is watched: in one step for all other threads.
 ///
 /// Between the looks and the change of ``_state`` nothing is allocated and no code of Python's
 /// runs, so no other thread does.

@@ -1,13 +1,11 @@
-//! Working on what may wait, and letting the interpreter's other threads run
-//! meanwhile.
+//! Releasing the GIL while a thread waits, and acquiring it again.
 //!
-//! Most operations of an arena take a tenth of a microsecond: to let the others
-//! run for that would cost as much again. So an operation begins with the
-//! interpreter held, lets it go for good when it is about to wait, and takes it
-//! again at its end. It takes it earlier only to ask for signals, which it does
-//! where it holds nothing.
+//! Most operations of an arena take a tenth of a microsecond; to release the GIL for that would cost
+//! as much again. So an operation begins with the GIL held, releases it when it is about to wait,
+//! and acquires it again at its end. Before its end it acquires the GIL only to look for signals,
+//! which it does where it holds no lock.
 //!
-//! What runs in a section must not touch anything of the interpreter's.
+//! Code that runs between must not touch anything of the interpreter's.
 
 #[cfg(arenas)]
 use super::exit_state;
@@ -19,22 +17,22 @@ use std::cell::Cell;
 use std::ptr::null_mut;
 
 thread_local! {
-    /// This thread's state while it has let the interpreter go.
+    /// This thread's state while it has released the GIL.
     static RELEASED: Cell<*mut ffi::PyThreadState> = const { Cell::new(null_mut()) };
 }
 
-/// Lets the interpreter go, if that was not done yet.
+/// Releases the GIL, unless this thread already has.
 pub fn release() {
     RELEASED.with(|released| {
         if released.get().is_null() {
-            // SAFETY: a section is begun by who holds the interpreter, and this
-            // one has not let it go.
+            // SAFETY: an operation begins with the GIL held, and this thread has not released it
+            // (RELEASED is null).
             released.set(unsafe { ffi::PyEval_SaveThread() });
         }
     })
 }
 
-/// Keeps a thread that is being ended by the interpreter, see [`surviving`].
+/// Parks a thread that the interpreter is ending, see [`surviving`].
 struct Park;
 
 impl Drop for Park {
@@ -45,11 +43,11 @@ impl Drop for Park {
     }
 }
 
-/// Does `work`, which may wait for the interpreter.
+/// Does `work`, which may wait for the GIL.
 ///
-/// Before 3.14 a daemon thread that comes back to an interpreter in its end is
-/// ended there and then, by unwinding its stack. Frames of Rust must not be
-/// unwound so: the thread stays here until the process is gone.
+/// Before 3.14 a daemon thread that acquires the GIL during interpreter shutdown is ended there and
+/// then, by unwinding its stack. Frames of Rust must not be unwound so: the thread is parked here
+/// until the process is gone.
 pub fn surviving<T>(work: &mut dyn FnMut() -> T) -> T {
     let park = Park;
     let result = work();
@@ -57,7 +55,7 @@ pub fn surviving<T>(work: &mut dyn FnMut() -> T) -> T {
     result
 }
 
-/// Whether the interpreter has begun to end, in another thread than this one.
+/// Whether another thread has begun to shut the interpreter down.
 #[cfg(arenas)]
 fn is_left_behind() -> bool {
     // SAFETY: may be asked at any time, by anybody.
@@ -70,13 +68,13 @@ fn is_left_behind() -> bool {
     false
 }
 
-/// Takes the interpreter again, if it was let go.
+/// Acquires the GIL, if this thread has released it.
 #[inline(always)]
 pub fn regain() {
     let state = RELEASED.with(|released| released.replace(null_mut()));
     if !state.is_null() {
         if is_left_behind() {
-            // Its state is gone, or about to go.
+            // This thread's state is freed, or about to be.
             loop {
                 std::thread::park();
             }
@@ -93,7 +91,7 @@ pub fn regain() {
     }
 }
 
-/// Takes the interpreter again when it is dropped.
+/// Acquires the GIL when it is dropped, if this thread has released it.
 pub struct Regain;
 
 impl Drop for Regain {
@@ -103,18 +101,18 @@ impl Drop for Regain {
     }
 }
 
-/// Does `work` and lets the other threads run meanwhile.
-pub fn without_interpreter<T: Send>(_py: Python<'_>, work: impl FnOnce() -> T + Send) -> T {
+/// Does `work` with the GIL released.
+pub fn without_gil<T: Send>(_py: Python<'_>, work: impl FnOnce() -> T + Send) -> T {
     let _regain = Regain;
     release();
     work()
 }
 
-/// To copy so many bytes takes longer than to let the interpreter go meanwhile.
+/// To copy so many bytes takes longer than to release the GIL and acquire it again.
 #[cfg(arenas)]
 const LONG: usize = 1 << 20;
 
-/// Copies `count` bytes; lets the other threads run meanwhile, if that takes long.
+/// Copies `count` bytes, with the GIL released if that takes long.
 ///
 /// # Safety
 /// As for [`crate::sys::copy::copy`]; nobody else frees or moves either meanwhile.
@@ -125,7 +123,7 @@ pub unsafe fn copy(py: Python<'_>, from: *const u8, to: *mut u8, count: usize) {
     // and that nobody frees or moves them while the GIL is released.
     let copy = move || unsafe { crate::sys::copy::copy(from as *const u8, to as *mut u8, count) };
     match count >= LONG {
-        true => without_interpreter(py, copy),
+        true => without_gil(py, copy),
         false => copy(),
     }
 }
@@ -136,7 +134,7 @@ static ENDING: WaitHooks = WaitHooks {
     gives_up: || false,
 };
 
-/// Does `work`, which may wait and cannot be given up.
+/// Does `work`, which may wait and does not give up.
 #[cfg(arenas)]
 #[inline(always)]
 pub fn end<T>(_py: Python<'_>, work: impl FnOnce() -> T) -> T {
@@ -145,7 +143,7 @@ pub fn end<T>(_py: Python<'_>, work: impl FnOnce() -> T) -> T {
     work()
 }
 
-/// Does `work`, which takes long and cannot be given up.
+/// Does `work`, which takes long and does not give up.
 #[cfg(arenas)]
 pub fn end_long<T>(py: Python<'_>, work: impl FnOnce() -> T) -> T {
     end(py, || {

@@ -68,7 +68,7 @@ fn map_file(py: Python<'_>, mapping: &PyAny, fd: c_int, writable: bool) -> PyRes
     };
     // SAFETY: an `mmap` object begins at a page of its own and has all pages of its length. The
     // caller has made it for this, so that nobody needs what is there; it unmaps the same pages
-    // in the end, whatever they show. The interpreter is held: no other thread can close it.
+    // in the end, whatever they show. The GIL is held: no other thread can close it.
     unsafe { sys::map::over(first, length as usize, borrowed(&fd)?, writable) }
         .map_err(|error| os_error(py, error, None))
 }

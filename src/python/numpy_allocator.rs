@@ -1,11 +1,12 @@
-//! Arrays that lie in the arena from the beginning, whoever makes them.
+//! numpy's allocator: large arrays that lie in the arena from the beginning, whatever code makes
+//! them.
 //!
-//! numpy asks a handler for the memory of its arrays (NEP 49, from 1.22 on). Ours
-//! takes what is large from the arena: if a function returns such an array, and nothing
-//! else refers to its memory, then that goes to the receiver as it is.
+//! numpy asks a handler for the memory of its arrays (NEP 49, since 1.22). Ours takes large arrays
+//! from the arena. If a function returns such an array, and nothing else refers to its memory, the
+//! memory goes to the receiver as it is.
 //!
-//! A handler belongs to a thread's context, and an array keeps the one that it was
-//! allocated by: whichever thread frees it.
+//! A handler belongs to a thread's context. An array keeps the handler that allocated it, and any
+//! thread may free it.
 
 use super::default_arena::find_default;
 use super::numpy;

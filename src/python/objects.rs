@@ -73,7 +73,7 @@ impl Arena {
 
 impl Drop for Arena {
     fn drop(&mut self) {
-        // SAFETY: objects are dropped with the interpreter held.
+        // SAFETY: Python drops objects with the GIL held.
         let py = unsafe { Python::assume_gil_acquired() };
         leave(py, self.0.take());
     }
@@ -116,7 +116,7 @@ pub struct Block {
 impl Drop for Block {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: objects are dropped with the interpreter held.
+        // SAFETY: Python drops objects with the GIL held.
         let py = unsafe { Python::assume_gil_acquired() };
         end(py, || {
             // What cannot be given back stays until the process ends.

@@ -21,7 +21,7 @@ static INTERPRETER: AtomicUsize = AtomicUsize::new(0);
 
 /// Refuses a second copy, and a second interpreter.
 pub fn check(_py: Python<'_>) -> PyResult<()> {
-    // SAFETY: the interpreter is held; the result is borrowed and only compared.
+    // SAFETY: the GIL is held; the result is borrowed and only compared.
     let here = unsafe { ffi::PyEval_GetBuiltins() } as usize;
     let first = INTERPRETER.compare_exchange(0, here, Ordering::Relaxed, Ordering::Relaxed);
     if first.is_err_and(|first| first != here) {

@@ -1,5 +1,5 @@
-//! An operation of the core, as Python's threads do it: signals are looked for while it waits, and
-//! its error becomes an exception.
+//! An operation of the core, as Python's threads do it: it looks for signals while it waits, and its
+//! error becomes an exception.
 
 use super::error::exception;
 use super::gil::{regain, release, surviving, Regain};
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_millis(50);
 
 thread_local! {
-    /// When this thread has looked for signals.
+    /// When this thread last looked for signals.
     static LOOKED: Cell<Option<Instant>> = const { Cell::new(None) };
     /// Whether it has found one, whose handler has raised an exception.
     static RAISED: Cell<bool> = const { Cell::new(false) };
@@ -40,16 +40,16 @@ fn has_signal() -> bool {
     }
     LOOKED.with(|last| last.set(Some(now)));
     if !proc::is_first_thread() {
-        // Handlers run in the main thread only. And a daemon that waits, and does not ask
-        // for the interpreter, is none of its business when that ends.
+        // Handlers run in the main thread only. And a daemon thread that waits without asking for
+        // the GIL does not hold up interpreter shutdown.
         return false;
     }
     regain();
     let raised = {
-        // Handlers may fork, which must not let the interpreter go.
+        // Handlers may fork, and a fork must not release the GIL.
         let _hooks = use_hooks(None);
-        // SAFETY: the interpreter is held. Handlers run here, and may use
-        // arenas: who asks holds nothing.
+        // SAFETY: the GIL is held. Handlers run here, and may use
+        // arenas: a thread that looks for signals holds no lock.
         surviving(&mut || unsafe { ffi::PyErr_CheckSignals() }) != 0
     };
     release();
@@ -67,10 +67,10 @@ pub fn work<T>(py: Python<'_>, work: impl FnOnce() -> Result<T>) -> PyResult<T> 
         work()
     };
     match result {
-        // An operation may do without what was interrupted.
+        // The operation may have succeeded without the part that was interrupted.
         _ if RAISED.with(|flag| flag.replace(false)) => Err(PyErr::fetch(py)),
         Ok(result) => Ok(result),
-        // Given back, or ended, by the thread that ends the process.
+        // Its arena was given back by the thread that exits.
         Err(Error::Detached | Error::Stale) if is_forsaken(py) => stay(py),
         Err(error) => Err(exception(py, error)),
     }

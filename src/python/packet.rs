@@ -1,7 +1,7 @@
 //! Packets through a pipe that does not wait.
 //!
-//! The interpreter is held meanwhile: such a call takes less than a microsecond,
-//! and to let another thread run for it would cost several.
+//! The GIL is held meanwhile: such a call takes less than a microsecond, and to release the GIL for
+//! it would cost several.
 
 use super::error::os_error;
 use super::posixshmem::borrowed;

@@ -5,7 +5,7 @@
 //! CPython does since 3.11.9, where 3.8 silently uses the part before it.
 
 use super::error::os_error;
-use super::gil::without_interpreter;
+use super::gil::without_gil;
 use crate::error::Result;
 use crate::segment::Reservation;
 use crate::sys;
@@ -99,7 +99,7 @@ fn shm_unlink(py: Python<'_>, path: &PyAny) -> PyResult<()> {
 /// ------
 /// OSError
 ///     FileNotFoundError: there is no `old`, or no `new` to exchange it with.
-///     FileExistsError: somebody has the name `new`, which was not to be exchanged.
+///     FileExistsError: a file has the name `new`, which was not to be exchanged.
 #[cfg(arenas)]
 #[pyfunction]
 #[pyo3(text_signature = "(old, new, exchange)")]
@@ -220,7 +220,7 @@ fn uninterrupted<T: Send>(
     mut call: impl FnMut() -> Result<T> + Send,
 ) -> PyResult<T> {
     loop {
-        match without_interpreter(py, &mut call) {
+        match without_gil(py, &mut call) {
             Ok(value) => return Ok(value),
             Err(error) if error.errno() == sys::EINTR => py.check_signals()?,
             Err(error) => return Err(os_error(py, error, path)),

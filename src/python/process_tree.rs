@@ -4,7 +4,7 @@
 //! it is needed.
 
 use super::exit_state;
-use super::gil::{end, end_long, surviving, without_interpreter};
+use super::gil::{end, end_long, surviving, without_gil};
 use super::operation::work;
 use super::shutdown::is_over;
 use crate::arena::handle::Name;
@@ -45,10 +45,10 @@ pub fn ask<'py, T: FromPyObject<'py>>(
 /// What [`ask`] returns where there is nothing to say.
 pub type Nothing<'py> = &'py PyAny;
 
-/// The process, by its forks, that has asked to be told of its end.
+/// The fork number of the process that has registered its exit.
 static WATCHED: AtomicU64 = AtomicU64::new(u64::MAX);
 
-/// Has this process give its arenas back at its end.
+/// Has this process give its arenas back at its exit.
 #[inline]
 pub fn watch_end(py: Python<'_>) -> PyResult<()> {
     let number = process::fork_number();
@@ -84,7 +84,7 @@ pub fn unregister(py: Python<'_>, names: &[Name]) {
     for name in names {
         if let Err(error) = ask::<Nothing>(py, "unregister", (name.as_str(),)) {
             error.restore(py);
-            // SAFETY: the interpreter is held; there is nobody to raise it to.
+            // SAFETY: the GIL is held. There is no caller to raise it to.
             unsafe { ffi::PyErr_WriteUnraisable(null_mut()) };
         }
     }
@@ -92,7 +92,7 @@ pub fn unregister(py: Python<'_>, names: &[Name]) {
     unsafe { ffi::PyErr_Restore(class, value, trace) };
 }
 
-/// Drops a reference to an arena, which may be the process's last.
+/// Drops a reference to an arena, which may be the process's last one.
 pub fn leave(py: Python<'_>, arena: Option<process::Arena>) {
     end(py, || drop(arena));
     announce(py);
@@ -114,7 +114,7 @@ pub fn adopt(py: Python<'_>, arena: &process::Arena) -> PyResult<()> {
         if !arena.is_ending() {
             break;
         }
-        without_interpreter(py, || std::thread::sleep(MOMENT));
+        without_gil(py, || std::thread::sleep(MOMENT));
     }
     if arena.is_registered() {
         return Ok(());

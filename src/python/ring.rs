@@ -35,7 +35,7 @@ fn can_sleep() -> bool {
 /// A pickle up to so many bytes is put as it is; a longer one lies in a block.
 const INLINE: usize = 16 << 10;
 
-/// How long somebody waits: seconds, or None for ever.
+/// How long a thread waits: seconds, or None for ever.
 pub(super) fn patience(timeout: Option<f64>) -> PyResult<Patience> {
     let Some(seconds) = timeout else {
         return Ok(Patience::new(None));
@@ -81,7 +81,7 @@ impl InBlock for Messages {
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        // SAFETY: objects are dropped with the interpreter held.
+        // SAFETY: Python drops objects with the GIL held.
         let py = unsafe { Python::assume_gil_acquired() };
         self.inner.let_go(py);
         announce(py);
@@ -498,7 +498,7 @@ impl Ring {
         Ok(put)
     }
 
-    /// Put and take nothing more in this process; who waits here is told.
+    /// Put and take nothing more in this process; threads that wait here get an error.
     ///
     /// The ring ends with the last process that has it.
     #[pyo3(text_signature = "($self)")]
@@ -510,8 +510,8 @@ impl Ring {
         announce(py);
     }
 
-    /// Let go of the ring at the end of the process; threads that go on may use it still, if
-    /// another process has it.
+    /// Close the ring at the exit of the process; threads that go on may still use it, if another
+    /// process has it.
     #[pyo3(text_signature = "($self)")]
     fn let_go(&self, py: Python<'_>) {
         self.inner.leave(py);
@@ -527,7 +527,7 @@ pub struct Message {
 
 impl Drop for Message {
     fn drop(&mut self) {
-        // SAFETY: objects are dropped with the interpreter held.
+        // SAFETY: Python drops objects with the GIL held.
         let py = unsafe { Python::assume_gil_acquired() };
         let taken = self.taken.take();
         end(py, || drop(taken));

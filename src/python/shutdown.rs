@@ -1,7 +1,7 @@
 //! Threads at interpreter shutdown: which are about to be ended, and where they stay.
 
 use super::exit_state;
-use super::gil::{surviving, without_interpreter};
+use super::gil::{surviving, without_gil};
 use pyo3::prelude::*;
 
 /// Whether the interpreter is about to end this thread.
@@ -10,8 +10,8 @@ pub fn is_over(py: Python<'_>) -> bool {
     exit_state::is_retired_elsewhere() && finalizing().unwrap_or(true)
 }
 
-/// Whether another thread has begun to end this process, and nobody waits for this
-/// one: it is a daemon, or unknown to `threading`.
+/// Whether another thread has begun to exit this process and will not join this one: it is a daemon,
+/// or unknown to `threading`.
 pub fn is_forsaken(py: Python<'_>) -> bool {
     let daemon = || -> PyResult<bool> {
         let threading = py.import("threading")?;
@@ -33,7 +33,7 @@ pub fn is_forsaken(py: Python<'_>) -> bool {
 
 /// Stays until the process is gone: this thread is about to be ended.
 pub fn stay(py: Python<'_>) -> ! {
-    without_interpreter(py, || loop {
+    without_gil(py, || loop {
         std::thread::park();
     })
 }

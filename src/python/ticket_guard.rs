@@ -36,7 +36,7 @@ impl Sending {
 
 impl Drop for Sending {
     fn drop(&mut self) {
-        // SAFETY: objects are dropped with the interpreter held.
+        // SAFETY: Python drops objects with the GIL held.
         let py = unsafe { Python::assume_gil_acquired() };
         // SAFETY: it is held, and asked what it knows.
         let failed = !unsafe { ffi::PyErr_Occurred() }.is_null();

@@ -23,8 +23,8 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// A sleep lasts so long at most: then a waiter looks whether he has missed something, by
-/// somebody's death, and for signals.
+/// The longest sleep: then a waiter looks whether it has missed something because another process
+/// died, and for signals.
 const SLEEP: Duration = Duration::from_millis(50);
 
 /// How many events a ring has.
@@ -57,14 +57,14 @@ impl event::Word for U32 {
     }
 }
 
-/// For how long somebody waits, and for what else he looks.
+/// How long a thread waits, and what else ends its wait.
 pub struct Patience {
     deadline: Option<Instant>,
-    /// The end of the process that has made the ring ends the wait.
+    /// The exit of the process that has made the ring ends the wait.
     pub leaves_with_maker: bool,
     /// Something may come about without the event, and is looked for after each sleep.
     pub(super) looks: bool,
-    /// Whether he has slept meanwhile.
+    /// Whether it has slept meanwhile.
     slept: bool,
 }
 
@@ -85,7 +85,7 @@ impl Patience {
         Self::new(Some(Duration::ZERO))
     }
 
-    /// Whether he has slept since this was asked.
+    /// Whether it has slept since this was asked.
     fn has_slept(&mut self) -> bool {
         std::mem::take(&mut self.slept)
     }
@@ -286,7 +286,7 @@ impl Base {
             self.go_without(which, seen, patience, recover)?;
             return Ok(false);
         }
-        // Signals first: who never sleeps would never see them.
+        // Signals first: a waiter that never sleeps would never see them.
         if gives_up() {
             self.go_without(which, seen, patience, recover)?;
             return Err(Error::Interrupted);
@@ -304,7 +304,7 @@ impl Base {
                     event.mark();
                 }
                 patience.slept = true;
-                // Woken, interrupted, too late: who waits looks again.
+                // Woken, interrupted, too late: the waiter looks again.
                 let _ = futex::wait(event.count.as_atomic(), seen, patience.left().min(SLEEP));
                 if changed() {
                     break;
@@ -326,15 +326,15 @@ impl Base {
         }
         spin.learn(start.elapsed());
         if self.is_closed() {
-            // Should it have been woken for something, that is for another one.
+            // If this wake-up was for something, that is for another waiter.
             let _ = futex::wake(event.count.as_atomic(), 1);
             return Err(Error::Closed);
         }
         Ok(true)
     }
 
-    /// Leaves the wake-ups of others as they were, for one who goes without what he has waited
-    /// for: if he was woken, it may have been with the mark that was theirs, too.
+    /// Restores the wake-ups of other waiters, for one that leaves without what it has waited for:
+    /// the wake-up that it got may have cleared their mark, too.
     fn go_without(
         &self,
         which: usize,
@@ -344,7 +344,7 @@ impl Base {
     ) -> Result<()> {
         if patience.slept {
             let held = self.lock(recover)?;
-            // If it has happened again since he looked, that is for another one.
+            // If the event has happened since it looked, that is for another waiter.
             let again = event::Word::load(&self.event(which).count) != seen;
             held.hand_on(which, patience, again);
         }
@@ -371,7 +371,7 @@ impl LockedRing<'_> {
             });
         }
         recover(self)?;
-        // What the dead has done may not have been told.
+        // What the dead process has done may not have been told.
         for which in 0..EVENTS {
             self.base.event(which).happen();
             self.wake(which, i32::MAX);
@@ -402,8 +402,8 @@ impl LockedRing<'_> {
         }
     }
 
-    /// Hands on the wake-up of who has got what he waited for; `again`: there is
-    /// something for another one.
+    /// Hands on the wake-up of a waiter that has got what it waited for; `again`: there is something
+    /// for another one.
     #[inline(always)]
     pub fn hand_on(&self, which: usize, patience: &mut Patience, again: bool) {
         if patience.has_slept() && self.base.event(which).hand_on(again) {

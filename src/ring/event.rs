@@ -1,18 +1,17 @@
-//! Events: what somebody waits for, and the wake-ups for it.
+//! Events: what waiters wait for, and their wake-ups.
 //!
-//! A count that changes whenever the event happens, and a mark that somebody sleeps
-//! for it. Both are written under the lock of whatever the event is of; the count is
-//! also read without it, by who spins, and slept on.
+//! An event is a count that changes whenever it happens, and a mark that a waiter is asleep. Both
+//! are written under the lock of the ring. The count is also read without it, by waiters that spin,
+//! and slept on.
 //!
-//! * Who waits sets the mark under the lock, if what he waits for is not the case, and
-//!   sleeps while the count is what it was then. So no wake-up is lost, and none is
-//!   made for nobody.
-//! * Who makes the event happen takes the mark away and wakes one.
-//! * The one that was woken does not know whether others sleep. He wakes the next, if
-//!   there is something left for that, or else puts the mark back.
+//! * A waiter sets the mark under the lock, if its condition does not hold, and sleeps while the
+//!   count is what it was then. So no wake-up is lost, and none is made for nobody.
+//! * The thread that makes the event happen clears the mark and wakes one waiter.
+//! * The waiter that was woken does not know whether others sleep. It wakes the next one, if there
+//!   is something left for that, or else sets the mark again.
 //!
-//! Should he be killed instead, others sleep while there is something for them: a sleep
-//! is never long. The algorithm is written over a trait, for a model checker.
+//! If it is killed instead, others sleep although there is something for them: a sleep is never
+//! long. The algorithm is written over a trait, so that it also runs under a model checker.
 
 /// A word of memory that several processes have.
 pub trait Word {
@@ -49,13 +48,13 @@ impl<W: Word> Event<W> {
         marked
     }
 
-    /// Marks, under the lock, that somebody is about to sleep.
+    /// Marks, under the lock, that a waiter is about to sleep.
     pub fn mark(&self) {
         self.marked.store(1);
     }
 
-    /// Hands on the wake-up of one who has slept and got what he slept for, under the
-    /// lock; `again`: there is something for another one. Whether one is to be woken.
+    /// Hands on the wake-up of a waiter that has slept and got what it slept for, under the lock;
+    /// `again`: there is something for another waiter. Whether one is to be woken.
     pub fn hand_on(&self, again: bool) -> bool {
         if again {
             self.happen();

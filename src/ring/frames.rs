@@ -1,24 +1,24 @@
-//! A ring of frames: pieces of memory of one length that are filled and looked at in place.
+//! A ring of frames: pieces of memory of one length that are filled and read in place.
 //!
 //! ```text
 //! block   head (see `base`), then
 //!         slots      u32   how many frames there are
-//!         overwrites u32   1: frames that nobody has read may be filled anew
+//!         overwrites u32   1: frames that no reader has read may be filled again
 //!         next       u64   how many frames were written
-//!         consumed   u64   those below this number were read by all readers; falls when
-//!                          one comes for which there still are some
+//!         consumed   u64   all readers have read the frames below this number; falls when a
+//!                          reader comes for which there still are some
 //!         readers    64 x 64
 //!         frames     256 x 64
 //! ```
 //!
-//! Each frame is a block of its own, for which the ring's answers. Who fills a frame or looks
-//! at one holds its block, like any other: so it is the arena that knows who does, and that
-//! forgets the dead. A frame can be filled anew when nobody holds its block, and none of its
-//! handles is in flight; and, unless the ring overwrites, when all readers have read it. A
-//! frame is there from one store of its number on, which comes after its bytes, to another,
-//! before somebody fills it anew: so nobody ever sees half of one.
+//! Each frame is a block of its own, whose ticket the ring's block owns. A process that fills or
+//! reads a frame holds its block like any other. So the arena knows these processes, and forgets
+//! the dead ones. A frame may be filled again when no process holds its block and none of its
+//! handles is in flight, and, unless the ring overwrites, when all readers have read it. A frame is
+//! visible from one store of its number, which comes after its bytes, to another, which comes
+//! before it is filled again: so no reader ever sees half of one.
 //!
-//! A reader is a process. The rows of readers that are gone are used again.
+//! A reader is a process. The rows of readers that have exited are reused.
 
 use super::base::{Base, Head, Layout, LockedRing, Patience};
 use super::event;
@@ -29,7 +29,7 @@ use crate::error::{Error, Exhausted, Result};
 use crate::process::{Arena, Block};
 use crate::sys::proc;
 
-/// Somebody has written a frame.
+/// A frame was written.
 const READY: usize = 0;
 /// A frame may be free to be filled.
 const ROOM: usize = 1;
@@ -39,7 +39,7 @@ pub const SLOTS: usize = 256;
 /// The most readers that it has at a time.
 pub const READERS: usize = 64;
 
-/// How often a writer who finds no room looks for dead ones, in ms.
+/// How often a writer that finds no room looks for dead readers, in ms.
 const LOOK: u64 = 50;
 
 #[repr(C)]
@@ -189,7 +189,7 @@ impl Frames {
         event::Word::load(&self.base.event(which).count)
     }
 
-    /// Counts a frame that was written by one who died before he had counted it.
+    /// Counts a frame whose writer died before it had counted it.
     fn recover(&self) -> Result<()> {
         let last = self.frames().iter().map(|frame| frame.filled.get()).max();
         let next = &self.rows().next;
@@ -311,7 +311,7 @@ impl Frames {
         Ok(number)
     }
 
-    /// Says that somebody does not look at a frame any more, or does not fill it.
+    /// Reports that a frame is not read any more, or is not filled.
     pub fn let_go(&self) -> Result<()> {
         let held = self.lock()?;
         held.happen(ROOM, 1);

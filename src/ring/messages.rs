@@ -9,19 +9,20 @@
 //!         done     u32   how many messages were reported as done
 //!         bodies   2 x 64
 //!         the first body
-//! body    there, or a block of its own, for which the ring's answers:
+//! body    there, or a block of its own, whose ticket the ring's block owns:
 //!         length u32, kind u32, payload, to a multiple of 16 bytes; and so on, around
 //! ```
 //!
-//! A body says where the next message is taken from and where one is put, each by one word
-//! that holds the place and how many there were before: so a message is put, or taken, by one
-//! store. If it does not fit, a longer body takes the place of the one before, by one store,
-//! with all that is in it; when that is empty the first one does.
+//! A body has one word for the place where the next message is taken, and one for the place where
+//! the next is put; each also holds how many messages there were before. So a message is put, or
+//! taken, by one store. If a message does not fit, a longer body takes the place of the current
+//! one, by one store, with all messages in it. When the long body is empty, the first one takes its
+//! place again.
 //!
-//! A block that is put belongs to a ticket from then on, for which the ring's block answers.
-//! It is opened before the message is put, and used up before it is taken: who dies in between
-//! has put nothing, and the next owner of the lock ends the ticket; or he has taken it with
-//! him, and the others find a message without a ticket, which they skip.
+//! A block that is put belongs to a ticket from then on, which the ring's block owns. The ticket is
+//! opened before the message is put, and used up before the message is taken. If the sender dies in
+//! between, it has put nothing, and the next owner of the lock ends the ticket. If the receiver
+//! dies in between, others find a message without a ticket and skip it.
 
 use super::base::{Base, Head, Layout, LockedRing, Patience};
 use super::body::{
@@ -34,9 +35,9 @@ use crate::error::{Error, Exhausted, Result};
 use crate::process::{Arena, Block};
 use std::ptr::NonNull;
 
-/// Somebody has put something.
+/// A message was put.
 const READY: usize = 0;
-/// Somebody has taken something.
+/// A message was taken.
 const ROOM: usize = 1;
 /// All that was put is done.
 const DONE: usize = 2;
@@ -477,8 +478,7 @@ impl Messages {
         }
     }
 
-    /// Takes what there is, and how many messages there were that somebody has taken with
-    /// him.
+    /// Takes what there is; also how many messages there were whose receiver has died with them.
     #[inline(always)]
     fn take_some(&self, open: &mut Open<'_>, most: usize) -> Result<(Vec<Taken>, usize)> {
         let mut taken = Vec::with_capacity(most.min(open.count() as usize).min(64));
@@ -590,7 +590,7 @@ impl Messages {
             let seen = {
                 let held = self.lock()?;
                 if self.body(&held)?.count() > 0 {
-                    // It is for who takes it.
+                    // The message is for the thread that takes it.
                     held.hand_on(READY, patience, true);
                     return Ok(true);
                 }

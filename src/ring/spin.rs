@@ -1,10 +1,10 @@
-//! Whether, and for how long, a waiter looks again and again before it sleeps.
+//! Whether, and for how long, a waiter spins before it sleeps.
 //!
-//! A wake-up costs some 5 microseconds, or 50 where it must start a processor that sleeps;
-//! who looks all the time sees a change within a tenth of one. But he takes a processor, which
-//! is wasted if the change takes long, and worse if whoever is to make it needs that processor.
-//! So a waiter spins only where there are two for this process, by its affinity and by its
-//! cgroups' quotas, and only if the waits of late were as short as that.
+//! A wake-up costs some 5 microseconds, or 50 where it must start a processor that sleeps. A waiter
+//! that spins sees a change within a tenth of one. But spinning takes a processor. That is a waste
+//! if the change takes long, and worse if the process that is to make it needs the processor. So a
+//! waiter spins only where this process has two processors, by its affinity and by the quotas of
+//! its control groups, and only if recent waits were as short as that.
 
 use crate::sys::{cgroup, proc};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! Processes: who this one is, whether another lives.
+//! Processes: the identity of this one, and whether another lives.
 //!
 //! Nothing here allocates: a forked child asks before it may.
 

@@ -31,7 +31,7 @@ pub fn add_to(module: &PyModule) -> PyResult<()> {
 /// A pickler is as fast with longer text, or with more of all than that, in bytes.
 const LONG: usize = 1 << 12;
 const FULL: usize = 1 << 18;
-/// Text that is longer and that somebody else refers to might come again.
+/// Longer text to which other objects refer might come again.
 const SHORT: usize = 64;
 
 /// Why something is not written.
@@ -131,7 +131,7 @@ struct Writer<'py> {
     below: usize,
     bytes: Vec<u8>,
     count: usize,
-    /// What somebody else refers to, too, so that it might come again.
+    /// Objects to which others refer, too, so that they might come again.
     seen: Vec<*mut ffi::PyObject>,
     /// How many bytes an array has that is copied into shared memory.
     large: Range<usize>,
@@ -238,7 +238,7 @@ impl<'py> Writer<'py> {
         }
     }
 
-    /// Notes a thing that somebody else refers to, too; whether it was noted before.
+    /// Notes a thing to which other objects refer, too; whether it was noted before.
     fn might_come_again(&mut self, thing: &PyAny) -> bool {
         let pointer = thing.as_ptr();
         // SAFETY: a live object. One that is referred to once cannot come twice.
@@ -252,8 +252,8 @@ impl<'py> Writer<'py> {
 
     fn object(&mut self, thing: &'py PyAny, depth: usize) -> Result<(), Not> {
         self.check_again(thing)?;
-        // To find a function, keys are compared: by whoever's code. What holds this may lose it
-        // then.
+        // To find a function, keys are compared, which may run any code. The container may lose
+        // this object then.
         let _kept: PyObject = thing.into();
         let pointer = thing.as_ptr();
         let class: *const ffi::PyTypeObject = thing.get_type_ptr();
@@ -496,7 +496,7 @@ fn function_class(py: Python<'_>) -> PyResult<*mut ffi::PyObject> {
 
 /// The modules that were imported, by their names.
 fn modules(py: Python<'_>) -> PyResult<&PyDict> {
-    // SAFETY: the interpreter is held.
+    // SAFETY: the GIL is held.
     let modules = unsafe { ffi::PyImport_GetModuleDict() };
     // SAFETY: a borrowed reference to what lives as long as the interpreter.
     let modules: &PyAny = unsafe { py.from_borrowed_ptr(modules) };

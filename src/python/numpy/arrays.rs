@@ -415,7 +415,7 @@ impl<'py> Contiguous<'py> {
                 .map(|_| ());
         };
         // The array lives while its reference is held, and numpy moves no memory
-        // that somebody else refers to; what others write into it meanwhile may or
+        // to which other objects refer; what other threads write into it meanwhile may or
         // may not be copied, as in numpy's own copy.
         //
         // SAFETY: the source has as many items as the target, whose block has

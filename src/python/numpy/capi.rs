@@ -229,7 +229,7 @@ pub(super) const LETTERS: &[u8; 24] = b"?bBhHiIlLqQfdgFDG______e";
 /// The class of arrays in shared memory, `shared_numpy.ndarray`.
 pub(super) static OWN_CLASS: GILOnceCell<Py<PyType>> = GILOnceCell::new();
 
-/// Whether somebody has registered how its arrays are pickled.
+/// Whether the program has registered how its arrays are pickled.
 pub(super) static OWN_IS_REDUCED: AtomicBool = AtomicBool::new(false);
 
 pub(super) fn own_class(py: Python<'_>) -> Option<*mut ffi::PyTypeObject> {
