@@ -249,8 +249,7 @@ impl Core {
 
     /// Drops `me`'s reference; whether that freed the block.
     ///
-    /// If it is held by nobody then but processes that are over, it is freed at
-    /// once. When more free memory than the budget keeps its pages, some of it
+    /// If only dead processes hold it then, it is freed at once. When more free memory than the budget keeps its pages, some of it
     /// is given back to the system.
     ///
     /// # Errors

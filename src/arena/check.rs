@@ -2,7 +2,7 @@
 //!
 //! It shares nothing with the operations but the format: a [`Snapshot`] copies
 //! the tables under the lock, by arithmetic of its own, and [`Snapshot::check`]
-//! looks at the copy in peace, with sorted lists and sets where the arena has
+//! checks the copy outside the lock, with sorted lists and sets where the arena has
 //! links and bits. What it finds wrong it says in words.
 
 use super::core::Core;

@@ -299,7 +299,7 @@ impl Core {
         self.unfinished.forget();
     }
 
-    /// Whether a member is gone: its process is over, or has left.
+    /// Whether a member is gone: its process is dead, or has left.
     pub fn is_gone(&self, member: Member) -> bool {
         let Some(row) = self.find_slot(member.slot) else {
             return true;

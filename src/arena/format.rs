@@ -1,4 +1,4 @@
-//! The format: what lies where in the segments, who writes it, under which lock.
+//! The format: the layout of the segments, and for each field its writer and its lock.
 //!
 //! An arena is one *control* segment, number 0, and as many further *data*
 //! segments as it has needed, at most [`SEGMENTS`]. Nothing in them is a
@@ -8,7 +8,7 @@
 //! # The control segment
 //!
 //! ```text
-//! byte            what                   written by, under which lock
+//! byte            field                  written by, under which lock
 //! 0               magic        u64       the creator, last of all
 //! 8               version      u32       the creator, before the magic, as all
 //! 12              abi          u32         down to byte 127: constant later
@@ -31,7 +31,7 @@
 //! 124  T          ticket room  u32       lock; the same
 //! 128  T          owner        u32       the lock: see `lock`
 //! 192  T          condition    u32       lock: POISONED for ever, UNSETTLED until recovered
-//! 196  T          unlinked     u32       whoever removes the names; never reset
+//! 196  T          unlinked     u32       the process that removes the names; never reset
 //! 200  T          block rows   u32       lock; rows below it were used once
 //! 204  T          ticket rows  u32       lock; the same
 //! 208  T          block chunks u32       lock; chunks that the table has
@@ -40,12 +40,12 @@
 //! 220  T          segment rows u32       lock; rows below it were used once
 //! 224  T          frozen       u32       a forking process, without the lock; reset
 //!                                       by compare and exchange under it
-//! 228  T          slot rows    u32       whoever uses a slot first, before, by
+//! 228  T          slot rows    u32       the first user of a slot, before it is used, by
 //!                                       compare and exchange; never falls
 //! 232             registrar    u64       compare and exchange, without the lock:
-//!                                       whose tree's end removes the names, or 0;
-//!                                       ENDING: until that is told otherwise;
-//!                                       NO_TREE: no tree's, now and later
+//!                                       the tree of processes whose tracker removes the
+//!                                       names, or 0; ENDING: until that is told that it
+//!                                       need not; NO_TREE: no tree's, now and later
 //! 240             checked      u64       anyone, without the lock: when a member
 //!                                       last checked on the others, in ms; see
 //!                                       `upkeep`
@@ -76,8 +76,8 @@
 //! lie in blocks of the arena's own space, in state [`TABLE`].
 //!
 //! An arena begins small: the tables of the control segment have addresses, and memory only
-//! where they were used. Whoever needs more of them reserves it before, since a page that is
-//! touched for the first time when memory is short ends the process; also by reading.
+//! where they were used. A process that needs more of them reserves their memory first: to touch a
+//! page for the first time, even to read it, kills the process when memory is short.
 //!
 //! # A data segment
 //!
@@ -125,7 +125,7 @@ pub const SEGMENTS: usize = 1024;
 pub const CHUNKS: usize = 4096;
 /// Beside a registrar: its end of the matter is being told.
 pub const ENDING: u64 = 1 << 63;
-/// A registrar that is no tree: the names go with the last member, or in a sweep.
+/// A registrar that is no tree: the last member removes the names, or `remove_orphans`.
 pub const NO_TREE: u64 = 1 << 62;
 /// In place of the time of the last check: there is nothing to check.
 pub const NO_CHECK: u64 = u64::MAX;
@@ -386,7 +386,7 @@ pub struct TicketRow {
 pub enum TicketOwner {
     /// Its sender, which lives as far as is known.
     Sender(SlotId),
-    /// The arena: its sender left in peace.
+    /// The arena: its sender has left.
     Arena,
     /// Nobody: its sender was killed. It ends at this time, in ms.
     Nobody(u64),

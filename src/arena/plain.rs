@@ -108,7 +108,7 @@ impl World {
         }
     }
 
-    /// Whether a family holds pinned blocks.
+    /// Whether children without a slot hold pinned blocks.
     pub fn set_pinned(&self, pinned: bool) {
         self.state().pinned = pinned;
     }

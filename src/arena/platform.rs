@@ -94,11 +94,10 @@ pub unsafe trait Platform: Send + Sync {
     /// Gives the byte lock of a slot back.
     fn disclaim(&self, slot: SlotId);
 
-    /// Whether the process in `row` is over.
+    /// Whether the process in `row` is dead.
     fn is_dead(&self, slot: SlotId, row: &SlotRow) -> bool;
 
-    /// Whether the child for which the slot was made is over, or was never
-    /// made.
+    /// Whether the child for which the slot was reserved is dead, or was never forked.
     fn is_child_gone(&self, slot: SlotId) -> bool;
 
     /// Whether a process lives that inherited blocks and got no slot.

@@ -405,8 +405,8 @@ impl Core {
         let platform = self.platform();
         match state_of(state) {
             EMPTY => false,
-            // The child says ALIVE before it lets go of its sign of life, so
-            // that a look at the state after the look for the sign settles it.
+            // The child becomes ALIVE before it drops its sign of life, so a look at the state
+            // after the look for the sign settles it.
             // One that could not take its byte yet lives by its number, too.
             RESERVED => {
                 platform.is_child_gone(slot)

@@ -75,8 +75,7 @@ impl Surroundings<U32> for Waiting<'_> {
             return true;
         }
         match state_of(state) {
-            // It has emptied its slot, and leaves as soon as it has given the
-            // lock back.
+            // It has emptied its slot, and leaves as soon as it has released the lock.
             EMPTY => self.core.platform.is_dead(slot, row),
             _ => self.core.is_over(slot),
         }

@@ -69,7 +69,7 @@ impl Arena {
         &self.0.core
     }
 
-    /// This process's part in the arena.
+    /// This process's membership.
     ///
     /// # Errors
     /// `Detached` if it has left.
@@ -196,7 +196,7 @@ impl Arena {
         let Some(ticket) = handle.ticket.filter(|_| ours) else {
             return Ok(false);
         };
-        // Not one that is kept for later when it is let go of.
+        // Set, so that the last reference does not put the block into the cache.
         owner.share();
         let core = &self.0.core;
         self.0
@@ -375,20 +375,19 @@ impl Arena {
     }
 
     /// Ends what nobody will receive in an arena that no other process has: the
-    /// tickets opened at least `age` ms ago, and those of killed senders whose
-    /// grace is over. What is lasting perhaps not.
+    /// tickets opened at least `age` ms ago, and those of killed senders whose grace is over; not
+    /// lasting ones, if `keep_lasting`.
     pub fn end_abandoned(&self, age: u64, keep_lasting: bool) -> Result<()> {
         let me = self.0.member()?;
         self.0.core.end_abandoned(me, age, keep_lasting)
     }
 
-    /// Ends this process's part in the arena in peace: its references are
+    /// Ends this process's membership: its references are
     /// dropped, and the arena becomes the owner of the tickets it opened. The last process removes
     /// the names, unless a ticket is open.
     ///
-    /// For the end of a process: blocks that it still has may be used by others
-    /// from now on. Otherwise an arena is left when it and all its blocks are
-    /// dropped.
+    /// For the exit of a process: blocks that it still has may be freed from now on. Otherwise an
+    /// arena is left when it and all its blocks are dropped.
     pub fn leave(&self) -> Result<()> {
         self.0.leave()
     }

@@ -117,7 +117,7 @@ impl<A: Atomic> Count<A> {
     }
 
     /// Counts a reference that came from another process. Under the arena's
-    /// lock: no thread lets go of the block meanwhile.
+    /// lock: no thread drops the last reference meanwhile.
     pub fn receive(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
         self.share();

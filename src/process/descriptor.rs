@@ -44,8 +44,7 @@ impl Descriptor {
         shm::facts(fd).is_ok_and(|facts| (facts.inode, facts.device) == self.file)
     }
 
-    /// Lends the descriptor. `reopened` is called after it had to be opened
-    /// anew.
+    /// Lends the descriptor. `reopened` is called after it had to be opened again.
     ///
     /// # Errors
     /// What opening reports; ENOENT if the name is another file's by now.

@@ -29,7 +29,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// There is no such arena, or not any more.
+/// No such arena, or not any more.
 pub(super) const GONE: Error = Error::Os {
     call: "shm_open",
     errno: sys::ENOENT,
@@ -105,7 +105,7 @@ impl Membership {
         Ok(joined)
     }
 
-    /// Whether this process has a reference to a block, as it counts itself.
+    /// Whether this process counts a reference to a block.
     pub fn has(&self, block: BlockId) -> bool {
         self.counts.of(block).is_held()
     }
@@ -118,7 +118,7 @@ impl Membership {
         }
     }
 
-    /// [`Membership::has`]; if so, a child is about to have one, too.
+    /// [`Membership::has`]; if so, notes that a child is about to have a reference, too.
     pub fn share(&self, block: BlockId) -> bool {
         let count = self.counts.of(block);
         let held = count.is_held();
@@ -128,14 +128,14 @@ impl Membership {
         held
     }
 
-    /// Gives the small blocks back that are kept for the next allocation.
+    /// Gives all cached blocks back to the arena.
     pub fn empty_cache(&self) {
         self.cache.take_all(|block| self.give_back(block));
     }
 
     fn give_back(&self, block: CachedBlock) {
         let unused = self.counts.of(block.which.id).leave_cache(0);
-        // One that was kept before the process left and came back is not its.
+        // (If the process has left since, and come back as another member, it is not its block.)
         let me = self.member_now().filter(|me| unused && *me == block.holder);
         if let Some(me) = me {
             if self.core.release(me, block.which).is_err() {
@@ -144,13 +144,13 @@ impl Membership {
         }
     }
 
-    /// In a forked child: nothing of its parent's is kept for its own use.
+    /// In a forked child: the cached blocks are the parent's.
     fn forget_cached(&self) {
         self.cache.forget();
         self.counts.forget_cached();
     }
 
-    /// Gives free memory back to the system; how many bytes.
+    /// Gives free memory back to the system; returns how many bytes.
     pub fn trim(&self, me: Member) -> Result<u64> {
         self.empty_cache();
         self.core.reap(me)?;
@@ -168,8 +168,8 @@ impl Membership {
         self.fork_number.load(Ordering::Acquire)
     }
 
-    /// The word `me`; only after a look at the fork number may it be used, since in a child it is
-    /// its parent's until then.
+    /// The word `me`. It may be used only after a look at the fork number, since in a child it is the
+    /// parent's until then.
     #[inline(always)]
     fn member_word(&self) -> u64 {
         // Acquire, pairs with the release in `register`, by another thread: its slot is ALIVE
@@ -178,7 +178,7 @@ impl Membership {
         self.me.load(Ordering::Acquire)
     }
 
-    /// This process's part in the arena, if it has one.
+    /// This process's membership, if it has one.
     #[inline(always)]
     pub fn member_now(&self) -> Option<Member> {
         if self.fork_number() == ForkMark::get().number() {
@@ -187,7 +187,7 @@ impl Membership {
         None
     }
 
-    /// This process's part in the arena; a child without one gets it now.
+    /// This process's membership; a child without one gets one now.
     #[inline(always)]
     pub fn member(&self) -> Result<Member> {
         if self.fork_number() == ForkMark::get().number() {
@@ -199,8 +199,7 @@ impl Membership {
         self.attend()
     }
 
-    /// [`Membership::member`], at the beginning of an operation: before, what is due in
-    /// the arena is done.
+    /// [`Membership::member`], at the beginning of an operation: upkeep that is due is done first.
     #[inline(always)]
     pub fn begin(&self) -> Result<Member> {
         let me = self.member()?;
@@ -213,19 +212,18 @@ impl Membership {
     #[cold]
     fn keep_up(&self, me: Member) -> Result<Member> {
         if wait_hooks::is_uninterruptible() {
-            // Others wait for a thread that holds a ring's lock: the next operation
-            // does it.
+            // Others wait for a thread that holds a ring's lock: the next operation does the upkeep.
             return Ok(me);
         }
         match self.core.do_upkeep(me) {
             Err(Error::Interrupted) if self.is_no_more(me) => self.member(),
-            // The thread is told to give up, and must not go on to what it does.
+            // The thread is told to give up, and must not go on to its operation.
             Err(Error::Interrupted) => Err(Error::Interrupted),
             _ => Ok(me),
         }
     }
 
-    /// Whether this process is not that member: it is a child of it, or has left.
+    /// Whether this process is not that member any more: it is a child of it, or has left.
     #[cold]
     pub fn is_no_more(&self, me: Member) -> bool {
         self.member_now() != Some(me)
@@ -237,7 +235,7 @@ impl Membership {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does what is to be done before the next operation.
+    /// Does what was postponed, before the next operation.
     #[cold]
     fn attend(&self) -> Result<Member> {
         let _list = process_arenas::lock();
@@ -261,7 +259,7 @@ impl Membership {
         Ok(me)
     }
 
-    /// Notes a reference that could not be dropped, unless it is used again.
+    /// Notes that the process is still a holder of a block to which its last reference was dropped.
     #[cold]
     pub fn owe(&self, which: BlockRef) {
         let _list = process_arenas::lock();
@@ -269,7 +267,7 @@ impl Membership {
         self.me.fetch_or(POSTPONED, Ordering::Relaxed);
     }
 
-    /// Makes a child without a part in the arena a member.
+    /// Makes a child without a membership a member.
     fn register(&self) -> Result<Member> {
         let mark = ForkMark::get();
         if self.fork_number() != mark.number() {
@@ -277,7 +275,7 @@ impl Membership {
             let number = mark.certain();
             self.core.forget_threads();
             self.forget_cached();
-            // Its parent has, without having been told, what it has inherited.
+            // No handler has told the parent that a child has its blocks, too.
             self.counts.share_all();
             self.platform.disinherit();
             self.me.store(UNREGISTERED, Ordering::Relaxed);
@@ -305,7 +303,7 @@ impl Membership {
         Ok(me)
     }
 
-    /// Ends this process's part in the arena.
+    /// Ends this process's membership.
     pub fn leave(&self) -> Result<()> {
         let forked = self.fork_number() != ForkMark::get().number();
         // Acquire, as in `member_word`.
@@ -318,26 +316,26 @@ impl Membership {
         }
         let detached = self.core.leave(me);
         self.registration().settle_names(&detached);
-        // It is told with the arena out of reach.
+        // The caller tells the tracker after this, when the arena is out of reach.
         self.registration().end();
         let tree = self.platform.tree();
         let stays = detached.as_ref().is_ok_and(|detachment| !detachment.last);
         let registrar = self.core.header().registrar.read();
         if stays && tree != 0 && [tree, NO_TREE].contains(&registrar) {
-            // Forked children may have it still, and end without a word.
+            // Forked children may still have it, and exit without leaving it.
             self.seat.note_left(self.platform.name(), tree);
         }
         detached.map(|_| ())
     }
 
-    /// Gives back, before the end of the process, what it does not need any
-    /// more. Returns whether the arena has lost its names with that. See
+    /// Gives back, before the process exits, what it does not need any more. Returns whether that
+    /// removed the arena's names. See
     /// [`retire_all`](super::retire_all) for `program_ends`.
     pub fn retire(&self, program_ends: bool) -> Result<bool> {
         let Some(me) = self.member_now() else {
             return Ok(false);
         };
-        // What is kept without a reference would be used after it was freed.
+        // Cached blocks would be reused after they were freed.
         self.cache.close(|block| self.give_back(block));
         let trimmed = self.core.trim_at_exit(me);
         let is_used = |block| self.has(block);
@@ -361,8 +359,7 @@ impl Membership {
         Ok(detachment.last)
     }
 
-    /// Whether a child of this process has the arena, and lives; or another process to which
-    /// SIGKILL was sent.
+    /// Whether a live child of this process has the arena, or a process to which SIGKILL was sent.
     pub fn has_children(&self) -> bool {
         let pid = proc::pid();
         let Some(me) = self.member_now() else {
@@ -370,7 +367,7 @@ impl Membership {
         };
         let mut others = self.core.others(me);
         others.any(|row| match row.pid.get() {
-            // In the making.
+            // A child that is being forked.
             0 => true,
             child => proc::status(child)
                 .ok()
@@ -435,7 +432,7 @@ impl ForkHooks for Membership {
     fn resume_child(&self, prepared: &mut PreparedFork, number: u64) {
         let signs = prepared.signs.take();
         let mut postponed = self.postponed();
-        // Its parent's sign, should that have one, is not its own.
+        // The parent's sign of life, if it has one, is not the child's.
         postponed.signs = None;
         postponed.owed.clear();
         self.core.forget_threads();
@@ -469,7 +466,7 @@ impl ForkHooks for Membership {
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        // A poisoned arena, or one whose lock is kept, sees this process as
+        // If the arena is poisoned or its lock is not to be had, other members see this process as
         // dead when its descriptors close.
         let _ = self.leave();
     }

@@ -177,7 +177,7 @@ impl PrivatePages {
             Some(pages) if pages.copied => pages.map(false).is_ok(),
             _ => true,
         };
-        // Its arena is let go of when the table is.
+        // Only then is the arena dropped, which may take other locks.
         drop(table);
         ended
     }
@@ -246,7 +246,7 @@ pub fn free_private(address: usize) -> bool {
     if address % probe::page_size() != 0 {
         return false;
     }
-    // (Both are let go of when the table is.)
+    // (The table is unlocked before both are dropped.)
     let Some((own, block)) = lock().placed.remove(&address) else {
         return false;
     };

@@ -368,7 +368,7 @@ impl Arena {
         self.operate_long(py, |arena| arena.cancel_unreceived(age))
     }
 
-    /// Let go of what killed processes had.
+    /// Drop what killed processes held.
     ///
     /// It is done now and then, and before an arena is found to be full.
     ///
@@ -587,9 +587,9 @@ impl Arena {
 fn clean(py: Python<'_>, directory: Option<&PyAny>) -> PyResult<Vec<String>> {
     let folder = folder::chosen(py, directory)?;
     let folder = folder.as_deref();
-    let swept = end_long(py, || process::remove_orphans(folder));
+    let removed = end_long(py, || process::remove_orphans(folder));
     announce(py);
-    let names = swept.map_err(|error| exception(py, error))?;
+    let names = removed.map_err(|error| exception(py, error))?;
     let mut removed: Vec<String> = ask(py, "clean_managers", ())?;
     removed.extend(names.iter().map(|name| name.as_str().to_owned()));
     Ok(removed)

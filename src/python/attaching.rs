@@ -87,14 +87,14 @@ pub fn create(
     name: Option<&str>,
     folder: Option<&str>,
 ) -> PyResult<process::Arena> {
-    static SWEPT: AtomicBool = AtomicBool::new(false);
+    static CLEANED: AtomicBool = AtomicBool::new(false);
     watch_end(py)?;
     if is_over(py) {
         // No thread would give it back.
         stay(py);
     }
     let mut settings = wishes.or(environment()?).settings();
-    if !SWEPT.swap(true, Ordering::Relaxed) || folder.is_some() {
+    if !CLEANED.swap(true, Ordering::Relaxed) || folder.is_some() {
         // Orphans that cannot be removed are no reason not to begin.
         let _ = end_long(py, || process::remove_orphans(folder));
         announce(py);

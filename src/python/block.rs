@@ -6,7 +6,7 @@ use super::handles::{block_name, decode};
 use super::numpy::{self, Items, Layout, Shape};
 use super::objects::{Arena, Block};
 use super::operation::{work, work_long};
-use super::ticket_guard::Sending;
+use super::ticket_guard::TicketGuard;
 use crate::process;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -218,10 +218,10 @@ impl Block {
         py: Python<'_>,
         handles: Option<&PyList>,
         lasting: bool,
-    ) -> PyResult<Sending> {
+    ) -> PyResult<TicketGuard> {
         let handle = self.handle(py, lasting)?;
         // Cancelled, should the rest fail.
-        let sending = Sending::new(self.inner.arena().clone(), handle);
+        let sending = TicketGuard::new(self.inner.arena().clone(), handle);
         if let Some(handles) = handles {
             handles.append(sending.handle(py))?;
         }

@@ -31,7 +31,7 @@ const MOMENT: Duration = Duration::from_millis(1);
 /// allocations, a power of two, and where it is short beside the rest.
 const OFTEN: u32 = 256;
 
-/// The arena that this process allocates in unless told otherwise.
+/// The arena that this process allocates in by default.
 static DEFAULT: Mutex<Option<process::Arena>> = Mutex::new(None);
 
 pub fn default_arena() -> Option<process::Arena> {

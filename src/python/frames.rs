@@ -94,7 +94,7 @@ impl Frames {
     /// nbytes : int
     ///     The length of each.
     /// overwrites : bool
-    ///     Frames may be filled anew that some reader has not read.
+    ///     Frames may be filled again that some reader has not read.
     ///
     /// Returns
     /// -------
@@ -294,7 +294,7 @@ impl Frames {
         self.end(py);
     }
 
-    /// Let go of the ring at the end of the process; threads that go on may use it still, if
+    /// Close the ring at the exit of the process; threads that go on may still use it, if
     /// another process has it.
     #[pyo3(text_signature = "($self)")]
     fn leave(&self, py: Python<'_>) {

@@ -112,7 +112,7 @@ fn _core(_py: Python<'_>, module: &PyModule) -> PyResult<()> {
 #[cfg(arenas)]
 fn add_arena_to(module: &PyModule) -> PyResult<()> {
     block::add_to(module)?;
-    module.add_class::<ticket_guard::Sending>()?;
+    module.add_class::<ticket_guard::TicketGuard>()?;
     module.add_function(wrap_pyfunction!(array_maker, module)?)?;
     numpy::add_to(module)?;
     fast_pickle::add_to(module)?;

@@ -51,7 +51,7 @@ const CAPSULE: *const c_char = c"mem_handler".as_ptr();
 const VERSION: u8 = 1;
 
 /// What the functions need; for the life of the process, as arrays may be.
-struct Placing {
+struct State {
     arena: process::Arena,
     /// For what is small, or has no room in the arena.
     other: Allocator,
@@ -60,59 +60,59 @@ struct Placing {
 
 // SAFETY: the only pointer is the other allocator's context, which numpy passes to that allocator in
 // any thread.
-unsafe impl Send for Placing {}
+unsafe impl Send for State {}
 // SAFETY: it is never changed after it was made, and its functions may be called by any thread.
-unsafe impl Sync for Placing {}
+unsafe impl Sync for State {}
 
-static PLACING: OnceLock<Placing> = OnceLock::new();
+static STATE: OnceLock<State> = OnceLock::new();
 
 /// From how many bytes on memory is placed.
 static THRESHOLD: AtomicUsize = AtomicUsize::new(usize::MAX);
 
 /// The functions are given only to numpy, with all of it set.
-fn placing() -> &'static Placing {
-    match PLACING.get() {
-        Some(placing) => placing,
+fn state() -> &'static State {
+    match STATE.get() {
+        Some(state) => state,
         None => std::process::abort(),
     }
 }
 
-fn place(placing: &Placing, bytes: usize) -> *mut c_void {
+fn place(state: &State, bytes: usize) -> *mut c_void {
     if bytes < THRESHOLD.load(Ordering::Relaxed) {
         return null_mut();
     }
-    match process::allocate_private(&placing.arena, bytes as u64) {
+    match process::allocate_private(&state.arena, bytes as u64) {
         Some(placed) => placed.as_ptr().cast(),
         None => null_mut(),
     }
 }
 
 unsafe extern "C" fn malloc(_: *mut c_void, bytes: usize) -> *mut c_void {
-    let placing = placing();
-    let placed = place(placing, bytes);
+    let state = state();
+    let placed = place(state, bytes);
     if !placed.is_null() {
         return placed;
     }
     // SAFETY: the allocator that was in force before, called with its own context, as numpy would.
-    unsafe { (placing.other.malloc)(placing.other.context, bytes) }
+    unsafe { (state.other.malloc)(state.other.context, bytes) }
 }
 
 unsafe extern "C" fn calloc(_: *mut c_void, count: usize, size: usize) -> *mut c_void {
-    let placing = placing();
+    let state = state();
     let bytes = count.saturating_mul(size);
-    let placed = place(placing, bytes);
+    let placed = place(state, bytes);
     if !placed.is_null() {
         // SAFETY: so many bytes were placed there, for us alone.
         unsafe { std::ptr::write_bytes(placed.cast::<u8>(), 0, bytes) };
         return placed;
     }
     // SAFETY: the allocator that was in force before, called with its own context, as numpy would.
-    unsafe { (placing.other.calloc)(placing.other.context, count, size) }
+    unsafe { (state.other.calloc)(state.other.context, count, size) }
 }
 
 unsafe extern "C" fn realloc(_: *mut c_void, old: *mut c_void, bytes: usize) -> *mut c_void {
-    let placing = placing();
-    let other = placing.other;
+    let state = state();
+    let other = state.other;
     let Some(room) = process::private_size(old as usize) else {
         // SAFETY: the memory is not ours, so it is of the allocator before, called with its own
         // context.
@@ -133,7 +133,7 @@ unsafe extern "C" fn realloc(_: *mut c_void, old: *mut c_void, bytes: usize) -> 
 
 unsafe extern "C" fn free(_: *mut c_void, bytes: *mut c_void, size: usize) {
     if !process::free_private(bytes as usize) {
-        let other = placing().other;
+        let other = state().other;
         // SAFETY: the memory is not ours, so it is of the allocator before, called with its own
         // context.
         unsafe { (other.free)(other.context, bytes, size) }
@@ -172,10 +172,10 @@ fn place_arrays(py: Python<'_>, threshold: usize) -> PyResult<bool> {
         }
         let mut name = [0; 127];
         name[..12].copy_from_slice(b"shared_numpy");
-        let placing = PLACING.get_or_init(|| {
+        let state = STATE.get_or_init(|| {
             // For the life of the process.
             std::mem::forget(PyObject::from(current));
-            Placing {
+            State {
                 arena,
                 other: found.allocator,
                 handler: Handler {
@@ -192,7 +192,7 @@ fn place_arrays(py: Python<'_>, threshold: usize) -> PyResult<bool> {
             }
         });
         THRESHOLD.store(threshold.max(LEAST), Ordering::Relaxed);
-        let pointer = &raw const placing.handler as *mut c_void;
+        let pointer = &raw const state.handler as *mut c_void;
         // SAFETY: it is there for the life of the process; numpy only reads it.
         let capsule = unsafe { ffi::PyCapsule_New(pointer, CAPSULE, None) };
         // SAFETY: a new reference, or null with an exception set.

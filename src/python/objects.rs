@@ -83,7 +83,7 @@ impl Drop for Arena {
 ///
 /// It is made by ``Arena.alloc`` and by receiving a handle. The memory is this
 /// process's for as long as the object lives, and an array on it keeps the
-/// object as its ``base``: the last view that dies lets go of the memory.
+/// object as its ``base``: the memory is released with the last view.
 ///
 /// Attributes
 /// ----------

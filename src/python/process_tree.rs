@@ -105,7 +105,7 @@ const MOMENTS: usize = 200;
 /// Has this tree's tracker remove the names of an arena if nobody else's does:
 /// an arena that the process keeps until its end.
 pub fn adopt(py: Python<'_>, arena: &process::Arena) -> PyResult<()> {
-    // Trackers know POSIX's objects only; a sweep removes what lies elsewhere.
+    // Trackers know POSIX's objects only; `remove_orphans` removes what lies elsewhere.
     if arena.name().folder().is_some() {
         return Ok(());
     }
@@ -162,7 +162,7 @@ fn end_tracking(py: Python<'_>) {
 
 /// Note that this thread ends the process.
 ///
-/// A daemon thread that finds something let go of from now on stays where it is.
+/// From now on a daemon thread that finds something closed is parked.
 #[pyfunction]
 #[pyo3(text_signature = "()")]
 fn begin_exit() {

@@ -600,8 +600,8 @@ impl Ring {
     }
 }
 
-/// Lets go of messages of which the first ones were put: their handles are not the sender's any
-/// more. Those of the others end.
+/// Drops messages of which the first `count` were put: their handles are not the sender's any more.
+/// The handles of the others are cancelled.
 fn finish(py: Python<'_>, messages: Vec<(Packed<'_>, &PyList)>, count: usize) -> PyResult<()> {
     let mut ended = Ok(());
     for (number, (packed, handles)) in messages.into_iter().enumerate() {

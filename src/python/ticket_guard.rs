@@ -20,21 +20,21 @@ use pyo3::types::{PyBytes, PyType};
 /// handle : bytes
 ///     What it pickles as.
 #[pyclass(name = "Sending", module = "shared_numpy._core")]
-pub struct Sending {
+pub struct TicketGuard {
     arena: Option<process::Arena>,
     handle: Handle,
 }
 
-impl Sending {
+impl TicketGuard {
     pub fn new(arena: process::Arena, handle: Handle) -> Self {
-        Sending {
+        TicketGuard {
             arena: Some(arena),
             handle,
         }
     }
 }
 
-impl Drop for Sending {
+impl Drop for TicketGuard {
     fn drop(&mut self) {
         // SAFETY: Python drops objects with the GIL held.
         let py = unsafe { Python::assume_gil_acquired() };
@@ -52,7 +52,7 @@ impl Drop for Sending {
 }
 
 #[pymethods]
-impl Sending {
+impl TicketGuard {
     #[getter]
     pub fn handle<'py>(&self, py: Python<'py>) -> &'py PyBytes {
         encoded(py, &self.handle)

@@ -151,7 +151,7 @@ impl Open<'_> {
     }
 
     /// Where a byte of the message at a place is, and how many follow until the body
-    /// begins anew.
+    /// begins again.
     #[inline(always)]
     pub fn at(&self, place: RingPosition, offset: usize) -> (*mut u8, usize) {
         let index = (place.unit as u64 * UNIT + offset as u64) & (self.size - 1);

@@ -116,7 +116,7 @@ pub struct Frames {
     row: U32,
     /// What was read here, or by its parent before it was forked; one more than the number.
     read: U64,
-    /// How many frames were filled anew between a fork and the child's first look.
+    /// How many frames were filled again between a fork and the child's first look.
     missed: U64,
 }
 
@@ -293,7 +293,7 @@ impl Frames {
     ///
     /// # Errors
     /// `Invalid` if it is none, and those of taking the lock: the frame is free to be filled
-    /// anew then.
+    /// again then.
     pub fn write(&self, block: &Block, index: usize) -> Result<u64> {
         self.check_open()?;
         let held = self.lock()?;

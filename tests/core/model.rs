@@ -607,13 +607,13 @@ fn who_has_left_is_no_member() {
     core.leave(me).unwrap();
     assert_eq!(core.allocate(me, 100), Err(Error::Detached));
     assert_eq!(core.release(me, block), Err(Error::Detached));
-    let heir = open(&world, 2);
-    let next = heir.register().unwrap();
+    let successor = open(&world, 2);
+    let next = successor.register().unwrap();
     assert_eq!(next.slot, me.slot);
-    let kept = heir.allocate(next, 100).unwrap().0;
+    let kept = successor.allocate(next, 100).unwrap().0;
     assert_eq!(core.allocate(me, 100), Err(Error::Detached));
     assert_eq!(core.leave(me), Err(Error::Detached));
-    assert!(heir.locate(next, kept).is_ok());
+    assert!(successor.locate(next, kept).is_ok());
     assert_eq!(other.check(stays).unwrap(), Vec::<String>::new());
 }
 
@@ -639,15 +639,15 @@ fn the_slot_of_a_dead_process_is_taken_clean() {
     let other = dead.allocate(members[7], 100).unwrap().0;
     let ticket = dead.send(members[7], other).unwrap();
     world.kill(7);
-    let heir = open(&world, 301);
-    let next = heir.register().unwrap();
+    let successor = open(&world, 301);
+    let next = successor.register().unwrap();
     assert_eq!(next.slot, members[7].slot);
-    assert_eq!(heir.locate(next, block), Err(Error::Stale));
-    let snapshot = heir.snapshot(next).unwrap();
+    assert_eq!(successor.locate(next, block), Err(Error::Stale));
+    let snapshot = successor.snapshot(next).unwrap();
     assert_eq!(snapshot.check(), Vec::<String>::new());
     assert!(!snapshot.live().any(|copy| copy.holders.contains(next.slot)));
     // Its message lives on for the time of grace.
-    assert!(heir.receive(next, other, Some(ticket)).is_ok());
+    assert!(successor.receive(next, other, Some(ticket)).is_ok());
 }
 
 /// A child that has a slot and does not run yet keeps what it has inherited.
