@@ -1,4 +1,4 @@
-# Mirrors src/python/; tests/test_stubs.py compares them.
+# Mirrors src/python/; tests/package/test_stubs.py compares them.
 
 import os
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Type, Union

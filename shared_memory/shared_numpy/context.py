@@ -1,8 +1,8 @@
-"""`SharedContext`: workers that know the same arrays by name.
+"""`SharedContext`: functions in worker processes find the same arrays as globals.
 
-The arrays are put into shared memory once. Functions run in workers that stay: there the
-arrays are globals of each function. Wherever else one of them turns up, in the arguments
-of a call or what a function has captured, it goes by reference, too.
+The arrays are copied into shared memory once. The workers stay between calls, and have the arrays
+as globals of each function that they run. Where an array also appears in the arguments of a call,
+or in a closure, it goes by reference.
 """
 
 import builtins
@@ -27,7 +27,7 @@ _names = {}  # type: Dict[str, Any]
 
 
 def enter(names):
-    """Be a worker of a context."""
+    """Set the arrays of the context, in a new worker."""
     _names.update(names)
 
 
@@ -35,16 +35,17 @@ def run(function, args, kwargs):
     """Call a function that has the context's arrays as globals."""
     inner = _inner(function)
     if inner is not None:
-        # (Here the module may have other names than in the process that calls.)
+        # (The module may have other names here than in the process of the context.)
         _check_names(inner, _names)
         inner.__globals__.update(_names)
     return function(*args, **kwargs)
 
 
 def _inner(function):
-    """Return the function written in Python that is called in the end; None if there is none."""
+    """Return the Python function inside partial functions, methods and wrappers; None if there is
+    none."""
     while not isinstance(function, types.FunctionType):
-        # A partial function, a method, what `functools.wraps` has made.
+        # A partial function, a method, a wrapper made with `functools.wraps`.
         below = getattr(function, "func", None) or getattr(function, "__func__", None)
         function = below or getattr(function, "__wrapped__", None)
         if function is None:
@@ -53,8 +54,8 @@ def _inner(function):
 
 
 def _check_names(function, names):
-    """Refuse arrays whose names a function's module has for something else that it calls or asks:
-    it, or the rest of its module, would not find that any more."""
+    """Raise ValueError if the name of an array would hide a function, class or module from a
+    function's module, or a builtin."""
     for name in names:
         taken = function.__globals__.get(name, getattr(builtins, name, None))
         if callable(taken) or isinstance(taken, types.ModuleType):
@@ -71,31 +72,31 @@ class SharedContext:
 
     Parameters
     ----------
-    mapping : mapping of str to array_like
-        The arrays by name. One that is not shared yet is copied, once, however many
-        workers there are; changing it later changes nothing for the workers.
+    mapping : mapping of str to numpy.ndarray
+        The arrays by name. An array that is not shared yet is copied once, for all workers: they
+        do not see later changes of the original.
     max_workers : int, optional
         How many processes, as for `ProcessPoolExecutor`; by default as many as there are CPUs for
         this one.
     mp_context : multiprocessing context or str, optional
         Which start method is used, also by its name; by default that of `multiprocessing`.
     readonly : bool
-        Whether functions may only read the arrays; with False they can change them, for all
-        processes.
+        True: functions can only read the arrays. False: they can change them, and all processes
+        see that.
 
     Raises
     ------
     TypeError
-        Something in `mapping` is no array, or one of Python objects.
+        A value in `mapping` is no array, or its items are Python objects.
     ValueError
-        A name in it is no identifier, or `max_workers` is more than the arena has places for.
+        A name in it is no identifier, or the arena has no room for `max_workers` processes.
 
     Notes
     -----
-    A worker is started when there is something for it to do, and stays. Leaving the
-    ``with`` statement, or `close`, ends the workers.
+    A worker is started when there is a call for it, and stays. Leaving the ``with`` statement, or
+    `close`, ends the workers.
 
-    Functions that are defined in a function, or at a prompt, need cloudpickle
+    Functions that are defined inside a function, or at a prompt, need cloudpickle
     (``pip install 'shared-numpy[closures]'``).
 
     Examples
@@ -151,24 +152,24 @@ class SharedContext:
         return self._arrays[name]
 
     def register(self, function: "Callable[..., Any]") -> "Callable[..., Future[Any]]":
-        """Have calls of a function enqueued: a decorator, or to be called.
+        """Return a function that enqueues calls of another one. It can be used as a decorator.
 
         Parameters
         ----------
         function : callable
-            What workers are to call.
+            The function that workers call.
 
         Returns
         -------
         callable
-            Which takes the function's arguments, returns at once, and counts for the
-            next `evaluate`. Its result is the call's future.
+            It takes the function's arguments, returns the future of the call at once, and adds the
+            call to those of the next `evaluate`.
 
         Raises
         ------
         ValueError
-            The name of an array is that of a function, class or module which the function's
-            module, or Python, has.
+            An array has the name of a function, class or module in the function's module, or of a
+            builtin.
         """
         self._check(function)
 
@@ -181,7 +182,7 @@ class SharedContext:
         return enqueue
 
     def evaluate(self, progress: bool = False) -> "List[Any]":
-        """Return the results of all calls since the last time, in their order.
+        """Return the results of all calls since the last `evaluate`, in their order.
 
         Parameters
         ----------
@@ -191,15 +192,15 @@ class SharedContext:
         Returns
         -------
         list
-            What the calls have returned.
+            The results.
 
         Raises
         ------
         Exception
-            What the first call that failed has raised; its cause says which call it was.
-            Those that no worker has yet are cancelled.
+            The exception of the first call that failed; its cause tells which call it was. Calls
+            that no worker has taken yet are cancelled.
         ImportError
-            `progress`, and tqdm is not installed.
+            `progress` is True, and tqdm is not installed.
         """
         bar = progress_bar() if progress else None
         calls, self._calls = self._calls, collections.deque()
@@ -226,7 +227,7 @@ class SharedContext:
         return results
 
     def submit(*args: "Any", **kwargs: "Any") -> "Future[Any]":
-        """Have a function called in a worker, as by an executor.
+        """Have a worker call a function, as `ProcessPoolExecutor.submit` does.
 
         Parameters
         ----------
@@ -238,12 +239,12 @@ class SharedContext:
         Returns
         -------
         concurrent.futures.Future
-            Which yields what it returns, or raises what it has raised.
+            It yields the function's result, or raises its exception.
 
         Raises
         ------
         ValueError
-            As `register`.
+            As in `register`.
         """
         self, function, args = split_submitted(args)
         self._check(function)
@@ -263,7 +264,7 @@ class SharedContext:
     ) -> "Iterator[Any]":
         """Call a function with the items of iterables; see `ProcessPoolExecutor.map`.
 
-        A ValueError is raised as by `register`.
+        It raises ValueError as `register` does.
         """
         self._check(fn)
         return self._executor.map(
@@ -277,7 +278,7 @@ class SharedContext:
             _check_names(inner, self._arrays)
 
     def close(self) -> None:
-        """Cancel what no worker has yet, and end the workers."""
+        """Cancel the calls that no worker has taken yet, and end the workers."""
         self._executor.shutdown(cancel_futures=True)
         self._calls.clear()
         self._arrays.clear()
@@ -295,7 +296,7 @@ def call(function, *args):
 
 
 def _described(function, args, kwargs):
-    """Return a call as it would be written."""
+    """Return a call as text, with short arguments, for an error message."""
     parts = [_short(arg) for arg in args]
     parts += ["{}={}".format(name, _short(value)) for name, value in kwargs.items()]
     name = getattr(function, "__qualname__", None) or repr(function)
@@ -310,7 +311,7 @@ def _short(thing):
 
 
 def _tell(error, text):
-    """Have an exception of a worker say which call it was."""
+    """Add to an exception of a worker which call it was."""
     cause = error.__cause__
     if hasattr(cause, "tb"):
         cause.tb = "\nin {}{}".format(text, cause.tb)

@@ -60,25 +60,26 @@ if TYPE_CHECKING:
 
 __all__ = ["BrokenProcessPool", "ProcessPoolExecutor"]
 
-# Where plain arrays in results can lie.
+# Where plain arrays in results are: values of `results`.
 _RESULTS = ("shared", "copy", "in_place")
 
 
-# The default arena has places for so many processes beside an executor's workers, and so many
-# in all, at least.
+# An arena that is made for an executor has room for so many processes beside the workers, and for
+# so many in all, at least.
 _OTHERS, _USUAL = 64, 256
 
 
 def count_workers(max_workers: "Optional[int]") -> int:
-    """Return how many workers an executor has that is given this number, or None.
+    """Return the number of workers of an executor, by its argument `max_workers`.
 
-    Each is a member of the arena in which this process allocates. If that is not there yet it will
-    be made with places enough, unless the environment says for how many processes.
+    Each worker is a member of this process's arena, which has room for a fixed number of processes.
+    If there is no arena yet, this makes it large enough, unless the environment says how large it
+    is.
 
     Raises
     ------
     TypeError, ValueError
-        It is no number of workers, or the arena has fewer places.
+        It is no number of workers, or the arena has room for fewer processes.
     """
     most = _core.MOST_PLACES
     if max_workers is not None:
@@ -91,7 +92,7 @@ def count_workers(max_workers: "Optional[int]") -> int:
                 )
             )
     wanted = len(os.sched_getaffinity(0)) if max_workers is None else max_workers
-    # (A set of processes has 64 bits in a word.)
+    # (The arena's sets of processes consist of words of 64 bits.)
     needed = -(-max(wanted + _OTHERS, _USUAL) // 64) * 64
     places = _core.places(min(needed, most))
     if max_workers is None:
@@ -123,62 +124,58 @@ def split_submitted(args: "Tuple[Any, ...]") -> "Tuple[Any, Any, Tuple[Any, ...]
 class ProcessPoolExecutor(Executor):
     """Runs functions in other processes, as ``concurrent.futures.ProcessPoolExecutor``.
 
-    The arrays in arguments and results, at whatever depth, go through shared memory: a
-    shared array by reference, a plain one as a copy that belongs to the function, or to
-    the caller, alone.
+    Arrays in arguments and results, at any depth, go through shared memory: shared arrays by
+    reference, plain arrays as a copy that belongs to the receiver alone.
 
     Parameters
     ----------
     max_workers : int, optional
-        How many processes, 1,023 at most; by default as many as there are CPUs for this one, if
-        the arena has so many places. An arena that is there already has 256 by default; one that
-        is made for the executor has places for its workers and 64 other processes at least. What
-        ``SHARED_NUMPY_ARENA=processes=N`` says in the environment holds for either.
+        The number of processes, at most 1,023. By default one for each CPU that this process may
+        use, as far as the arena has room for them: an existing arena for 256 processes, one that
+        is made for the executor for its workers and at least 64 others. Set
+        ``SHARED_NUMPY_ARENA=processes=N`` in the environment to change either.
     mp_context : multiprocessing context or str, optional
-        Which start method is used, also by its name (``"spawn"``); by default that of
-        `multiprocessing`.
+        The start method, also by its name (``"spawn"``); by default that of `multiprocessing`.
     initializer : callable, optional
-        Called first in each worker, with `initargs`. If it fails, the pool is broken.
+        Each worker calls it first, with `initargs`. If it fails, the pool is broken.
     initargs : tuple
         Its arguments.
     max_tasks_per_child : int, optional
-        A worker ends after so many calls and is replaced; not with the start method
-        "fork". Without `mp_context` "spawn" is used.
+        A worker exits after so many calls and is replaced; not possible with the start method
+        "fork". Without `mp_context`, "spawn" is used.
     threshold : int
-        Plain arrays of at least so many bytes, and ``bytes``, go through shared memory;
-        smaller ones go in the message itself, which is as fast.
+        Plain arrays, and ``bytes``, of at least so many bytes go through shared memory; smaller
+        ones are part of the message, which is as fast.
     retries : int
-        How often a call is done again whose worker was killed. The worker is replaced,
-        and the call is pickled anew from the objects that the caller gave.
+        How often a call is repeated if its worker is killed. The worker is replaced, and the call
+        is pickled again from the objects of the caller.
     results : {"shared", "copy", "in_place"}
-        Where plain arrays in results lie. "shared": in shared memory, which is freed with the
-        last view of them. "copy": in ordinary memory, copied once more. "in_place": as "shared",
-        and the workers allocate their large arrays there from the beginning,
-        so that those which a function returns need no copy. One that is still referred to
-        after the call, or was there when the worker forked a process, is copied as ever;
-        so is what other threads of the worker make, what would leave less than a quarter
-        of /dev/shm free, and all where numpy is older than 1.22. Such memory is taken when
-        it is allocated: ``numpy.empty`` and ``zeros`` of much that is never used cost it.
+        Where plain arrays in results are. "shared": in shared memory, which is freed with the last
+        view of them. "copy": in ordinary memory, for one more copy. "in_place": as "shared", and
+        workers allocate large arrays in shared memory from the beginning, so that a function
+        returns them without a copy. These are copied all the same: an array that something still
+        refers to after the call, or that existed when the worker forked a process; arrays of other
+        threads; arrays that would leave less than a quarter of /dev/shm free; and all arrays with
+        numpy before 1.22. Shared memory is taken at the allocation: ``numpy.empty`` and ``zeros``
+        take it also for items that are never used.
 
     Raises
     ------
     TypeError, ValueError
-        An argument is none of these, or the arena has fewer places than the workers need.
+        An argument is not valid, or the arena has room for fewer processes than the workers.
 
     Notes
     -----
-    Where cloudpickle is installed, functions may also be lambdas, closures, or defined
-    at a prompt.
+    With cloudpickle installed, functions may also be lambdas, closures, or defined at a prompt.
 
-    If a worker is killed, the pool is broken as in the standard library: all its futures
-    raise `BrokenProcessPool`, which tells what the worker did. Nothing is left behind; what
-    it was about to send is freed half a minute later.
+    If a worker is killed, the pool is broken as in the standard library: all its futures raise
+    `BrokenProcessPool`, whose text tells what the worker did. No memory is leaked; the message that
+    the worker was about to send is freed half a minute later.
 
-    Plain arrays of 512 MiB and more are copied once for all calls that have them at a time: a
-    worker gets pages of its own where it writes to them.
+    Concurrent calls share one copy-on-write copy of a plain array of 512 MiB or more.
 
-    A call is pickled when it is sent to a worker, at once or later: the caller should not
-    change what he gave before its future is running.
+    A call is pickled when it is sent to a worker, which may be later: do not change its arguments
+    before its future is running.
 
     Examples
     --------
@@ -269,7 +266,7 @@ class ProcessPoolExecutor(Executor):
         settings.arguments = settings.arguments._replace(shared_twins=shared_twins)
 
     def submit(*args: "Any", **kwargs: "Any") -> "Future[Any]":
-        """Have a function called in a worker.
+        """Have a worker call a function.
 
         Parameters
         ----------
@@ -281,15 +278,14 @@ class ProcessPoolExecutor(Executor):
         Returns
         -------
         concurrent.futures.Future
-            Which yields the result, or raises what the function has raised, or why the
-            call could not be pickled.
+            It yields the result, or raises the exception of the function or of pickling the call.
 
         Raises
         ------
         BrokenProcessPool
             A worker was killed, or could not be started.
         RuntimeError
-            After `shutdown`, or in another process.
+            The executor was shut down, or was made by another process.
         """
         self, fn, args = split_submitted(args)
         return self._pool.submit((fn, args, kwargs))
@@ -312,14 +308,14 @@ class ProcessPoolExecutor(Executor):
         fn : callable
             The function.
         *iterables
-            What its arguments are taken from, as by ``map``.
+            Its arguments, one from each, as in ``map``.
         timeout : float, optional
-            How many seconds from now on the results may take.
+            The results may take so many seconds from now on.
         chunksize : int
-            How many calls a worker takes at a time.
+            A worker takes so many calls at a time.
         buffersize : int, optional
-            How many chunks are sent ahead of the results that were taken; by default all
-            are, at once.
+            So many chunks are submitted ahead of the results that were taken; by default all of
+            them, at once.
         progress : bool
             Show a progress bar, by tqdm.
 
@@ -331,7 +327,7 @@ class ProcessPoolExecutor(Executor):
         Raises
         ------
         concurrent.futures.TimeoutError
-            When a result is asked for and not there in time.
+            By the iterator, if a result is not there in time.
         TypeError, ValueError
             `chunksize` or `buffersize` is no integer, or less than 1.
         ImportError
@@ -356,14 +352,14 @@ class ProcessPoolExecutor(Executor):
         return _results(futures, sent, end, chunksize > 1, bar)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more calls; end the workers when all are done.
+        """Take no more calls, and end the workers when all calls are done.
 
         Parameters
         ----------
         wait : bool
-            Wait until they have ended.
+            Wait until the workers have exited.
         cancel_futures : bool
-            Cancel the calls that no worker has yet.
+            Cancel the calls that no worker has taken yet.
         """
         pool = self._pool
         if os.getpid() != pool.pid:
@@ -375,12 +371,12 @@ class ProcessPoolExecutor(Executor):
             pool.join()
 
     def terminate_workers(self) -> None:
-        """End the workers by SIGTERM; what is not done fails, and the pool is broken."""
+        """End the workers by SIGTERM. Calls that are not done fail, and the pool is broken."""
         self._pool.kill(signal.SIGTERM)
         self.shutdown()
 
     def kill_workers(self) -> None:
-        """End the workers by SIGKILL; what is not done fails, and the pool is broken."""
+        """End the workers by SIGKILL. Calls that are not done fail, and the pool is broken."""
         self._pool.kill(signal.SIGKILL)
         self.shutdown()
 
@@ -393,16 +389,16 @@ def _integer(name, value, others=""):
         raise TypeError("{} must be an integer{}, not {!r}".format(name, others, value)) from None
 
 
-def _context(given):
-    """Return the context of multiprocessing that was given, or named."""
-    if given is None or isinstance(given, str):
-        return multiprocessing.get_context(given)
-    if not callable(getattr(given, "Process", None)):
+def _context(mp_context):
+    """Return a context of multiprocessing, by itself or by its name."""
+    if mp_context is None or isinstance(mp_context, str):
+        return multiprocessing.get_context(mp_context)
+    if not callable(getattr(mp_context, "Process", None)):
         raise TypeError(
             "mp_context must be a context of multiprocessing or a start method's name ({}), "
-            "not {!r}".format(", ".join(multiprocessing.get_all_start_methods()), given)
+            "not {!r}".format(", ".join(multiprocessing.get_all_start_methods()), mp_context)
         )
-    return given
+    return mp_context
 
 
 def progress_bar() -> "Any":
@@ -427,12 +423,12 @@ def call_each(function, calls):
 
 
 def _results(futures, sent, end, chunked, bar):
-    """Yield the results of futures; send one more for each that is taken."""
+    """Yield the results of futures; submit one more for each that is taken."""
     shown = bar(total=len(futures), unit="call") if bar else None
     try:
         while futures:
             left = None if end is None else end - time.monotonic()
-            # Nobody but the caller keeps a result.
+            # (In a list that is emptied: no reference to a result stays here.)
             result = [futures[0].result(left)]
             del futures[0]
             futures.extend(itertools.islice(sent, 1))

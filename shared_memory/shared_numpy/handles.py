@@ -1,8 +1,8 @@
-"""Handles: anything that can be pickled, on its way to one receiver by any transport.
+"""Handles: an object travels to one receiver by any transport.
 
-What is sent lies in a block of the arena, and what travels is the block's handle. The block
-answers for the handles of the arrays in it: whatever becomes of a message, they end with it,
-unless they were received.
+The pickled object lies in a block of the arena, and the block's handle travels. The block owns the
+handles of the arrays in the object: when the block is freed, so are the arrays that no process has
+received.
 """
 
 from . import _core, _reduce
@@ -22,10 +22,10 @@ _BLOCK = b"SN"
 
 
 class Handle(bytes):
-    """What stands for an object on its way to another process, made by `send`.
+    """Stands for an object on its way to another process; `send` makes it.
 
-    It is bytes: any transport that carries bytes carries it, and it can be pickled. It is good
-    for one `receive`, on this machine until that is restarted.
+    It is bytes, so it can be pickled and goes by any transport. It is valid for one `receive`, on
+    this machine, until a restart.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class Handle(bytes):
     Raises
     ------
     TypeError, ValueError
-        `handle` is something else.
+        `handle` is not bytes, or not those of a handle.
     """
 
     __slots__ = ()
@@ -45,7 +45,7 @@ class Handle(bytes):
         return bytes.__new__(cls, handle)
 
     def cancel(self) -> bool:
-        """Give up the object, and its memory with it.
+        """Free the object and its memory.
 
         Returns
         -------
@@ -77,7 +77,7 @@ def _block_handle(handle):
 
 
 def _check(handle):
-    """Refuse what cannot be a handle of `send`."""
+    """Raise TypeError or ValueError if this cannot be a handle of `send`."""
     if not isinstance(handle, bytes):
         raise TypeError(
             "a handle is what shared_numpy.send has returned, or its bytes, not {!r}".format(handle)
@@ -89,23 +89,22 @@ def _check(handle):
 
 
 def send(obj: "Any") -> Handle:
-    """Lay an object down in shared memory, for one receiver.
+    """Put an object into shared memory, for one receiver.
 
-    Arrays at any depth stay in shared memory or are moved there, as in
-    `shared_numpy.Queue`; all else is pickled.
+    Shared arrays in it, at any depth, go by reference; plain arrays are moved into shared memory,
+    as in `shared_numpy.Queue`; the rest is pickled.
 
     Parameters
     ----------
     obj : object
-        What can be pickled.
+        It must support pickling.
 
     Returns
     -------
     Handle
-        At most 106 bytes that any transport can carry to another process
-        of this user and machine; longer by the path of its folder if the arena is not in
-        /dev/shm. The object stays until `receive` or ``handle.cancel()``; after the end of this
-        program for ten minutes.
+        At most 106 bytes, plus the path of its folder if the arena is not in /dev/shm. Pass them
+        to another process of this user on this machine, by any transport. The object stays until
+        `receive` or ``handle.cancel()``, or until ten minutes after this program has ended.
 
     Raises
     ------
@@ -132,28 +131,29 @@ def send(obj: "Any") -> Handle:
 
 
 def receive(handle: bytes) -> "Any":
-    """Return what was sent; once, in whatever process.
+    """Return the object that was sent: once, in any process.
 
     Parameters
     ----------
     handle : Handle or bytes
-        What `send` returned, or its bytes.
+        The handle that `send` has returned, or its bytes.
 
     Returns
     -------
     object
-        Shared arrays are those that were sent, others this process's own.
+        Shared arrays in it have the memory of those that were sent; plain arrays belong to this
+        process alone.
 
     Raises
     ------
     TypeError
         `handle` is not bytes.
     ValueError
-        It is no handle of `send`, or was damaged.
+        It is not a handle of `send`, or it is damaged.
     StaleHandleError
         It was received or cancelled before.
     ForeignHandleError
-        It is of another machine or user, or of before this machine was started.
+        It comes from another machine or user, or from before this machine was restarted.
 
     See Also
     --------

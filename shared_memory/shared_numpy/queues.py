@@ -1,13 +1,15 @@
 """Queues whose messages keep their arrays in shared memory.
 
-They have the interfaces of `multiprocessing`'s. What differs: ``put`` pickles at once,
-so it raises what is wrong with an object, and an array can be closed, changed or
-dropped right after it; what was put is in the queue, whatever becomes of who put it; and
-a message that nobody takes ends with the queue, when the last process that has that is gone
-or has closed it.
+They have the interfaces of the queues of `multiprocessing`. The differences:
 
-The messages are in a ring in shared memory, or, where that is not to be had, go through a
-pipe: see `_channels`.
+* ``put`` pickles at once. So it raises the errors of pickling, and an array can be changed, closed
+  or dropped right after it.
+* A message is in the queue when ``put`` returns, also if the sender is killed then.
+* Messages that no process takes are freed with the queue: when the last process that has it has
+  exited or closed it.
+
+The messages lie in a ring in shared memory, or go through a pipe where the system has no futexes
+on shared memory: see `_channels`.
 """
 
 import queue
@@ -32,19 +34,18 @@ _SIMPLE_BYTES = 1 << 16
 
 
 class SimpleQueue(Closable):
-    """A queue of some room: ``put`` waits while there is none.
+    """A queue with room for 64 KiB: ``put`` waits while it is full.
 
     Parameters
     ----------
     ctx : multiprocessing context, optional
-        Has no influence but on a queue that is a pipe; for the sake of
-        `multiprocessing.SimpleQueue`'s signature.
+        Makes the locks of a queue that is a pipe; else it is not used.
 
     Attributes
     ----------
     spin : bool
-        Whether waiters of this process may look for some microseconds before they sleep: by
-        default they do where the process has two processors, and while waits are short.
+        Whether a waiting thread of this process may spin for up to 50 µs before it sleeps. By
+        default it does if the process has two processors or more, and as long as waits are short.
 
     Examples
     --------
@@ -63,9 +64,10 @@ class SimpleQueue(Closable):
         self._begin()
 
     def _watch(self):
-        # What was taken and not returned, see `get_many`; a child has none of that.
+        # Messages taken out of the channel and not returned, see `get_many`. A forked child has
+        # none: they are its parent's.
         self._rest = []  # type: List[Any]
-        # (A pipe sees to its end itself.)
+        # (A pipe registers its own finalizers.)
         if isinstance(self._channel, _core.Ring):
             util.Finalize(self, self._channel.let_go, exitpriority=exit_order.CHANNELS)
 
@@ -78,7 +80,7 @@ class SimpleQueue(Closable):
         self._channel.spin = spin
 
     def put(self, obj: "Any") -> None:
-        """Put something in; wait until there is room.
+        """Put an object in; wait until there is room.
 
         Raises
         ------
@@ -90,7 +92,7 @@ class SimpleQueue(Closable):
         self._put(obj, None)
 
     def get(self) -> "Any":
-        """Take the next thing out; wait until there is one.
+        """Take the next object out; wait until there is one.
 
         Raises
         ------
@@ -100,18 +102,18 @@ class SimpleQueue(Closable):
         return self._get(None)
 
     def empty(self) -> bool:
-        """Tell whether there is nothing in it, at this moment."""
+        """Tell whether the queue is empty at this moment."""
         self._check_open()
         return not self._rest and not self._channel.poll(0)
 
     def close(self) -> None:
-        """Be done with the queue in this process."""
+        """Close the queue in this process; other processes may go on using it."""
         self._closed = True
         del self._rest[:]
         self._channel.close()
 
     def _put(self, obj, timeout):
-        """Pickle something and put it in; raise `queue.Full` if there is no room."""
+        """Pickle an object and put it in; raise `queue.Full` if there is no room in time."""
         if self._closed:
             self._check_open()
         handles = []  # type: List[bytes]
@@ -119,16 +121,16 @@ class SimpleQueue(Closable):
             if not self._channel.put(pickler.dumps(obj, handles), handles, timeout):
                 raise queue.Full
         except BaseException as error:
-            # (None is left of what was put.)
+            # (Sending has taken the handles out of the list.)
             pickler.cancel(handles)
             self._explain(error)
             raise
 
     def _take(self, most, timeout):
-        """Take messages out; those first that were, and were not unpickled."""
+        """Take messages out; first those that an earlier `get_many` has left in this process."""
         found = []  # type: List[Any]
         with suppress(IndexError):
-            # (Another thread may take them.)
+            # (IndexError: another thread takes them at the same time.)
             while len(found) < most:
                 found.append(self._rest.pop(0))
         return found or self._channel.get_many(most, timeout)
@@ -159,14 +161,14 @@ class SimpleQueue(Closable):
 
 
 class _Loaded:
-    """What was a message, and is unpickled already."""
+    """An object that `get_many` has unpickled, and not returned."""
 
     def __init__(self, thing):
         self.thing = thing
 
 
 def _load(message):
-    """Unpickle a message that was taken out, if it is not yet."""
+    """Return the object of a message that was taken out."""
     if type(message) is _Loaded:
         return message.thing
     stream, _owner = unpack(message)
@@ -179,9 +181,9 @@ class Queue(SimpleQueue):
     Parameters
     ----------
     maxsize : int
-        How many things it holds before ``put`` waits; no bound if it is 0.
+        How many objects it holds before ``put`` waits; no limit if it is 0.
     ctx : multiprocessing context, optional
-        Has no influence but on a queue that is a pipe.
+        Makes the locks of a queue that is a pipe; else it is not used.
 
     Attributes
     ----------
@@ -190,21 +192,19 @@ class Queue(SimpleQueue):
 
     Notes
     -----
-    It can be an argument of a ``Process`` (or of a pool's initializer), and so reach
-    the processes that share it. A plain array from 16 KiB on is copied once, into
-    shared memory, and becomes the receiver's own; a smaller one lies in the message.
-    Long ``bytes`` go through shared memory, too, and are copied out of it. A
-    shared array goes by reference: both sides see what either writes.
+    Pass it to other processes as an argument of ``Process``, or of a pool's initializer. A plain
+    array of 16 KiB or more is copied once, into shared memory that becomes the receiver's own; the
+    message contains a smaller one. Long ``bytes`` go through shared memory, too, and are copied out
+    of it. A shared array goes by reference: both sides see what either writes.
 
-    What was put is in the queue when ``put`` returns: no thread sends it, and a process that
-    ends does not wait for that. A process that is killed while it receives takes that message
-    with it, and nothing else; one that is killed while it puts has put it or has not.
+    A message is in the queue when ``put`` returns: no thread sends it later, and process exit does
+    not wait for one. A process that is killed while it receives loses that message alone; if it is
+    killed during ``put``, the message is in the queue or is not.
 
-    Where processes cannot sleep on shared memory, or with SHARED_NUMPY_RING=0 in the
-    environment, the messages go through a pipe. What does not fit into that waits in the
-    process, and a thread sends it; a process waits at its end until all is sent. The place
-    that a process had which was killed in the middle of a ``put`` or ``get`` is free again
-    when the queue was empty for half a second.
+    Without futexes on shared memory, or with SHARED_NUMPY_RING=0 in the environment, the messages
+    go through a pipe. Those that do not fit into it wait in the sending process, where a thread
+    sends them; process exit waits until all are sent. If a process is killed during ``put`` or
+    ``get``, the slot of its message is free again once the queue has been empty for half a second.
 
     Examples
     --------
@@ -222,21 +222,21 @@ class Queue(SimpleQueue):
     def put(
         self, obj: "Any", block: bool = True, timeout: "Optional[float]" = None
     ) -> None:
-        """Put something in.
+        """Put an object in.
 
         Parameters
         ----------
         obj : object
-            What can be pickled; it is pickled now.
+            It is pickled before this returns.
         block : bool
-            Wait for a place if the queue is full.
+            Wait if the queue is full.
         timeout : float, optional
-            For so many seconds at most.
+            Wait for so many seconds at most.
 
         Raises
         ------
         queue.Full
-            There was no place.
+            The queue was full all the time.
         ValueError
             The queue is closed.
         ArenaFullError
@@ -250,26 +250,27 @@ class Queue(SimpleQueue):
         block: bool = True,
         timeout: "Optional[float]" = None,
     ) -> int:
-        """Put things in, in order, one behind the other: quicker than one by one.
+        """Put objects in, in order and next to each other: faster than one by one.
 
         Parameters
         ----------
         objs : iterable
-            What can be pickled; they are all pickled before the first is put.
+            All of them are pickled before the first is put.
         block : bool
-            Wait for places if the queue is full.
+            Wait if the queue is full.
         timeout : float, optional
-            For so many seconds at most, for all of them.
+            Wait for so many seconds at most, for all of them together.
 
         Returns
         -------
         int
-            How many were put: less than all only if there was no place in time.
+            How many were put: fewer than all only if the queue was full in the end.
 
         Raises
         ------
         ValueError
-            The queue is closed, perhaps since the first ones are in.
+            The queue is closed; if another thread has closed it meanwhile, the first objects may
+            be in.
         ArenaFullError
             There is no room in /dev/shm for all of them; the first ones may be in.
         """
@@ -287,19 +288,19 @@ class Queue(SimpleQueue):
             raise
 
     def get(self, block: bool = True, timeout: "Optional[float]" = None) -> "Any":
-        """Take the next thing out.
+        """Take the next object out.
 
         Parameters
         ----------
         block : bool
-            Wait for one if there is none.
+            Wait if the queue is empty.
         timeout : float, optional
-            For so many seconds at most.
+            Wait for so many seconds at most.
 
         Raises
         ------
         queue.Empty
-            There was none.
+            The queue was empty all the time.
         ValueError
             The queue is closed.
         """
@@ -308,30 +309,30 @@ class Queue(SimpleQueue):
     def get_many(
         self, most: int, block: bool = True, timeout: "Optional[float]" = None
     ) -> "List[Any]":
-        """Take things out, in order: those that there are, and at least one.
+        """Take objects out, in order: all that are there up to `most`, and at least one.
 
         Parameters
         ----------
         most : int
-            How many at most.
+            The largest number of objects to take.
         block : bool
-            Wait for the first one if there is none.
+            Wait for the first one if the queue is empty.
         timeout : float, optional
-            For so many seconds at most.
+            Wait for so many seconds at most.
 
         Returns
         -------
         list
-            Of `most` things, or fewer.
+            Of `most` objects, or fewer.
 
         Raises
         ------
         queue.Empty
-            There was none.
+            The queue was empty all the time.
         ValueError
             The queue is closed, or `most` is less than 1.
         Exception
-            One of them cannot be unpickled. It is lost, alone: the others stay.
+            One of them cannot be unpickled. It alone is lost: the others come with the next call.
         """
         if most < 1:
             raise ValueError("most must be 1 or more, not {}".format(most))
@@ -346,7 +347,7 @@ class Queue(SimpleQueue):
         things = []  # type: List[Any]
         try:
             for number, message in enumerate(found):
-                # (What has begun to be unpickled cannot be so again.)
+                # (The handles in a message are good for one attempt to unpickle it.)
                 found[number] = None
                 things.append(_load(message))
         except BaseException:
@@ -364,17 +365,17 @@ class Queue(SimpleQueue):
         return self.get(False)
 
     def qsize(self) -> int:
-        """Return how many things are in it, at this moment."""
+        """Return how many objects are in the queue at this moment."""
         self._check_open()
         return len(self._channel) + len(self._rest)
 
     def full(self) -> bool:
-        """Tell whether it is full, at this moment."""
+        """Tell whether the queue is full at this moment."""
         self._check_open()
         return len(self._channel) >= self._channel.limit
 
     def join_thread(self) -> None:
-        """Wait until all that was put is sent, after `close`: it is, but in a pipe.
+        """Wait, after `close`, until all messages are sent. Only a queue that is a pipe has some left.
 
         Raises
         ------
@@ -387,13 +388,13 @@ class Queue(SimpleQueue):
             self._channel.feeder.join()
 
     def cancel_join_thread(self) -> None:
-        """Drop at the process's end what waits to be sent through a pipe."""
+        """Drop the messages that still wait for room in a pipe at process exit."""
         if isinstance(self._channel, pipe_channel.Channel):
             self._channel.feeder.is_joined = False
 
 
 class JoinableQueue(Queue):
-    """A `Queue` that knows when all that was put in is done.
+    """A `Queue` that knows when all objects that were put in are done.
 
     Parameters
     ----------
@@ -402,19 +403,19 @@ class JoinableQueue(Queue):
     """
 
     def task_done(self) -> None:
-        """Say that one of the things that were taken out is done.
+        """Tell the queue that one of the objects that were taken out is done.
 
         Raises
         ------
         ValueError
-            It was called more often than there were things.
+            It was called more often than objects were put in.
         """
         self._check_open()
         if not self._channel.report_done():
             raise ValueError("task_done() called more often than things were put in")
 
     def join(self) -> None:
-        """Wait until all that was put in is done."""
+        """Wait until all objects that were put in are done."""
         self._check_open()
         try:
             self._channel.join()

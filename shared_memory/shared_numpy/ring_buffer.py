@@ -1,9 +1,9 @@
-"""Streams of frames: arrays of one shape that are filled and looked at where they lie.
+"""Streams of frames: arrays of one shape that writers fill, and readers look at, without a copy.
 
-A `RingBuffer` has a number of frames, each in a block of the arena. A writer fills one and
-shows it to the readers; a reader looks at it without a copy, while others do, too. Who
-fills a frame or looks at one holds its block: so nobody writes to what somebody sees, and
-what a killed process held is free again.
+A `RingBuffer` has a number of slots; each frame lies in a block of the arena. A writer fills a free
+one, then publishes it to all readers, any number of which may look at it at a time. A process holds
+a reference to the block of each frame that it fills or looks at. So no writer gets a frame that a
+reader sees, and the references of a killed process are released.
 """
 
 import inspect
@@ -31,14 +31,14 @@ def _references():
     return sys.getrefcount(thing)
 
 
-# How many references to something are counted if there are two: a name here, and another one.
-# (From 3.14 on the call that counts has none of its own.)
+# What `sys.getrefcount` returns for an object with two references: a variable here, and another.
+# (From 3.14 on the interpreter may count no reference for the argument of the call.)
 _ALONE = _references() + 1
 
 
 class EndedFrame(arrays.ndarray):
-    """What a frame becomes when its ``with`` block is over: all that reads or writes items,
-    and all that numpy lets a class intercept, raises ValueError.
+    """A frame after its ``with`` block: reading or writing its items, and every function of numpy
+    that a class can intercept, raises ValueError.
 
     Attributes
     ----------
@@ -60,14 +60,14 @@ class EndedFrame(arrays.ndarray):
 
 
 def _refuse(frame, *arguments, **options):
-    """Raise, in the place of whatever would use the items of a frame."""
+    """Take the place of all methods that would use the items of a frame."""
     raise ValueError(
         "{!r} has no items any more: use a frame inside its with block; to keep it, copy it "
         "there (frame.copy()), or keep it or a view of it in a second place".format(frame)
     )
 
 
-# What works after the block: what tells about the array, and what every object has.
+# Attributes that work after the block: those about the array as a whole, and those of any object.
 _STAYS = frozenset(
     "base close closed device dtype flags itemsize nbytes ndim release shape size strides "
     "__array_finalize__ __array_priority__ __buffer__ __class__ __class_getitem__ __delattr__ __dict__ "
@@ -75,7 +75,7 @@ _STAYS = frozenset(
     "__module__ __new__ __release_buffer__ __setattr__ __sizeof__ __subclasshook__ __weakref__".split()
 )
 for _name in set(dir(arrays.ndarray)) - _STAYS - set(vars(EndedFrame)):
-    # (A method that every numpy from 1.13 on looks up in the class, and plain attributes.)
+    # (Methods are replaced in the class, where numpy looks them up; data attributes by properties.)
     _is_method = callable(getattr(arrays.ndarray, _name))
     setattr(EndedFrame, _name, _refuse if _is_method else property(_refuse))
 EndedFrame.__array_ufunc__ = EndedFrame.__array_function__ = _refuse  # type: ignore
@@ -83,7 +83,7 @@ registry.register(EndedFrame, _refuse)
 
 
 class _Frame:
-    """A frame, while a ``with`` block fills it or looks at it."""
+    """The context manager of a frame: a ``with`` block fills it or looks at it."""
 
     _block = _frame = None  # type: Any
 
@@ -99,12 +99,12 @@ class _Frame:
         return frame
 
     def _end(self, caller):
-        """Let go of the frame, unless the program has kept it, or a view of it: then it is
-        let go of when these are gone. `caller` is the stack's frame that ends the block."""
+        """Release the frame, unless the program has kept it or a view of it: then the last of these
+        releases it. `caller` is the stack frame of the ``with`` statement."""
         frame, self._frame, self._block = self._frame, None, None
-        # (The name here, and the program's.)
+        # (Two references: `frame` here, and the variable of the ``with`` statement.)
         if sys.getrefcount(frame) <= _ALONE and _is_variable(frame, caller):
-            # Once more: another thread may have got it by the variable meanwhile.
+            # Race: another thread may have got it by that variable while `_is_variable` ran.
             if sys.getrefcount(frame) <= _ALONE and not _has_views(frame):
                 empty = (1, (0,), frame.dtype, False, b"")
                 np.ndarray.__setstate__(frame, empty)
@@ -114,26 +114,26 @@ class _Frame:
 
 
 def _is_variable(frame, caller):
-    """Tell whether a variable of the code that ends a with block refers to the frame: else
-    the program has moved it somewhere, and it stays whole there."""
+    """Tell whether the reference is a variable of the code with the ``with`` statement. Otherwise
+    the program has stored the frame elsewhere, where it stays usable."""
     while caller is not None and caller.f_globals.get("__name__") == "contextlib":
-        caller = caller.f_back  # An ExitStack's code ends it for the program's.
+        caller = caller.f_back  # An ExitStack leaves the block for the program's code.
     if caller is None:
         return False
     code, variables = caller.f_code, caller.f_locals
     found = False
     if code.co_flags & inspect.CO_OPTIMIZED:
-        # (In one step, since other threads may change the variables of closures.)
+        # (`list` copies them in one step: other threads may change variables of closures.)
         found = id(frame) in map(id, list(variables.values()))
         if sys.version_info < (3, 13):
-            # The interpreter keeps this copy of a function's variables with the call, and so all
-            # that they refer to. If the program has it, too (`locals()`), it shall not refer to
-            # the frame when it did not before.
+            # Before 3.13 (PEP 667) `f_locals` is a dict that the interpreter keeps with the call, so
+            # it would keep the frame alive. If nothing else refers to the dict it is cleared. If
+            # the program has it, too (by `locals()`), only the frame is taken out.
             if sys.getrefcount(variables) <= _ALONE:
                 variables.clear()
             for name in [name for name in variables if variables[name] is frame]:
                 del variables[name]
-    # A namespace may have thousands of names; those of the code are few.
+    # Modules: a namespace may have thousands of names, the code uses few.
     spaces = [each for each in (variables, caller.f_globals) if isinstance(each, dict)]
     return found or any(
         dict.get(space, name) is frame for space in spaces for name in code.co_names
@@ -143,7 +143,7 @@ def _is_variable(frame, caller):
 def _has_views(frame):
     """Tell whether there are views of an array that lies in a block."""
     inner = frame.base
-    # The name here and the frame's own, or a view has it, too.
+    # Two references, `inner` here and the frame's `base`, or there is a view.
     if sys.getrefcount(inner) > _ALONE:
         return True
     block = inner if type(inner) is _core.Block else inner.base
@@ -152,12 +152,12 @@ def _has_views(frame):
 
 
 class _Writing(_Frame):
-    """A frame that is filled, and shown to the readers when the ``with`` block ends well.
+    """A frame that is filled, and published when the ``with`` block ends without an exception.
 
     Attributes
     ----------
     sequence : int
-        The frame's number, when it was written.
+        The frame's number, once it is published.
     """
 
     sequence = None  # type: Optional[int]
@@ -182,16 +182,16 @@ class _Writing(_Frame):
 
 
 class _Reading(_Frame):
-    """A frame that is looked at.
+    """A frame that a reader looks at.
 
     Attributes
     ----------
     sequence : int
-        Its number; they are counted from 0, in the order in which they were written.
+        Its number, counted from 0 in the order of publication.
     time : float
-        When it was written, in seconds of `time.monotonic`.
+        The time of its publication, in seconds of `time.monotonic`.
     skipped : int
-        How many frames this process has missed since the one before.
+        How many frames this process has missed since its last one.
     """
 
     sequence = time = skipped = None  # type: Any
@@ -209,7 +209,7 @@ class _Reading(_Frame):
 
     def __enter__(self):
         frame = super().__enter__()
-        # What it is a view of first: nobody can undo it then.
+        # The array below it first: then the program cannot make the view writable again.
         frame.base.flags.writeable = False
         frame.flags.writeable = False
         frame.sequence, frame.time, frame.skipped = self.sequence, self.time, self.skipped
@@ -227,43 +227,43 @@ class RingBuffer(Closable):
     shape : int or tuple of int
         The shape of a frame.
     dtype : dtype_like
-        What its items are; none that hold references to objects.
+        The type of its items; not one with references to Python objects.
     slots : int
-        How many frames there are; 1 to 256. Each reader can look at one, and each writer fill
-        one, while others wait to be read.
+        How many frames the ring has, 1 to 256: those that are being filled, that wait to be read,
+        and that readers look at.
     when_full : {"wait", "drop_oldest"}
-        What writers do when no frame is free. "wait": wait until all readers have read one.
-        "drop_oldest": take the oldest frame that nobody looks at, whether all have read it or not.
+        What a writer does if no slot is free. "wait": it waits until all readers have read a frame.
+        "drop_oldest": it overwrites the oldest frame that no reader looks at, read or not.
 
     Attributes
     ----------
     shape, dtype, slots, when_full
-        As it was made with.
+        The arguments.
     spin : bool
-        Whether waiters of this process may look for some microseconds before they sleep: by
-        default they do where the process has two processors, and while waits are short.
+        Whether a waiting thread of this process may spin for up to 50 µs before it sleeps. By
+        default it does if the process has two processors or more, and as long as waits are short.
 
     Raises
     ------
     TypeError, ValueError
-        There are no such frames.
+        No array can have this shape and dtype, or another argument is out of range.
     ArenaFullError
         /dev/shm has no room for them.
 
     Notes
     -----
-    It can be an argument of a ``Process``. Each process that reads sees all frames, from the
-    oldest one on that is there when it begins to read and has no gap behind it; a child that
-    is forked begins where its parent is. There are 64 readers at most. A reader is forgotten when
-    its process ends or has closed the ring.
+    Pass it to other processes as an argument of ``Process``. Each process that reads is one reader,
+    and sees all frames: from the oldest that is there, without a gap behind it, when it first
+    reads. A forked child begins where its parent is. There are at most 64 readers. A process is no
+    reader any more when it has exited or closed the ring.
 
-    A process that keeps a frame, or a view of it, beyond the ``with`` block still looks at it:
-    its slot is not used until that is gone. A frame that only the variable of the block refers
-    to is over after it, and whatever uses its items raises ValueError.
+    If a process keeps a frame, or a view of it, beyond the ``with`` block, its slot stays occupied
+    until the last view is gone. If only the variable of the block refers to it, the frame ends with
+    the block, and using its items raises ValueError.
 
-    A process that is killed while it fills a frame has not written it; one that is killed while
-    it looks at a frame does not any more. Views of a frame that was filled, which a writer or a
-    child that it has forked in its ``with`` block keeps, can still be written to: do not.
+    If a process is killed while it fills a frame, the frame is not published; if it is killed while
+    it looks at a frame, the slot is free again. A writer that keeps views of its frame, or a child
+    that it has forked inside the block, can still write to a published frame: do not.
 
     Examples
     --------
@@ -288,13 +288,13 @@ class RingBuffer(Closable):
         self.shape = tuple(operator.index(length) for length in lengths)  # type: Tuple[int, ...]
         if any(length < 0 for length in self.shape):
             raise ValueError("a frame has no shape {}".format(self.shape))
-        # (A dtype of sub-arrays has a shape of its own.)
+        # (A dtype of sub-arrays adds dimensions.)
         self.shape += probe.shape[1:]
         self.dtype = probe.dtype
         size = self.dtype.itemsize
         for length in self.shape:
             size *= length
-        # An array that takes no memory shows whether numpy has room for the dimensions.
+        # An array without items shows whether numpy supports so many dimensions.
         arrays.empty((0,) * len(self.shape) if size else self.shape, self.dtype)
         self.slots = operator.index(slots)
         if not 1 <= self.slots <= 256:
@@ -302,7 +302,7 @@ class RingBuffer(Closable):
         if when_full not in ("wait", "drop_oldest"):
             raise ValueError("when_full must be 'wait' or 'drop_oldest', not {!r}".format(when_full))
         self.when_full = when_full
-        # (What is too long for a number is too long for any memory.)
+        # (A size above 1 << 62 does not fit into the core's integer, nor into any memory.)
         overwrites = when_full == "drop_oldest"
         self._frames = _core.Frames.create(self.slots, min(size, 1 << 62), overwrites)
         self._begin()
@@ -320,7 +320,7 @@ class RingBuffer(Closable):
 
     @property
     def written(self) -> int:
-        """How many frames were written so far: the next one's number."""
+        """How many frames were published so far: the number of the next one."""
         self._check_open()
         return int(self._frames.written)
 
@@ -330,19 +330,19 @@ class RingBuffer(Closable):
         Parameters
         ----------
         timeout : float, optional
-            How many seconds to wait for a frame that can be filled.
+            How many seconds to wait for a free slot; for ever by default.
 
         Returns
         -------
         context manager
-            Its block has the frame, whose items are what they were before. It is shown to the
-            readers at the end; if the block raises something it is not. The manager's
-            ``sequence`` is the number that it got.
+            Gives the frame, with the items that it had before. The frame is published at the end of
+            the block, unless that raises an exception. Then the manager's ``sequence`` is the
+            frame's number.
 
         Raises
         ------
         queue.Full
-            There was none, when the block begins: all are looked at, or waited for.
+            At the beginning of the block: no slot was free in time.
         ValueError
             The ring is closed.
         """
@@ -355,19 +355,19 @@ class RingBuffer(Closable):
         Parameters
         ----------
         timeout : float, optional
-            How many seconds to wait for one.
+            How many seconds to wait for one; for ever by default.
 
         Returns
         -------
         context manager
-            Its block has the frame, which cannot be written to. The frame and the manager
-            have ``sequence``, its number, counted from 0; ``time``, when it was written, by
-            `time.monotonic`; and ``skipped``, how many this process has missed before it.
+            Gives the frame, which is read-only. The frame and the manager have the attributes
+            ``sequence``, the frame's number, counted from 0; ``time``, the time of its publication
+            by `time.monotonic`; and ``skipped``, how many frames this process has missed before it.
 
         Raises
         ------
         queue.Empty
-            There was none, when the block begins.
+            At the beginning of the block: there was no frame in time.
         ValueError
             The ring is closed.
         ArenaFullError
@@ -377,12 +377,12 @@ class RingBuffer(Closable):
         return _Reading(self, timeout, "read")
 
     def latest(self, timeout: "Optional[float]" = None) -> "_Reading":
-        """Look at the newest frame, read or not; those before it are skipped.
+        """Look at the newest frame, read or not; older ones are skipped.
 
         Parameters
         ----------
         timeout : float, optional
-            How many seconds to wait if none was written yet.
+            How many seconds to wait for the first frame; for ever by default.
 
         Returns
         -------
@@ -398,7 +398,7 @@ class RingBuffer(Closable):
         return _Reading(self, timeout, "latest")
 
     def close(self) -> None:
-        """Be done with the ring in this process; frames that are kept stay as they are."""
+        """Close the ring in this process; frames that it has kept stay usable."""
         self._closed = True
         self._frames.close()
 
@@ -413,7 +413,7 @@ class RingBuffer(Closable):
         )  # fmt: skip
 
     def _on(self, block):
-        """Return the array on a frame's block."""
+        """Return an array on the block of a frame."""
         return block.array(self.shape, self.dtype, cls=arrays.ndarray)
 
     def _call(self, name, *arguments):
@@ -424,7 +424,7 @@ class RingBuffer(Closable):
             raise
 
     def _let_go(self):
-        """Tell writers that a frame is free, perhaps."""
+        """Wake the writers that wait: a slot may be free."""
         if not self._closed:
             self._call("let_go")
 

@@ -1,8 +1,8 @@
-"""A future that costs little as long as nobody waits for it.
+"""A future that costs little as long as no thread waits for it.
 
-Most of what a future of the standard library costs is its condition, which seven objects make
-up, and the lists beside it. Most futures of a pool are done before anybody asks: they need none
-of that. Here they get it when it is first asked for.
+Most of the cost of a future of the standard library is its condition, which consists of seven
+objects, and the lists beside it. Most futures of a pool are done before any thread asks for their
+result, and need none of that. A `LightFuture` makes these attributes when they are first used.
 """
 
 import sys
@@ -15,59 +15,59 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Optional
 
-# For how many seconds the condition of a future may be held. All that hold one do so for
-# moments; but Ctrl-C can come as one of them leaves its `with` statement (`Condition.__exit__`
-# is a function of Python's), so that nobody ever releases it.
+# After so many seconds a locked condition counts as abandoned. Threads hold it for microseconds;
+# but `Condition.__exit__` is Python code, and Ctrl-C in it can leave the lock taken for ever.
 _LONGEST_HOLD = 5
 
-# What is made when it is first asked for.
+# Attributes that are made at their first use.
 _MADE = {"_condition": threading.Condition, "_waiters": list, "_done_callbacks": list}
 
 
 class LightFuture(Future):
-    """A future without a condition until somebody asks for it."""
+    """A future that has no condition until a thread uses it."""
 
     _result = None  # type: Any
     _exception = None  # type: Optional[BaseException]
-    # Whether somebody may wait for it.
+    # A thread may wait for it: `_core.settle` then leaves it to `set_result`.
     _is_watched = False
 
     def __init__(self) -> None:
-        # (Instead of the base's, which makes all that. The state is set here, since
-        # `_core.settle` must allocate nothing to change it.)
+        # (Without the base's, which makes the condition. The state is set here, so that
+        # `_core.settle` can change it without an allocation.)
         self._state = _base.PENDING
 
     def __getattr__(self, name: str) -> "Any":
-        # What is not there yet.
+        # Called only for attributes that do not exist yet.
         make = _MADE.get(name)
         if make is None:
             raise AttributeError(
                 "{!r} object has no attribute {!r}".format(type(self).__name__, name)
             )
-        # Before anybody has the condition, and looks at the state with it held.
+        # Race with `settle`: the flag is set before any thread can lock the condition and look at
+        # the state.
         self._is_watched = True
         return self.__dict__.setdefault(name, make())
 
     def begin(self) -> None:
-        """Be running, unless it was cancelled; nobody may cancel it meanwhile."""
+        """Become running, unless it is cancelled. The caller excludes a concurrent `cancel`."""
         if self._state == _base.PENDING:
             self._state = _base.RUNNING
 
     def settle(self, result: "Any") -> None:
-        """Have a result, as by `set_result`."""
+        """Set the result, as `set_result` does. Dispatcher."""
         if not _core.settle(self, result, _base.RUNNING, _base.FINISHED):
             self._free_condition()
             self.set_result(result)
 
     def fail(self, error: BaseException) -> None:
-        """Have an exception, as by `set_exception`."""
+        """Set the exception, as `set_exception` does."""
         self._free_condition()
         self.set_exception(error)
 
     def _free_condition(self):
-        """Release the condition if it is locked and nobody will."""
+        """Release the condition if the thread that has it locked will never do so."""
         condition = self._condition
-        # (In parts: a process that was stopped meanwhile has not held it for so long.)
+        # (Second by second: if SIGSTOP stops the process meanwhile, that does not count as waiting.)
         for _ in range(_LONGEST_HOLD):
             if condition.acquire(timeout=1):
                 condition.release()
@@ -75,7 +75,7 @@ class LightFuture(Future):
         try:
             condition._release_save()
         except RuntimeError:
-            # Somebody has freed it just now; or, since 3.14, its owner alone may.
+            # Another thread has released it just now. Or only its owner may do so: from 3.14 on.
             lock = condition._lock
             if sys.version_info >= (3, 14) and lock.locked():
                 lock._at_fork_reinit()
@@ -85,8 +85,8 @@ class LightFuture(Future):
             try:
                 callback(self)
             except BaseException as error:
-                # In the main thread these end the program (Ctrl-C while it cancels a future). In
-                # another one they would end that, with all other calls.
+                # In the main thread KeyboardInterrupt and SystemExit end the program (Ctrl-C while
+                # it cancels a future). In the dispatcher they would end the pool.
                 is_main = threading.current_thread() is threading.main_thread()
                 if is_main and not isinstance(error, Exception):
                     raise
@@ -98,7 +98,8 @@ class LightFuture(Future):
         try:
             return self._wait(super().result, timeout)
         finally:
-            # An exception has this frame.
+            # The traceback of an exception refers to this frame, which must not refer to the
+            # future in turn.
             self = None  # type: ignore
 
     def exception(self, timeout: "Optional[float]" = None) -> "Optional[BaseException]":
@@ -110,8 +111,8 @@ class LightFuture(Future):
     result.__doc__, exception.__doc__ = Future.result.__doc__, Future.exception.__doc__
 
     def _wait(self, method, timeout):
-        """Call a method that waits, and have the condition released whatever comes between: else
-        the pool waits for it when the call is done, see `_LONGEST_HOLD`."""
+        """Call a method that waits; release the condition also if Ctrl-C interrupts the method.
+        Otherwise the dispatcher would wait for it (see `_LONGEST_HOLD`)."""
         condition = self._condition
         was_mine = condition._is_owned()
         try:
@@ -122,7 +123,7 @@ class LightFuture(Future):
             self = method = None  # type: ignore
 
     def release(self) -> None:
-        """Release the condition as often as this thread has locked it."""
+        """Release the condition as often as this thread has acquired it."""
         condition = self.__dict__.get("_condition")
         while condition is not None and condition._is_owned():
             condition.release()

@@ -167,7 +167,7 @@ class Pool:
                 except ArenaFullError as full:
                     error = full
                 finally:
-                    # (None is left of what was sent.)
+                    # (Sending has taken the handles out of the list.)
                     pickler.cancel(handles)
             if isinstance(error, ArenaFullError) and self.scheduler.requeue(worker, task):
                 # There is room again when another call is done.

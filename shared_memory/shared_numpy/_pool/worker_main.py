@@ -1,14 +1,14 @@
-"""Worker processes, and what they and their dispatcher say to each other.
+"""The code of a worker process, and the messages between it and the dispatcher.
 
-A worker has a channel of its own, from which it takes one call at a time; all answer
-through one. A call that no worker has taken can be taken back by the dispatcher, so it is
-known which call a worker had when it was killed.
+Each worker has a channel of its own, from which it takes one call at a time. All workers answer
+through one channel. Calls that a worker has not taken yet stay in its channel, where the dispatcher
+finds them: so it knows which call a worker had taken when it was killed.
 
 ::
 
-    request   (function, args, kwargs) as by `pickler.dumps`, number u64
-              nothing else                          no more calls: end
-    reply     what is answered, so too, number u64, worker u32, kind u8, seconds f32
+    request   the pickle of (function, args, kwargs), number u64
+              or one byte, `STOP`: no more calls
+    reply     the pickle of the answer, number u64, worker u32, kind u8, seconds f32
 """
 
 import os
@@ -36,46 +36,47 @@ REQUEST = struct.Struct("=Q")
 REPLY = struct.Struct("=QIBf")
 STOP = b"\0"
 
-# Kinds of replies: the worker can take calls; it cannot, and ends; what a call has
-# returned, or raised; the worker has had its share of calls, and ends. The dispatcher
-# sends the last to itself, to be woken.
+# Kinds of replies. READY: the worker takes calls. UNFIT: its initializer has failed, and it exits.
+# RESULT, ERROR: a call has returned, or raised. LEAVING: the worker has done its share of calls, and
+# exits. WAKE: the process of the executor sends it to its own dispatcher.
 READY, UNFIT, RESULT, ERROR, LEAVING, WAKE = range(6)
 
 
 def pack_call(
     number: int, call: "Any", handles: "List[bytes]", policy: moved.ArrayPolicy
 ) -> bytes:
-    """Make the stream of a request; see `pickler.dumps`."""
+    """Pickle a request; see `pickler.dumps`."""
     return closures.dumps(call, handles, policy, REQUEST.pack(number))
 
 
 def head_of(stream: "Any", head: struct.Struct) -> "Tuple[Any, ...]":
-    """Return what follows the thing in a stream of bytes."""
+    """Return the numbers that follow the pickle in a message."""
     return head.unpack_from(stream, len(stream) - head.size)
 
 
 def text_of(error: BaseException) -> str:
-    """Return the traceback of an exception as the cause of what another process raises shows it."""
+    """Return the traceback of an exception as text, for the cause of the exception that another
+    process raises."""
     lines = traceback.format_exception(type(error), error, error.__traceback__)
     return '\n"""\n{}"""'.format("".join(lines))
 
 
 def trace_of(text: str) -> BaseException:
-    """Return what is the cause of an exception whose traceback is there as text."""
+    """Return the `__cause__` for an exception whose traceback is there as text only."""
     return _RemoteTraceback(text)
 
 
 def own_error(error: BaseException) -> BaseException:
-    """Return an exception that a call has raised in this process, by a thread that its caller
-    does not see, with its traceback as the cause."""
+    """Return an exception that the dispatcher has caught, with its traceback as the cause: the
+    thread that asks for the result raises it with a traceback of its own."""
     error.__cause__ = trace_of(text_of(error))
     return error
 
 
 def pack_error(error: BaseException) -> "Tuple[str, bytes]":
-    """Return what is sent of an exception: as text, and pickled."""
+    """Return the message of an exception: its traceback as text, and its pickle."""
     text = text_of(error)
-    # (Its class may raise anything, SystemExit as well, which is not to end the worker.)
+    # (How its class is pickled may raise anything, SystemExit as well; the worker goes on.)
     with suppress(BaseException):
         return text, pickle.dumps(error)
     handles = []  # type: List[bytes]
@@ -91,8 +92,8 @@ def pack_error(error: BaseException) -> "Tuple[str, bytes]":
 
 
 def _substitute(text, error, why):
-    """Return the pickle of an exception that tells of another one, in some bytes."""
-    # (Its own `str` may raise something, too.)
+    """Return the pickle of a short exception that describes another one."""
+    # (`format_exception_only` also copes with a `__str__` that raises.)
     both = ["".join(traceback.format_exception_only(type(e), e)).strip() for e in (error, why)]
     full = "{}: {} ({})".format(text, *both)
     return pickle.dumps(pickle.PicklingError(full[:1000]))
@@ -112,11 +113,11 @@ def unpack_error(packed: "Tuple[str, bytes]") -> BaseException:
 
 
 def end_if_cloned(pid: int, error: "Optional[BaseException]" = None) -> None:
-    """End this process if it is not the one of that number, but a fork of it.
+    """Exit if this process is a fork of the process `pid`.
 
-    A function that forks (a daemon's, a test's) may let its child come back into the code here,
-    by an exception or plainly. The child is no second worker: it ends, as it would have at the end
-    of a program's main part; `error` is what it came back by.
+    A function that forks may let its child return, or raise, into the code here. The child is not a
+    second worker: it exits as at the end of a program's main module. `error` is the exception that
+    it has raised.
     """
     if os.getpid() == pid:
         return
@@ -131,22 +132,22 @@ def end_if_cloned(pid: int, error: "Optional[BaseException]" = None) -> None:
             traceback.print_exception(type(error), error, error.__traceback__)
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
-        # Those that were made in this process: they give its memory back.
+        # Finalizers that this child has registered itself: they free its memory.
         util._run_finalizers()
     finally:
         os._exit(code & 0xFF)
 
 
 class _Interrupts:
-    """Ctrl-C: raised in a call, ignored between two."""
+    """The handler of SIGINT in a worker: KeyboardInterrupt during a call, nothing between two."""
 
     def __init__(self):
         self.calling = False
-        # Only this thread may set handlers; a program that ignores Ctrl-C stays so.
+        # Only the main thread may set handlers. A program that ignores Ctrl-C keeps doing so.
         main = threading.current_thread() is threading.main_thread()
         if main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, self)
-        # The parent has blocked it until here.
+        # The supervisor has blocked it before it started this process.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
 
     def __call__(self, number, frame):
@@ -166,22 +167,22 @@ def work(
     initializer: "Optional[Callable[..., Any]]",
     initargs: "Tuple[Any, ...]",
 ) -> None:
-    """Be a worker: call and answer, until told to end or the dispatcher is gone.
+    """Run calls until told to stop, or until the process of the executor is gone.
 
     Parameters
     ----------
     number : int
-        Which worker it is.
+        The worker's number, for its answers.
     requests, replies : ChannelArgument
-        The channels that calls come from and answers go to.
+        The channels of calls and of answers.
     threshold, copied
-        How plain arrays in results go, see `moved.ArrayPolicy`.
+        How plain arrays in results travel, see `moved.ArrayPolicy`.
     gives_results : bool
-        Whether they are given away without a copy where that can be.
+        Give arrays in results away without a copy where possible.
     most_calls : int or None
-        After how many calls it ends.
+        Exit after so many calls.
     initializer : callable or None
-        What to call first, with `initargs`.
+        Called first, with `initargs`.
     """
     interrupts, pid = _Interrupts(), os.getpid()
     answer = partial(_answer, number, pid, replies.channel)
@@ -215,7 +216,7 @@ def work(
 
 
 def _serve(found, interrupts, pid, answer, policy, gives_results):
-    """Do one call, which is taken out of a list."""
+    """Do one call, taken out of a list of one: no other reference to its message is left."""
     stream, owner = _channels.unpack(found.pop())
     (task,) = head_of(stream, REQUEST)
     start = time.perf_counter()
@@ -225,14 +226,14 @@ def _serve(found, interrupts, pid, answer, policy, gives_results):
             interrupts.calling = True
             function, args, kwargs = pickler.loads(stream)
             stream = owner = None
-            # Nothing else here shall refer to it.
+            # (In a list: `given_away` needs the only reference to the result.)
             results.append(function(*args, **kwargs))
         finally:
             interrupts.calling = False
     except BaseException as raised:
         error = raised
     end_if_cloned(pid, error)
-    # Whoever looks for leaks looks when he has the answer: nothing of the call is left.
+    # Before the answer: a caller that then looks at the arena's use sees nothing of the call.
     function = args = kwargs = stream = owner = None
     seconds = time.perf_counter() - start
     if error is None:
@@ -247,7 +248,7 @@ def _serve(found, interrupts, pid, answer, policy, gives_results):
     try:
         return answer(task, ERROR, seconds, packed)
     except Exception as why:
-        # There is no room for it.
+        # There is no room for all of it.
         short = packed[0][-1000:], _substitute("no room for an exception", error, why)
         return answer(task, ERROR, seconds, short)
     finally:
@@ -261,7 +262,7 @@ def _answer(number, pid, replies, task, kind, seconds, thing, dumps=closures.dum
         if os.getpid() == pid:
             replies.put(stream, handles)
     finally:
-        # (None is left of what was put.)
+        # (Sending has taken the handles out of the list.)
         pickler.cancel(handles)
-    # An initializer, or how a class is pickled, may fork, too.
+    # An initializer, or the `__reduce__` of a class, may fork, too.
     end_if_cloned(pid)
