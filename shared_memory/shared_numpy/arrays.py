@@ -5,13 +5,12 @@ Use it as ``import shared_numpy as snp``::
     frame = snp.zeros((1000, 1000), "f4")   # a numpy array, in shared memory
     queue.put(frame)                        # any channel of multiprocessing
 
-An `ndarray` is an array on a block of the arena in which the process allocates.
-Through the channels of `multiprocessing` (arguments of a ``Process``, ``Pool``,
-``Queue``, ``Pipe``, managers, ``concurrent.futures``) it goes by reference: what
-arrives is the same array, with the sender's memory, strides and type. A plain
-``pickle.dumps`` takes it by value, so that what is written to a file is whole.
+An `ndarray` is an array on a block of this process's arena. Through the channels of
+`multiprocessing` (arguments of a ``Process``, ``Pool``, ``Queue``, ``Pipe``, managers,
+``concurrent.futures``) it goes by reference: the receiver gets an array with the sender's memory,
+strides and class. ``pickle.dumps`` pickles it by value, so that a file contains the items.
 
-The memory is freed when no array, view or handle refers to it in any process.
+The memory is freed when no array, view or handle in any process refers to it.
 """
 
 import numpy as np
@@ -50,21 +49,19 @@ _NUMPY_2 = int(np.__version__.split(".")[0]) >= 2
 class ndarray(np.ndarray):
     """An array in shared memory.
 
-    It is made like ``numpy.ndarray``: by shape and dtype, not initialised. With
-    `buffer` it is a view of that, as in numpy, and its memory the buffer's. The
-    functions beside it (`array`, `zeros`, …) are what one normally calls.
+    The constructor is that of ``numpy.ndarray``: shape and dtype, items not initialised; with
+    `buffer` the array is a view of that. Normally one calls the functions `array`, `zeros`, …
 
-    Views and slices are of this class and lie in the same memory. Results of
-    arithmetic are plain arrays. Copies (``copy``, ``astype``, ``take``, indexing
-    with lists or masks) may be of this class, but their memory is their own and
-    they travel by value: `is_shared` tells.
+    Views and slices are of this class and lie in the same memory. Results of arithmetic are plain
+    arrays. Copies (``copy``, ``astype``, ``take``, indexing with lists or masks) may be of this
+    class, but lie in ordinary memory and travel by value: `is_shared` tells.
 
     Parameters
     ----------
     shape : int or tuple of int
         Lengths of the dimensions.
     dtype : dtype_like
-        What the items are; none that hold references to objects.
+        The type of the items; not one with references to Python objects.
     buffer, offset, strides
         As in ``numpy.ndarray``.
     order : {"C", "F"}, optional
@@ -111,23 +108,22 @@ class ndarray(np.ndarray):
         return self.__dict__.get("_closed", False)
 
     def is_shared(self) -> bool:
-        """Tell whether the array lies in shared memory, and so goes by handle."""
+        """Tell whether the array lies in shared memory, and so travels by reference."""
         return by_reference.memory_of(self) is not None
 
     def close(self) -> None:
-        """Say that this process is done with the array.
+        """Mark the array as closed in this process.
 
-        The memory is let go of when the last view of it is; until then the array
-        can be read as before. Closing again does nothing.
+        The memory is released with the last view of it; until then the array can be used as
+        before. Closing again does nothing.
         """
         self._closed = True
 
     def unlink(self) -> None:
-        """Send the array nowhere from now on; what was sent stays good.
+        """Refuse to send the array from now on; arrays that were sent stay valid.
 
-        Nothing has to be unlinked for its memory to be freed, but for an array with
-        a name of its own (`create`), which loses that. Unlinking again, or what is
-        not shared, does nothing.
+        An array with a name of its own (`create`) loses that. Other memory is freed without
+        `unlink`. Unlinking again, or an array that is not shared, does nothing.
         """
         memory = by_reference.memory_of(self)
         if memory is not None:
@@ -135,17 +131,17 @@ class ndarray(np.ndarray):
 
     def squeeze(self, axis: "Any" = None) -> "ndarray":
         """Return a view without dimensions of length 1, as ``numpy.squeeze``."""
-        # numpy's own asks `__array_wrap__`, which takes it for a result. A view by an index has
-        # what the subclass's `__array_finalize__` takes over.
+        # numpy's method passes the view to `__array_wrap__`, which would make it plain. Indexing
+        # goes through `__array_finalize__` alone.
         index = [slice(None)] * self.ndim
-        if np.asarray(self).squeeze(axis).ndim < self.ndim:  # Which refuses what cannot be.
+        if np.asarray(self).squeeze(axis).ndim < self.ndim:  # (It raises numpy's errors.)
             for each in range(self.ndim) if axis is None else np.atleast_1d(axis):
                 if self.shape[each] == 1:
                     index[each] = 0
         return np.ndarray.__getitem__(self, tuple(index) + (Ellipsis,))  # type: ignore
 
     def readonly(self) -> "ndarray":
-        """Return a view that cannot be written to, here or where it is sent."""
+        """Return a view that is read-only, here and in the processes that receive it."""
         view = self[...]
         view.flags.writeable = False
         return view
@@ -163,37 +159,37 @@ class ndarray(np.ndarray):
     def __array_wrap__(
         self, array: "Any", context: "Any" = None, return_scalar: bool = False
     ) -> "Any":
-        """Make results of arithmetic plain; but for what was given as ``out``."""
+        """Return results of arithmetic as plain arrays; only ``out`` stays as it is."""
         if array is self:
             return array
         plain = np.asarray(array)
         return plain if plain.ndim or (_NUMPY_2 and not return_scalar) else plain[()]
 
     def __reduce_ex__(self, protocol: int) -> "Any":
-        """Pickle by value; loads as a plain array."""
+        """Pickle by value: it is loaded as a plain array."""
         if by_reference.memory_of(self) is not None:
             copy_warnings.tell(self)
         plain = np.asarray(self)
         if not (plain.flags.c_contiguous or plain.flags.f_contiguous):
-            # Of these, numpy's protocol 5 loses the byte order.
+            # With protocol 5 numpy loses the byte order of an array that is not contiguous.
             plain = plain.copy()
         return plain.__reduce_ex__(protocol)
 
 
 def name_of(a: "Any") -> "Optional[str]":
-    """Return what tells the memory of an array from all other there is and was.
+    """Return a text that identifies the memory of an array, among all that exists or has existed.
 
     Parameters
     ----------
     a : numpy.ndarray
-        An array in shared memory or any view of one. (Arrays have no attribute ``name``, which
-        other packages would take for the name of a column or an axis.)
+        An array in shared memory, or any view of one. (It is no attribute ``name`` of the array:
+        other packages take that for the name of a column or an axis.)
 
     Returns
     -------
     str or None
-        For an array with a name of its own (`create`) that, without ``shm://``, or the path of
-        its file if that is not in /dev/shm. None if the array does not lie in shared memory.
+        For an array with a name of its own (`create`): that name without ``shm://``, or the path
+        of its file if that is not in /dev/shm. None if the array is not in shared memory.
 
     Examples
     --------
@@ -211,7 +207,7 @@ _core.know_class(ndarray)
 
 
 def _order_of(order):
-    """Return how items are to lie, as one capital letter."""
+    """Return the argument `order` as one capital letter."""
     found = "K" if order is None else str(order).upper()
     if found not in ("K", "A", "C", "F"):
         raise ValueError("order must be one of 'K', 'A', 'C', 'F', not {!r}".format(order))
@@ -219,24 +215,24 @@ def _order_of(order):
 
 
 def _plain(a, dtype=None):
-    """Return what is given as an array of numpy's own class."""
-    # By the method, which a frame refuses after its with block.
+    """Return an array_like as an array of numpy's own class."""
+    # (By the method `view`: a frame of a ring refuses it after its ``with`` block.)
     return np.asarray(a.view(np.ndarray) if isinstance(a, ndarray) else a, dtype)
 
 
 def _as(made, prototype):
-    """Return a new array as one of the prototype's subclass, with what that takes over."""
+    """Return a new array as one of the prototype's subclass."""
     if not isinstance(prototype, ndarray) or type(prototype) is ndarray:
         return made
     view = made.view(type(prototype))
-    # The view was made of a plain array: as numpy's functions, let the class see the prototype.
+    # `view` has finalized it with the plain array; numpy's functions do so with the prototype.
     if view.__array_finalize__ is not None:
         view.__array_finalize__(prototype)
     return view
 
 
 def sized(dtype: "Any") -> "np.dtype[Any]":
-    """Return a dtype; strings of no length get the length 1, as in a new array."""
+    """Return a dtype; strings of length 0 get the length 1, as numpy gives them in new arrays."""
     dtype = np.dtype(dtype)
     return np.dtype(dtype.str[:2] + "1") if dtype.kind in "SU" and not dtype.itemsize else dtype
 
@@ -249,7 +245,7 @@ def empty(shape: "Any", dtype: "Any" = float, order: "Optional[str]" = "C") -> n
     shape : int or tuple of int
         Lengths of the dimensions.
     dtype : dtype_like
-        What the items are; none that hold references to objects.
+        The type of the items; not one with references to Python objects.
     order : {"C", "F"}
         Whether the last or the first index varies fastest.
 
@@ -276,7 +272,7 @@ def zeros(shape: "Any", dtype: "Any" = float, order: "Optional[str]" = "C") -> n
 
 
 def _cleared(made):
-    """Clear the block of a new array, and what lies between the fields of records."""
+    """Clear the block of a new array, including gaps between the fields of records."""
     block_of(made).array(made.nbytes, "u1")[...] = 0
     return made
 
@@ -298,7 +294,7 @@ def full(
     fill_value : array_like
         The value, broadcast to the shape.
     dtype : dtype_like, optional
-        What the items are; by default what ``numpy.array(fill_value)`` is.
+        The type of the items; by default that of ``numpy.array(fill_value)``.
 
     Examples
     --------
@@ -319,8 +315,8 @@ def from_array(a: "Any") -> ndarray:
     Parameters
     ----------
     a : array_like
-        What is copied. Its items keep their order in memory and what is repeated
-        (by ``numpy.broadcast_to``) is stored once; gaps are left out.
+        The original. The copy keeps the order of the items in memory, without gaps. Repeated items
+        (of ``numpy.broadcast_to``) are stored once.
 
     Raises
     ------
@@ -341,7 +337,7 @@ def from_array(a: "Any") -> ndarray:
     a = _plain(a)
     made = copies.copy_to_shared(a, ndarray)
     if any(copies.repeats(made.shape, made.dtype, made.strides)):
-        # Writing to one of them would write to all, as where they come from.
+        # Writing to one item would change all that it stands for, as in the original.
         made.flags.writeable = False
     return made
 
@@ -352,12 +348,12 @@ def share(obj: "Any") -> ndarray:
     Parameters
     ----------
     obj : numpy.ndarray
-        What is copied, as by `from_array`; always, also if it is shared already.
+        It is copied as by `from_array`, also if it is shared already.
 
     Returns
     -------
     ndarray
-        The copy, which this process and all that it is sent to can write to.
+        The copy. This process, and those that receive it, can write to it.
 
     Raises
     ------
@@ -369,7 +365,7 @@ def share(obj: "Any") -> ndarray:
     See Also
     --------
     is_shared
-    asarray : which makes arrays of lists and numbers, and copies nothing that is shared.
+    asarray : makes arrays of lists and numbers, and does not copy a shared array.
 
     Examples
     --------
@@ -394,13 +390,12 @@ def is_shared(obj: "Any") -> bool:
     Parameters
     ----------
     obj : object
-        What is asked about.
+        Any object.
 
     Returns
     -------
     bool
-        False also for an array that was moved here from another process, and is now this
-        process's own.
+        False also for an array that another process has moved here: it is this process's own.
 
     Examples
     --------
@@ -427,16 +422,17 @@ def array(
     Parameters
     ----------
     object : array_like
-        What is copied.
+        The original.
     dtype : dtype_like, optional
-        What the items are; by default what numpy takes.
+        The type of the items; by default the one that numpy chooses.
     copy : bool or None
-        False, or None: what is such an array already is returned itself. Else it is
-        copied, but for False with numpy 2 and later: that is an error.
+        True: always copy. None or False: return `object` itself if it is a shared array of that
+        dtype and order. Otherwise None copies; False copies with numpy 1, and is an error with
+        numpy 2.
     order : {"K", "A", "C", "F"}
-        How items lie in memory; "K": as in `object`.
+        The order of the items in memory; "K": as in `object`.
     subok : bool
-        Of a subclass of `ndarray` make one of that.
+        Keep the class of `object` if it is a subclass of `ndarray`.
     ndmin : int
         The least number of dimensions; ones are put before the others.
 
@@ -457,7 +453,7 @@ def array(
     (True, 15)
     """
     order = _order_of(order)
-    if not copy and _is_such(object, dtype, order, subok) and object.ndim >= ndmin:
+    if not copy and _fits(object, dtype, order, subok) and object.ndim >= ndmin:
         return object
     if copy is False and _NUMPY_2:
         raise ValueError(
@@ -471,8 +467,8 @@ def array(
     return _as(made, object) if subok else made
 
 
-def _is_such(a, dtype, order, subok):
-    """Tell whether something is a shared array as it is asked for."""
+def _fits(a, dtype, order, subok):
+    """Tell whether an object is a shared array of a dtype and an order."""
     if not isinstance(a, ndarray) or not a.is_shared() or not (subok or type(a) is ndarray):
         return False
     lies = {"C": a.flags.c_contiguous, "F": a.flags.f_contiguous}
@@ -486,16 +482,16 @@ def asarray(
     *,
     copy: "Optional[bool]" = None
 ) -> ndarray:
-    """Return what is given as an array in shared memory; a copy if it is none.
+    """Return an array_like as an array in shared memory, copied if needed.
 
     Parameters
     ----------
     a : array_like
-        An `ndarray` that is shared, of that dtype and order, is returned itself.
+        A shared `ndarray` of that dtype and order is returned itself.
     dtype : dtype_like, optional
-        What the items are to be.
+        The type of the items; by default as it is.
     order : {"K", "A", "C", "F"}, optional
-        How items are to lie in memory; as they are by default.
+        The order of the items in memory; by default as it is.
     copy : bool, optional
         True: always copy. False: as for `array`.
 
@@ -510,7 +506,7 @@ def asarray(
 
 
 def _like(prototype, dtype, order, shape):
-    """Return a new array that lies like a plain one; see `empty_like`."""
+    """Return a new array with the memory layout of a plain one; see `empty_like`."""
     shape = prototype.shape if shape is None else np.empty(shape, "V0").shape
     if order in ("K", "A"):
         flags = prototype.flags
@@ -537,13 +533,13 @@ def empty_like(
     prototype : array_like
         The other.
     dtype : dtype_like, optional
-        What the items are instead.
+        Another type of the items.
     order : {"K", "A", "C", "F"}
-        How items lie in memory; "K": as in `prototype`.
+        The order of the items in memory; "K": as in `prototype`.
     subok : bool
-        Of a subclass of `ndarray` make one of that.
+        Keep the class of `prototype` if it is a subclass of `ndarray`.
     shape : int or tuple of int, optional
-        The shape instead.
+        Another shape.
 
     Examples
     --------

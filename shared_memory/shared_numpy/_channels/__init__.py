@@ -1,7 +1,11 @@
 """Channels: messages from any process to any other, in a ring or through a pipe.
 
-A channel is a `_core.Ring`, which tells what its methods do, or a `pipe_channel.Channel`, which has
-the same ones.
+A channel is a `_core.Ring`, which documents the methods, or a `pipe_channel.Channel`, which has the
+same ones.
+
+`packet_pipe`    a pipe of packets
+`pipe_channel`   a channel through such a pipe
+`closable`       what queues and ring buffers have in common
 """
 
 import multiprocessing
@@ -17,8 +21,8 @@ if TYPE_CHECKING:
 
 
 def uses_rings() -> bool:
-    """Tell whether channels are rings: unless SHARED_NUMPY_RING=0 is set, or processes cannot
-    sleep on shared memory here."""
+    """Tell whether new channels are rings. They are pipes if SHARED_NUMPY_RING=0 is set, or if this
+    system has no futexes on shared memory."""
     return os.environ.get("SHARED_NUMPY_RING") != "0" and _core.can_sleep()
 
 
@@ -38,13 +42,13 @@ def channel(
     Parameters
     ----------
     limit : int
-        How many messages it holds at most; 0 for any number.
+        The largest number of messages; 0 for any number.
     first, longest : int
-        How many bytes a ring has room for at first, and may grow to.
+        The bytes that a ring has room for at first, and may grow to.
     ctx : multiprocessing context, optional
-        Of which the locks of a pipe are.
+        Makes the locks of a pipe.
     feeds : bool
-        What a pipe has no room for waits in the process; else ``put`` does.
+        Messages that do not fit into a pipe wait in the process; otherwise ``put`` waits.
     """
     if uses_rings():
         return _core.Ring.create(limit, first, longest)
@@ -52,7 +56,7 @@ def channel(
 
 
 class ChannelArgument:
-    """A channel, as an argument of a process; it arrives as one."""
+    """Wraps a channel that is an argument of a new process."""
 
     def __init__(self, channel: "Any") -> None:
         self.channel = channel
@@ -70,6 +74,8 @@ def open_channel(handle, spin):
 
 
 def unpack(found: "Any") -> "Tuple[Any, Any]":
-    """Return the stream of bytes of a message that was taken out, and what answers for what it
-    speaks of, which is to be kept until it is loaded."""
+    """Return the bytes of a message that was taken out, and the owner of the handles in it, or None.
+
+    The caller keeps the owner until it has unpickled the bytes.
+    """
     return (found, None) if type(found) is bytes else found

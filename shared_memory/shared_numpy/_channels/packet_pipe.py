@@ -1,8 +1,8 @@
 """A pipe that carries packets between any number of processes.
 
-A write puts a whole packet into the pipe and a read takes a whole one out, both in
-one system call, so there is no lock to be held: a process that is killed leaves the
-pipe as it was before its call or as it is after it, and no half of a packet.
+A write puts a whole packet into the pipe, and a read takes a whole one out, each in one system
+call. So no lock is needed, and a killed process leaves no half of a packet: its system call has
+taken place or has not.
 """
 
 import errno
@@ -21,10 +21,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, List, Optional, Tuple
 
-# The most that is written in one piece (PIPE_BUF).
+# The most bytes that one write puts in without interruption (PIPE_BUF).
 PACKET = 4096
 
-# So many packets it holds, if the system lets it; each takes a page of the system's.
+# The pipe holds so many packets, if the system permits it; each takes a page of the kernel.
 _PACKETS = 64
 _F_SETPIPE_SZ = 1031
 
@@ -36,7 +36,7 @@ def _open():
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        # No pipes of packets here: a pair of sockets does the same, more slowly.
+        # The system has no pipes of packets: a pair of sockets does the same, more slowly.
         pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in pair:
             end.setblocking(False)
@@ -44,12 +44,12 @@ def _open():
     try:
         fcntl.fcntl(writer, _F_SETPIPE_SZ, _PACKETS * _core.PAGE_SIZE)
     except OSError:
-        pass  # This user has many pipes: it stays as it was made.
+        pass  # The user's limit for pipes is reached: this one keeps its size.
     return reader, writer
 
 
 def _wait(descriptor, event, deadline):
-    """Wait until something can be done; False if it cannot by then."""
+    """Wait until a descriptor is ready; False if it is not by the deadline."""
     left = None if deadline is None else max(0, deadline - time.monotonic())
     with _Selector() as selector:
         selector.register(descriptor, event)
@@ -61,10 +61,10 @@ _Selector = selectors.PollSelector if hasattr(select, "poll") else selectors.Sel
 
 
 class Pipe:
-    """Packets from any of its processes to any other.
+    """Packets from any process to any other; an argument of new processes.
 
-    A transport of messages; it is handed on to children as they are made. What has
-    `send`, `receive`, `poll`, `close_reader` and `close_writer` can take its place.
+    Another transport with `send`, `receive`, `poll`, `close_reader` and `close_writer` could take
+    its place.
     """
 
     _reader = _writer = -1
@@ -83,17 +83,17 @@ class Pipe:
         Parameters
         ----------
         packet : bytes
-            At most `PACKET` of them.
+            At most `PACKET` bytes.
         timeout : float, optional
             How many seconds to wait for room.
         sent : list, optional
-            Something is appended to it when the packet is in, before an exception of a
-            signal's handler can come between; nothing if there was no room.
+            True is appended to it once the packet is in the pipe, with no step in between at which
+            a signal handler could raise; nothing if there was no room.
 
         Raises
         ------
         BrokenPipeError
-            Nobody can receive any more.
+            No process can receive any more.
         """
         sent = [] if sent is None else sent
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -112,15 +112,15 @@ class Pipe:
         timeout : float or None
             How many seconds to wait for one.
         received : list of bytes
-            They are appended to it, before an exception of a signal's handler can come
-            between; nothing if there were none.
+            The packets are appended to it, with no step in between at which a signal handler could
+            raise; nothing if there were none.
         most : int
-            How many to take, if there are so many.
+            The largest number of packets to take.
 
         Raises
         ------
         EOFError
-            Nobody can send any more.
+            No process can send any more.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
@@ -128,12 +128,12 @@ class Pipe:
             if received and not received[-1]:
                 received.pop()
                 if not received:
-                    raise EOFError("nobody can send any more")
+                    raise EOFError("no process can send any more")
             if received or timeout == 0 or not _wait(self._reader, selectors.EVENT_READ, deadline):
                 return
 
     def poll(self, timeout: "Optional[float]" = 0) -> bool:
-        """Tell whether there is a packet, or will be within so many seconds."""
+        """Wait for a packet for so many seconds; tell whether there is one."""
         deadline = None if timeout is None else time.monotonic() + timeout
         return _wait(self._reader, selectors.EVENT_READ, deadline)
 
@@ -150,7 +150,7 @@ class Pipe:
             os.close(writer)
 
     def __del__(self, close: "Any" = os.close) -> None:
-        # (`os` may be gone when the interpreter ends.)
+        # (At interpreter shutdown the module `os` may be gone already.)
         for end in (self._reader, self._writer):
             if end >= 0:
                 close(end)

@@ -1,10 +1,9 @@
-"""Messages through a pipe: what a `_core.Ring` does, where processes cannot sleep on shared
-memory (see `_core.can_sleep`), or a ring is not wanted.
+"""A channel through a pipe, for systems without futexes on shared memory (`_core.can_sleep`).
 
-What is pickled small and speaks of no shared memory is its own packet. Anything else
-lies in a block of the arena, and the packet is the block's handle. A block of the
-channel's answers for the messages that are in it. What does not fit into the pipe at
-once waits in the process that put it, and a thread sends it.
+A message that is short, and contains no handles, is a packet of the pipe. Any other message lies
+in a block of the arena, and the packet is the handle of that block. One block of the channel owns
+the messages in the pipe: they are freed with it. Messages that do not fit into the pipe wait in the
+process that has put them, where a thread sends them.
 
 ::
 
@@ -33,18 +32,21 @@ if TYPE_CHECKING:
 _INLINE, _BLOCK = b"\0", b"\1"
 _TAIL = 8
 
-# For so long a process waits before it looks whether the one that has made the pipe is
-# still there, in seconds.
-_LOOK = 0.5
+# A waiting process checks every so many seconds whether the maker of the channel still exists, and
+# whether slots of killed processes are to be freed.
+_CHECK = 0.5
 
 
 class _Owners(list):
-    """A block that answers for the messages in a pipe, which end with its last holder; none
-    after the end of the process. Who still sends has it longer than the channel."""
+    """The block that owns the messages in a pipe, in a list; empty once the process exits.
+
+    The messages are freed when no process has the block any more. The feeder keeps the list longer
+    than the channel, until it has sent all messages.
+    """
 
 
 def _let_go(owners):
-    """Answer for nothing more, at the end of the process."""
+    """Release the block at process exit."""
     owners = owners()
     if owners is not None:
         owners.clear()
@@ -53,16 +55,16 @@ def _let_go(owners):
 class Channel:
     """Messages from any of its processes to any other, in order.
 
-    It has the methods of `_core.Ring`, which tells what they do.
+    It has the methods of `_core.Ring`, which documents them.
 
     Parameters
     ----------
     limit : int
-        How many messages it holds at most; 0 for any number.
+        The largest number of messages; 0 for any number.
     ctx : multiprocessing context
-        Of which its locks are.
+        Makes its locks.
     feeds : bool
-        What the pipe has no room for waits in the process; else ``put`` does.
+        Messages that do not fit into the pipe wait in the process; otherwise ``put`` waits.
     """
 
     spin = False
@@ -79,22 +81,22 @@ class Channel:
         self._open(arena.alloc(1))
 
     def _open(self, owner):
-        """Begin to use it in a process that did not have it before."""
+        """Begin to use the channel in a process: at its creation, and where it is unpickled."""
         self._owners = _Owners([owner])
         self._closed = False
-        # When the pipe was seen empty, and how many places were free then.
+        # The time since which the pipe is seen empty, and the number of free slots then.
         self._empty = None  # type: Optional[Tuple[float, int]]
-        # (At the process's end children may still have something to send.)
+        # (Not at process exit: children may still send, and fail without a reader.)
         weakref.finalize(self, self._pipe.close_reader).atexit = False
         self._begin()
         util.register_after_fork(self, Channel._begin)
 
     def _begin(self):
-        """Do what is to be done in each process, forked ones included."""
+        """Register finalizers, and make a feeder: in each process, also in a forked child."""
         over = weakref.ref(self._owners)
         util.Finalize(self._owners, _let_go, (over,), exitpriority=exit_order.CHANNELS)
         self.feeder = _Feeder(self._pipe, self._owners)
-        # (Other threads may still receive at the end of the process.)
+        # (The reading end stays open: other threads may still receive.)
         util.Finalize(self, self.feeder.finish, exitpriority=exit_order.FEEDERS)
 
     def put(
@@ -115,7 +117,7 @@ class Channel:
                 append_result(taken, self._free_slots.acquire, wait != 0, wait)
                 if not taken[-1]:
                     self._recount()
-                    if left is not None and left <= _LOOK:
+                    if left is not None and left <= _CHECK:
                         break
             if taken[-1]:
                 append_result(counted, self._unfinished.release)
@@ -129,7 +131,7 @@ class Channel:
                 _transfer_ownership(self._owners, parts, lambda: self._closed)
                 del handles[:]
             else:
-                # (Or the rest of it, if it was that which was interrupted.)
+                # (The rest of it, if `_undo` itself was interrupted.)
                 self._undo(parts, taken, counted, undone)
             raise
         return bool(sent)
@@ -143,9 +145,9 @@ class Channel:
                 _transfer_ownership(self._owners, parts, lambda: self._closed)
 
     def _undo(self, parts, taken, counted, undone):
-        """Take back what was done for a message that was not sent, but what is `undone`."""
+        """Undo the steps for a message that was not sent, except those recorded in `undone`."""
         returned, uncounted = undone
-        # (The message ends, and what it answers for.)
+        # (Frees the message's block, and the handles that it owns.)
         pickler.cancel(parts)
         if any(taken) and not returned:
             self._note(returned)
@@ -177,8 +179,8 @@ class Channel:
                 if not received:
                     self._recount()
                     if watched and left != 0 and self._is_orphaned():
-                        raise EOFError("the process that has made it is gone")
-                    if left is None or left > _LOOK:
+                        raise EOFError("the process that has made the channel is gone")
+                    if left is None or left > _CHECK:
                         continue
                     return None
                 self._note(noted)
@@ -187,7 +189,7 @@ class Channel:
                     return packet[:-1]
                 return _core.take_up(_handles(packet)[0])
             except StaleHandleError:
-                continue  # Its sender was interrupted, or killed, in the middle of it.
+                continue  # The sender was interrupted, or killed, and has freed the message.
             except BaseException:
                 if received:
                     pickler.cancel(_handles(received[0]))
@@ -196,12 +198,12 @@ class Channel:
                 raise
 
     def _is_orphaned(self):
-        """Tell whether the process that has made it is gone, a zombie included."""
+        """Tell whether the process that has made the channel has exited, also as a zombie."""
         return any(owner.arena.is_gone(self._maker) for owner in self._owners[:1])
 
     @staticmethod
     def _slice(left):
-        return _LOOK if left is None else min(left, _LOOK)
+        return _CHECK if left is None else min(left, _CHECK)
 
     def get_many(self, most: int, timeout: "Optional[float]" = None) -> "List[Any]":
         found = []  # type: List[Any]
@@ -243,17 +245,17 @@ class Channel:
         return bool(sent)
 
     def _note(self, noted):
-        """Give back the place of what was taken out; something in `noted` then."""
+        """Free the slot of a message that was taken out; recorded in `noted`."""
         with suppress(ValueError):
             append_result(noted, self._free_slots.release)
 
     def _recount(self):
-        """Give back the places that killed processes had: if there was no message for a while,
-        nobody has one.
+        """Free the slots that killed processes have taken and not freed: when the pipe has been
+        empty for a while, no message occupies a slot.
 
-        A process that was stopped in the middle of a call may have one all the same. Then the
-        pipe holds more than its limit, until it is empty again: a place too many is not given
-        back.
+        A process that is stopped (SIGSTOP) in the middle of a call may still occupy one. Then the
+        pipe holds more messages than its limit until it is empty again: a bounded semaphore refuses
+        to free a slot too many.
         """
         if self._closed:
             return
@@ -264,7 +266,7 @@ class Channel:
         now = time.monotonic()
         if self._empty is None or self._empty[1] != free:
             self._empty = now, free
-        elif now - self._empty[0] >= _LOOK:
+        elif now - self._empty[0] >= _CHECK:
             self._empty = None
             for _ in range(self.limit - free):
                 self._note([])
@@ -275,7 +277,7 @@ class Channel:
     def __len__(self) -> int:
         self._recount()
         if not self._pipe.poll(0):
-            # (Other places are those of calls in progress, or of killed processes.)
+            # (Slots that are not free belong to calls in progress, or to killed processes.)
             return len(self.feeder.waiting)
         return int(self.limit - self._free_slots.get_value())
 
@@ -287,7 +289,7 @@ class Channel:
             return True
 
     def _tell_if_done(self):
-        """Wake those that wait until all is done, if it is."""
+        """Wake the threads that wait in `join`, if all messages are done."""
         with self._all_done:
             if self._unfinished.get_value() == 0:
                 self._all_done.notify_all()
@@ -310,15 +312,13 @@ class Channel:
 
     def __reduce__(self) -> "Tuple[Any, ...]":
         context.assert_spawning(self)
-        state = {
-            name: getattr(self, name)
-            for name in ("limit", "_pipe", "_maker", "_feeds", "_free_slots", "_unfinished", "_all_done")
-        }
+        names = "limit _pipe _maker _feeds _free_slots _unfinished _all_done".split()
+        state = {name: getattr(self, name) for name in names}
         return _reduce.packet_channel, (state, by_reference.send(self._owners[0]))
 
 
 def rebuild(state, owner):
-    """Make the channel that was taken apart for a new process."""
+    """Make a channel in a new process, from the parts of `Channel.__reduce__`."""
     channel = Channel.__new__(Channel)
     channel.__dict__.update(state)
     channel._open(_core.receive(owner))
@@ -337,28 +337,28 @@ class _Unopened:
 
 
 def _handles(packet):
-    """Return the handle of the block in which a message lies, if it does, in a list."""
+    """Return the handle of a message's block in a list; an empty one if it lies in the packet."""
     return [packet[: -_TAIL - 1]] if packet[-1:] == _BLOCK else []
 
 
 def _transfer_ownership(owners, handles, is_closed):
-    """Have a queue's block answer for a message that was sent.
+    """Make the channel's block the owner of a message that was sent.
 
-    If the queue was closed meanwhile (asked when there is no block: it is closed before
-    that goes) the message ends. At the end of the process, when there is no block any
-    more either, it stays the sender's.
+    Without a block, the channel was closed meanwhile, and the message is freed; or the process
+    exits, and the message stays the sender's. (`is_closed` is asked last: a channel is closed
+    before it releases its block.)
     """
     if handles:
-        kept = [owner.keep(handles[-1]) for owner in owners[:1]]
-        if not kept and is_closed():
+        owned = [owner.keep(handles[-1]) for owner in owners[:1]]
+        if not owned and is_closed():
             pickler.cancel(handles)
 
 
 class _Feeder:
-    """What waits for room in the pipe, and a thread that sends it, in order.
+    """Messages that wait for room in the pipe, and a thread that sends them in order.
 
-    The thread is not a `threading.Thread`, nor woken by a `Condition`: both are left
-    half done where the exception of a signal's handler comes between.
+    The thread is not a `threading.Thread`, and no `Condition` wakes it: both consist of several
+    steps, and an exception of a signal handler between two of them leaves them unusable.
     """
 
     def __init__(self, pipe, owners):
@@ -366,40 +366,37 @@ class _Feeder:
         self.owners = owners
         self.is_joined = True
         self.waiting = collections.deque()
-        # It may be closed by a finalizer that runs while this thread has the lock.
+        # Reentrant: a finalizer that closes the channel may run while this thread has the lock.
         self.lock = threading.RLock()
         self.closed = False
         self.closes_pipe = False
-        # The thread's number, once there is one; what it waits for when it has nothing
-        # to do; what is held until it ends.
+        # The thread's identifier, once there is a thread; a lock that is released to wake it; a
+        # lock that it releases when it ends.
         self.threads = []  # type: List[int]
         self.woken, self.ended = _locked_lock(), _locked_lock()
         util.Finalize(self, _finish, [weakref.ref(self)], exitpriority=exit_order.SENT)
 
     def put(self, packet, handles, sent):
-        """Send a packet, now if there is room, else as soon as there is.
-
-        From then on there is something in `sent`.
-        """
+        """Send a packet: now if there is room, else later, by the thread. `sent` records it."""
         with self.lock:
             if not self.waiting:
                 self.pipe.send(packet, 0, sent)
             if not sent:
                 if not self.threads:
                     append_result(self.threads, _thread.start_new_thread, self.run, ())
-                # It goes on when the lock is given back.
-                self.wake()
+                # (It continues when this thread releases the lock.)
+                self.wake_locked()
                 append_result(sent, self.waiting.append, (packet, handles))
                 return
         _transfer_ownership(self.owners, handles, lambda: self.closes_pipe)
 
-    def wake(self):
-        """Have the thread look again; the lock is held."""
+    def wake_locked(self):
+        """Have the thread look again."""
         with suppress(RuntimeError):
             self.woken.release()
 
     def run(self):
-        """Send what waits until the queue is closed and nothing does."""
+        """Send messages until the channel is closed and none waits. The thread."""
         try:
             while not self.is_over():
                 self.woken.acquire()
@@ -408,7 +405,7 @@ class _Feeder:
             self.ended.release()
 
     def is_over(self):
-        """Tell whether all is sent and no more will be; let go of the pipe then."""
+        """Tell whether all messages are sent and no more will come; close the pipe then."""
         with self.lock:
             if not self.closed or self.waiting:
                 return False
@@ -418,7 +415,7 @@ class _Feeder:
             return True
 
     def send_waiting(self):
-        """Send what waits."""
+        """Send the messages that wait. The thread."""
         while True:
             with self.lock:
                 if not self.waiting:
@@ -427,28 +424,28 @@ class _Feeder:
             try:
                 self.pipe.send(packet)
             except OSError:
-                self.drop()  # Nobody can receive any more.
+                self.drop()  # No process can receive any more.
                 continue
             with self.lock:
-                # Or it was dropped meanwhile.
+                # (Unless `drop` came meanwhile.)
                 if self.waiting and self.waiting[0][0] is packet:
                     self.waiting.popleft()
             _transfer_ownership(self.owners, handles, lambda: self.closes_pipe)
             del packet, handles
 
     def drop(self):
-        """Cancel all that waits."""
+        """Free the messages that wait."""
         with self.lock:
             waiting, self.waiting = self.waiting, collections.deque()
         for _, handles in waiting:
             pickler.cancel(handles)
 
     def finish(self, closes_pipe=False):
-        """Send nothing more but what waits."""
+        """Take no more messages; those that wait are still sent."""
         with self.lock:
             self.closed = True
             self.closes_pipe = closes_pipe
-            self.wake()
+            self.wake_locked()
             if not self.threads:
                 self.is_over()
 
@@ -465,12 +462,12 @@ def _locked_lock():
 
 
 def _finish(feeder):
-    """At the end of the process: send what waits, or drop it."""
+    """At process exit: send the messages that wait, or drop them."""
     feeder = feeder()
     if feeder is None:
         return
     while feeder.lock._is_owned():
-        # Before 3.10 a signal's exception can end a `with` statement without its end.
+        # Before 3.10 an exception of a signal handler can leave a `with` statement without its exit.
         feeder.lock.release()
     if feeder.is_joined:
         feeder.join()

@@ -1,8 +1,8 @@
 """How objects travel between processes: by reference, moved, or by value.
 
-`copy_warnings`              where arrays are pickled by value, told on request
-`registry`                   which class is reduced by which function, and who was told
-`by_reference`               arrays in shared memory: the handle of a block, and a place in it
+`copy_warnings`              warnings where a shared array is pickled by value
+`registry`                   which function reduces which class, in which picklers
+`by_reference`               arrays in shared memory: the handle of a block, and an offset in it
 `copies`                     copies of arrays in new blocks
 `shared_copies`              one copy of a huge array for many receivers
 `moved`                      plain arrays: by reference, moved, or by value
@@ -10,5 +10,5 @@
 `classes`                    users' classes that hold arrays
 `multiprocessing_reducers`   plain arrays in the channels of `multiprocessing`
 `pickler`                    the pickler of this package's channels
-`closures`                   the same for functions that have no name
+`closures`                   the same for functions that another process cannot import
 """

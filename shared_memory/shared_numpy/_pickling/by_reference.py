@@ -1,4 +1,4 @@
-"""Arrays in shared memory travel by reference: as the handle of their block, and their place in it."""
+"""Arrays in shared memory travel by reference: as the handle of their block, and an offset in it."""
 
 import os
 from multiprocessing import context, util
@@ -6,11 +6,11 @@ from multiprocessing import context, util
 import numpy as np
 
 from .. import _core, _reduce
-from .._system import process_tree  # noqa: F401 (what an arena asks for, imported early)
+from .._system import process_tree  # noqa: F401 (`_core` calls it; imported early for forks)
 from ..errors import ForeignHandleError
 
-# It looks for modules of numpy, now rather than at the first array: a fork that another
-# thread makes waits for imports of this package, and would not wait for that.
+# It imports modules of numpy: now, not at the first array. A fork in another thread waits for
+# imports of this package (`_system.forks`), but would not wait for that one.
 _core.array_maker()
 
 TYPE_CHECKING = False
@@ -25,9 +25,8 @@ def block_of(array: "Any") -> "Optional[_core.Block]":
 
 
 def memory_of(array: "Any") -> "Any":
-    """Return the shared memory in which an array lies: a block, or what
-    `register_memory` was told of. None if it lies in none, or in a block that is this
-    process's own."""
+    """Return the shared memory in which an array lies: a block, or memory of a class that
+    `register_memory` knows. None for ordinary memory, and for a block of private pages."""
     memory = _base_of(array)
     return None if type(memory) is _core.Block and memory.private else memory
 
@@ -35,32 +34,32 @@ def memory_of(array: "Any") -> "Any":
 def _base_of(array):
     """Return the shared memory at the end of an array's bases, or None."""
     while array is not None and type(array) not in _kinds:
-        # numpy's stride tricks put an object of their own in between, and
-        # `memoryview` has another word for it.
+        # (`numpy.lib.stride_tricks` puts an object of its own between two arrays; the base of a
+        # `memoryview` is its `obj`.)
         array = array.obj if type(array) is memoryview else getattr(array, "base", None)
     return array
 
 
 def send(block: "_core.Block", handles: "Optional[List[bytes]]" = None) -> "_core.Sending":
-    """Make a handle of a block for what is being pickled.
+    """Make a handle of a block for the object that is being pickled.
 
     Parameters
     ----------
     block : Block
-        What is sent.
+        The memory to send.
     handles : list of bytes, optional
         The handle is appended to it.
 
     Returns
     -------
     Sending
-        One for a process that is being made ends with that, should it be killed before
-        it has read what it was given.
+        Pickles as the handle. If it is an argument of a new process, the handle is cancelled with
+        that, in case the process is killed before it has read its arguments.
 
     Raises
     ------
     ForeignHandleError
-        The block is another user's, and is for a process that is being made.
+        The block belongs to another user, and would be an argument of a new process.
     """
     child = context.get_spawning_popen()
     if child is not None and not block.is_of_this_user:
@@ -77,11 +76,11 @@ def send(block: "_core.Block", handles: "Optional[List[bytes]]" = None) -> "_cor
 
 
 def reduce_to(array, block, cls, handles, private=False):
-    """Reduce an array to its block's handle and where it lies in the block."""
+    """Reduce an array to the handle of its block, and its place in the block."""
     first = array.__array_interface__["data"][0]
     offset = first - block.address if array.size else 0
     dtype, shape, strides = array.dtype, array.shape, array.strides
-    # Refuses, here and not where it arrives, a view that leads out of its block.
+    # Raises if a view leads out of its block: here, not in the receiver.
     block.array(shape, dtype, strides, offset)
     sending = send(block, handles)
     return _reduce.array, (
@@ -90,8 +89,8 @@ def reduce_to(array, block, cls, handles, private=False):
 
 
 def extras_of(array: "Any") -> "Tuple[Dict[str, Any], bool]":
-    """Return what an array has beside its items, for `with_extras`: its attributes, but
-    that it was closed here, and whether it can be written to."""
+    """Return the attributes of an array (without "closed", which is for this process), and whether
+    it is writable; see `with_extras`."""
     attributes = {
         name: value
         for name, value in getattr(array, "__dict__", {}).items()
@@ -101,7 +100,7 @@ def extras_of(array: "Any") -> "Tuple[Dict[str, Any], bool]":
 
 
 def with_extras(array: "Any", extras: "Tuple[Dict[str, Any], bool]") -> "Any":
-    """Give a new array what another one had."""
+    """Set the attributes of another array, and its writability, on a new one."""
     attributes, writeable = extras
     if attributes:
         array.__dict__.update(attributes)
@@ -111,41 +110,40 @@ def with_extras(array: "Any", extras: "Tuple[Dict[str, Any], bool]") -> "Any":
 
 
 def plain_dtype(dtype):
-    """Return what is quicker to pickle than a dtype and makes the same again."""
+    """Return a str that makes the same dtype and is faster to pickle; the dtype if there is none."""
     return dtype.str if dtype.isbuiltin == 1 and dtype.metadata is None else dtype
 
 
 def rebuild(cls, handle, shape, dtype, strides, offset, private, extras):
-    """Make the array that `reduce_to` took apart."""
-    # What is the receiver's own is so for one.
+    """Make an array of the parts of `reduce_to`."""
+    # (A private block has one owner: the message until now, this process after `take`.)
     block = _core.take(handle) if private else _core.receive(handle)
     copies = private and not _core.can_own_more()
     if private and not copies:
-        block.private = True  # Also against children that are forked.
+        block.private = True  # After a fork, parent and child each have a private copy.
     array = block.array(shape, dtype, strides, offset, cls)
     return with_extras(array.copy("K") if copies else array, extras)
 
 
-# The kinds of shared memory: how an array that lies there is reduced, given the memory,
-# the class that is to arrive and the list of handles or None.
+# Classes of shared memory, and the function that reduces an array in it: it is called with the
+# array, the memory, the class for the receiver, and the list of handles or None.
 _kinds = {_core.Block: reduce_to}  # type: Dict[type, Callable[[Any, Any, type, Any], Any]]
 
 
 def register_memory(kind: type, refer: "Callable[[Any, Any, type, Any], Any]") -> None:
-    """Have arrays whose last base is of the class `kind` reduced by `refer`."""
+    """Have `refer` reduce arrays whose last base is of the class `kind`."""
     _kinds[kind] = refer
 
 
 def refer(array: "Any", memory: "Any", cls: type, handles: "Optional[List[bytes]]" = None) -> "Any":
-    """Reduce an array that lies in shared memory; it arrives as one of the class."""
+    """Reduce an array in shared memory; the receiver gets an array of class `cls`."""
     return _kinds[type(memory)](array, memory, cls, handles)
 
 
 def reduce_view(array: "Any", handles: "Optional[List[bytes]]" = None) -> "Any":
     """Reduce an array of a subclass of `numpy.ndarray`.
 
-    It goes by reference if it lies in shared memory, else with what a plain view of
-    it is reduced to; with its attributes.
+    In shared memory it travels by reference; otherwise as a plain array, and its attributes.
     """
     memory = memory_of(array)
     if memory is not None:
@@ -162,8 +160,7 @@ def rebuild_view(cls, array, attributes):
 
 
 def reduce_copy(array: "Any", handles: "Optional[List[bytes]]" = None) -> "Any":
-    """Reduce an `snp.ndarray`: by reference, or as a plain array if it is a copy in
-    this process's own memory."""
+    """Reduce an `snp.ndarray`: by reference, or as a plain array if it lies in ordinary memory."""
     memory = memory_of(array)
     if memory is not None:
         return refer(array, memory, type(array), handles)

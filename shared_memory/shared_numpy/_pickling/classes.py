@@ -1,4 +1,4 @@
-"""Classes of users' that hold arrays."""
+"""Classes of the user whose objects contain arrays."""
 
 from functools import partial
 
@@ -34,30 +34,29 @@ def register_type(
     cls : type
         The class; its subclasses are registered by themselves.
     flatten : callable
-        Takes an object and returns what it consists of: arrays, and whatever else
-        can be pickled, in tuples, lists and dicts. A subclass of ``numpy.ndarray``
-        needs none: it is sent with its ``__dict__``.
+        Takes an object and returns its parts: arrays, and other objects that can be pickled, in
+        tuples, lists and dicts. Not needed for a subclass of ``numpy.ndarray``, which is sent with
+        its ``__dict__``.
     unflatten : callable
-        Takes what `flatten` returned, as it arrives, and returns the object. It is
-        pickled by its name, so it must be found in a module; a class is one, too.
+        Takes the result of `flatten` in the receiver, and returns the object. It is pickled by its
+        name, so define it at the top level of a module. It may be a class.
     attribute : str, optional
-        Instead of the two functions: the name of the attribute that holds the array, or a
-        container of arrays, and can be set. Needed only for a class that says for itself how
-        it is pickled; an object is then sent as its ``__dict__``, and made anew by its class's
-        ``__new__``.
+        Instead of the two functions: the name of the attribute with the array, or with a container
+        of arrays. Needed only for a class with its own pickling (``__reduce__``); its objects are
+        then sent as their ``__dict__``, and made by the ``__new__`` of the class.
 
     Raises
     ------
     TypeError
-        `cls` is no class, one of the two functions is missing or none, or `attribute` is no
-        name of an attribute or given beside them.
+        `cls` is no class; one of the two functions is missing, or is not callable; or `attribute`
+        is no name of an attribute, or is given beside the functions.
     ValueError
-        Objects of `cls` are never asked how to be pickled.
+        pickle does not ask objects of `cls` how to pickle them.
 
     Notes
     -----
-    A process that sends such objects must have registered the class; one that
-    receives them need not. Call it where the class is defined.
+    Register the class in each process that sends such objects; a process that receives them need
+    not. The best place is the module that defines the class.
 
     Examples
     --------

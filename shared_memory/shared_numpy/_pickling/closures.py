@@ -1,11 +1,10 @@
-"""Functions and classes that are found under no name, on their way to a worker.
+"""Functions and classes that another process cannot import: lambdas, closures, definitions at a
+prompt.
 
-Anything is pickled as `pickler.dumps` does. A message with something that has no name in a
-module that the other process can import (a lambda, a closure, what was defined at a prompt)
-is pickled by one pickler of cloudpickle, where that is installed: so what its functions and
-classes share, they share where they arrive, with each other and with the data around them.
-All that has a name goes by it, and the arrays, also in defaults, closures and globals, travel
-as all others do.
+`pickler.dumps` pickles a message if it can. A message with such a function is pickled by cloudpickle,
+where that is installed: all of it by one pickler, so that objects which functions share are shared
+in the receiver, too. Functions and classes with an importable name go by name. Arrays travel as in
+all other messages, also those in defaults, closures and globals.
 """
 
 import io
@@ -24,7 +23,7 @@ _HINT = (
     "level of a file, or install cloudpickle (pip install 'shared-numpy[closures]')"
 )
 
-# How picklers tell that a lambda, or what a function has defined, has no name.
+# Parts of the errors by which picklers refuse a lambda, or a function or class without a name.
 _NAMELESS = ("<", "ocal object", "not the same object")
 
 
@@ -39,14 +38,14 @@ def dumps(
     Parameters
     ----------
     thing : object
-        What can be pickled.
+        It must support pickling.
     handles : list of bytes
-        Those in the pickle are appended to it, to be cancelled if nobody will load it,
-        also should this fail half-way.
+        The handles in the pickle are appended to it, also if this fails half-way. The caller
+        cancels them if no process will load the pickle.
     policy : moved.ArrayPolicy
         How plain arrays travel.
     end : bytes
-        What is to follow the pickle.
+        Bytes to append to the pickle.
 
     Returns
     -------
@@ -56,7 +55,7 @@ def dumps(
     Raises
     ------
     pickle.PicklingError
-        It can only be pickled where cloudpickle is installed, which it is not.
+        It needs cloudpickle, which is not installed.
     """
     if _IS_PROGRAM or _cloudpickle() is None:
         try:
@@ -83,8 +82,8 @@ def _cloudpickle():
     return cloudpickle
 
 
-# Whether the main module is a file, which children can import. (Asked now: at the end of
-# a program the module does not know any more.)
+# Whether the main module is a file, which children can import. (Determined now: at interpreter
+# shutdown the module may have lost the attribute.)
 _main = sys.modules.get("__main__")
 _IS_PROGRAM = hasattr(_main, "__file__") or getattr(_main, "__spec__", None) is not None
 
@@ -103,7 +102,7 @@ def _has_name(thing):
 
 
 class _Table(pickler.DispatchTable):
-    """How objects are reduced: as in this package, else as cloudpickle does."""
+    """Reduces objects as in this package, else as cloudpickle does."""
 
     def __init__(self, first, second):
         self.first, self.second = first, second
@@ -119,7 +118,7 @@ _classes = []  # type: List[Any]
 
 
 def _pickler_class():
-    """Return the class of picklers of messages with something that has no name."""
+    """Return the subclass of cloudpickle's pickler, made once."""
     if not _classes:
         _classes.append(_make_class(_cloudpickle().CloudPickler))
     return _classes[0]
@@ -128,7 +127,7 @@ def _pickler_class():
 def _make_class(base):
     class Pickler(base):
         def __init__(self, file, handles, policy):
-            # The pickler written in C asks for it once, and before anything else.
+            # (Before the base's constructor: the C pickler reads the dispatch table there.)
             self._table = _Table(pickler.reducers(handles, policy), base.dispatch_table)
             super().__init__(file, pickler.PROTOCOL)
 

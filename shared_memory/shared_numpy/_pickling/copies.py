@@ -19,7 +19,7 @@ def order_of(array: "Any") -> str:
 
 
 def repeats(shape: "Tuple[int, ...]", dtype: "Any", strides: "Tuple[int, ...]") -> "List[bool]":
-    """Tell along which dimensions all items are one (stride 0)."""
+    """Tell for each dimension whether all its items are the same one (stride 0)."""
     holds = bool(dtype.itemsize) and 0 not in shape
     return [holds and stride == 0 and length > 1 for length, stride in zip(shape, strides)]
 
@@ -32,8 +32,8 @@ def allocate(
     repeated: "Optional[List[bool]]" = None,
     pages: bool = False,
 ) -> "Any":
-    """Return an array whose items lie in the order of `strides`, without gaps, and once
-    along the dimensions that are `repeated`; in whole `pages` of their own."""
+    """Return a new array with its items in the order of `strides`, without gaps; dimensions that
+    are `repeated` are stored once. With `pages` it has whole pages for itself."""
     repeated = repeated or [False] * len(shape)
     order = sorted(range(len(shape)), key=lambda axis: (-abs(strides[axis]), axis))
     packed, size = [0] * len(shape), dtype.itemsize
@@ -47,8 +47,7 @@ def allocate(
 
 
 def copy_to_shared(array: "Any", cls: "Any") -> "Any":
-    """Return a copy in a new block: items in the order in which they lie, no gaps, and
-    what is repeated once."""
+    """Return a copy in a new block: items in the same order, without gaps, repeated ones once."""
     made = _core.copy(array, cls)
     if made is not None:
         return made
@@ -64,7 +63,8 @@ def _fill(made, array, repeated):
 
 
 def copy_to_move(array: "Any") -> "Any":
-    """Return such a copy in whole pages; writable dimensions that repeat are expanded."""
+    """Return such a copy with whole pages for itself. Repeated items of a writable array are stored
+    one by one, since the receiver may change one of them."""
     made = _core.copy(array, None, True)
     if made is None:
         repeated = repeats(array.shape, array.dtype, array.strides)

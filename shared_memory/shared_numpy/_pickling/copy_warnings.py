@@ -1,8 +1,8 @@
-"""Where arrays in shared memory are copied in silence, told on request.
+"""Warnings where an array in shared memory is pickled by value.
 
-A pickler that does not know these arrays takes them by value, as it must: what it writes may
-go to a file or another machine. Where the receiver is a process beside it, that is a copy which
-the program did not mean to pay for.
+A pickler that does not know these arrays pickles them by value, as its output may go to a file or
+to another machine. If the receiver is another process on this machine, the program pays for a copy
+that it does not need.
 """
 
 import os
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = ["warn_on_copy"]
 
-# Whether `warn_on_copy` is on. A list, so that a look at it is one step.
+# Contains True while `warn_on_copy` is on.
 _on = []  # type: List[bool]
 
-# Folders with code that is not the user's: this package's, the standard library's, and those
-# for packages, wherever they are.
+# Folders with code that is not the user's: of this package, of the standard library, and those in
+# which packages are installed.
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _LIBRARY = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
 _PACKAGES = tuple(os.sep + name + os.sep for name in ("site-packages", "dist-packages"))
@@ -32,21 +32,20 @@ _PACKAGES = tuple(os.sep + name + os.sep for name in ("site-packages", "dist-pac
 def warn_on_copy(on: bool = True) -> None:
     """Warn from now on where an array in shared memory is pickled by value.
 
-    The warning is a `CopyWarning` and names the line of the program at which that happens:
-    the nearest one outside of the standard library and of installed packages. Where a package
-    pickles in a thread of its own, in which no such line is, it names the line at which the main
-    thread is then, and the package's.
+    The warning is a `CopyWarning`. Its line is the nearest caller outside of the standard library
+    and of installed packages. If a package pickles in a thread of its own, which has no such caller,
+    it is the current line of the main thread, and the text names that of the package.
 
     Parameters
     ----------
     on : bool
-        False ends it; it is off by default.
+        False ends the warnings; they are off by default.
 
     Notes
     -----
-    It is for this process, and those that it forks. By which ways arrays go by reference the
-    README tells. A view that is a plain ``numpy.ndarray`` (``numpy.asarray(a)``) is pickled by
-    numpy, which nothing here can see.
+    This is for the process that calls it, and for the processes that it forks. The README lists the
+    ways by which arrays go by reference. A view that is a plain ``numpy.ndarray``
+    (``numpy.asarray(a)``) is pickled by numpy, without a warning.
 
     Examples
     --------
@@ -65,13 +64,13 @@ def warn_on_copy(on: bool = True) -> None:
 
 
 def tell(array: "Any") -> None:
-    """Warn, if that is on, that an array in shared memory is being pickled by value."""
+    """Warn that an array in shared memory is being pickled by value, if warnings are on."""
     if not _on:
         return
     here = sys._getframe(1)
     frame, where = _nearest(here, _is_user_s), ""
     if frame is None:
-        # A package's thread. The program may be waiting for it.
+        # A thread of a package; the main thread may be waiting for it.
         carrier = _nearest(here, _is_package_s) or here
         main = sys._current_frames().get(threading.main_thread().ident or 0)
         frame = _nearest(main, _is_user_s) or carrier
@@ -94,7 +93,7 @@ def tell(array: "Any") -> None:
 
 def _nearest(frame, is_sought):
     # type: (Optional[FrameType], Callable[[str], bool]) -> Optional[FrameType]
-    """Return the innermost call, from `frame` outwards, of code in a file that is sought."""
+    """Return the innermost stack frame, from `frame` outwards, whose file satisfies `is_sought`."""
     while frame is not None and not is_sought(frame.f_code.co_filename):
         frame = frame.f_back
     return frame

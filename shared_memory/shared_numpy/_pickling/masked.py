@@ -10,8 +10,8 @@ from .by_reference import memory_of, reduce_view
 
 
 def _reduce_numpys(array, handles=None):
-    """Reduce an array of a subclass that is numpy's: where neither it nor its mask is
-    shared, and plain arrays go by value, as numpy does."""
+    """Reduce an array of a subclass of numpy. It goes as numpy pickles it if neither the array nor
+    its mask is shared, and plain arrays go by value."""
     shared = memory_of(array) is not None or memory_of(getattr(array, "_mask", None)) is not None
     if handles is None and not shared and np.ndarray not in ForkingPickler._extra_reducers:
         return array.__reduce_ex__(2)
@@ -20,7 +20,7 @@ def _reduce_numpys(array, handles=None):
 
 
 def _reduce_masked(array, handles):
-    """Reduce a masked array: its data and its mask go as what they are."""
+    """Reduce a masked array: its data and its mask travel as two arrays."""
     data = np.ndarray.view(array, array._baseclass)
     attributes = dict(array.__dict__)
     mask = attributes.pop("_mask", np.ma.nomask)

@@ -1,5 +1,5 @@
-"""Plain arrays on their way through shared memory: copied once, into a block that becomes the
-receiver's own, where they are large enough for that to be faster than a pickle."""
+"""Plain arrays move through shared memory: they are copied once, into a block that becomes the
+receiver's own. Small ones are pickled by value, which is as fast."""
 
 from typing import NamedTuple
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from .shared_copies import SharedCopies
 
-# Plain arrays from so many bytes on are moved through shared memory: below, to
-# pickle them is as fast (benchmarks/channels.py --threshold).
+# Plain arrays of at least so many bytes move through shared memory; for smaller ones pickling by
+# value is as fast (measured by benchmarks/channels.py --threshold).
 THRESHOLD = 16384
 
 NOTHING = {}  # type: Dict[int, Any]
@@ -39,14 +39,15 @@ class ArrayPolicy(NamedTuple):
 
 DEFAULT = ArrayPolicy(THRESHOLD, False, NOTHING, NOTHING, None)
 
-# From so many bytes on the receivers of one array share what they do not change
-# (benchmarks/executors.py): to map it costs them more than to have a copy in warm memory.
+# Receivers of an array of at least so many bytes share one copy-on-write copy. For smaller ones a
+# copy each, in memory that has been used before, is faster than new mappings and page faults
+# (measured by benchmarks/executors.py).
 HUGE = 1 << 29
 
 
 def move(array, policy, handles=None):
-    """Reduce a plain array: by reference if it is a view of a shared one, moved if it
-    is large, else by value."""
+    """Reduce a plain array: by reference if it is a view of a shared one, else moved if it is
+    large, else by value."""
     memory = memory_of(array)
     if memory is not None:
         return refer(array, memory, np.ndarray, handles)
@@ -69,8 +70,8 @@ def move(array, policy, handles=None):
 
 
 def _twin_of(array, shared_twins):
-    """Return what lies in the shared copy of a known array as `array` does in that, or
-    None: it is no view of one, or that was not copied as it lies."""
+    """Return the matching view of a shared copy, if `array` is an original of `shared_twins` or a
+    view of one. None otherwise, and if the copy has another memory layout."""
     base = array
     while type(base) is np.ndarray and id(base) not in shared_twins:
         base = base.base
@@ -96,7 +97,7 @@ def _twin_of(array, shared_twins):
 def by_value(array):
     """Reduce a plain array to its bytes."""
     if array.dtype.hasobject:
-        # Of the protocols that all picklers can write.
+        # (Protocol 2: every pickler can write it.)
         return array.__reduce_ex__(2)
     order = order_of(array)
     return _reduce.plain_array, (
@@ -105,7 +106,7 @@ def by_value(array):
 
 
 def rebuild_in_own_memory(*parts):
-    """Make the array that `reduce_to` took apart, in this process's own memory."""
+    """Make an array of the parts of `reduce_to`, copied to ordinary memory."""
     shared = rebuild(*parts)
     array = shared.copy("K")
     array.flags.writeable = shared.flags.writeable
@@ -113,14 +114,16 @@ def rebuild_in_own_memory(*parts):
 
 
 def rebuild_on_own_pages(cls, handle, shape, dtype, strides, offset, private, extras):
-    """Make the array that `reduce_to` took apart, of memory that others have, too."""
+    """Make an array of the parts of `reduce_to`, on private pages of a block that other processes
+    have, too."""
     block = _core.take(handle)
     try:
         is_alone = block.detach()
     except OSError:
-        is_alone = False  # This process has too many mappings.
+        is_alone = False  # The process's limit of mappings is reached.
     if not is_alone:
-        # Or it has the block already, and may have written to it.
+        # This process has other arrays on the block, and may have written to them: copy the
+        # original bytes.
         size = block.nbytes - offset
         original, block = block, block.arena.alloc(size + PAGE)
         offset, start = -block.address % PAGE, offset
@@ -131,8 +134,9 @@ def rebuild_on_own_pages(cls, handle, shape, dtype, strides, offset, private, ex
 
 def rebuild_plain(data, dtype, shape, order, writeable):
     """Make a plain array of its bytes."""
-    # To copy more numpy lets other threads run, which can take milliseconds; and an older one
-    # finds no room for nothing, if it is of a huge shape.
+    # A small one is copied by numpy, so that it owns its memory. For a larger copy numpy releases
+    # the GIL, and may get it back milliseconds later. An empty array of a huge shape cannot be
+    # copied by old versions of numpy.
     own = data if 0 < len(data) <= 4096 else bytearray(data)
     array = np.ndarray(shape, dtype, own, order=order)
     if own is data:

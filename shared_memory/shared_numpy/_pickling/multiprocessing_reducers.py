@@ -17,7 +17,7 @@ _KEY = "shared_numpy_sharing"
 
 
 class _Sharing:
-    """What `share_from` has set; unpickling it in a new process sets it there."""
+    """The reducer that `share_from` sets. Unpickling it in a new process sets it there."""
 
     def __init__(self, threshold, replaced):
         self.policy = DEFAULT._replace(threshold=threshold)
@@ -27,15 +27,15 @@ class _Sharing:
         try:
             return move(array, self.policy)
         except ArenaFullError:
-            return by_value(array)  # As it would go otherwise.
+            return by_value(array)  # As without this reducer.
 
     def __reduce__(self):
         return _reduce.sharing, (self.policy.threshold,)
 
 
 def share_from(threshold: "Optional[int]") -> "Any":
-    """Begin to move plain arrays of so many bytes in the channels of `multiprocessing`, or end it
-    with None; what is in force then."""
+    """Move plain arrays of at least so many bytes through shared memory in the channels of
+    `multiprocessing`; None ends that. Return the reducer, or None."""
     registry = ForkingPickler._extra_reducers
     registered = registry.pop(np.ndarray, None)
     before = registered.replaced if type(registered) is _Sharing else registered

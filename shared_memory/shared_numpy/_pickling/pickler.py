@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # The last that every interpreter from 3.6 on can read.
 PROTOCOL = 4
 
-# What nothing is to be looked for in.
+# Classes whose objects contain no other objects: pickled without a dispatch table.
 _ATOMS = frozenset([bytes, int, str])
 
 
@@ -48,7 +48,8 @@ class _Reducers(DispatchTable, dict):
         if own is not None:
             reducer = partial(own, handles=self.handles)
         elif cls is np.ndarray:
-            # (No method: what a message has shall go with it, not in a later collection.)
+            # (No bound method, which would make a reference cycle: the message's handles are freed
+            # with it, not by a later garbage collection.)
             reducer = partial(_reduce_plain, policy=self.policy, handles=self.handles)
         else:
             reducer = ForkingPickler._extra_reducers.get(cls)
@@ -61,7 +62,7 @@ class _Reducers(DispatchTable, dict):
 
 
 def _reduce_plain(array, policy, handles):
-    """Reduce a plain array, as quickly as can be."""
+    """Reduce a plain array, by the core if it can."""
     stream = _fast_pickle(array, handles, policy, b"")
     if stream is None:
         return move(array, policy, handles)
@@ -69,7 +70,7 @@ def _reduce_plain(array, policy, handles):
 
 
 def _fast_pickle(thing, handles, policy, end):
-    """Return the bytes of a simple thing, or None."""
+    """Return the pickle of a simple object, made by the core; None if it is not simple."""
     if policy.shared_twins:
         return None
     sent = None if policy.copied or policy.donated else handles
@@ -94,19 +95,19 @@ def dumps(
     Parameters
     ----------
     thing : object
-        What can be pickled.
+        It must support pickling.
     handles : list of bytes
-        Those in the pickle are appended to it, to be cancelled if nobody will load
-        it, also should this fail half-way.
+        The handles in the pickle are appended to it, also if this fails half-way. The caller
+        cancels them if no process will load the pickle.
     policy : ArrayPolicy
         How plain arrays travel.
     end : bytes
-        What is to follow the pickle.
+        Bytes to append to the pickle.
 
     Returns
     -------
     bytes
-        For `loads`, which stops at the end of the thing.
+        For `loads`, which stops at the end of the pickle.
     """
     stream = _fast_pickle(thing, handles, policy, end)
     if stream is not None:
@@ -121,8 +122,8 @@ def dumps(
     return file.getvalue()
 
 
-# Makes a thing again that `dumps`, or a pickler, has written down.
+# Makes the object of a pickle of `dumps`, or of any pickler.
 loads = _core.loads
 
-# Ends handles that nobody will receive.
+# Cancels the handles in a list, or in lists of a list: no process will receive them.
 cancel = _core.cancel_all

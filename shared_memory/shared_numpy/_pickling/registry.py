@@ -1,7 +1,7 @@
-"""Which class is reduced by which function, in all picklers that were told.
+"""Which function reduces which class, in all picklers that have been extended.
 
-`ForkingPickler`, which the channels of `multiprocessing` use and nothing else, learns it here for
-each class; it matches exact classes. `numpy.ndarray` itself it pickles by value, unless
+The first of them is `ForkingPickler`, which only the channels of `multiprocessing` use. It matches
+exact classes. `numpy.ndarray` itself is not registered: it goes by value there, unless
 `integrations.multiprocessing.register` was called.
 """
 
@@ -11,20 +11,20 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, List
 
-# Those that take the list of handles of the message.
+# Reducers that take the list of handles of the message, too.
 own = {}  # type: Dict[type, Callable[..., Any]]
 
-# The tables of picklers that reduce arrays as here, by class.
+# The dispatch tables of the picklers that have been extended.
 _tables = [ForkingPickler._extra_reducers]  # type: List[Dict[type, Any]]
 
-# What is in them.
+# The reducers in them.
 _registered = {}  # type: Dict[type, Callable[..., Any]]
 
 
 def register(cls: "type", reducer: "Callable[..., Any]") -> None:
-    """Have arrays of exactly this class pickled by `reducer` in all channels.
+    """Have `reducer` reduce arrays of exactly this class in all channels.
 
-    It is called with the array, and by `dumps` with the list of handles besides.
+    It is called with the array; `pickler.dumps` adds the list of handles.
     """
     own[cls] = reducer
     tell(cls, reducer)
@@ -37,14 +37,14 @@ def tell(cls, reducer):
 
 
 def extend(table: "Dict[type, Any]") -> None:
-    """Have another pickler reduce arrays as `ForkingPickler` does, by its table."""
+    """Have another pickler reduce arrays as `ForkingPickler` does, by its dispatch table."""
     if not any(each is table for each in _tables):
         _tables.append(table)
         table.update(_registered)
 
 
 def restore(table: "Dict[type, Any]") -> None:
-    """Undo what `extend` has done to a table."""
+    """Undo `extend` for a table."""
     _tables[:] = [each for each in _tables if each is not table]
     for cls, reducer in _registered.items():
         if table.get(cls) is reducer:

@@ -1,4 +1,4 @@
-"""Copies of huge arrays that many receivers share, until one of them writes."""
+"""Copy-on-write copies of huge arrays, shared by concurrent calls."""
 
 import weakref
 
@@ -10,15 +10,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, List
 
-# Bytes that are compared at a time.
+# So many bytes are compared at a time.
 _STRETCH = 1 << 20
 
 
 class SharedCopies:
-    """Huge arrays that many receivers have at a time.
+    """The shared copies of an executor's huge arguments.
 
-    They share the pages of one copy, until one of them writes to them. It lives while
-    somebody keeps what `used` returned.
+    All receivers of an array map the pages of one copy, privately: a page is copied when a receiver
+    writes to it. A copy lives as long as a task has it among those that `used` returned.
     """
 
     def __init__(self):
@@ -26,7 +26,7 @@ class SharedCopies:
         self._used = []  # type: List[Any]
 
     def copy_of(self, array):
-        """Return a copy in shared memory; the one before, if that is still the same."""
+        """Return a copy in shared memory: the existing one, if the array has not changed since."""
         copy = self._copies.get(id(array))
         if copy is None or not copy.is_of(array):
             copy = self._copies[id(array)] = _Copy(array)
@@ -34,7 +34,7 @@ class SharedCopies:
         return copy.array
 
     def used(self):
-        """Return the copies that were asked for since this was."""
+        """Return the copies that `copy_of` has returned since the last call of this method."""
         if not self._used:
             return ()
         used, self._used = self._used, []
@@ -47,7 +47,7 @@ class _Copy:
         self.array = copy_to_move(original)
 
     def is_of(self, array):
-        """Tell whether an array is what was copied, and has not been changed."""
+        """Tell whether an array is the original, and has not changed."""
         copy = self.array
         return (
             self.original() is array
@@ -58,7 +58,7 @@ class _Copy:
 
 
 def _have_same_bytes(one, other):
-    """Tell whether two arrays without gaps, of one shape and order, are the same."""
+    """Tell whether two arrays without gaps, of the same shape and order, have the same bytes."""
     flat = [each.ravel("K").view("u1") for each in (one, other)]
     return all(
         np.array_equal(flat[0][start : start + _STRETCH], flat[1][start : start + _STRETCH])
