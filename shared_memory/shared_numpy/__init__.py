@@ -46,11 +46,10 @@ def _refuse_free_threading():
 def _refuse_other_interpreters():
     """Raise ImportError in any interpreter of this process but the first.
 
-    The core has one state for the process: it would mix up the objects of two
-    interpreters, and wait at the end for one that has ended.
+    The core has one state for the process: it would mix up the objects of two interpreters, and
+    wait at exit for an interpreter that has ended.
     """
-    # What tells them apart is called so from 3.13 on, and from 3.8 on; before there
-    # is nothing.
+    # (The first module exists from 3.13 on, the second from 3.8 to 3.12. Before there is none.)
     for name in ("_interpreters", "_xxsubinterpreters"):
         try:
             interpreters = import_module(name)
@@ -94,11 +93,11 @@ _NAMES = {
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
 
-# The modules that users import from, and those that are there for what they define.
+# The modules that users import; the others of `_NAMES` define public names.
 _SHOWN = ["shared_memory", "managers", "backport", "integrations", "compat", "errors", "resource_tracker"]
 _MODULES = frozenset(_SHOWN + [name for name in _NAMES if not name.startswith("_")] + ["demo"])
 
-# What ``from shared_numpy import *`` brings; all else is reached as ``snp.x``.
+# The names of ``from shared_numpy import *``; all others are used as ``snp.x``.
 __all__ = [
     "array", "asarray", "empty", "empty_like", "from_array", "full", "full_like", "ndarray", "ones",
     "ones_like", "zeros", "zeros_like", "Queue", "ProcessPoolExecutor", "create", "attach", "delete",

@@ -1,7 +1,7 @@
 """The functions that pickles of this package name.
 
-A pickle may be read by another version than the one that made it: these names stay for good,
-wherever the code behind them moves.
+Another version may read a pickle than the one that made it: these names stay for good, wherever the
+functions behind them move.
 """
 
 from importlib import import_module
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def _named(name: str, home: str) -> "Callable[..., Any]":
-    """Return a function of a name that calls another one, whose module it imports first."""
+    """Return a function `name` that imports the module of another function, and calls that."""
     module, _, function = home.rpartition(".")
     found = []  # type: List[Callable[..., Any]]
 

@@ -1,4 +1,4 @@
-"""`ArrayManager`: arrays that live until their context ends."""
+"""`ArrayManager`: arrays that are deleted when the manager ends."""
 
 import uuid
 from multiprocessing.managers import dispatch
@@ -19,7 +19,7 @@ __all__ = ["ArrayManager"]
 
 
 class ArrayManager(SharedMemoryManager):
-    """Makes arrays in shared memory that are all deleted when it ends.
+    """Makes arrays in shared memory, and deletes all of them when it ends.
 
     Parameters
     ----------
@@ -28,11 +28,10 @@ class ArrayManager(SharedMemoryManager):
 
     Notes
     -----
-    An array can be handed to other processes, by reference, as any shared one; so can
-    the manager itself be to children, which make arrays of it. When the manager ends,
-    views that there still are stay valid, but nobody can attach to an array any more. If the
-    program is killed, and the manager's process with it, the next program that uses the package
-    deletes the arrays.
+    The arrays go to other processes by reference, as all shared arrays. Children can get the manager
+    itself, and make arrays with it. When the manager ends, existing views stay valid, but no process
+    can attach an array any more. If the program and the manager's process are killed, the next
+    program that uses the package deletes the arrays.
 
     Examples
     --------
@@ -45,21 +44,21 @@ class ArrayManager(SharedMemoryManager):
     """
 
     def empty(self, shape: "Any", dtype: "Any" = float, order: str = "C") -> "ndarray":
-        """Make an array in /dev/shm whose items are to be set.
+        """Make an array in /dev/shm, whose items are zeros.
 
         Parameters
         ----------
         shape : int or tuple of int
             Its shape.
         dtype : data-type
-            Any but those of Python objects.
+            The type of the items; not one with references to Python objects.
         order : {"C", "F"}
-            How its items lie.
+            The order of the items in memory.
 
         Returns
         -------
         ndarray
-            A shared array, whose memory the manager looks after.
+            A shared array, which the manager deletes.
 
         Raises
         ------
@@ -70,10 +69,10 @@ class ArrayManager(SharedMemoryManager):
         """
         name = self._new_name() or "snpmgr-{}".format(uuid.uuid4().hex)
         with self._connection() as connection:
-            # Before there is one, so that nothing stays of a program that is killed.
+            # (Registered before it exists: a killed program leaves nothing behind.)
             resource_tracker.register("/" + name, "shared_memory")
             try:
-                # Where the tracker, and the server, can remove it.
+                # (In /dev/shm, where the tracker and the server can remove it.)
                 array = named.create(name, shape, dtype, order, directory="/dev/shm")
             except BaseException:
                 resource_tracker.unregister("/" + name, "shared_memory")
@@ -98,7 +97,7 @@ class ArrayManager(SharedMemoryManager):
         return made
 
     def list(self) -> "List[named.NamedArray]":
-        """Tell which arrays there are: their names, dtypes, shapes and orders."""
+        """Return the manager's arrays: their names, dtypes, shapes and orders."""
         with self._connection() as connection:
             names = dispatch(connection, None, "list_segments")
         wanted = {"shm://" + name for name in names}

@@ -1,4 +1,4 @@
-"""Gives CPython 3.6 and 3.7 the modules that came with 3.8, if one asks for it.
+"""Gives CPython 3.6 and 3.7 the modules of 3.8, on request.
 
 ``install()`` makes these importable from their standard places, so that code
 written for 3.8 runs unchanged:
@@ -7,12 +7,10 @@ written for 3.8 runs unchanged:
 * ``multiprocessing.resource_tracker``
 * ``SharedMemoryManager`` in ``multiprocessing.managers``
 
-Where the standard library has them it does nothing. Nothing is written to disk,
-and importing this module changes nothing. Call it at the top level of the main
-module, before the imports that need it: children under spawn and forkserver run
-the main module's top level again, and have it then too. (Not so where the main
-module is a package's ``__main__`` or a ``python -c``: call it then in the module
-that the children import.)
+If the standard library has them it does nothing. It writes nothing to disk, and importing this module
+changes nothing. Call it at the top level of the main module, before the imports that need it: children
+under spawn and forkserver run the top level of the main module again. (Not if that is the ``__main__``
+of a package, or a ``python -c``: then call it in the module that the children import.)
 """
 
 import multiprocessing
@@ -44,7 +42,7 @@ def install() -> None:
 
 
 def uninstall() -> None:
-    """Take back what `install` did; what was imported meanwhile goes on working."""
+    """Undo `install`; modules that were imported meanwhile keep working."""
     for name, module in _MODULES.items():
         if sys.modules.get("multiprocessing." + name) is module:
             del sys.modules["multiprocessing." + name]

@@ -1,7 +1,6 @@
-"""The exceptions of arenas, and a warning; each is also the nearest one of the builtins.
+"""The exceptions of arenas, and a warning; each is a subclass of the nearest builtin.
 
-What is no more than a wrong argument raises `ValueError` or `TypeError`, what
-the system refuses plain `OSError`.
+A wrong argument raises `ValueError` or `TypeError`; an error of the system raises `OSError` itself.
 """
 
 TYPE_CHECKING = False
@@ -21,8 +20,8 @@ __all__ = [
 class StaleHandleError(ReferenceError):
     """The block of a handle has been freed.
 
-    A handle counts as a reference until it has been received once. Received
-    again, it works for as long as some process has the block.
+    A handle is a reference to its block until it is received. It can be received again as long as a
+    process has the block.
     """
 
 
@@ -31,16 +30,16 @@ class ForeignHandleError(ValueError):
 
 
 class ArenaFullError(OSError):
-    """There is no room for one more; nothing has changed.
+    """There is no room in the arena, or in /dev/shm; nothing has changed.
 
     Its ``errno`` is ``ENOSPC``.
 
     Attributes
     ----------
     asked : int or None
-        Bytes that were asked for, or the number of rows that are all taken.
+        The bytes that were asked for, or the number of table rows, all of which are in use.
     left : int or None
-        Bytes that there are: in /dev/shm, or what the memory limit of a control group leaves if
+        The bytes that are left: in /dev/shm, or within the memory limit of the control group if
         that is less.
     """
 
@@ -49,14 +48,14 @@ class ArenaFullError(OSError):
 
 
 class ArenaBusyError(TimeoutError):
-    """A living process has kept the arena's lock for too long.
+    """A living process has held the arena's lock for too long.
 
     Attributes
     ----------
     pid : int or None
         The process.
     state : str or None
-        What it was doing, as far as this process can see.
+        Its state, as far as this process can see it.
     """
 
     pid = None  # type: Optional[int]
@@ -64,9 +63,9 @@ class ArenaBusyError(TimeoutError):
 
 
 class ArenaCorruptedError(RuntimeError):
-    """What lies in shared memory contradicts itself: it was overwritten.
+    """The arena's tables contradict themselves: they were overwritten.
 
-    No process can use the arena any more. Arrays that exist stay as they are.
+    No process can use the arena any more. Existing arrays stay as they are.
     """
 
 

@@ -2,8 +2,8 @@
 
 The way of a call::
 
-    submit           any thread          adds the call to the scheduler's pending calls, starts what
-       |                                 is missing (workers, dispatcher), wakes the dispatcher
+    submit           any thread          adds the call to the scheduler's pending calls, starts missing
+       |                                 workers and the dispatcher, wakes the dispatcher
     pending          scheduler           until a worker has fewer calls than it does in 2 ms
        |
     assigned         dispatcher          pickles the call: arrays go to shared memory, without a lock
@@ -20,7 +20,7 @@ The channels are in shared memory: the process that dies in the middle of a call
 The state of a call is `task.State`; it changes only with the scheduler's lock held. Nothing that can
 wait (pickling, callbacks, the start or join of a process) happens with the lock held.
 
-What a death does::
+The effect of each death::
 
     a worker               The dispatcher polls sentinels every 0.05 s, and processes every second.
                            Calls that the worker had not taken are pending again. The call that it had
@@ -29,8 +29,8 @@ What a death does::
     a worker's start       `submit` raises, and its call is gone; calls of other threads stay.
     the dispatcher         An exception in it (a bug, MemoryError) breaks the pool. One that is stuck
                            at process exit (in a callback) is given up after 60 s without progress.
-    this process, killed   Workers see that the maker of their channel is gone, and exit. What lies in
-                           shared memory goes with the last process of the program.
+    this process, killed   Workers see that the maker of their channel is gone, and exit. Shared memory
+                           is freed with the last process of the program.
     interpreter shutdown   A finalizer (`_pool.at_exit`) has all calls done and all workers joined; the
                            table in `_system.exit_order` tells when.
     a fork                 The child has no dispatcher and no calls; `submit` raises RuntimeError.

@@ -1,12 +1,13 @@
 """A manager of shared memory blocks.
 
-The twin of `SharedMemoryManager` in CPython's ``multiprocessing.managers``, with
-the blocks of `shared_numpy.shared_memory`. On 3.6 and 3.7 it behaves as 3.8's
-does: the server ignores Ctrl-C, and misuse is a `ProcessError` (the base class
-there uses assertions). Beyond it: registered types work (not so in 3.8), a
-manager that is passed to a spawned child is connected there, and the server of a
-program that is killed ends, and its blocks with it. If the server is killed, too, the next
-program that uses the package removes the blocks (`leftovers`).
+The twin of `SharedMemoryManager` in CPython's ``multiprocessing.managers``, with the blocks of
+`shared_numpy.shared_memory`. On 3.6 and 3.7 it behaves as that of 3.8: the server ignores Ctrl-C, and
+misuse raises `ProcessError` (the base class there uses assertions). What it adds:
+
+* Registered types work (not in 3.8).
+* A manager that is passed to a spawned child is connected there.
+* When a program is killed, its server unlinks its blocks and exits. If the server is killed, too,
+  the next program that uses the package removes the blocks (`leftovers`).
 """
 
 import fcntl
@@ -36,12 +37,12 @@ if TYPE_CHECKING:
 
 __all__ = ["SharedMemoryManager"]
 
-# Its server treats Ctrl-C and misuse as ours does.
+# The base class treats Ctrl-C and misuse as described above.
 _COMPLETE_BASE = hasattr(_twin, "SharedMemoryManager")
 
 
 class SharedMemoryServer(Server):
-    """The server of a `SharedMemoryManager`: it knows which blocks there are."""
+    """The server of a `SharedMemoryManager`: it has the names of the blocks."""
 
     public = list(Server.public) + [
         "track_segment",
@@ -66,19 +67,19 @@ class SharedMemoryServer(Server):
         fcntl.flock(_program.fileno(), fcntl.LOCK_EX)
         self._destroy_all()
         if _number is not None:
-            # What was just being made: nobody can say so any more.
+            # Blocks that the program made, and had not handed over, when it was killed.
             for name in leftovers.clear(_number):
-                # (It may be registered; to tell the tracker twice is like once.)
+                # (They may be registered; registering twice is the same as once.)
                 resource_tracker.register("/" + name, "shared_memory")
                 resource_tracker.unregister("/" + name, "shared_memory")
         _remove_file(_number)
         self.stop_event.set()
 
     def track_segment(self, c: "Any", segment_name: str) -> None:
-        """Take over a block: it is unlinked when the manager ends."""
+        """Take over a block: the server unlinks it when the manager ends."""
         self._segments.append(segment_name)
         if self._is_over:
-            # Another thread had asked for it as the server began to end.
+            # Race: another thread asked for it while the server began to shut down.
             self._destroy_all()
 
     def release_segment(self, c: "Any", segment_name: str) -> None:
@@ -110,60 +111,60 @@ class SharedMemoryServer(Server):
 
     def _destroy_all(self):
         self._is_over = True
-        # Two threads may do so, when the program ends while it shuts the server down.
+        # (IndexError: two threads run this if the program is killed while it shuts the server down.)
         with suppress(IndexError):
             while True:
-                # Whatever is wrong with one (its user unlinked it), the others go.
+                # (The user may have unlinked a block; the others are unlinked all the same.)
                 with suppress(OSError):
                     _destroy(self._segments.pop())
 
 
 def _destroy(name):
-    """Unlink a block without attaching to it, which can fail."""
+    """Unlink a block. (Attaching to it, as the standard library does, could fail.)"""
     posixshmem.shm_unlink("/" + name)
     resource_tracker.unregister("/" + name, "shared_memory")
 
 
 def _remove_file(number):
-    """Remove the name of a manager's file, unless that was done."""
+    """Remove the name of a manager's file, if it still exists."""
     if number is not None:
         with suppress(FileNotFoundError):
             _destroy(leftovers.file_of(number))
 
 
-# In a server: the file that its program has locked, as long as it lives, and the manager's number.
+# In a server: the file that its program locks as long as it lives, and the manager's number.
 _program = None  # type: Optional[Connection]
 _number = None  # type: Optional[str]
-# What keeps the locks of this process's managers, see `_lock_program_file`.
+# The locks of this process's managers, see `_lock_program_file`.
 _file_locks = {}  # type: dict
 
 
 def _lock_program_file(manager):
     """Lock a file for as long as this process or a fork of it lives.
 
-    Returns the file, opened once more: who waits for its lock gets it when they are
-    gone. The lock (of ``flock``) belongs to the first opening of the file, which lasts
-    until nobody has a descriptor of it nor has it mapped. Forks have both, and a daemon
-    that closes all its descriptors keeps the mapping. A program that is executed in
-    their place has neither. (The signal of a parent's death would name a thread, and
-    not be sent for a daemon.)
+    Returns a second open file description of it: a process that waits for its lock gets it when
+    they are gone. The lock (of ``flock``) belongs to the first open file description, which exists
+    as long as a process has a descriptor or a mapping of it. Forks inherit both, and a daemon that
+    closes all descriptors keeps the mapping; a program that replaces this one by ``exec`` has
+    neither. (PR_SET_PDEATHSIG is no alternative: it follows a thread, and does not work for a
+    daemon.)
     """
     locked, watched, number = _open_locked()
     os.ftruncate(locked.fileno(), 1)
     manager._locked_file, manager._number = locked, number
     key = object()
     _file_locks[key] = locked, mmap.mmap(locked.fileno(), 1)
-    # Not in forks, which may have closed the descriptors: their numbers are not ours then.
+    # (Not in forks: they may have closed the descriptors, whose numbers are other files' then.)
     util.Finalize(manager, _file_locks.pop, (key, None))
-    # After the manager's own, which ends the server: that may have been killed.
+    # After the finalizer of the base class, which shuts the server down: it may have been killed.
     util.Finalize(manager, _remove_file, (number,), exitpriority=exit_order.MANAGERS)
     return watched
 
 
 def _open_locked():
-    """Open a new file twice, and lock it by the first; return both, and its number."""
+    """Open a new file twice, and lock it by the first descriptor; return both, and its number."""
     if not leftovers.HAS_NAMES:
-        # (macOS has no locks of what is in shared memory.)
+        # (macOS has no locks on shared memory.)
         fd, path = tempfile.mkstemp()
         try:
             locked, watched = Connection(fd), Connection(os.open(path, os.O_RDWR))
@@ -174,7 +175,7 @@ def _open_locked():
     while True:
         number = os.urandom(8).hex()
         name = "/" + leftovers.file_of(number)
-        # Should the process be killed before there is a server, the tracker removes it.
+        # If this process is killed before there is a server, the tracker removes the file.
         resource_tracker.register(name, "shared_memory")
         try:
             flags = os.O_CREAT | os.O_EXCL | os.O_RDWR
@@ -190,12 +191,12 @@ def _open_locked():
                 posixshmem.shm_unlink(name)
             resource_tracker.unregister(name, "shared_memory")
             raise
-        # Another program has taken it for a dead manager's before it was locked.
+        # Race: before the lock, another program has taken it for the file of a killed manager.
         resource_tracker.unregister(name, "shared_memory")
 
 
 def begin_server(watched, number, initializer, initargs):
-    """Run in a new server: it watches its program, and does not keep it alive."""
+    """The initializer of a server: it watches the program's lock, and holds none itself."""
     global _program, _number
     _program, _number = watched, number
     for locked, mapping in _file_locks.values():
@@ -207,7 +208,7 @@ def begin_server(watched, number, initializer, initargs):
 
 
 class SharedMemoryManager(BaseManager):
-    """Makes blocks of shared memory that are all unlinked when it ends.
+    """Makes blocks of shared memory, and unlinks all of them when it ends.
 
     Parameters
     ----------
@@ -228,27 +229,27 @@ class SharedMemoryManager(BaseManager):
 
     Notes
     -----
-    Blocks are made in the calling process; the server, a process of its own,
-    remembers their names. It survives Ctrl-C, so that `shutdown` can run after
-    it, and ends when the program and all its forks are gone, however they ended.
+    The calling process makes the blocks; the server, a process of its own, has their names. It
+    survives Ctrl-C, so that `shutdown` can run afterwards, and exits when the program and all its
+    forks are gone, also if they were killed.
     """
 
     _Server = SharedMemoryServer
-    _locked_file = None  # Keeps the server running, here and where the manager is sent.
-    _number = None  # Begins the names of what it makes; None: they are as always.
+    _locked_file = None  # Keeps the server running: here, and in processes that get the manager.
+    _number = None  # Part of the names of its blocks; None if they have ordinary names.
 
     def __init__(self, *args: "Any", **kwargs: "Any") -> None:
-        # Before the server exists, so that the two have the same one.
+        # Before the server exists, so that both have the same tracker.
         resource_tracker.ensure_running()
         super().__init__(*args, **kwargs)
 
     def __reduce__(self) -> "Tuple[Any, ...]":
-        # The key travels to a process that is being spawned, and nowhere else.
+        # (Pickling `authkey` fails, except for a process that is being spawned.)
         arguments = self._address, self._authkey, self._serializer, self._locked_file
         return _reduce.manager, (type(self),) + arguments
 
     def get_server(self) -> SharedMemoryServer:
-        """Return a server, to be run by its ``serve_forever`` in this process."""
+        """Return a server; its ``serve_forever`` runs it in this process."""
         if self._state.value == State.STARTED:
             raise ProcessError("Already started SharedMemoryServer")
         if self._state.value == State.SHUTDOWN:
@@ -258,13 +259,13 @@ class SharedMemoryManager(BaseManager):
         )
 
     def SharedMemory(self, size: int) -> SharedMemory:
-        """Make a block of `size` bytes that the manager unlinks at its end."""
+        """Make a block of `size` bytes, which the manager unlinks when it ends."""
         with self._connection() as connection:
             shm = SharedMemory(self._new_name(), create=True, size=size)
             return _handed_over(connection, shm, shm)
 
     def ShareableList(self, sequence: "Iterable[Item]") -> ShareableList:
-        """Make a list that the manager unlinks at its end."""
+        """Make a list, which the manager unlinks when it ends."""
         with self._connection() as connection:
             sl = ShareableList(sequence, name=self._new_name())
             return _handed_over(connection, sl, sl.shm)
@@ -273,21 +274,21 @@ class SharedMemoryManager(BaseManager):
         """Connect to a server that runs already."""
         super().connect()
         with self._connection() as connection:
-            # One of the standard library's has no number.
+            # (A server of the standard library has no number.)
             with suppress(_twin.RemoteError):
                 self._number = dispatch(connection, None, "tell_number")
 
     def _new_name(self):
-        """Return a name for something new; None for one as always."""
+        """Return a name for a new block; None for an ordinary one."""
         if self._number is None:
             return None
         return leftovers.prefix_of(self._number) + os.urandom(8).hex()
 
     @contextmanager
     def _connection(self):
-        """Connect to the server; a ValueError if it is not started.
+        """Connect to the server; ValueError if it is not started.
 
-        What is made meanwhile is handed over to the server before the process ends.
+        Process exit waits until a block that is made meanwhile is handed over to the server.
         """
         try:
             with exit_order.awaited():
@@ -308,7 +309,7 @@ class SharedMemoryManager(BaseManager):
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable, not {!r}".format(initializer))
         leftovers.clean_once()
-        # (A server that is started when the process has begun to end would never be told to.)
+        # (Nothing would shut down a server that is started after process exit has begun.)
         with exit_order.awaited(), _lock_program_file(self) as watched:
             super().start(_reduce.begin_server, (watched, self._number, initializer, initargs))
 
@@ -339,7 +340,7 @@ def _handed_over(connection, result, shm):
 
 
 def connected(cls, address, authkey, serializer, locked):
-    """Make a manager that uses the running server of another, and keeps it running."""
+    """Make a manager of the running server of another one, and keep the server running."""
     manager = cls(address, authkey, serializer)
     manager._locked_file = locked
     manager.connect()

@@ -7,12 +7,12 @@ Each is a segment of its own, a file in /dev/shm, and stays until it is deleted:
     a = snp.create("shm://weights", (1000, 1000))    # in one program
     b = snp.attach("shm://weights")                  # in another
 
-A new array is complete before it gets its name: nobody can see half of one, and a process
-that is killed while it makes one leaves nothing. One that is to replace another needs a name
-of its own first, by which the two are exchanged in one step; what a process leaves that is
-killed right there is removed by the next that replaces one.
+A new array gets its name when it is complete: no process sees half of one, and a process that is
+killed while it makes one leaves nothing behind. An array that replaces another one first gets a
+temporary name; then the kernel exchanges the two names in one step. If a process is killed in
+between, the next replacement in the folder removes its temporary file.
 
-Another folder than /dev/shm is chosen by ``SHARED_NUMPY_DIR``, or an argument.
+``SHARED_NUMPY_DIR``, or an argument, chooses another folder than /dev/shm.
 
 The file begins with numpy's own header, so that ``np.load("/dev/shm/weights", mmap_mode="r")``
 reads it; `named_layout` draws its bytes.
@@ -46,17 +46,17 @@ _FOLDER = "/dev/shm"
 _PREFIX = "shm://"
 _MODE = 0o600
 
-# How names begin that arrays have while they replace others. Their makers hold a lock on them.
+# Prefix of the temporary name of an array that replaces another. Its maker holds an flock on it.
 _TEMPORARY = ".snp-replacing-"
-# How those begin that they have before they are whole, where a file cannot be without a name.
+# Prefix of the name of an incomplete array, on systems without nameless files (O_TMPFILE). As above.
 _MAKING = ".snp-making-"
 
-# What is mapped in this process: (uuid, readonly) -> segment.
+# The segments that are mapped in this process, by (uuid, readonly).
 _mapped = weakref.WeakValueDictionary()  # type: Any
 
 
 class NamedArray(NamedTuple):
-    """What `list_named` tells about an array."""
+    """An array in the result of `list_named`."""
 
     name: str
     dtype: "np.dtype[Any]"
@@ -66,13 +66,13 @@ class NamedArray(NamedTuple):
 
 
 class Segment(mmap.mmap):
-    """The memory of a named array; arrays on it keep it as their ``base``.
+    """The memory of a named array; it is the ``base`` of arrays on it.
 
     Attributes
     ----------
     name : str
-        The name that it was made or attached with; the path of its file, if that does not lie
-        in /dev/shm.
+        The name by which it was made or attached; the path of its file if that is not in
+        /dev/shm.
     """
 
     name = ""
@@ -87,11 +87,11 @@ class Segment(mmap.mmap):
         _unlink(self.name, self.head.uuid)
 
     def close(self) -> None:
-        """Do nothing: arrays may lie here. The last of them takes it along."""
+        """Do nothing: arrays may lie here. It is unmapped with the last of them."""
 
 
 def _refer(array, segment, cls, handles):
-    """Reduce an array to its segment's name and where it lies in the segment."""
+    """Reduce an array to the name of its segment, and its place in the segment."""
     if segment.unlinked:
         raise ValueError("the array was unlinked: it cannot be sent any more")
     if _file_of(segment.name) != segment.file:
@@ -109,7 +109,7 @@ def _refer(array, segment, cls, handles):
 
 
 def rebuild(cls, name, number, readonly, offset, dtype, shape, strides, extras):
-    """Make the array that `_refer` took apart."""
+    """Make an array of the parts of `_refer`."""
     segment = _mapped.get((number, readonly))
     if segment is None:
         try:
@@ -128,12 +128,12 @@ by_reference.register_memory(Segment, _refer)
 # Files.
 
 
-# Where an array's file is, `_path` tells by its name in this module: that is the file's name in
-# /dev/shm, or the whole path of one in another folder.
+# In this module the "name" of an array is the name of its file in /dev/shm, or the whole path of a
+# file in another folder. `_path` returns the path of either.
 
 
 def _split(name):
-    """Return the folder, or None, and the plain name of what a caller has given as a name."""
+    """Split the argument `name` of a public function into its folder, or None, and the plain name."""
     if not isinstance(name, str):
         raise TypeError("the name of an array is a str, not {!r}".format(name))
     plain = name[len(_PREFIX) :] if name.startswith(_PREFIX) else name
@@ -161,7 +161,7 @@ def _split(name):
 
 
 def _new_name(name, directory):
-    """Return the name for an array that is to be made."""
+    """Return the name of a new array."""
     folder, plain = _split(name)
     if folder is not None and directory is not None:
         raise ValueError("{!r} has a folder, so 'directory' has no meaning".format(name))
@@ -169,7 +169,7 @@ def _new_name(name, directory):
 
 
 def _find(name, directory):
-    """Return the name of an array that may be there."""
+    """Return the name of an array that may exist."""
     folder, plain = _split(name)
     if folder is None and directory is None:
         return _find_in(_core.folder(), plain)
@@ -177,7 +177,8 @@ def _find(name, directory):
 
 
 def _find_in(first, plain):
-    """Return the name of what a plain name leads to: in the first folder, or else in /dev/shm."""
+    """Return the name that a plain name stands for: in the first folder if it exists there, else in
+    /dev/shm."""
     found = _named_in(first, plain)
     return found if os.path.lexists(_path(found)) else plain
 
@@ -187,7 +188,7 @@ def _named_in(folder, plain):
 
 
 def _beside(name, plain):
-    """Return the name of what is in the folder of another array."""
+    """Return a name in the folder of another array."""
     return os.path.join(os.path.dirname(name), plain)
 
 
@@ -196,7 +197,7 @@ def _path(name):
 
 
 def _file_of(name):
-    """Return what tells the file of a name from all others; None if there is none."""
+    """Return the inode and device of an array's file; None if there is none."""
     try:
         status = os.stat(_path(name), follow_symlinks=False)
     except OSError:
@@ -205,7 +206,7 @@ def _file_of(name):
 
 
 def _unlink(name, number):
-    """Remove a name if it still is that of a certain array; tell whether it was."""
+    """Remove a name if the array with this uuid still has it; tell whether it had."""
     try:
         head = _look_at(name)
     except (OSError, ValueError):
@@ -224,11 +225,12 @@ def _error(number, text, name):
 
 
 def _open(name, writable=False):
-    """Open the segment of an array; return the file and what it says."""
+    """Open the file of an array; return the file and its layout. The file of anything else is
+    refused."""
     flags = os.O_RDWR if writable else os.O_RDONLY
     flags |= os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
-        # A file object: it closes itself, wherever an exception of a signal's handler comes.
+        # (A file object closes its descriptor, wherever a signal handler raises.)
         file = io.FileIO(_path(name), opener=lambda path, _: os.open(path, flags))
     except FileNotFoundError:
         raise _error(errno.ENOENT, "there is no array of this name", name) from None
@@ -260,7 +262,7 @@ def _read(fd, size, name):
 
 
 def _look_at(name):
-    """Return what an array says of itself; refuse what is none, as `_open` does."""
+    """Return the layout of an array; refuse other files as `_open` does."""
     file, head = _open(name)
     file.close()
     return head
@@ -277,8 +279,8 @@ def _map_descriptor(fd, head, name, readonly):
 def _map(name, readonly):
     file, head = _open(name, not readonly)
     with file:
-        known = _mapped.get((head.uuid, readonly))
-        return _map_descriptor(file.fileno(), head, name, readonly) if known is None else known
+        mapped = _mapped.get((head.uuid, readonly))
+        return _map_descriptor(file.fileno(), head, name, readonly) if mapped is None else mapped
 
 
 def _array(segment):
@@ -286,7 +288,7 @@ def _array(segment):
     return ndarray(head.shape, head.dtype, segment, head.data, order=head.order)
 
 
-# What users call.
+# Public functions.
 
 
 def create(
@@ -309,44 +311,43 @@ def create(
     shape : int or tuple of int
         Lengths of the dimensions.
     dtype : dtype_like
-        What the items are; none that hold references to objects. One that is an array adds its
-        lengths to `shape`.
+        The type of the items; not one with references to Python objects. A dtype of sub-arrays adds
+        its dimensions to `shape`.
     order : {"C", "F"}
         Whether the last or the first index varies fastest.
     exist_ok : bool
-        If there is such an array already, of this dtype, shape and order, return that. So of
-        several programs that begin at a time one makes the array, and all have it.
+        If an array of this name, dtype, shape and order exists, return that. So of several programs
+        that start at the same time one makes the array, and all get it.
     replace : bool
-        Take the name away from the array that has it, in one step: at each moment the name
-        leads to one of the two. Processes that have the old one keep it, but can send it on
-        no more (`StaleHandleError`).
+        Replace an array of this name in one step: at each moment the name leads to one of the two.
+        Processes that have the old array keep it, but cannot send it any more
+        (`StaleHandleError`).
     fill : array_like, optional
-        What the items of a new array are before anybody sees it, broadcast to the shape; zeros
-        by default.
+        The items of a new array, broadcast to the shape, set before another process can see it;
+        zeros by default.
     directory : str or path-like, optional
-        The folder to make it in, on a tmpfs; by default what the environment variable
-        ``SHARED_NUMPY_DIR`` says, or else /dev/shm.
+        The folder, on a tmpfs; by default the one in the environment variable
+        ``SHARED_NUMPY_DIR``, or else /dev/shm.
 
     Returns
     -------
     ndarray
-        It stays in shared memory until `delete`, whatever becomes of the programs
-        that use it.
+        It stays in shared memory until `delete`, also after all programs that use it have ended.
 
     Raises
     ------
     FileExistsError
         The name is taken; with `exist_ok`, by an array of another dtype, shape or order.
     OSError
-        ENOSPC: there is no room for it. EACCES: another user's array has the name that is to
-        be attached or replaced.
+        ENOSPC: there is no room for it. EACCES: the array to attach or replace belongs to another
+        user.
     TypeError
-        Items would hold references to Python objects, or are of a dtype of another
-        package than numpy, which programs without that would take for something else.
+        Items would hold references to Python objects, or have a dtype of another package than
+        numpy, which a program without that package would misinterpret.
     ValueError
-        `name`, `shape`, `order` or `directory` cannot be, `fill` does not fit the shape; both `exist_ok` and
-        `replace` are asked for; what is to be attached or replaced is no array, and is left as
-        it is.
+        `name`, `shape`, `order` or `directory` is not valid; `fill` does not fit the shape; both
+        `exist_ok` and `replace` are given; or the file to attach or replace is no array, and stays
+        as it is.
 
     See Also
     --------
@@ -401,7 +402,7 @@ def create(
         if fill is not None:
             made[...] = fill
         while not (_link(file, plain) or replace and _replace(file, described, plain)):
-            # Another process was faster. What it has made may be gone again.
+            # Race: another process has taken the name first; it may have deleted its array already.
             found = _existing(plain, described, exist_ok, replace)
             if found is not None:
                 return found
@@ -409,7 +410,7 @@ def create(
 
 
 class _NewFile(io.FileIO):
-    """A file for an array in the making: without a name, or with one of `_MAKING`."""
+    """The file of an incomplete array: without a name, or with one of `_MAKING`."""
 
     path = None  # type: Any
 
@@ -421,14 +422,14 @@ class _NewFile(io.FileIO):
 
 
 def _new_file(name):
-    """Open a new file where one of a name will be, whatever the umask."""
+    """Open a new file in the folder of a name; its mode does not depend on the umask."""
     try:
         if not os.path.exists("/proc/self/fd"):
-            # It could be given no name later.
+            # Without /proc a nameless file cannot get a name later.
             raise OSError(errno.EOPNOTSUPP, "no /proc")
         file = _NewFile(os.path.dirname(_path(name)), "r+", opener=_open_unnamed)
     except OSError as error:
-        # EISDIR: before Linux 3.11.
+        # (EISDIR: Linux before 3.11, which has no O_TMPFILE.)
         if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
             raise
         _remove_left(name)
@@ -443,7 +444,7 @@ def _new_named_file(name):
         file = _NewFile(path, "x+", opener=lambda path, flags: os.open(path, flags, _MODE))
         file.path = path
         fcntl.flock(file, fcntl.LOCK_EX)  # As in `_replace`.
-        # Before it was locked it may have been taken for a dead process's.
+        # Race: before the lock, `_remove_left` may have taken it for the file of a killed process.
         if os.path.exists(path):
             return file
         file.close()
@@ -454,8 +455,8 @@ def _open_unnamed(folder, _):
 
 
 def _existing(plain, described, exist_ok, replace):
-    """Return the array that `create` is to take instead of a new one, or None if it may make
-    one; refuse what has the name and may neither be taken nor replaced."""
+    """Return the existing array that `create` returns, or None if it may make one. Raise if the name
+    is taken, and may not be attached or replaced."""
     if exist_ok:
         try:
             segment = _map(plain, False)
@@ -488,12 +489,12 @@ def _describe(head):
 
 
 def _link(file, name):
-    """Give a new file a name; tell whether nobody had that."""
+    """Give a new file a name; False if the name exists."""
     fd = file.fileno()
     source = file.path or "/proc/self/fd/{}".format(fd)
     try:
-        # (With a folder's descriptor, though it has no say: else the link of /proc itself would
-        # be linked.)
+        # (`src_dir_fd` makes Python call linkat, which follows the symbolic link in /proc; `link`
+        # would make a hard link to the symbolic link itself.)
         os.link(source, _path(name), src_dir_fd=fd, follow_symlinks=True)
     except FileExistsError:
         return False
@@ -501,10 +502,10 @@ def _link(file, name):
 
 
 def _replace(file, head, name):
-    """Give a new array the name that another has; tell whether there still was one."""
+    """Exchange the names of a new array and an existing one; False if that does not exist any more."""
     _remove_left(name)
     temporary = _beside(name, _TEMPORARY + head.uuid.hex())
-    fcntl.flock(file, fcntl.LOCK_EX)  # While it is held, nobody takes the file for a dead one's.
+    fcntl.flock(file, fcntl.LOCK_EX)  # Tells `_remove_left` of other processes that we live.
     try:
         _link(file, temporary)
         try:
@@ -513,29 +514,29 @@ def _replace(file, head, name):
             return False
         return True
     finally:
-        # Also if a signal handler's exception came anywhere in between.
+        # (Also if a signal handler raises at any step above.)
         _settle(temporary, head, name)
 
 
 def _settle(temporary, head, name):
-    """Remove what has the temporary name of an array: itself, or the one that it has replaced.
-    If that is of another kind, it gets its name back, and an error says so."""
+    """Remove the file with the temporary name: the new array, or the one that it has replaced. If
+    the replaced file is no array, it gets its name back, and the error is raised."""
     try:
         _look_at(temporary)
     except FileNotFoundError:
         return
     except (OSError, ValueError):
-        # It came after `_existing` had looked.
+        # Race: the file got its name after `_existing` had looked.
         while True:
             try:
                 _rename(temporary, name, True)
                 break
-            except FileNotFoundError:  # Somebody has deleted ours: nobody has the name.
+            except FileNotFoundError:  # Another process has deleted our array: the name is free.
                 pass
             try:
                 _rename(temporary, name, False)
                 break
-            except FileExistsError:  # Somebody has made another one.
+            except FileExistsError:  # Another process has made an array of this name.
                 pass
         _unlink(temporary, head.uuid)
         raise
@@ -543,14 +544,14 @@ def _settle(temporary, head, name):
 
 
 def _remove_left(beside):
-    """Remove what processes have left that were killed while they made or replaced an array."""
+    """Remove the files of processes that were killed while they made or replaced an array."""
     for plain in os.listdir(os.path.dirname(_path(beside))):
         name = _beside(beside, plain)
         try:
             if plain.startswith(_TEMPORARY):
                 file, _ = _open(name)
             elif plain.startswith(_MAKING):
-                # (FIFOs and links are nobody's of ours.)
+                # (O_NONBLOCK for FIFOs, O_NOFOLLOW for symbolic links: neither is ours.)
                 flags = os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
                 file = open(os.open(_path(name), flags), "rb", buffering=0)
                 if os.fstat(file.fileno()).st_uid != os.geteuid():
@@ -564,7 +565,7 @@ def _remove_left(beside):
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                continue  # Its maker is at it.
+                continue  # Its maker lives.
             _remove(name)
 
 
@@ -586,7 +587,7 @@ def _rename(old, new, exchange):
 
 
 def attach(name: str, readonly: bool = False, directory: "Optional[Any]" = None) -> ndarray:
-    """Return the array that was made under a name.
+    """Return the array of a name.
 
     Parameters
     ----------
@@ -595,17 +596,17 @@ def attach(name: str, readonly: bool = False, directory: "Optional[Any]" = None)
     readonly : bool
         Map its memory so that this process cannot write to it.
     directory : str or path-like, optional
-        The folder where it is. By default it is looked for in the one that the environment
-        variable ``SHARED_NUMPY_DIR`` names, and then in /dev/shm.
+        Its folder. By default the one in the environment variable ``SHARED_NUMPY_DIR`` is searched,
+        then /dev/shm.
 
     Raises
     ------
     FileNotFoundError
         There is no array of this name.
     PermissionError
-        It is another user's.
+        It belongs to another user.
     ValueError
-        What has this name is no array, or not complete.
+        The file of this name is no array, or is incomplete.
 
     See Also
     --------
@@ -615,7 +616,7 @@ def attach(name: str, readonly: bool = False, directory: "Optional[Any]" = None)
 
 
 def take(name: str, directory: "Optional[Any]" = None) -> "np.ndarray[Any, Any]":
-    """Return the array of a name as ordinary memory, and delete the name.
+    """Return the array of a name, which becomes this process's own, and delete the name.
 
     Raises
     ------
@@ -632,7 +633,7 @@ def take(name: str, directory: "Optional[Any]" = None) -> "np.ndarray[Any, Any]"
 
 
 def delete(name: str, directory: "Optional[Any]" = None) -> None:
-    """Remove the name of an array; its memory is freed with the last who has it.
+    """Remove the name of an array; its memory is freed when no process uses it any more.
 
     Parameters
     ----------
@@ -646,9 +647,9 @@ def delete(name: str, directory: "Optional[Any]" = None) -> None:
     FileNotFoundError
         There is no array of this name.
     PermissionError
-        It is another user's.
+        It belongs to another user.
     ValueError
-        What has this name is no array: it is left as it is.
+        The file of this name is no array, and stays as it is.
 
     See Also
     --------
@@ -663,20 +664,20 @@ def delete(name: str, directory: "Optional[Any]" = None) -> None:
 
 
 def list_named(directory: "Optional[Any]" = None) -> "List[NamedArray]":
-    """Return what named arrays this user has on this machine.
+    """Return the named arrays of this user on this machine.
 
     Parameters
     ----------
     directory : str or path-like, optional
-        The folder to look in, instead of the one that the environment variable
-        ``SHARED_NUMPY_DIR`` names and /dev/shm.
+        The folder to search, instead of the one in the environment variable ``SHARED_NUMPY_DIR``
+        and /dev/shm.
 
     Returns
     -------
     list of NamedArray
-        Their ``name`` (with ``shm://``), ``dtype``, ``shape`` and ``order``, in the
-        order of the names. What is no array is not told. By its name `attach` finds an array
-        without a directory: it is the path of the file where the plain one leads elsewhere.
+        Their ``name`` (with ``shm://``), ``dtype``, ``shape`` and ``order``, sorted by name. Other
+        files are left out. `attach` finds an array by this name without `directory`: if the plain
+        name leads to another array, it is the path of the file.
 
     See Also
     --------
@@ -704,7 +705,7 @@ def list_named(directory: "Optional[Any]" = None) -> "List[NamedArray]":
 
 
 def get_include() -> str:
-    """Return the folder of ``shared_numpy.h``, by which C and C++ attach named arrays.
+    """Return the folder of ``shared_numpy.h``, with which C and C++ programs attach named arrays.
 
     Returns
     -------

@@ -1,15 +1,13 @@
-"""The process that removes at the end what a process tree left behind.
+"""The process that removes segments after a whole process tree has ended.
 
-The twin of CPython's ``multiprocessing.resource_tracker``. From 3.8 on it is
-that very tracker; on 3.6 and 3.7, which track semaphores only, importing this
-module puts `tracker_py37` in the place of ``multiprocessing.semaphore_tracker``
-for this process and those that it starts. That and nothing else is what an
-import changes in a process; no process is started by it.
+The twin of CPython's ``multiprocessing.resource_tracker``. From 3.8 on it is that tracker itself. On
+3.6 and 3.7, whose tracker knows semaphores only, importing this module replaces
+``multiprocessing.semaphore_tracker`` by `tracker_py37`, in this process and in those that it starts.
+An import changes nothing else in a process, and starts no process.
 
-Import the package in the process that starts the workers: then the whole tree
-has one tracker, whichever start method makes it. A worker whose parent does
-not know the package has a tracker of its own, which removes at the worker's end
-what the worker registered.
+Import the package in the process that starts the workers: then the whole tree has one tracker, with
+any start method. A worker whose parent has not imported the package has a tracker of its own, which
+removes the worker's segments when the worker exits.
 """
 
 import os
@@ -23,10 +21,9 @@ if sys.version_info >= (3, 8):
     def _after_fork_in_child():
         """Renew the tracker's lock, and forget its process, in a forked child.
 
-        Another thread of the parent may have held the lock; it does not exist in
-        the child, which would wait for ever. The tracker's process is a child of
-        the parent: from 3.12.10 to 3.13.5 and later ones, this process would
-        otherwise wait for it at its end, and say that it has no such child.
+        A thread of the parent may have held the lock; it does not exist in the child, which would
+        wait for ever. The tracker's process is a child of the parent: CPython from 3.12.10 and
+        3.13.5 on would wait for it at the exit of this process, and fail since it is no child.
         """
         tracker = _twin._resource_tracker
         reentrant = isinstance(tracker._lock, type(threading.RLock()))
@@ -34,15 +31,15 @@ if sys.version_info >= (3, 8):
         tracker._pid = None
 
     if not hasattr(_twin.ResourceTracker, "_after_fork_in_child"):
-        # The newest patch releases do the same.
+        # (The newest patch releases do the same themselves.)
         os.register_at_fork(after_in_child=_after_fork_in_child)
 else:
     from ._system import tracker_py37 as _twin
 
     _twin.take_over()
 
-# CPython's tests ask for some of these by name.
-# (Those of before 3.13 know no type "dummy", with which later ones test.)
+# CPython's tests use some of these. (Tests before 3.13 do not know the type "dummy", which later
+# tests need.)
 _CLEANUP_FUNCS = {
     rtype: remove for rtype, remove in _twin._CLEANUP_FUNCS.items() if rtype != "dummy"
 }
@@ -65,8 +62,8 @@ def ensure_running() -> None:
 def is_lost() -> bool:
     """Tell whether this process has closed the tracker's descriptor, as daemons do.
 
-    Then no tracker can be told anything. The number may be another file's by now:
-    3.8 and later would write to that. (On 3.6 and 3.7 a new tracker is started.)
+    Then this process cannot reach the tracker. The descriptor may be another file's by now, to which
+    3.8 and later would write. (On 3.6 and 3.7 a new tracker is started.)
     """
     fd = _twin._resource_tracker._fd
     if fd is None or sys.version_info < (3, 8):
@@ -78,7 +75,7 @@ def is_lost() -> bool:
 
 
 def register(name: str, rtype: str) -> None:
-    """Let the tracker remove a resource if the process tree does not.
+    """Have the tracker remove a resource if the process tree does not.
 
     Parameters
     ----------
@@ -90,8 +87,8 @@ def register(name: str, rtype: str) -> None:
     Raises
     ------
     ValueError
-        The name would break the tracker's protocol: its message would be longer
-        than 512 bytes, or it is not ASCII, or it has a colon, a newline or a NUL.
+        The tracker's protocol cannot carry the name: its message would be longer than 512 bytes, or
+        it is not ASCII, or it contains a colon, a newline or a NUL.
     """
     check(name, rtype)
     if not is_lost():
@@ -108,12 +105,12 @@ def unregister(name: str, rtype: str) -> None:
         _twin.unregister(name, rtype)
 
 
-# Comes with 3.7.
+# (`str.isascii` exists from 3.7 on.)
 _is_ascii = getattr(str, "isascii", lambda name: max(name, default="") <= "\x7f")
 
 
 def check(name: str, rtype: str) -> None:
-    """Refuse what `register` would refuse."""
+    """Raise ValueError for a name that `register` refuses."""
     if _ANY_NAME:
         return
     if ":" in name or "\n" in name or "\0" in name or not _is_ascii(name):
@@ -121,6 +118,6 @@ def check(name: str, rtype: str) -> None:
             "the resource tracker cannot take the name {!r}: only ASCII characters "
             "but colon, newline and NUL. Choose another, or use track=False".format(name)
         )
-    # As CPython has it since 3.10: longer ones may not be written in one piece.
+    # (The limit of CPython from 3.10 on: longer messages may not be written in one piece.)
     if len("UNREGISTER:::") + len(name) + len(rtype) > 512:
         raise ValueError("the resource tracker cannot take so long a name: " + repr(name))

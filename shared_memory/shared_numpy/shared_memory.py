@@ -1,18 +1,16 @@
 """Shared memory for direct access across processes.
 
-The twin of CPython's ``multiprocessing.shared_memory``: on 3.6 and 3.7 it
-behaves as 3.8's does, on every later version as that version's, and segments
-and lists made by either open in the other. What it does better:
+The twin of CPython's ``multiprocessing.shared_memory``. On 3.6 and 3.7 it behaves as that of 3.8, on
+later versions as that of the running interpreter. Each opens segments and lists of the other. The
+differences:
 
-* A segment that a failing constructor made is removed again, and attaching
-  never removes anything.
-* ``SharedMemory(create=True)`` refuses what cannot fit, or takes its memory at
-  once (`reserve`), where a write would end the process with SIGBUS later.
-* An array made with ``np.ndarray(buffer=shm.buf)`` keeps the memory that it
-  shows: using it after ``shm.close()`` is safe.
-* `ShareableList` sizes text by its encoded length, checks indices on both
-  sides, and an assignment that fails changes nothing. Access to an item takes
-  the same time wherever it is.
+* If the constructor fails, it removes a segment that it has made; attaching never removes one.
+* ``SharedMemory(create=True)`` refuses a size that does not fit, or takes the memory at once
+  (`reserve`). Otherwise a later write would kill the process with SIGBUS.
+* An array ``np.ndarray(buffer=shm.buf)`` keeps its memory mapped: using it after ``shm.close()`` is
+  safe.
+* `ShareableList` sizes text by its encoded length, checks indices on both sides, and an assignment
+  that fails changes nothing. Access takes the same time for each item.
 * ``track=False``, as in CPython 3.13, on every version.
 """
 
@@ -40,7 +38,7 @@ __all__ = ["SharedMemory", "ShareableList"]
 # CPython's tests ask for these three by name.
 _USE_POSIX = True
 _SHM_NAME_PREFIX = "/psm_"
-_SHM_SAFE_NAME_LENGTH = 14  # FreeBSD's limit, the smallest that is known.
+_SHM_SAFE_NAME_LENGTH = 14  # The limit of FreeBSD, the smallest known.
 
 _CREATE_EXCLUSIVELY = os.O_CREAT | os.O_EXCL
 
@@ -52,9 +50,9 @@ def _make_filename():
 
 
 def _is_exported(mapping):
-    """Tell whether a buffer of `mapping`, an `mmap.mmap`, is in use."""
-    # There is no way to ask but to try. A resize looks for exports first and
-    # refuses a negative size next, so that it never comes to resizing.
+    """Tell whether an `mmap.mmap` has exported buffers."""
+    # `mmap` does not tell. Its `resize` checks for exports first, then refuses a negative size: so
+    # this call never resizes.
     try:
         mapping.resize(-1)
     except BufferError:
@@ -64,24 +62,24 @@ def _is_exported(mapping):
     return False
 
 
-# Mappings that outlive their `SharedMemory`, and what each is kept for.
-_kept = {}  # type: dict
+# Mappings that outlive their `SharedMemory`, each with a weak reference to a memoryview.
+_outliving = {}  # type: dict
 
 
-def _keep(mapping, view):
-    """Keep `mapping` for as long as the released memoryview `view` lives.
+def _keep_mapped(mapping, view):
+    """Keep a mapping for as long as the released memoryview `view` lives.
 
-    Before 1.22, ``np.frombuffer(shm.buf)`` refers to nothing but that object, and
-    whether a view has such users cannot be seen.
+    Before numpy 1.22, the array of ``np.frombuffer(shm.buf)`` refers to the memoryview alone, and
+    nothing tells whether a memoryview has such users.
     """
     key = object()
-    _kept[key] = weakref.ref(view, lambda _: _kept.pop(key)), mapping
+    _outliving[key] = weakref.ref(view, lambda _: _outliving.pop(key)), mapping
 
 
 def _unregister(registered):
-    """Take back the registration of names, which may have been interrupted."""
+    """Undo the registration of names, which an exception may have interrupted."""
     while registered:
-        # Whether the tracker was told is not known; to tell it twice is like once.
+        # The tracker may know the name or not: registering twice is the same as once.
         resource_tracker.register(registered[-1], "shared_memory")
         resource_tracker.unregister(registered[-1], "shared_memory")
         registered.pop()
@@ -93,55 +91,54 @@ class SharedMemory:
     Parameters
     ----------
     name : str, optional
-        The segment's name; a new one is made up if it is None.
+        The segment's name; by default a new random one.
     create : bool
-        Make a new segment, or attach to an existing one.
+        True: make a new segment. False: attach to an existing one.
     size : int
-        Bytes of a new segment. Attaching takes the size that there is.
+        The size of a new segment in bytes. It is ignored for an existing one.
     track : bool
-        Whether the resource tracker, a process that outlives the process
-        tree, shall remove the segment at the tree's end if nobody has. Switch
-        it off when attaching to what another program owns.
+        Whether the resource tracker, a process that outlives the process tree, removes the segment
+        when the whole tree has ended. Use False to attach to the segment of another program.
     reserve : bool, optional
-        None: refuse to create what does not fit the memory that is free now.
-        False: check nothing; a write may end the process with SIGBUS when
-        memory runs out. True: take all the memory now, so that no later write
-        can fail; on attaching, the memory that the segment still lacks.
+        None: refuse to create a segment that does not fit into the memory that is free now. False:
+        check nothing; if memory runs out, a write kills the process with SIGBUS. True: take all the
+        memory now, so that no later write can fail; on attaching, the memory that the segment
+        still lacks.
 
     Attributes
     ----------
     name : str
-        What another process attaches by.
+        The name by which another process attaches.
     size : int
-        Bytes.
+        The size in bytes.
     buf : memoryview or None
         The memory; None after `close`.
 
     Raises
     ------
     ValueError
-        `size` is negative, or zero with `create`; there is no name to attach
-        to; the name has an embedded NUL; the existing segment is empty.
+        `size` is negative, or zero with `create`; `name` is missing without `create`, or contains
+        a NUL; the existing segment is empty.
     FileExistsError, FileNotFoundError
-        A segment to create exists, or one to attach to does not.
+        The segment to create exists, or the segment to attach does not.
     OSError
-        The segment cannot be had. ENOSPC: it does not fit; nothing was made.
+        The system refuses the segment. ENOSPC: it does not fit, and was not made.
 
     Notes
     -----
-    `close` ends this instance's use of the memory; `unlink` removes the name,
-    once for all processes, and the memory goes with its last user.
+    `close` ends the use of the memory by this instance. `unlink` removes the name, once for all
+    processes; the memory is freed when the last of them has closed it.
 
-    ``np.ndarray(shape, dtype, buffer=shm.buf)`` keeps the memory mapped for as
-    long as the array, or a view of it, lives, whatever is closed meanwhile.
-    Slices and other views of `buf` itself make `close` raise `BufferError`.
+    ``np.ndarray(shape, dtype, buffer=shm.buf)`` keeps the memory mapped as long as the array, or a
+    view of it, exists, also after `close`. Slices and other views of `buf` itself make `close` raise
+    `BufferError`.
     """
 
     # Subclasses may override these two.
     _flags = os.O_RDWR
     _mode = 0o600
 
-    # What an instance has whose constructor did not get far.
+    # For instances whose constructor has failed early.
     _name = None
     _size = 0
     _fd = -1
@@ -172,13 +169,12 @@ class SharedMemory:
                 "'reserve' must be None, False or True, not {!r}".format(reserve)
             )
         leftovers.clean_once()
-        # A subclass may have switched it off for all its instances.
+        # (A subclass may switch it off for all its instances.)
         self._track = bool(track and self._track)
 
-        # An exception raised by a signal handler can arrive between any two
-        # bytecodes. The descriptor is noted by the call that gets it, with no
-        # bytecode between, and a name before it is registered, so that the
-        # handler below always knows of them.
+        # A signal handler can raise between any two bytecodes. The descriptor is recorded by the
+        # call that opens it (`interruptions`), and a name before it is registered: so the handler
+        # below knows both.
         opened = []  # type: list
         registered = []  # type: list
         try:
@@ -186,7 +182,7 @@ class SharedMemory:
                 self._open(name, opened, registered)
             self._fd = opened[0]
             if self._track and exclusive and not registered:
-                # At once: until then a kill of all processes leaves the segment.
+                # At once: if all processes are killed before, the segment stays.
                 self._register(registered)
             if create:
                 self._allocate(size, reserve)
@@ -212,9 +208,9 @@ class SharedMemory:
     def _open(self, name, opened, registered):
         """Open the segment, under a new random name if `name` is None.
 
-        Its descriptor is appended to `opened`. A random name is registered before
-        it exists, since nobody else can have it: a process that is killed right
-        after the call leaves no segment that the tracker does not know.
+        Its descriptor is appended to `opened`. A random name is registered before it exists, since no
+        other process uses it: so the tracker knows the segment even if the process is killed right
+        after the system call.
         """
         while True:
             self._name = _make_filename() if name is None else "/" + name
@@ -249,7 +245,7 @@ class SharedMemory:
         try:
             self.close()
         except (BufferError, OSError):
-            # Whoever still has a view keeps the mapping.
+            # (Views exist: they keep the mapping.)
             self._close_descriptor()
 
     def __reduce__(self) -> "Tuple[Any, ...]":
@@ -279,16 +275,16 @@ class SharedMemory:
     def close(self) -> None:
         """End this instance's access to the memory. Idempotent.
 
-        Arrays that were made from `buf` keep the mapping until the last of
-        them is gone. The segment itself stays until `unlink`.
+        Arrays made from `buf` keep the mapping until the last of them is gone. The segment itself
+        stays until `unlink`.
 
         Raises
         ------
         BufferError
-            Slices or other views of `buf` exist. `buf` is None already, and
-            closing again succeeds when they are gone.
+            Slices or other views of `buf` exist. `buf` is None all the same, and closing again
+            succeeds when they are gone.
         """
-        # Other threads may be closing it, too.
+        # (In local variables: another thread may close it at the same time.)
         buf, mapping = self._buf, self._mmap
         if buf is not None:
             buf.release()
@@ -296,28 +292,28 @@ class SharedMemory:
             self._buf = buf = None
             buf = view()
             if buf is not None:
-                _keep(mapping, buf)
+                _keep_mapped(mapping, buf)
         if mapping is not None:
             exported = _is_exported(mapping)
-            mapping = None  # The traceback of the error must not keep it.
+            mapping = None  # (The traceback of the error refers to this frame.)
             if exported:
                 raise BufferError("cannot close exported pointers exist")
-            # Not closed but let go: an array may refer to it.
+            # Released, not closed: an array may refer to it.
             self._mmap = None
         self._close_descriptor()
 
     def _close_descriptor(self):
         if self._fd >= 0:
-            # Taken out in one step, so that no two threads close the same number.
+            # Race: taken out in one step, so that two threads do not close the same descriptor.
             fd = vars(self).pop("_fd", -1)
             if fd >= 0:
                 os.close(fd)
 
     def unlink(self) -> None:
-        """Remove the segment's name, so that nobody can attach any more.
+        """Remove the segment's name, so that no process can attach any more.
 
-        The memory is freed when its last user has closed it. Call it once, in
-        one of the processes.
+        The memory is freed when the last process has closed it. Call it once, in one of the
+        processes.
 
         Raises
         ------
@@ -330,7 +326,7 @@ class SharedMemory:
                 resource_tracker.unregister(self._name, "shared_memory")
 
 
-# Readers of the items that fill one word, by their format in the segment.
+# Functions that read an item of one word, by its format in the segment.
 _WORD = struct.Struct("8s")
 _READERS = {
     list_layout.FORMAT[kind]: list_layout.FIXED[kind].unpack_from
@@ -342,18 +338,18 @@ _NONE = list_layout.FORMAT[type(None)]
 class ShareableList:
     """A list of simple values in a block of shared memory.
 
-    Its length is fixed. An item can be replaced by one of another type, and a
-    string by any whose UTF-8 encoding fits the room of the first: at least the
-    bytes of its own, rounded up to a multiple of 8.
+    Its length is fixed. An item can be replaced by one of another type, and a string by another one
+    whose UTF-8 encoding fits into the room of the first: its own length, rounded up to a multiple
+    of 8.
 
     Parameters
     ----------
     sequence : iterable, optional
-        The items of a new list: int (64 bits), float, bool, str, bytes or None. A scalar of
-        numpy's is stored as its Python value.
+        The items of a new list: int (64 bits), float, bool, str, bytes or None. A scalar of numpy is
+        stored as its Python value.
     name : str, optional
-        The segment's name: of the new list or, without `sequence`, of the
-        existing one to attach to. By default a new one is made up.
+        The segment's name: of the new list or, without `sequence`, of an existing one. By default a
+        new random one.
 
     Attributes
     ----------
@@ -365,25 +361,23 @@ class ShareableList:
     KeyError
         An item is of another type.
     TypeError
-        An item is a scalar of numpy's that has no value of these types: a date, a complex
-        number, a number of more than 64 bits.
+        An item is a scalar of numpy without a value of these types: a date, a complex number, a
+        number of more than 64 bits.
     struct.error
         An int does not fit 64 bits.
     ValueError
-        The existing segment holds no list; a string is longer than 10 MB.
+        The existing segment contains no list; a string is longer than 10 MB.
     OSError
         As for `SharedMemory`.
 
     Notes
     -----
-    Trailing NUL characters of str and bytes items are lost. Access is not
-    synchronised: replacing an item while another process reads it can give
-    that process a mixture, and so can an exception that a signal handler
-    raises in the middle.
+    Trailing NUL characters of str and bytes items are lost. Access is not synchronised: if an item is
+    replaced while another process reads it, or if a signal handler raises in the middle, a reader
+    can get a mixture.
 
-    CPython changed the layout with 3.9. A list is laid out as the running
-    interpreter does it, and opens on versions with the same layout; on others
-    it is refused with a ValueError, unless it is empty.
+    CPython changed the layout with 3.9. A list has the layout of the running interpreter, and opens
+    on versions with the same layout; others refuse it with a ValueError, unless it is empty.
     """
 
     def __init__(
@@ -411,7 +405,7 @@ class ShareableList:
         self._codes = self._formats + 8 * self._length
 
     if TYPE_CHECKING:
-        # It is iterated over by its items, as 3.8's is.
+        # (Iteration goes by `__getitem__`, as in 3.8.)
         def __iter__(self) -> "Iterator[Any]": ...
 
     def __getitem__(self, position: int) -> "Any":
@@ -434,7 +428,7 @@ class ShareableList:
                     position, self.shm.name, form
                 )
             )
-        # struct refuses a string that reaches out of the segment.
+        # (`struct` refuses a string that would reach beyond the segment.)
         (value,) = struct.unpack_from(form, buffer, self._offsets[position])
         value = value.rstrip(b"\0")
         if buffer[self._codes + position] == list_layout.CODE[str]:
@@ -447,7 +441,7 @@ class ShareableList:
             position += self._length
         if not 0 <= position < self._length:
             raise IndexError("assignment index out of range")
-        # All that can fail comes before the first byte is written.
+        # Every step that can fail comes before the first write.
         start, end = self._offsets[position : position + 2]
         form, code, packed = list_layout.pack_item(value, end - start)
         buffer = self.shm.buf
@@ -467,7 +461,7 @@ class ShareableList:
         )
 
     def _get_packing_format(self, position):
-        """Return the `struct` format of an item, as CPython's tests ask it."""
+        """Return the `struct` format of an item. (CPython's tests call it.)"""
         if position < 0:
             position += self._length
         if not 0 <= position < self._length:

@@ -11,7 +11,7 @@
 Each worker has the call that it does and some that wait in its channel, as many as it does in
 some milliseconds; an idle worker steals from the fullest one.
 
-Nothing here waits, pickles, or calls code of the user. What is put into a worker's channel is put
+Nothing here waits, pickles, or calls code of the user. A message is put into a worker's channel
 without waiting, in the same critical section that records it.
 """
 
@@ -58,8 +58,8 @@ class Scheduler:
         self.mean = None  # type: Optional[float]
         # There was no room for a call: it is sent when another one is done.
         self.is_full = False
-        # Why the pool takes no calls any more: it is broken, for this reason; its calls are done
-        # first; it has ended, by the thread that has this token.
+        # Why the pool takes no calls any more: it is broken, for this reason; it is shut down, and
+        # ends when its calls are done; it has ended, by the thread that has this token.
         self.broken = None  # type: Optional[str]
         self.is_shut_down = False
         self.closer = None  # type: Any
@@ -368,8 +368,8 @@ class Scheduler:
             self.lock.release()
 
     def reset_in_child(self) -> None:
-        """Forget what a forked child has no use for: locks of threads that did not come along,
-        and the shared copies that the parent's calls keep alive."""
+        """Make a new lock in a forked child, as a thread of the parent may hold the old one; and
+        release the shared copies that the parent's calls keep alive."""
         self.lock = threading.RLock()
         for task in self._all_tasks_locked():
             task.copies = ()

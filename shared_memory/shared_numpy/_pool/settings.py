@@ -1,4 +1,4 @@
-"""What a pool is made with."""
+"""The arguments of a pool."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,14 +1,15 @@
-"""What the package asks of the system and of the processes around it.
+"""The system and the process tree around the package.
 
 `forks`           handlers around forks, and no fork in the middle of an import
 `generics`        ``Queue[int]`` on every interpreter
-`exit_order`      daemon threads at process exit
+`interruptions`   results that no exception of a signal handler can come before
+`exit_order`      the order in which parts end at process exit; daemon threads then
 `posixshmem`      ``shm_open`` and ``shm_unlink``
 `tracker_py37`    the resource tracker of CPython 3.6 and 3.7
-`process_tree`    what arenas ask of the process tree around them
-`leftovers`       what managers of killed programs left
-`shm_space`       space in shared memory, asked for or taken
-`file_mapping`    files in memory, without a descriptor
-`list_layout`     how a `ShareableList` lies in its segment
-`named_layout`    how a named array lies in its file
+`process_tree`    the process tree around an arena: its tracker, forks, process exit
+`leftovers`       removes the blocks of managers that were killed
+`shm_space`       room in shared memory, checked or reserved
+`file_mapping`    mappings of files that need no descriptor
+`list_layout`     the layout of a `ShareableList` in its segment
+`named_layout`    the layout of a named array's file
 """

@@ -1,13 +1,13 @@
-"""What ends when, as a process exits; and daemon threads, which nothing waits for.
+"""The order in which parts of this package end at process exit; and daemon threads at that time.
 
 `multiprocessing` registers one function with `atexit`. It runs its finalizers with a priority of
 0 or more, highest first; joins the children of the process; then runs those below 0. A child of
 `multiprocessing` skips `atexit` and runs that function itself before ``os._exit``; it has forgotten
 the finalizers of its parent, so each module here registers its own again after a fork.
 
-The table of all that this package ends, in order::
+The table of the parts that this package ends, in order::
 
-    when          what it ends                         why there
+    when          ends                                 why there
     DAEMONS       daemon threads begin no work that    First of all, so that nothing below waits for
        (1000)     `awaited` protects; work in          work that begins meanwhile. Also by `atexit`,
                   progress has a second to finish      for a process without `multiprocessing`.
@@ -15,17 +15,18 @@ The table of all that this package ends, in order::
        (20)       stopped and joined                   after DAEMONS, since `submit` may be such work.
     (15, 0)       `multiprocessing`: its pools, and    (Priorities of the standard library.)
                   the servers of its managers
-    FEEDERS       the threads that send what did not   As those of `multiprocessing.Queue`: pools have
-       (10)       fit into a pipe take no more         put their last message.
+    FEEDERS       threads that send messages for       As those of `multiprocessing.Queue`: pools have
+       (10)       which a pipe had no room take no     put their last message.
+                  more of them
     (children)    `multiprocessing` joins children     They may still get from queues of this process.
     MANAGERS      the file of a manager, if its        After its server, which removes it as a rule.
        (-1)       server was killed
-    SENT          the threads of FEEDERS are joined    After the children, which read what they send.
+    SENT          the threads of FEEDERS are joined    After the children, which read from the pipes.
        (-5)
     EXITING       a daemon thread that would free      The rows below take apart what such a thread
        (-99)      a block stays where it is            would change (`_core.begin_exit`).
     CHANNELS      this process's part in rings, and    Nothing in this process uses one any more; the
-       (-100)     what it answers for in pipes         arena is still there, for what they free.
+       (-100)     ownership of messages in pipes       arena still exists, as they free blocks in it.
     ARENAS        this process's part in arenas        Last: everything above frees blocks there.
        (-1000)    (`_core.retire`)
     (tracker)     names of arenas and segments         Outlives this process: it removes them when

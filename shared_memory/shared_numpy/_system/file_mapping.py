@@ -1,8 +1,8 @@
-"""Files in memory, without a descriptor.
+"""Mappings of files that need no descriptor.
 
-`mmap.mmap` keeps a descriptor of its own for each file that it maps, so that a process that
-has the usual 1,024 could have no more arrays than that. Here the object maps memory that
-belongs to no file, and then the file is put in its place.
+`mmap.mmap` keeps a duplicate of the descriptor for each file, and a process has 1,024 descriptors by
+default: it could not have more arrays. Here the object maps anonymous memory first, then the file is
+mapped over it.
 """
 
 import errno
@@ -15,14 +15,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Optional, Type
 
-# Shared and not reserved: memory that will never be used is not to be counted.
+# Shared and not reserved: the anonymous memory is never used, and must not count as committed.
 _FLAGS = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | _core.MAP_NORESERVE
 
 
 def map_file(
     fd: int, size: int, cls: "Optional[Type[mmap.mmap]]" = None, readonly: bool = False
 ) -> "Any":
-    """Map a file, which needs no descriptor any more.
+    """Map a file; its descriptor can be closed afterwards.
 
     Parameters
     ----------
@@ -33,12 +33,12 @@ def map_file(
     cls : type, optional
         A subclass of `mmap.mmap`.
     readonly : bool
-        Whether no write shall be possible.
+        Map the file so that writing is not possible.
 
     Returns
     -------
     mmap.mmap
-        All of the file, shared with whoever has it.
+        A shared mapping of the whole file.
 
     Raises
     ------
@@ -57,8 +57,8 @@ def map_file(
     try:
         mapping = cls(-1, size, _FLAGS, protection)
     except OSError:
-        # Under strict accounting (vm.overcommit_memory=2) the system refuses even memory that
-        # is not reserved, if it is more than it has left. A file it does map.
+        # With vm.overcommit_memory=2 the kernel counts anonymous memory that is not reserved, too,
+        # and refuses it. A file does not count.
         return cls(fd, size, mmap.MAP_SHARED, protection)
     _core.map_file(mapping, fd, not readonly)
     return mapping

@@ -3,14 +3,13 @@
 `register_at_fork` is ``os.register_at_fork``. CPython 3.6 has none, so there it wraps
 ``os.fork`` and ``os.forkpty`` at its first use.
 
-A fork copies the locks of modules that other threads are importing, and not the threads
-that would release them: a child that imports such a module would wait for ever. So a
-thread that forks waits until no other thread imports a module of this package. An import
-that takes longer than `LONGEST` seconds, or that begins between the wait and the fork, is
-undone in the child, which then imports the module again.
+A fork copies the import locks of modules that other threads are importing, but not the threads that
+would release them: a child that imports such a module would wait for ever. So a thread that forks
+waits until no other thread imports a module of this package. If an import takes longer than `LONGEST`
+seconds, or begins between the wait and the fork, the child undoes it, and imports the module again.
 
-What the interpreter knows of imports in progress is private: `_frozen_importlib` maps a
-module's name to its lock, and the lock has an owner. That has been so since 3.3.
+The interpreter has no public interface for imports in progress. `_frozen_importlib` has had a mapping
+of module names to locks, each with an owner, since 3.3.
 """
 
 import _frozen_importlib
@@ -23,12 +22,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
-# For so many seconds a fork waits at most.
+# A fork waits for at most so many seconds.
 LONGEST = 5.0
 
 _PACKAGE = __name__.rsplit(".", 2)[0]
 
-# On 3.6: what `register_at_fork` was given.
+# On 3.6: the arguments of `register_at_fork`.
 _before = []  # type: List[Callable[[], Any]]
 _after_in_parent = []  # type: List[Callable[[], Any]]
 _after_in_child = []  # type: List[Callable[[], Any]]
@@ -36,9 +35,9 @@ _after_in_child = []  # type: List[Callable[[], Any]]
 
 def _imports_of_others():
     # type: () -> Iterator[Tuple[str, int]]
-    """Yield each module that another thread is importing, with that thread."""
+    """Yield each module that another thread is importing, and the thread's identifier."""
     me = get_ident()
-    # A copy, made in one step: other threads change it.
+    # (`list` copies the mapping in one step: other threads change it.)
     for name, reference in list(_frozen_importlib._module_locks.items()):
         lock = reference()
         owner = getattr(lock, "owner", None)
@@ -56,14 +55,14 @@ def _wait_for_imports():
     while any(_is_ours(name) for name, _ in _imports_of_others()):
         if time.monotonic() > deadline:
             break
-        time.sleep(0.001)  # Without the GIL, which the import needs.
+        time.sleep(0.001)  # (It releases the GIL, which the import needs.)
 
 
 def _undo_imports():
-    """Forget, in a forked child, imports of threads that did not come along.
+    """Undo, in a forked child, the imports of threads that do not exist there.
 
-    It undoes those of threads that were importing a module of this package, with all that
-    they were importing for it.
+    Only those of threads that were importing a module of this package: with all modules that they
+    were importing for it.
     """
     begun = list(_imports_of_others())
     gone = {owner for name, owner in begun if _is_ours(name)}
@@ -82,12 +81,12 @@ def register_at_fork(before=None, after_in_parent=None, after_in_child=None):
     Parameters
     ----------
     before, after_in_parent, after_in_child : callable, optional
-        Called without arguments; those before in reverse order. What they raise is
-        reported, and the fork goes on.
+        Called without arguments; `before` in reverse order of registration. Their exceptions are
+        printed, and the fork goes on.
     """
-    given = [("before", before), ("after_in_parent", after_in_parent)]
-    given.append(("after_in_child", after_in_child))
-    handlers = {name: handler for name, handler in given if handler is not None}
+    named = [("before", before), ("after_in_parent", after_in_parent)]
+    named.append(("after_in_child", after_in_child))
+    handlers = {name: handler for name, handler in named if handler is not None}
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(**handlers)
         return
@@ -103,11 +102,11 @@ def register_at_fork(before=None, after_in_parent=None, after_in_child=None):
 
 
 def _with_handlers(fork):
-    """Return `fork` with the handlers around it, for 3.6."""
+    """Return a function that calls the handlers around `fork`, for 3.6."""
 
     def wrapper():
         _call(_before)
-        handlers = _after_in_parent  # Where it fails, too.
+        handlers = _after_in_parent  # (Also if the fork fails.)
         try:
             result = fork()
             if (result[0] if type(result) is tuple else result) == 0:

@@ -1,14 +1,12 @@
-"""What the managers of killed programs left.
+"""Removes the blocks of managers whose programs and servers were killed.
 
-A manager has a number, and a file ``snpmgr-NUMBER.snp-manager`` in /dev/shm, on which its program
-holds a lock (of ``flock``) and for whose lock its server waits. All that is made through the
-manager has a name that begins with ``snpmgr-NUMBER-``. The kernel takes a lock back when the last
-process that holds it is gone, however it went. So where the lock is free the manager is over:
-mostly its server has removed everything then, the file last. If that was killed, too, the next
-program does it.
+A manager has a random number, and a file ``snpmgr-NUMBER.snp-manager`` in /dev/shm. Its program holds
+a lock (of ``flock``) on the file, and its server waits for that lock. The names of all blocks of the
+manager begin with ``snpmgr-NUMBER-``. The kernel releases a lock when the last process that holds it
+has exited, also by a signal. So a free lock means that the manager has ended: as a rule its server has
+removed all its blocks, then the file. If the server was killed, too, the next program does that.
 
-A process's number says nothing here: it may be another process's by now, or mean nothing in this
-container.
+(A pid in the name would not do: it may be another process's by now, or unknown in this container.)
 """
 
 import fcntl
@@ -26,24 +24,24 @@ _FOLDER = "/dev/shm"
 _PREFIX = "snpmgr-"
 _SUFFIX = ".snp-manager"
 
-# Whether a manager's file has a name here, by which other programs find it.
+# Whether the file of a manager has a name on this system, by which other programs find it.
 HAS_NAMES = sys.platform.startswith("linux")
 
 _swept = False
 
 
 def file_of(number: str) -> str:
-    """Return the name of a manager's file, as it stands in /dev/shm."""
+    """Return the name of a manager's file in /dev/shm."""
     return _PREFIX + number + _SUFFIX
 
 
 def prefix_of(number: str) -> str:
-    """Return how the names begin of what a manager makes."""
+    """Return the prefix of the names of a manager's blocks."""
     return _PREFIX + number + "-"
 
 
 def is_named(fd: int, name: str) -> bool:
-    """Tell whether a name in /dev/shm still is that of an open file."""
+    """Tell whether a name in /dev/shm still belongs to an open file."""
     try:
         named = os.stat(os.path.join(_FOLDER, name), follow_symlinks=False)
     except OSError:
@@ -53,7 +51,7 @@ def is_named(fd: int, name: str) -> bool:
 
 
 def clean_once() -> None:
-    """Sweep, unless this process or its parent has done so."""
+    """Call `clean`, unless this process or its parent has done so."""
     global _swept
     if not _swept:
         _swept = True
@@ -61,12 +59,12 @@ def clean_once() -> None:
 
 
 def clean() -> "List[str]":
-    """Remove what managers have made whose programs and servers were killed; return the names."""
+    """Remove the blocks of managers whose programs and servers were killed; return the names."""
     removed = []  # type: List[str]
     if HAS_NAMES:
         for name in _names():
             if name.startswith(_PREFIX) and name.endswith(_SUFFIX):
-                # Another user's, in use, or gone meanwhile.
+                # (OSError: it belongs to another user, is in use, or is gone meanwhile.)
                 with suppress(OSError):
                     removed += _clean_one(name)
     return removed
@@ -76,20 +74,20 @@ def _names():
     try:
         return os.listdir(_FOLDER)
     except OSError:
-        return []  # There is no /dev/shm, or it must not be read.
+        return []  # There is no /dev/shm, or this user may not read it.
 
 
 def _clean_one(name):
-    """Remove what a manager has made, and its file, if nobody has a lock on that."""
+    """Remove the blocks of a manager, and its file, if no process has a lock on the file."""
     flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     path = os.path.join(_FOLDER, name)
-    # A file object: it closes itself, wherever an exception of a signal's handler comes.
+    # (A file object closes its descriptor, wherever a signal handler raises.)
     with io.FileIO(path, opener=lambda path, _: os.open(path, flags)) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
             return []
         fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # (Its maker, which may be about to lock it, sees that it has lost its name.)
+        # Race: its maker may be about to lock it; then it sees that the file has lost its name.
         if not is_named(file.fileno(), name):
             return []
         removed = clear(name[len(_PREFIX) : -len(_SUFFIX)])
@@ -98,7 +96,7 @@ def _clean_one(name):
 
 
 def clear(number: str) -> "List[str]":
-    """Remove what a manager has made, but for its file; return the names."""
+    """Remove the blocks of a manager, but not its file; return the names."""
     removed = []
     for name in _names():
         if name.startswith(prefix_of(number)):

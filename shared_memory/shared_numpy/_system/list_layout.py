@@ -1,9 +1,8 @@
-"""How a `ShareableList` lies in its segment.
+"""The layout of a `ShareableList` in its segment.
 
-CPython has had two layouts, and a list must be laid out as the running
-interpreter's own ``multiprocessing.shared_memory`` does it, so that either can
-open the other's. All numbers are native 8-byte integers (``q``); N is the
-number of items, and each item's room is a multiple of 8 bytes:
+CPython has had two layouts. A list has the layout of the running interpreter's own
+``multiprocessing.shared_memory``, so that each can open the lists of the other. All numbers are native
+8-byte integers (``q``); N is the number of items; the room of each item is a multiple of 8 bytes:
 
 =======================  ========================  ========================
 field                    3.8 (also on 3.6, 3.7)    3.9 and later
@@ -16,9 +15,8 @@ formats                  N times 8 bytes           N times 8 bytes
 codes                    N times 1 byte            N times 1 byte
 =======================  ========================  ========================
 
-A format is the item's `struct` format, padded with NUL; a code tells what the
-bytes mean that the format gives (see `CODE`). The fields follow each
-other without gaps.
+A format is the item's `struct` format, padded with NUL; a code is the type that these bytes stand
+for (see `CODE`). The fields follow each other without gaps.
 """
 
 import struct
@@ -34,7 +32,7 @@ _WORDS = {int: "q", float: "d", bool: "xxxxxxx?", type(None): "xxxxxx?x"}
 FIXED = {kind: struct.Struct(form) for kind, form in _WORDS.items()}
 FORMAT = {kind: form.encode().ljust(WORD, b"\0") for kind, form in _WORDS.items()}
 
-# What an item's bytes stand for: the value itself, text, bytes, or None.
+# What the bytes of an item stand for: the value itself, text, bytes, or None.
 CODE = {int: 0, float: 0, bool: 0, str: 1, bytes: 2, type(None): 3}
 
 # A string's format, "%ds", must fit the 8 bytes that the layout has for it.
@@ -48,8 +46,8 @@ _NUMPY_KINDS = "biufSU"
 
 
 def _python_value(value):
-    """Return a scalar of numpy's as its Python value, anything else as it is."""
-    # Only a program that has imported numpy has one.
+    """Return the Python value of a scalar of numpy; any other object as it is."""
+    # (Without an import: only a program that has imported numpy has a scalar of it.)
     generic = getattr(sys.modules.get("numpy"), "generic", ())
     if not isinstance(value, generic):
         return value
@@ -70,11 +68,10 @@ def pack_item(value, room=None):
     Parameters
     ----------
     value : int, float, bool, str, bytes or None
-        The item; a scalar of numpy's is taken for its Python value.
+        The item; a scalar of numpy stands for its Python value.
     room : int, optional
-        Bytes that there are for it. By default it gets the room that it needs:
-        one word, or for a string of n characters n + 1 bytes rounded up to whole
-        words, and more where its UTF-8 encoding is longer than that.
+        The number of bytes for it. By default one word; for a string of n characters n + 1 bytes,
+        rounded up to whole words, or more if its UTF-8 encoding is longer.
 
     Returns
     -------
@@ -88,9 +85,9 @@ def pack_item(value, room=None):
     Raises
     ------
     KeyError
-        It is of another type, which is the exception's argument.
+        It is of another type, which is the argument of the exception.
     TypeError
-        It is a scalar of numpy's without such a value.
+        It is a scalar of numpy without such a value.
     struct.error
         An int does not fit 64 bits.
     ValueError
@@ -102,7 +99,7 @@ def pack_item(value, room=None):
         return FORMAT[kind], CODE[kind], FIXED[kind].pack(value)
     encoded = value.encode("utf-8") if isinstance(value, str) else value
     if room is None:
-        # CPython's rule goes by characters, and is kept where it suffices.
+        # (CPython counts characters; that is kept where it is enough.)
         room = WORD * max(len(value) // WORD + 1, (len(encoded) + WORD - 1) // WORD)
         if room > _LARGEST_ROOM:
             raise ValueError(
@@ -124,8 +121,7 @@ def pack(items, cumulative=CUMULATIVE):
     Parameters
     ----------
     items : list
-        Objects whose type is exactly int, float, bool, str, bytes or NoneType, and scalars of
-        numpy's.
+        Objects whose type is exactly int, float, bool, str, bytes or NoneType, and scalars of numpy.
     cumulative : bool
         Whether the table holds offsets (3.9's layout) or rooms (3.8's).
 
@@ -139,7 +135,7 @@ def pack(items, cumulative=CUMULATIVE):
     KeyError
         An item is of another type, which is the exception's argument.
     TypeError
-        An item is a scalar of numpy's that has no such value.
+        An item is a scalar of numpy without such a value.
     struct.error
         An int does not fit 64 bits.
     ValueError
@@ -175,7 +171,7 @@ def count(buffer):
 
 
 def offsets(buffer, cumulative=CUMULATIVE):
-    """Read where the items of a list are.
+    """Return the offsets of the items of a list.
 
     Parameters
     ----------
@@ -187,12 +183,12 @@ def offsets(buffer, cumulative=CUMULATIVE):
     Returns
     -------
     list of int
-        The offset of each item in `buffer`, and at last that of the formats.
+        The offset of each item in `buffer`, then that of the formats.
 
     Raises
     ------
     ValueError
-        The buffer cannot be a list in this layout.
+        The buffer is no list of this layout.
     """
     size = len(buffer)
     number = count(buffer) if size >= WORD else -1
@@ -207,8 +203,7 @@ def offsets(buffer, cumulative=CUMULATIVE):
     else:
         ends = (0,) + tuple(accumulate(table))
         rooms = table
-    # The tables of the two layouts never look like each other: one starts with
-    # 0, which is no room of the other.
+    # No table is valid in both layouts: one starts with 0, which is no room in the other.
     sound = ends[0] == 0
     if rooms:
         sound = sound and min(rooms) >= WORD and not any(map((WORD - 1).__and__, rooms))

@@ -1,8 +1,8 @@
-"""How a named array lies in its file: plain data in and out.
+"""The layout of a named array's file.
 
-The file begins as numpy's own ``.npy`` files do, so that ``np.load(path, mmap_mode="r")``,
-programs in other languages and people with a shell read it. The package's own description
-follows the items, where numpy does not look::
+The file begins as the ``.npy`` files of numpy, so that ``np.load(path, mmap_mode="r")`` and programs
+in other languages read it. This package's own description follows the items, where numpy does not
+look::
 
     byte 0      header       numpy's format 1.0: 'descr', 'fortran_order' and 'shape', then
                              spaces; of 4,096 bytes, or of 8,192 where the dtype needs that
@@ -26,25 +26,25 @@ follows the items, where numpy does not look::
             57  kind         1 byte    as numpy's dtype.kind; "V" for records
             58  byte order   1 byte    "<", ">" or "|"
             59  zeros        5 bytes
-            64  uuid         16 bytes  tells it from others that had or will have its name
+            64  uuid         16 bytes  differs from that of other arrays of the same name
             80  zeros        4 bytes
             84  checksum     u32       CRC-32 of all from the tail's beginning up to here
 
-Numbers are in the machine's byte order. Each fact stands in one place that counts, the dtype
-in the details; whatever else follows from these facts must be what this module would write,
-byte for byte, or the file is refused. ``include/shared_numpy.h`` reads the same without JSON.
+Numbers are in the machine's byte order. Each fact has one authoritative place; that of the dtype is
+the details. All other bytes follow from these facts, and a reader refuses a file in which they are
+not what this module would write. ``include/shared_numpy.h`` reads the same without JSON.
 
 A dtype that numpy's format cannot express has an empty descr, and the file begins with "snpNAMED",
 the version and zeros instead of a header, so that `np.load` refuses it. This is so for
 
 * fields that overlap, or that are not in the order of their offsets,
-* fields whose name is empty, or whose title is no text,
+* fields with an empty name, or with a title that is no text,
 * headers of more than 8,192 bytes (numpy refuses more than 10,000).
 
-The alignment of a dtype (``align=True``) and its being a record (`np.record`) are not in
-numpy's format either, but change nothing of how the items lie: these dtypes do have a header.
+numpy's format does not express ``align=True`` or `np.record` either. They do not change the places
+of the items, so these dtypes have a header.
 
-Files of version 1 begin with a header of the package's own, and have nothing behind the items::
+Files of version 1 begin with a header of this package, and end with the items::
 
     byte 0     magic     8 bytes   "snpNAMED"
          8     version   u32       1
@@ -76,28 +76,28 @@ _VERSION = 2
 _FOOTER = struct.Struct("=8sIIQQQQIIccc5x16s4xI")
 _CHECKSUM = 4
 
-# Where items may start: multiples of the least page, in headers that numpy reads.
+# Items start at one of these offsets: multiples of the smallest page, in headers that numpy reads.
 _STARTS = (4096, 8192)
 _ALIGNMENT = 64
 _NPY = b"\x93NUMPY\x01\x00"
 _NPY_LENGTH = struct.Struct("<H")
 
-# A tail that is longer is not read: it would be no dtype that anybody has.
+# The longest tail that is read. (No real dtype needs more.)
 _LONGEST_TAIL = 1 << 24
 _MOST_DIMENSIONS = 64
-# What arrays of one dtype may have in bytes, as numpy counts them.
+# Arrays have fewer bytes, as in numpy.
 _TOO_LARGE = 1 << 63
 
 _SIMPLE = re.compile(r"[<>|][?a-zA-Z][0-9]*(\[[0-9]*[a-zA-Z]+\])?\Z")
 
 Layout = collections.namedtuple("Layout", "uuid data size dtype shape order")
-Layout.__doc__ = "What a file says of its array: all but ``uuid`` as it is, or as `lay_out` has it."
+Layout.__doc__ = "The description of an array in its file: ``uuid``, and the arguments of `lay_out`."
 
 
 def lay_out(
     dtype: "np.dtype[Any]", shape: "Tuple[int, ...]", order: str
 ) -> "Tuple[Layout, bytes, bytes]":
-    """Return how a new array is to lie, and what stands before and behind its items.
+    """Return the layout of a new array, and the bytes before and behind its items.
 
     Parameters
     ----------
@@ -111,18 +111,18 @@ def lay_out(
     Returns
     -------
     layout : Layout
-        Its dtype is what a reader will have: `dtype` without metadata.
+        With the dtype that a reader gets: `dtype` without metadata.
     head : bytes
-        For the beginning of the file.
+        The beginning of the file.
     tail : bytes
-        For its end.
+        Its end.
 
     Raises
     ------
     TypeError
-        A reader would take the dtype for another one.
+        A reader would get another dtype.
     ValueError
-        The array, or what describes its dtype, is too large.
+        The array, or the description of its dtype, is too large.
     """
     details, restored = b"", None
     try:
@@ -130,7 +130,7 @@ def lay_out(
         restored = _dtype_of(json.loads(details.decode())["dtype"])
     except (TypeError, ValueError):
         pass
-    # (Equal to an integer is also one that has fields for its parts.)
+    # (A dtype of an integer with fields for its parts equals that integer's dtype.)
     if restored != dtype or restored.kind != dtype.kind:
         raise TypeError(
             "{!r} means nothing to a program that knows numpy alone: make an array of unsigned "
@@ -140,19 +140,19 @@ def lay_out(
 
 
 def read(pread: "Callable[[int, int], bytes]", size: int) -> Layout:
-    """Return what a file says, checked.
+    """Return the description in a file, checked.
 
     Parameters
     ----------
     pread : callable
-        Takes how many bytes are wanted, and from where; returns less only at the file's end.
+        Called with a number of bytes and an offset; returns fewer bytes only at the file's end.
     size : int
-        The file's, in bytes.
+        The size of the file in bytes.
 
     Raises
     ------
     ValueError
-        It holds no named array, or a damaged one.
+        It is not the file of a named array, or a damaged one.
     """
     try:
         start = pread(_HEAD_1.size, 0)
@@ -197,14 +197,14 @@ def _read_2(pread, size):
 
 
 def _lay_out(dtype, shape, order, number, details):
-    """Return the layout, head and tail of an array whose details are there already."""
+    """Return the layout, head and tail of an array with these details."""
     if dtype.hasobject or dtype.subdtype is not None:
         raise ValueError("there are no arrays of {!r}".format(dtype))
     if order not in ("C", "F"):
         raise ValueError("there is no order {!r}".format(order))
     if len(shape) > _MOST_DIMENSIONS:
         raise ValueError("{} dimensions are too many".format(len(shape)))
-    # (numpy counts so: a length of 0 allows no others without a bound.)
+    # (As numpy counts: lengths of 0 do not permit other lengths without limit.)
     if max(dtype.itemsize, 1) * _count(filter(None, shape)) >= _TOO_LARGE:
         raise ValueError(
             "an array of shape {} with items of {} bytes is too large".format(shape, dtype.itemsize)
@@ -228,8 +228,8 @@ def _lay_out(dtype, shape, order, number, details):
 
 
 def _head(dtype, shape, order):
-    """Return the text of a dtype in numpy's header, and that header; b"" and ours if there
-    is none."""
+    """Return the text of a dtype in numpy's header, and that header; b"" and this package's
+    replacement if numpy's format cannot express the dtype."""
     descr = _descr_of(dtype)
     if descr is not None:
         text = ascii(descr)
@@ -245,7 +245,7 @@ def _head(dtype, shape, order):
 
 
 def _descr_of(dtype):
-    """Return a dtype as numpy's header has it; None if that cannot express it."""
+    """Return the 'descr' of a dtype for numpy's header; None if that cannot express it."""
     if dtype.subdtype is not None:
         base, lengths = dtype.subdtype
         descr = _descr_of(base)
@@ -273,7 +273,7 @@ def _descr_of(dtype):
 
 
 def _describe_dtype(dtype):
-    """Return what `_dtype_of` makes the dtype of again, for JSON."""
+    """Return a description of a dtype for JSON; `_dtype_of` is the inverse."""
     if dtype.subdtype is not None:
         base, shape = dtype.subdtype
         return {"base": _describe_dtype(base), "shape": list(shape)}
@@ -292,7 +292,7 @@ def _describe_dtype(dtype):
 
 
 def _dtype_of(description):
-    """Return the dtype that was described; anything else is an error of some kind."""
+    """Return the dtype of a description; a wrong description raises any of several exceptions."""
     if isinstance(description, str):
         if not _SIMPLE.match(description):
             raise ValueError("there is no dtype {!r}".format(description))

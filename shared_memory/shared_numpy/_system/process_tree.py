@@ -1,17 +1,19 @@
-"""What arenas ask of the process tree around them; called by `_core`.
+"""The process tree around an arena: its resource tracker, forks and process exit; `_core` calls this.
 
-The resource tracker removes an arena's names when the whole tree was killed. It
-knows no difference between that and a tree that has ended and left something
-for others to fetch, nor whether processes of other trees use the arena. So one
-tracker at most has an arena's names, the arena says which by the number of its
-channel, and the last process of that tree to leave the arena tells the tracker,
-whoever else stays. A tracker that a forked worker would start for itself ends
-with that worker, while others use what it made: such an arena has none until a
-process whose tracker outlives it meets the arena.
+The resource tracker removes the names of an arena when the whole tree was killed. It cannot tell that
+from a tree that has ended and left an object for another program to receive; nor does it know whether
+processes of other trees use the arena. Therefore:
 
-At the end of a process its arenas are given back, after all other finalizers
-of `multiprocessing`, which joins the children before. A forked child keeps none
-of its parent's finalizers, so each is given its own.
+* At most one tracker has the names of an arena. The arena records which: the inode of its channel.
+* The last process of that tree to leave the arena unregisters the names, also if processes of other
+  trees stay.
+* A tracker that a forked worker starts for itself ends with the worker, while other processes may
+  still use the worker's arena. Such an arena is registered nowhere, until a process uses it whose
+  tracker outlives it.
+
+At process exit the arenas are released after all other finalizers of `multiprocessing`, and after it
+has joined the children (see the table in `exit_order`). A forked child does not keep its parent's
+finalizers, so each process registers its own.
 """
 
 import os
@@ -37,11 +39,11 @@ _KEY = "shared_numpy_arena"
 
 _imported_in = os.getpid()
 _follows_forks = False
-_session = None  # In which this process, or its parent's, first met the tracker.
+_session = None  # The session in which this process, or its parent, first used the tracker.
 
 
 def _is_child():
-    """Tell whether `multiprocessing` made this process."""
+    """Tell whether `multiprocessing` has made this process."""
     return process.current_process()._parent_pid is not None
 
 
@@ -50,22 +52,22 @@ def _is_forked():
 
 
 def _is_root():
-    """Tell whether no process of the tree made this one."""
+    """Tell whether this process is the first of its tree."""
     return not (_is_child() or _is_forked())
 
 
 def _end():
-    # Its children have ended: `multiprocessing` joins them before.
+    # (`multiprocessing` has joined the children before.)
     retire(_is_root())
 
 
 def registrar(start: bool) -> int:
-    """Return the number of this tree's tracker; 0 if there is none to rely on.
+    """Return the inode of the channel of this tree's tracker; 0 if no tracker outlives the tree.
 
     Parameters
     ----------
     start : bool
-        Start one if there is none and it would not end before the tree.
+        Start a tracker if there is none, and if it would outlive the tree.
     """
     global _session
     tracker = resource_tracker._resource_tracker
@@ -74,7 +76,7 @@ def registrar(start: bool) -> int:
             return 0
         resource_tracker.ensure_running()
     elif tracker._pid is not None and not _is_root():
-        return 0  # It was started by this process, and would end with it.
+        return 0  # This process has started it, and it ends with this process.
     elif resource_tracker.is_lost():
         return 0
     try:
@@ -87,31 +89,31 @@ def registrar(start: bool) -> int:
 
 
 def _entries(name):
-    """Return by which names and types the tracker knows an arena."""
+    """Return the names and types under which the tracker has an arena."""
     if sys.version_info < (3, 8):
         return [(name, "arena")]
     return [("/" + name, "shared_memory"), ("/" + name + LOCK_SUFFIX, "shared_memory")]
 
 
 def register(name: str) -> None:
-    """Have the tracker remove an arena's names in the end."""
+    """Have the tracker remove the names of an arena after the tree has ended."""
     for entry in _entries(name):
         resource_tracker.register(*entry)
 
 
 def unregister(name: str) -> None:
-    """Have the tracker forget an arena's names."""
+    """Have the tracker forget the names of an arena."""
     for entry in _entries(name):
         resource_tracker.unregister(*entry)
 
 
 def _before_fork():
-    """Have the tracker forget the arenas if it would take their names from the child.
+    """Have the tracker forget the arenas if it would remove their names too early for the child.
 
-    It removes them when the last process that has its channel ends. The children of a
-    plain ``os.fork`` close the channel, in the newest patch releases. And a process
-    that has made a session of its own is becoming a daemon, which closes all its
-    descriptors after its second fork; the tracker cannot be told then.
+    It removes them when the last process that has its channel exits. In the newest patch releases
+    the children of a plain ``os.fork`` close the channel. And a process that has made a new session
+    is becoming a daemon, which closes all its descriptors after its second fork, and cannot reach
+    the tracker any more.
     """
     intent = getattr(resource_tracker._twin, "_fork_intent", None)
     closes = intent is not None and not getattr(intent, "preserve_fd", False)
@@ -120,10 +122,10 @@ def _before_fork():
 
 
 def _registries():
-    """Yield the modules whose finalizers run at this process's end.
+    """Yield the modules whose finalizers run at the exit of this process.
 
-    A child of `multiprocess`, the copy of `multiprocessing` that pathos uses, runs the
-    finalizers of that copy and then ends by ``os._exit``.
+    A child of `multiprocess`, the copy of `multiprocessing` that pathos uses, runs the finalizers of
+    that copy, then calls ``os._exit``.
     """
     yield util
     other = sys.modules.get("multiprocess.process")
@@ -132,15 +134,15 @@ def _registries():
 
 
 def at_end() -> None:
-    """Have this process, and those it forks, give their arenas back at their end."""
+    """Have this process, and the processes that it forks, release their arenas at exit."""
     global _follows_forks
     for registry in _registries():
         registry.Finalize(None, begin_exit, exitpriority=exit_order.EXITING)
         registry.Finalize(None, _end, exitpriority=exit_order.ARENAS)
     if not _follows_forks:
         _follows_forks = True
-        # A child of `multiprocessing` first forgets its parent's finalizers, and
-        # then calls this; it holds its first argument weakly.
+        # (A child of `multiprocessing` forgets its parent's finalizers before it calls this. The
+        # registry has only a weak reference to its first argument.)
         util.register_after_fork(at_end, lambda at_end: at_end())
         forks.register_at_fork(after_in_child=at_end)
         if sys.version_info >= (3, 8):
@@ -148,10 +150,10 @@ def at_end() -> None:
 
 
 def hand_down(name: str) -> None:
-    """Let the processes that this one makes from now on know its arena."""
+    """Pass the name of this process's arena on to processes that it makes from now on."""
     process.current_process()._config[_KEY] = name
 
 
 def inherited() -> "Optional[str]":
-    """Return the name of the arena that this process's maker had, or None."""
+    """Return the name of the arena that the maker of this process has passed on, or None."""
     return process.current_process()._config.get(_KEY)

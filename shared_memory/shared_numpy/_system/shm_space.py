@@ -1,4 +1,4 @@
-"""Room in shared memory: it is asked for before it is promised, or taken at once."""
+"""Room in shared memory: checked before a segment is made, or reserved at once."""
 
 import errno
 import os
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from .. import _core
 
-# Where there are no arenas there is nothing to give back.
+# (Without arenas, as on 32 bits, there is no memory to give back.)
 _make_room = getattr(_core, "make_room", None)
 _memory_left = getattr(_core, "memory_left", None)
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 
 
 def refuse_if_larger(fd: int, size: int, name: str, touched: bool = False) -> None:
-    """Raise OSError (ENOSPC) if `size` bytes more than are free do not fit.
+    """Raise OSError (ENOSPC) if `size` more bytes do not fit.
 
-    Before, arenas give back what they do not use: this process's, and others' of this user.
+    Before it raises, arenas give back unused memory: those of this process, and others of this user.
 
     Parameters
     ----------
     fd : int
         The segment's descriptor.
     size : int
-        Bytes that are wanted.
+        The number of bytes.
     name : str
-        The segment's, for the error.
+        The segment's name, for the error.
     touched : bool
-        All of them are taken now: refuse also what the process's control group may not have,
-        since there the kernel kills instead of refusing.
+        All of them are used now: check the limit of the process's control group, too. There the
+        kernel does not refuse memory, it kills.
     """
     room, why = shm_space(fd, touched)
     if size > room and _make_room is not None:
@@ -41,7 +41,8 @@ def refuse_if_larger(fd: int, size: int, name: str, touched: bool = False) -> No
 
 
 def shm_space(fd, touched):
-    """Return how many bytes there are, and what bounds them if that is not /dev/shm."""
+    """Return the number of free bytes, and the reason for it if the limit is not that of
+    /dev/shm."""
     room = _core.room(fd)
     memory = _memory_left() if touched and _memory_left is not None else None
     if memory is not None and (room is None or memory < room):
@@ -50,12 +51,12 @@ def shm_space(fd, touched):
 
 
 def reserve(fd: int, name: str) -> None:
-    """Take all the memory of a segment, if there is room for it.
+    """Reserve all the memory of a segment.
 
     Raises
     ------
     OSError
-        ENOSPC: there is none.
+        ENOSPC: there is no room for it.
     """
     status = os.fstat(fd)
     room, _ = shm_space(fd, True)
@@ -65,7 +66,7 @@ def reserve(fd: int, name: str) -> None:
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        # Others took it since.
+        # Race: other processes have taken it since the check.
         raise _does_not_fit(status.st_size, room, name, None) from None
 
 
@@ -81,7 +82,7 @@ def _does_not_fit(size, room, name, why):
 
 @contextmanager
 def in_folder() -> "Iterator[None]":
-    """Have a FileNotFoundError say so if shared memory has no folder here."""
+    """Explain a FileNotFoundError if this system has no folder for shared memory."""
     try:
         yield
     except FileNotFoundError as error:

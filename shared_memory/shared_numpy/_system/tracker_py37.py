@@ -1,35 +1,30 @@
 """The resource tracker on CPython 3.6 and 3.7; delete it with them.
 
-The twin of ``multiprocessing.resource_tracker``, which comes with 3.8. There
-is one tracker process for a process tree. It learns the names of semaphores and
-shared memory from all processes of the tree, and when the last of them is gone
-it removes what is left. The messages are lines of ASCII on a socket that the
-tree inherits, ``COMMAND:name:type``; each is one write, which the kernel keeps
-whole.
+The twin of ``multiprocessing.resource_tracker``, which exists from 3.8 on. A process tree has one
+tracker process. All processes of the tree tell it the names of semaphores and shared memory; when the
+last of them has exited, it removes those that are left. The messages are lines of ASCII on a socket
+that the tree inherits, ``COMMAND:name:type``; each is one write, which the kernel does not split.
 
-3.6 and 3.7 have ``multiprocessing.semaphore_tracker``, whose descriptor gets
-lost in children. No file of the interpreter is changed; `take_over` puts this
-tracker in its place in the running process:
+3.6 and 3.7 have ``multiprocessing.semaphore_tracker``, whose descriptor gets lost in children.
+`take_over` replaces it in the running process; no file of the interpreter is changed:
 
-* The functions and the object that the standard library looks up there at each
-  call become ours. Names that were registered before stay with the old one.
-* A channel inherited from a parent is recognised by being a socket: the old
-  tracker's are pipes.
-* What a process hands on to the processes it makes, its ``_config``, becomes an
-  `Inheritance`. It starts the tracker before the first child exists, and takes
-  the channel and this module along to children of any start method, also to
-  those that never import the package.
+* The functions and the object that the standard library looks up there at each call are replaced.
+  Names that were registered before stay with the old tracker.
+* A channel inherited from a parent is recognised as a socket: the old tracker has pipes.
+* The ``_config`` of a process, which the processes that it makes inherit, becomes an `Inheritance`.
+  It starts the tracker before the first child exists, and passes the channel and this module on to
+  children of any start method, also to those that never import the package.
 
-The tracker is a child of the process that first needs it. Processes, and
-`Process` objects, that were made before the import know nothing of it.
+The tracker is a child of the process that first needs it. Processes, and `Process` objects, that were
+made before the import do not know it.
 
-Differences from 3.8's:
+Differences from the tracker of 3.8:
 
-* There is one more type, "arena". An arena is removed only if no living process has
-  it, and without a word: a daemon may have closed the channel with all its
-  descriptors, and a process that executes another program leaves its arena behind.
-* A process without a channel unregisters nothing, and unregistering does not ask
-  first whether the tracker lives.
+* There is one more type, "arena". The tracker removes an arena only if no living process has it, and
+  without a warning: a daemon may have closed the channel with all its descriptors, and a process that
+  calls ``exec`` leaves its arena behind.
+* A process without a channel unregisters nothing, and unregistering does not check first whether the
+  tracker lives.
 """
 
 import fcntl
@@ -48,18 +43,18 @@ from multiprocessing import context, process, semaphore_tracker, spawn, util
 from .. import _core, _reduce
 from .posixshmem import shm_unlink
 
-# How the tracker removes what is left, by type.
+# The function by which the tracker removes a resource, by type.
 _CLEANUP_FUNCS = {
     "noop": lambda name: None,
     "semaphore": _multiprocessing.sem_unlink,
     "shared_memory": shm_unlink,
 }
-# The tracker takes two more: one that CPython's tests of 3.13 leave behind, and ours.
-# Those of 3.8 would not expect to see them above.
+# The tracker has two more types: one of CPython's tests of 3.13, and arenas. (Tests of 3.8 compare the
+# table above, and do not expect them there.)
 _TRACKED = dict(_CLEANUP_FUNCS, dummy=lambda name: None, arena=lambda name: _end_arena(name))
 
-# How long a killed process may still seem to live when its descriptors are closed, in s.
-_LAST_BREATH = 2
+# A killed process may still look alive for so many seconds after its descriptors are closed.
+_STILL_EXITING = 2
 
 _IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -67,16 +62,14 @@ _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__
 
 def _end_arena(name):
     """Remove an arena unless a living process has it."""
-    end = time.monotonic() + _LAST_BREATH
+    end = time.monotonic() + _STILL_EXITING
     while not _core.end_arena(name) and time.monotonic() < end:
         time.sleep(0.01)
 
 
 def _identity(fd):
-    """Return what tells the channel at `fd` from all else; None if it is none.
-
-    The standard library's own trackers have pipes, ours has a socket.
-    """
+    """Return the device and inode of the channel at `fd`; None if that is no socket: trackers of the
+    standard library have pipes."""
     try:
         status = os.fstat(fd)
     except OSError:
@@ -87,8 +80,8 @@ def _identity(fd):
 def _new_channel():
     """Return two connected descriptors: the processes' end and the tracker's.
 
-    They are none of the standard streams, which a program may have closed, and
-    they block, whatever it has made the default for sockets.
+    Their numbers are not those of the standard streams, which a program may have closed; and they
+    block, also if the program has set a default timeout for sockets.
     """
     ends = socket.socketpair()
     try:
@@ -102,30 +95,30 @@ def _new_channel():
 
 
 class ResourceTracker:
-    """This process's end of the tracker; starts it when it is first needed."""
+    """This process's side of the tracker; it starts the tracker when it is first needed."""
 
     def __init__(self):
         self._channel = None
         self._channel_identity = None
-        self._started = None, None  # The tracker's process, and the one that started it.
+        self._started = None, None  # The pids of the tracker, and of the process that started it.
         self._exitcode = None
-        self._locks = {}  # By process: one may have been forked while it was held.
+        self._locks = {}  # By pid: a fork may copy a lock that another thread holds.
 
     @property
     def _fd(self):
-        """The channel, or None. ``multiprocessing`` reads and assigns it."""
+        """The channel's descriptor, or None. ``multiprocessing`` reads and assigns it."""
         return self._usable()
 
     @property
     def _pid(self):
-        """The tracker's process, if this one started it. A forked child did not."""
+        """The tracker's pid if this process has started it; None in a forked child."""
         pid, parent = self._started
         return pid if parent == os.getpid() else None
 
     @_fd.setter
     def _fd(self, fd):
-        # The fork server's children are given what their parent uses: a pipe,
-        # if that one does not know this module.
+        # The fork server's children get the descriptor of their parent: a pipe, if the parent has
+        # not imported this module.
         if fd is not None and _identity(fd) is not None:
             self._replace(fd, None)
 
@@ -137,10 +130,10 @@ class ResourceTracker:
             os.close(old)
 
     def _usable(self):
-        """Return the channel's descriptor if it still is the channel's.
+        """Return the channel's descriptor if it still is that of the channel.
 
-        Daemons close all descriptors that they have; what carries the number
-        then is not ours to write to, nor to close.
+        Daemons close all their descriptors. Then another file may have the number, which must not
+        be written to or closed.
         """
         fd = self._channel
         if fd is not None and _identity(fd) != self._channel_identity:
@@ -151,18 +144,18 @@ class ResourceTracker:
     def _guard(self):
         """Return the lock that is held while a tracker is started.
 
-        A signal handler or a finalizer may come back here in the same thread.
+        It is reentrant: a signal handler or a finalizer may run here in the same thread.
         """
         pid = os.getpid()
         return self._locks.get(pid) or self._locks.setdefault(pid, threading.RLock())
 
     def getfd(self):
-        """Return the channel's descriptor; the tracker runs then."""
+        """Return the channel's descriptor; start the tracker if it does not run."""
         self.ensure_running()
         return self._channel
 
     def ensure_running(self):
-        """Start the tracker unless it runs, in any process of the tree."""
+        """Start the tracker unless a process of the tree has done so."""
         with self._guard():
             if self._usable() is not None:
                 if self._check_alive():
@@ -176,7 +169,7 @@ class ResourceTracker:
                 self._launch()
 
     def _check_alive(self):
-        """Tell whether the tracker still reads."""
+        """Tell whether the tracker still reads the channel."""
         try:
             os.write(self._channel, b"PROBE:0:noop\n")
         except OSError:
@@ -184,7 +177,7 @@ class ResourceTracker:
         return True
 
     def _reap(self):
-        """Forget a tracker that has ended or is about to."""
+        """Close the channel, and reap the tracker: it has exited, or does so now."""
         fd, pid = self._usable(), self._pid
         self._channel, self._started = None, (None, None)
         if fd is not None:
@@ -193,8 +186,8 @@ class ResourceTracker:
             self._exitcode = _wait(pid)
 
     def _launch(self):
-        # The first words are those by which frozen programs know a tracker. What
-        # is imported before the path is changed comes from the standard library.
+        # (Frozen programs recognise a tracker by the first words. The imports before the change of
+        # `sys.path` come from the standard library.)
         code = (
             "from multiprocessing.semaphore_tracker import main; import sys; "
             "sys.path.insert(0, {!r}); from shared_numpy._system.tracker_py37 import main; "
@@ -206,11 +199,11 @@ class ResourceTracker:
             try:
                 passed.append(sys.stderr.fileno())
             except Exception:
-                pass  # It has none: what the tracker says is lost.
+                pass  # There is no stderr: the tracker's messages are lost.
             executable = spawn.get_executable()
             command = [executable] + util._args_from_interpreter_flags()
             command += ["-c", code.format(_ROOT, theirs)]
-            # Blocked until the tracker ignores them: it must not die before.
+            # Blocked until the tracker ignores them: else they could kill it before that.
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED_SIGNALS)
             try:
                 pid = util.spawnv_passfds(executable, command, passed)
@@ -225,18 +218,18 @@ class ResourceTracker:
             self._replace(ours, pid)
             self._exitcode = None
         else:
-            # A signal handler has started another meanwhile.
+            # Race: a signal handler has started another tracker meanwhile.
             os.close(ours)
             _wait(pid)
 
     def _stop(self):
-        """End the tracker, and wait for its end if this process started it."""
+        """End the tracker, and reap it if this process has started it."""
         with self._guard():
             if self._channel is not None:
                 self._reap()
 
     def register(self, name, rtype):
-        """Let the tracker remove `name` if the tree does not."""
+        """Have the tracker remove `name` if the tree does not."""
         self._send("REGISTER", name, rtype)
 
     def unregister(self, name, rtype):
@@ -257,11 +250,11 @@ class ResourceTracker:
 
 
 def _wait(pid):
-    """Wait for a child; return its exit code, -N for signal N, None if unknown."""
+    """Reap a child; return its exit code, -N for signal N, None if it is unknown."""
     try:
         status = os.waitpid(pid, 0)[1]
     except ChildProcessError:
-        return None  # Somebody else has waited for it.
+        return None  # Other code has reaped it.
     return os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
 
 
@@ -276,7 +269,7 @@ class _Semaphores:
     """The functions that ``multiprocessing.synchronize`` calls."""
 
     def __init__(self):
-        self.old = None  # A tracker of the standard library that was running.
+        self.old = None  # The standard library's tracker, if it was running.
         self.names = set()
 
     def register(self, name):
@@ -300,7 +293,7 @@ class Inheritance(dict):
     """The ``_config`` of a process: every process that it makes gets a copy."""
 
     def copy(self):
-        """Copy it for a new child; the tracker has to run before that starts."""
+        """Return a copy for a new child; the tracker has to run before the child starts."""
         ensure_running()
         return Inheritance(self)
 
@@ -310,7 +303,7 @@ class Inheritance(dict):
         if popen is not None:
             fd = getfd()
             if popen.method == "spawn" and fd in popen._fds:
-                # It is being passed on already, and must not be passed twice.
+                # (It is passed on already; passing it twice is an error.)
                 handle = popen.DupFd(fd)
             else:
                 from multiprocessing.reduction import DupFd
@@ -327,12 +320,12 @@ def inherit(values, handle):
         if _resource_tracker._usable() is None:
             _resource_tracker._fd = fd
         elif _resource_tracker._fd != fd:
-            os.close(fd)  # Another descriptor of the same channel.
+            os.close(fd)  # A second descriptor of the same channel.
     return Inheritance(values)
 
 
 def take_over():
-    """Put this tracker in the place of ``multiprocessing.semaphore_tracker``'s."""
+    """Replace the tracker of ``multiprocessing.semaphore_tracker`` by this one."""
     old = semaphore_tracker._semaphore_tracker
     if old is not _resource_tracker:
         _resource_tracker._fd = old._fd
@@ -348,14 +341,14 @@ def take_over():
 
 
 class _Ledger:
-    """What the tracker knows."""
+    """The names that are registered, in the tracker's process."""
 
     def __init__(self):
         self.names = {rtype: set() for rtype in _TRACKED}
 
     def note(self, line):
-        """Follow one message."""
-        # Two fields are the standard library's form, for semaphores.
+        """Carry out one message."""
+        # (Messages of the standard library have two fields: they are about semaphores.)
         command, name, rtype = (line + ":semaphore").split(":")[:3]
         if rtype not in self.names:
             raise ValueError(
@@ -367,7 +360,7 @@ class _Ledger:
             names.add(name)
         elif command == "UNREGISTER":
             if rtype == "arena":
-                # A daemon's tracker before this one may have had it.
+                # (A tracker before this one may have it: that of a daemon.)
                 names.discard(name)
             else:
                 names.remove(name)
@@ -375,7 +368,7 @@ class _Ledger:
             raise RuntimeError("unrecognized command {!r}".format(command))
 
     def clean(self):
-        """Remove what is left; return whether there was anything."""
+        """Remove the names that are left; tell whether there were any."""
         found = False
         for rtype, remove in _TRACKED.items():
             names = self.names[rtype]
@@ -394,22 +387,22 @@ class _Ledger:
 
 
 def main(fd):
-    """Be the tracker, until the last process of the tree has gone.
+    """Run the tracker until the last process of the tree has exited.
 
     Parameters
     ----------
     fd : int
-        The channel's reading end.
+        The tracker's end of the channel.
 
     Returns
     -------
     int
-        The exit code: 1 if anything had to be removed.
+        The exit code: 1 if names were left.
     """
     for number in _IGNORED_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _IGNORED_SIGNALS)
-    # The program's own filters came along; an error would end the cleaning.
+    # (The program's warning filters are inherited; "error" would stop the clean-up.)
     warnings.simplefilter("always")
     for stream in (sys.stdin, sys.stdout):
         try:

@@ -1,4 +1,4 @@
-"""Doors for the users of other projects: their names, over this package's engine.
+"""Compatibility modules: the names of other projects, on top of this package.
 
 ==============  ===========================================================
 `npshmex`       an executor, and arrays under keys
@@ -8,5 +8,6 @@
 `sharedarray`   arrays with names, in memory or files (``SharedArray``)
 ==============  ===========================================================
 
-A program changes an import and keeps its code. Those of ``shared_numpy`` change nothing.
+A program changes its imports and keeps its code. Programs written for the other project named
+``shared_numpy`` do not change anything.
 """

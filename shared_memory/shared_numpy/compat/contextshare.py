@@ -1,4 +1,4 @@
-"""What programs that were written for ``contextshare`` import.
+"""The names of ``contextshare``, for programs written for it.
 
 ::
 
@@ -20,20 +20,20 @@ class SharedMemory:
     Parameters
     ----------
     vars : mapping of str to numpy.ndarray
-        The arrays by the names that the functions use. Others go as arguments.
+        The arrays by the names that the functions use. Pass other arrays as arguments.
     nworkers : int
-        How many processes.
+        The number of processes.
 
     Raises
     ------
     TypeError
-        Something in `vars` is no array (when the context is entered).
+        When the context is entered: a value in `vars` is no array.
     ValueError
-        A name is no identifier, or `nworkers` is less than 1 (then, too).
+        When the context is entered: a name is no identifier, or `nworkers` is less than 1.
 
     See Also
     --------
-    shared_numpy.SharedContext : what it is made of, and what new code should use.
+    shared_numpy.SharedContext : its implementation, for new code.
 
     Examples
     --------
@@ -66,18 +66,18 @@ class SharedMemory:
             context.close()
 
     def register(self, func: "Callable[..., Any]") -> "Callable[..., None]":
-        """Have calls of a function enqueued: a decorator, or to be called.
+        """Return a function that enqueues calls of another one. It can be used as a decorator.
 
         Parameters
         ----------
         func : callable
-            What workers are to call. One that is defined in a function needs
-            cloudpickle (``pip install 'shared-numpy[closures]'``).
+            The function that workers call. If it is defined inside a function it needs cloudpickle
+            (``pip install 'shared-numpy[closures]'``).
 
         Returns
         -------
         callable
-            Which takes the function's arguments, enqueues a call and returns at once.
+            It takes the function's arguments, enqueues a call, and returns at once.
         """
 
         def enqueue(*args, **kwargs):
@@ -89,7 +89,7 @@ class SharedMemory:
         return enqueue
 
     def evaluate(self, progress: bool = False) -> "List[Any]":
-        """Return the results of all calls since the last time, in their order.
+        """Return the results of all calls since the last `evaluate`, in their order.
 
         Parameters
         ----------
@@ -99,11 +99,11 @@ class SharedMemory:
         Raises
         ------
         Exception
-            What the first call that failed has raised.
+            The exception of the first call that failed.
         pickle.PicklingError
             A function has no name in a module, and cloudpickle is not installed.
         ImportError
-            `progress`, and tqdm is not installed.
+            `progress` is True, and tqdm is not installed.
         RuntimeError
             It is called outside the ``with`` statement.
         """

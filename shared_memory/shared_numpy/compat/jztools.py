@@ -1,12 +1,12 @@
-"""What programs that were written for ``jztools.shared_memory`` import.
+"""The names of ``jztools.shared_memory``, for programs written for it.
 
 ::
 
     from shared_numpy.compat.jztools import XSharedMemoryManager, xndarray
 
-A manager has an arena of its own, in which its arrays lie. They are freed with what
-refers to them, in whatever process; so a scope only says more where it is None: then
-the manager's server holds the array until it is released.
+A manager has an arena of its own, in which its arrays lie. An array is freed when nothing refers to
+it in any process. So only the scope None has an effect of its own: the manager's server holds a
+reference to the array until it is released.
 """
 
 import weakref
@@ -31,7 +31,7 @@ __all__ = ["InvalidAsXndarray", "XSharedMemoryManager", "xndarray"]
 
 _SCOPES = ("local", "remote", None)
 
-# What an array's scope is where it arrives.
+# The scope of an array in the process that receives it.
 _ARRIVES_AS = {"local": None, "remote": "local", None: None}  # type: Dict[Any, Any]
 
 # The managers that this process knows, by the names of their arenas.
@@ -39,14 +39,14 @@ _managers = weakref.WeakValueDictionary()  # type: Any
 
 
 class InvalidAsXndarray(Exception):
-    """Something cannot be viewed as an `xndarray`."""
+    """An object cannot be viewed as an `xndarray`."""
 
     def __init__(self, obj: "Any") -> None:
         super().__init__("Cannot view type `{}` as an `xndarray`.".format(type(obj).__name__))
 
 
 class _Server(SharedMemoryServer):
-    """A server that can hold arrays."""
+    """A server that can hold references to arrays."""
 
     public = SharedMemoryServer.public + ["arena", "pin", "unpin"]
 
@@ -111,7 +111,7 @@ class XSharedMemoryManager(SharedMemoryManager):
         self.shutdown = shutdown  # type: ignore
 
     def connect(self) -> None:
-        """Use the server of a manager that runs."""
+        """Connect to the server of a running manager."""
         super().connect()
         self._arena = _core.Arena.attach(self._ask("arena"))
         _managers.setdefault(self._arena.name, self)
@@ -120,8 +120,8 @@ class XSharedMemoryManager(SharedMemoryManager):
         if self._arena is None:
             return super().__reduce__()
         self._open()
-        # The key travels to a process that is being spawned, and nowhere else; a
-        # child has its parent's.
+        # (Pickling `authkey` fails, except for a process that is being spawned. A forked child has
+        # its parent's.)
         key = self._authkey if context.get_spawning_popen() is not None else None
         return _manager_of, (self._arena.name, self._address, key)
 
@@ -134,7 +134,7 @@ class XSharedMemoryManager(SharedMemoryManager):
         return xndarray.empty(self, *args, **kwargs)
 
     def list_tracked_segments(self) -> "List[str]":
-        """Return the names of the shared memory there is, each array's and others'."""
+        """Return the names of the manager's shared memory: of its arrays, and of its blocks."""
         arena = self._open()
         arena.reap()
         names = self._ask("list_segments")
@@ -148,10 +148,10 @@ class XSharedMemoryManager(SharedMemoryManager):
             raise ProcessError("the manager was not started, or has ended")
         return self._arena
 
-    def _ask(self, what, *args):
+    def _ask(self, method, *args):
         try:
             with self._connection() as connection:
-                return dispatch(connection, None, what, args)
+                return dispatch(connection, None, method, args)
         except (OSError, EOFError) as error:
             raise ProcessError("the manager's server does not answer: {}".format(error)) from None
 
@@ -162,7 +162,7 @@ def _end(arena):
 
 
 def _manager_of(name, address, key=None):
-    """Return the manager of an arena; in a child one that uses the server of it."""
+    """Return the manager of an arena; in a child, a new one that uses the same server."""
     manager = _managers.get(name)
     if manager is None:
         manager = XSharedMemoryManager(address, key)
@@ -178,11 +178,11 @@ class _Segment:
     Attributes
     ----------
     name : str
-        By which processes find it; each array has its own.
+        The name by which processes find it; each array has its own.
     size : int
-        Its length in bytes, at least the array's.
+        The size in bytes, at least that of the array.
     buf : memoryview
-        Its bytes.
+        The bytes.
     """
 
     def __init__(self, block):
@@ -195,22 +195,22 @@ class _Segment:
         return memoryview(self._block.array(self.size, "u1"))
 
     def close(self):
-        """Do nothing: the memory is let go of with the last array on it."""
+        """Do nothing: the memory is released with the last array on it."""
 
     def unlink(self):
-        """Send the memory nowhere from now on."""
+        """Refuse to send the memory from now on."""
         self._block.unlink()
 
     def __repr__(self):
         return "<shared memory {!r} of {} bytes>".format(self.name, self.size)
 
 
-# The names of arrays that were released while they are still here.
+# The names of arrays that were released, and still exist in this process.
 _released = set()  # type: set
 
 
 class _Home:
-    """What an array and its views have in common."""
+    """The manager and the memory that an array and its views have in common."""
 
     __slots__ = ("manager", "segment", "start")
 
@@ -221,7 +221,7 @@ class _Home:
             self.start = np.frombuffer(segment.buf, "u1").__array_interface__["data"][0]
 
     def has(self, array):
-        """Tell whether an array lies in the segment that was passed in."""
+        """Tell whether an array lies in the segment."""
         if self.start is None:
             return False
         place = array.__array_interface__["data"][0] - self.start
@@ -236,25 +236,25 @@ class xndarray(ndarray):
 
     Parameters
     ----------
-    sh_mem : str, SharedMemory, what `shared_memory` is, or None
+    sh_mem : str, SharedMemory, the attribute `shared_memory` of an array, or None
         The memory, or its name. None for an array without items.
     manager : XSharedMemoryManager
-        Whose memory it is.
+        The manager of the memory.
     shape, dtype, offset, strides
         As for ``numpy.ndarray``.
     scope : {"local", "remote", None}
-        Memory is freed when no array, and no pickled reference, refers to it any more.
-        "local": and that is all. "remote": the same; where it arrives it is "local".
-        None: not before it was released, or the manager has ended.
+        "local": the memory is freed when no array, and no pickled reference, refers to it any more.
+        "remote": the same; in the receiver it is "local". None: in addition, not before `release`,
+        or the end of the manager.
 
     Raises
     ------
     ValueError
-        `scope` is something else; the array does not lie within the memory.
+        `scope` is none of these, or the array would lie outside of the memory.
     TypeError
-        `sh_mem` is nothing of that.
+        `sh_mem` is none of these.
     StaleHandleError, FileNotFoundError
-        There is no such memory any more.
+        The memory does not exist any more.
     """
 
     _home = None  # type: Optional[_Home]
@@ -319,7 +319,7 @@ class xndarray(ndarray):
                 finally:
                     _core.cancel(handle)
             elif self._scope is None and "_scope" in self.__dict__:
-                with suppress(ProcessError):  # The server is gone, and what it held.
+                with suppress(ProcessError):  # The server is gone, with its references.
                     self._home.manager._ask("unpin", block.name)
         self._scope = scope
 
@@ -345,17 +345,16 @@ class xndarray(ndarray):
         return self._home is not None and self._home.has(self)
 
     def release(self) -> None:
-        """Let go of the memory: this process sends the array nowhere any more.
+        """Release the memory: this process cannot send the array any more.
 
-        The memory is freed with the last array on it, here or elsewhere; until then that
-        stays good.
+        The memory is freed with the last array on it, in any process; until then arrays stay valid.
         """
         segment = self.shared_memory
         if segment is None or self._home is None:
             return
         manager = self._home.manager
         block = by_reference.block_of(self)
-        with suppress(ProcessError):  # The server is gone, and what it held.
+        with suppress(ProcessError):  # The server is gone, with its references.
             if block is None:
                 manager._ask("release_segment", segment.name)
             else:
@@ -406,9 +405,9 @@ class xndarray(ndarray):
         Parameters
         ----------
         manager : XSharedMemoryManager
-            Whose memory it is.
+            The manager of the memory.
         arr : array_like
-            What is copied; its order is kept.
+            The original; its order is kept.
         **kwargs
             As for `empty`.
         """
@@ -432,7 +431,7 @@ class xndarray(ndarray):
         Parameters
         ----------
         manager : XSharedMemoryManager
-            Whose memory it is.
+            The manager of the memory.
         shape, dtype, order
             As for ``numpy.empty``.
         scope : {"local", "remote", None}

@@ -1,12 +1,12 @@
-"""What programs that were written for ``npshmex`` import.
+"""The names of ``npshmex``, for programs written for it.
 
 ::
 
     from shared_numpy.compat.npshmex import ProcessPoolExecutor
 
-A key is the name of a segment, which stays until it is deleted, whoever ends. What is
-put under one is an array with a name; a wrapper or a masked array is a pickle whose
-arrays have names of their own, made of the key's.
+A key is the name of a named array, which stays until it is deleted, also after its maker has exited.
+A wrapper or a masked array is stored as a pickle; the arrays in it have names of their own, made of
+the key.
 """
 
 import concurrent.futures
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from typing import Any, Callable, Dict, List, Optional
 
-# Its page imports ``*``, which brought the modules that it uses, too.
+# (Its documentation imports ``*``, which brings the modules that it uses, too.)
 __all__ = [
     "ProcessPoolExecutor",
     "SharedArray",
@@ -54,7 +54,7 @@ __all__ = [
 _START = "shm://npshmex"
 _TEMP = "TEMP"
 
-# The classes that hold arrays, and in which attribute.
+# The classes that contain an array, and the name of its attribute.
 _wrappers = {}  # type: Dict[type, str]
 
 
@@ -116,7 +116,7 @@ def shm_put(arr: "Any", temp: bool = False) -> str:
         )
     is_plain = type(arr) in (np.ndarray, ndarray)
     kind = "wrapper" if not is_plain else "data" if arr.dtype.names is None else "sdata"
-    # Who has made it: see `shm_clear`.
+    # (The pid of the maker is for `shm_clear`.)
     key = "{}_{}_{}{}_{}".format(
         _START, kind, "P%X" % os.getpid(), secrets.token_hex(8).upper(), _TEMP if temp else ""
     )
@@ -137,19 +137,19 @@ def shm_put(arr: "Any", temp: bool = False) -> str:
 
 
 def shm_pop(key: str, keep: "Optional[bool]" = None) -> "Any":
-    """Return what a key stands for.
+    """Return the object of a key.
 
     Parameters
     ----------
     key : str
-        What `shm_put` returned.
+        The key that `shm_put` has returned.
     keep : bool, optional
-        Whether the key stays. By default it does unless it was put with ``temp=True``.
+        Keep the key. By default it is deleted if it was put with ``temp=True``.
 
     Returns
     -------
     numpy.ndarray or registered wrapper
-        Its array lies in the shared memory: who pops the key again has the same.
+        Its array lies in shared memory: popping the key again gives the same memory.
 
     Raises
     ------
@@ -165,13 +165,13 @@ def shm_pop(key: str, keep: "Optional[bool]" = None) -> "Any":
     found = attach(key)
     if "_wrapper_" in key:
         file = io.BytesIO(found.tobytes())
-        pickle.load(file)  # How many arrays there are.
+        pickle.load(file)  # (The number of arrays.)
         found = _Unpickler(file, attach).load()
     return found
 
 
 def shm_del(key: str) -> None:
-    """Delete a key; what was popped stays good.
+    """Delete a key; arrays that were popped stay valid.
 
     Raises
     ------
@@ -193,13 +193,12 @@ def shm_del(key: str) -> None:
 
 
 def unshm(x: "Any", keep: "Optional[bool]" = None) -> "Any":
-    """Return what a key stands for; anything else as it is.
+    """Return the object of a key; any other object as it is.
 
     Parameters
     ----------
     x : object
-        A key; or a dict, of which a copy is returned with what its keys (of shared
-        memory) stand for.
+        A key; or a dict, which is copied, with the objects of the keys among its values.
     keep : bool, optional
         As in `shm_pop`.
     """
@@ -252,7 +251,7 @@ class _Pickler(pickle.Pickler):
     def __init__(self, file, key, parts):
         super().__init__(file, pickler.PROTOCOL)
         self.key, self.parts = key, parts
-        # What holds arrays is taken apart as in all channels.
+        # Objects with arrays in them are reduced as in all channels.
         self.dispatch_table = pickler.reducers([])
         for cls in (np.matrix, np.recarray):
             self.dispatch_table[cls] = _reduce_view
@@ -286,7 +285,7 @@ def _attach(name):
 
 
 def _maker_lives(name):
-    """Tell whether the process that has made a key is there; so if nobody knows."""
+    """Tell whether the process that has made a key exists; true if the key does not name it."""
     digits = name.split("_")[2][1:-16] if name.count("_") >= 3 else ""
     try:
         return os.path.exists("/proc/{}".format(int(digits, 16)))
@@ -295,22 +294,22 @@ def _maker_lives(name):
 
 
 def _all_maps():
-    """Return what processes of this user have mapped, as text."""
+    """Return the mappings of all processes of this user, as text."""
     maps = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             with open("/proc/{}/maps".format(pid)) as file:
                 maps.append(file.read())
         except OSError:
-            continue  # It has ended, or is another user's.
+            continue  # It has exited, or belongs to another user.
     return "".join(maps)
 
 
 class ProcessPoolExecutor(executor.ProcessPoolExecutor):
-    """`shared_numpy.ProcessPoolExecutor`, whose functions may be given keys.
+    """A `shared_numpy.ProcessPoolExecutor` whose functions take the objects of keys.
 
-    It is used as that and as ``concurrent.futures.ProcessPoolExecutor``: arrays in
-    arguments and results, at any depth, go through shared memory.
+    It works as that, and as ``concurrent.futures.ProcessPoolExecutor``: arrays in arguments and
+    results, at any depth, go through shared memory.
     """
 
     def submit(
@@ -321,23 +320,22 @@ class ProcessPoolExecutor(executor.ProcessPoolExecutor):
         shm_output: bool = True,
         **kwargs: "Any"
     ) -> "Future[Any]":
-        """Have a function called in a worker.
+        """Have a worker call a function.
 
         Parameters
         ----------
         f : callable
             The function.
         *args, **kwargs
-            Its arguments. A key among them is popped in the worker.
+            Its arguments. The worker pops keys among them.
         shm_input, shm_output : bool
-            With both False keys are handed on as they are. (How an array travels does
-            not depend on them: by its size.)
+            With both False keys are passed on as they are. (The way of an array does not depend on
+            them, but on its size.)
 
         Returns
         -------
         concurrent.futures.Future
-            Which yields what the function returns; of a key, or a dict of keys, what
-            they stand for.
+            It yields the function's result; for a key, or a dict of keys, their objects.
         """
         if not (shm_input or shm_output):
             return super().submit(f, *args, **kwargs)

@@ -1,13 +1,12 @@
-"""What programs that were written for ``pyarraypool`` import.
+"""The names of ``pyarraypool``, for programs written for it.
 
 ::
 
     import shared_numpy.compat.pyarraypool as pyarraypool
 
-Arrays that are made transferable lie in the arena of the process, as all shared
-arrays. What `ShmObjectPool` adds is a number for each object, by which other processes
-of the same pool find it: an array with a name of the pool and the number, which says
-where in which arena the object is.
+Transferable arrays lie in the arena of the process, as all shared arrays. `ShmObjectPool` adds a
+number for each object, by which other processes of the same pool find it: a named array, whose name
+consists of the pool's prefix and the number, contains the place of the object and its arena.
 """
 
 import hashlib
@@ -54,7 +53,7 @@ class PoolAlreadyExists(Exception):
 
 
 class PoolNotRunning(Exception):
-    """The pool was not started, and is not to start by itself."""
+    """The pool was not started, and does not start by itself."""
 
 
 class ndarrayproxy(ndarray):
@@ -112,10 +111,9 @@ def make_transferable(arr: "Any", *, transfer_required: bool = True) -> ndarrayp
     Parameters
     ----------
     arr : array_like
-        Its items keep their order. What is such an array already is returned itself.
+        Its items keep their order. A transferable array is returned itself.
     transfer_required : bool
-        Makes no difference: the memory is there as long as an array or a pickled
-        reference to it.
+        Has no effect: the memory exists as long as an array or a pickled reference to it.
 
     Returns
     -------
@@ -142,7 +140,7 @@ def _arena_of(block):
 
 
 class _Entry:
-    """Where an object is: written to an array with the pool's name and its number."""
+    """The place of an object, in a named array of the pool."""
 
     # length of the name, of the handle, bytes of the object
     HEAD = struct.Struct("=HHQ")
@@ -156,7 +154,7 @@ class _Entry:
         self.handle = data[start + name : start + name + handle]
 
     def delete(self):
-        """Remove the entry, if it still is this one."""
+        """Remove the name of the entry, if no other entry has it by now."""
         self.array.unlink()
 
     @classmethod
@@ -166,7 +164,7 @@ class _Entry:
 
     @classmethod
     def read(cls, name):
-        """Return what was written under a name, or None."""
+        """Return the entry of a name, or None."""
         try:
             return cls(named.attach(name))
         except (FileNotFoundError, struct.error, UnicodeDecodeError):
@@ -176,7 +174,7 @@ class _Entry:
         """Return the block, or None if it is gone."""
         try:
             arena = _arena_of(self.block)
-            arena.reap()  # What processes held that were killed.
+            arena.reap()  # (Free the blocks of killed processes.)
             return arena.find(self.block)
         except (StaleHandleError, FileNotFoundError):
             return None
@@ -214,7 +212,7 @@ class ShmObjectPool:
         path: str = "pyarraypool.seg"
     ) -> None:
         self._prefix = "pyarraypool-{:08x}-".format(zlib.crc32(os.path.abspath(path).encode()))
-        # What this process is attached to, as often as it is.
+        # The objects that this process is attached to, once for each time.
         self._attached = {}  # type: Dict[int, List[Any]]
         self._touched = set()  # type: set
         self._pid = os.getpid()
@@ -327,14 +325,16 @@ class ShmObjectPool:
         return None if block is None else _view(block, entry.size)
 
     def dump(self) -> str:
-        """Tell which objects there are: a line for each number."""
+        """Describe the objects of the pool, one on a line."""
         lines = []
         for name in self._names():
             entry = _Entry.read(name)
             state = "gone" if entry is None or entry.find() is None else "alive"
             if entry is not None:
-                what = name[len(self._prefix) :], entry.size, entry.block, state
-                lines.append("{}: {} bytes in {}, {}".format(*what))
+                number = name[len(self._prefix) :]
+                lines.append(
+                    "{}: {} bytes in {}, {}".format(number, entry.size, entry.block, state)
+                )
         return "\n".join(lines)
 
     def _close(self):
@@ -350,7 +350,7 @@ class ShmObjectPool:
         self._forget_if_gone(self._name(number))
 
     def _forget_if_gone(self, name):
-        """Remove what says where an object is that is no more."""
+        """Remove the entry of an object that does not exist any more."""
         entry = _Entry.read(name)
         if entry is None:
             _delete(name)
@@ -428,16 +428,16 @@ def configure_global_pool(
     link_path : path or str, optional
         Pools of the same path are one.
     slot_count : int, optional
-        Makes no difference: the pool grows.
+        Has no effect: the pool grows.
     data_size : int or str, optional
-        So does this, but it is checked: a number of bytes, with "K", "M" or "G".
+        Has no effect, but is checked: a number of bytes, with "K", "M" or "G".
     autostart : bool, optional
-        Whether it starts by itself when it is needed.
+        The pool starts by itself when it is needed.
 
     Raises
     ------
     ValueError
-        `data_size` is no such size.
+        `data_size` is not of this form.
     """
     global _link_path, _slot_count, _data_size, _autostart
     size = None if data_size is None else _parse_datasize_to_bytes(data_size)
@@ -477,9 +477,9 @@ object_pool = object_pool_context
 
 
 def cleanup_shm() -> None:
-    """Remove what programs that were killed have left of the pool.
+    """Remove objects of the pool that killed programs have left.
 
-    What some process has is not touched.
+    Objects that a process uses stay.
     """
     pool = ShmObjectPool(path=_link_path)
     for name in pool._names():

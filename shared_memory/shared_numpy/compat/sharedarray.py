@@ -1,12 +1,12 @@
-"""What programs that were written for ``SharedArray`` import.
+"""The names of ``SharedArray``, for programs written for it.
 
 ::
 
     import shared_numpy.compat.sharedarray as SharedArray
 
-Arrays under ``shm://`` names are the named arrays of this package (`shared_numpy.create`):
-they go by reference through queues, pools and pipes. Arrays under ``file://`` names are files
-as SharedArray writes them, the items first, so that both packages read the files of either.
+Arrays with ``shm://`` names are the named arrays of this package (`shared_numpy.create`): they go by
+reference through queues, pools and pipes. Arrays with ``file://`` names are files in the format of
+SharedArray, the items first: each package reads the files of the other.
 """
 
 import collections
@@ -41,22 +41,22 @@ __all__ = [
 ]
 
 ArrayDesc = collections.namedtuple("ArrayDesc", ["name", "dtype", "dims"])
-ArrayDesc.__doc__ = "What `list` tells of an array: its name (bytes), scalar type and shape."
+ArrayDesc.__doc__ = "An array in the result of `list`: its name (bytes), scalar type and shape."
 
 # Linux's numbers.
 MS_ASYNC, MS_INVALIDATE, MS_SYNC = 1, 2, 4
 
 _FILE, _SHM = "file://", "shm://"
 
-# What lies behind the items in a file: magic, bytes of items, number of the type, bytes of an
-# item, number of dimensions; and that many lengths, of as many as numpy allowed where it was
-# made, 64 in numpy 2 and 32 before.
+# Behind the items of a file: magic, bytes of all items, number of the type, bytes of an item, number
+# of dimensions; then the lengths, padded to the most dimensions that numpy allows where the file was
+# made: 64 in numpy 2, 32 before.
 _TAIL = struct.Struct("=16sQiii")
 _MAGIC = b"[SharedArray]".ljust(16, b"\0")
 _DIMENSIONS = (64, 32)
 _DIMENSIONS_HERE = 64 if int(np.__version__.split(".")[0]) >= 2 else 32
 
-# Types whose number and size say all of them. (The numbers of others are not fixed.)
+# Types that are determined by their number and size. (The numbers of other types are not fixed.)
 _PLAIN = "?bhilqefdgFDGSUVBHILQ"
 
 
@@ -69,7 +69,7 @@ def create(name: str, shape: "Any", dtype: "Any" = float) -> "np.ndarray[Any, An
         ``shm://NAME`` or ``NAME`` in shared memory, ``file://PATH`` in a file.
     shape : int or tuple of int
     dtype : data-type
-        In a file any numpy knows by number and size alone: no records, dates, other byte
+        In a file only types that number and size determine: no records, dates, or other byte
         orders.
 
     Returns
@@ -121,17 +121,17 @@ def attach(name: str, ro: bool = False) -> "np.ndarray[Any, Any]":
     name : str
         As in `create`.
     ro : bool
-        Whether it can only be read.
+        Make it read-only.
 
     Returns
     -------
     numpy.ndarray
-        Over the same memory, or file, as everybody's who has attached it.
+        On the same memory, or file, as in all processes that attach it.
 
     Raises
     ------
     OSError
-        There is none, or what has the name is no array.
+        There is no file of this name, or it is no array.
     """
     kind, rest = _split(name)
     if kind == _SHM:
@@ -143,7 +143,7 @@ def attach(name: str, ro: bool = False) -> "np.ndarray[Any, Any]":
 
 
 def delete(name: str) -> None:
-    """Remove the name of an array; those that have the array keep it.
+    """Remove the name of an array; processes that have the array keep it.
 
     Parameters
     ----------
@@ -153,7 +153,7 @@ def delete(name: str) -> None:
     Raises
     ------
     OSError
-        There is none, or what has the name is no array; that stays.
+        There is no file of this name, or it is no array, and stays.
     """
     kind, rest = _split(name)
     if kind == _SHM:
@@ -165,7 +165,7 @@ def delete(name: str) -> None:
 
 
 def list() -> "List[ArrayDesc]":
-    """Tell which arrays there are in shared memory.
+    """Return the arrays in shared memory.
 
     Returns
     -------
@@ -211,7 +211,7 @@ def munlock(array: "np.ndarray[Any, Any]") -> None:
 
 
 def _split(name):
-    """Return the prefix of a name, and what follows it."""
+    """Return the prefix of a name, and the rest of it."""
     if not isinstance(name, str):
         raise TypeError("the name of an array is a str, not {!r}".format(name))
     for prefix in (_FILE, _SHM):
@@ -232,13 +232,13 @@ def _no_array_is_an_os_error():
 
 
 def _reserve(fd, size):
-    """Make a file so long, with all its room, so that no later access finds the disk full."""
+    """Set the size of a file and reserve its disk space, so that no later access fails (SIGBUS)."""
     try:
         os.posix_fallocate(fd, 0, size)
     except OSError as error:
         if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
             raise
-        os.ftruncate(fd, size)  # This file system cannot promise it.
+        os.ftruncate(fd, size)  # This file system cannot reserve space.
 
 
 def _opened(path, flags):
@@ -279,7 +279,7 @@ def _array(file, readonly, dtype, shape):
 
 
 def _call(function, array, *arguments):
-    """Call a function of the system for the pages that an array lies in."""
+    """Call a function of the C library for the pages of an array."""
     if not isinstance(array, np.ndarray):
         raise TypeError("it takes an array, not {!r}".format(array))
     if not (array.flags.c_contiguous or array.flags.f_contiguous):

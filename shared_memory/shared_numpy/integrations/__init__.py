@@ -1,7 +1,7 @@
-"""What pools of other packages need to pass shared arrays by reference.
+"""Shared arrays by reference through the pools of other packages.
 
-For another package, call the function ``register`` of the module here that has its name, once,
-in the program that sends arrays; ``unregister`` undoes it::
+Each module here has the name of a package. Call its function ``register`` once, in the program that
+sends arrays; ``unregister`` undoes it::
 
     from shared_numpy.integrations import joblib
     joblib.register()
