@@ -9,15 +9,16 @@ The table of the parts that this package ends, in order::
 
     when          ends                                 why there
     DAEMONS       daemon threads begin no work that    First of all, so that nothing below waits for
-       (1000)     `awaited` protects; work in          work that begins meanwhile. Also by `atexit`,
-                  progress has a second to finish      for a process without `multiprocessing`.
+       (1000)     `awaited` protects; work in          work that begins meanwhile: by `atexit`, before
+                  progress has a second to finish      `multiprocessing` begins; in its children, which
+                                                       skip `atexit`, as the first finalizer.
     POOLS         executors: calls are done, workers   Before their channels and futures' threads go;
        (20)       stopped and joined                   after DAEMONS, since `submit` may be such work.
-    (15, 0)       `multiprocessing`: its pools, and    (Priorities of the standard library.)
-                  the servers of its managers
+    (pools, 15)   `multiprocessing.Pool`               (A priority of the standard library.)
     FEEDERS       threads that send messages for       As those of `multiprocessing.Queue`: pools have
        (10)       which a pipe had no room take no     put their last message.
                   more of them
+    (servers, 0)  the servers of managers              (A priority of the standard library.)
     (children)    `multiprocessing` joins children     They may still get from queues of this process.
     MANAGERS      the file of a manager, if its        After its server, which removes it as a rule.
        (-1)       server was killed
@@ -32,9 +33,9 @@ The table of the parts that this package ends, in order::
     (tracker)     names of arenas and segments         Outlives this process: it removes them when
                                                        the last process of the program has exited.
 
-At interpreter shutdown the interpreter freezes daemon threads wherever they are. What a thread
-announces to another process and then does must not stop in between: `awaited` makes the exit wait
-for it, for a moment, and lets a daemon thread begin none after that.
+At interpreter shutdown the interpreter stops daemon threads wherever they are. A thread must not stop
+between two steps that other processes rely on: `awaited` makes the exit wait for such work, for a
+moment, and lets a daemon thread begin none after that.
 """
 
 import atexit
