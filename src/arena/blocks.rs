@@ -100,7 +100,7 @@ impl<'a> Locked<'a> {
     #[inline(always)]
     pub fn free(&self, block: Block<'a>) -> Result<()> {
         let pages = block.row.marks.get() & PAGES;
-        let kept = block.owned_tickets().get();
+        let orphans = (block.owned_tickets().get() != 0).then(|| block.first_owned().get());
         let size = block.size();
         let generation = block.generation() + 1;
         block.row.state.commit(state_word(generation, FREE));
@@ -112,9 +112,9 @@ impl<'a> Locked<'a> {
         self.count(|c| &c.freed, 1);
         self.merge(block)?;
         self.note_freed(size);
-        match kept {
-            0 => Ok(()),
-            _ => self.end_orphans(),
+        match orphans {
+            None => Ok(()),
+            Some(first) => self.end_orphans(first),
         }
     }
 

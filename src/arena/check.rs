@@ -47,6 +47,7 @@ pub struct TicketCopy {
     pub owner_generation: u64,
     pub opened: u64,
     pub next: u32,
+    pub previous: u32,
 }
 
 /// A copy of an arena's tables, taken under its lock.
@@ -335,6 +336,7 @@ fn copy_ticket(id: u32, row: &TicketRow) -> TicketCopy {
         owner_generation: row.owner_generation.get(),
         opened: row.opened.get(),
         next: row.next.get(),
+        previous: row.previous.get(),
     }
 }
 
@@ -476,13 +478,38 @@ impl Snapshot {
         }
     }
 
+    /// A block lists the open tickets that it owns, once each and in both directions.
+    fn check_owned(&self, block: &BlockCopy, mut wanted: BTreeSet<u32>, wrong: &mut Vec<String>) {
+        let mut previous = NIL;
+        // (The first of none says nothing.)
+        let mut next = match wanted.is_empty() {
+            true => NIL,
+            false => block.bin_next,
+        };
+        while next != NIL {
+            let ticket = self.tickets.get(next as usize);
+            let Some(ticket) = ticket.filter(|_| wanted.remove(&next)) else {
+                wrong.push(format!("block {} lists ticket {next}", block.id));
+                return;
+            };
+            if ticket.previous != previous {
+                wrong.push(format!("ticket {next} does not follow {previous}"));
+            }
+            (previous, next) = (next, ticket.next);
+        }
+        if !wanted.is_empty() {
+            wrong.push(format!("block {} lists no tickets {wanted:?}", block.id));
+        }
+    }
+
     /// Every block is wanted, and only by members that are there.
     fn check_blocks(&self, wrong: &mut Vec<String>) {
         let mut tickets: BTreeMap<(u32, u64), u32> = BTreeMap::new();
-        let mut kept: BTreeMap<(u32, u64), u64> = BTreeMap::new();
+        let mut owned: BTreeMap<(u32, u64), BTreeSet<u32>> = BTreeMap::new();
         for ticket in self.open() {
             if let Ok(TicketOwner::Block(id)) = ticket.owner {
-                *kept.entry((id.0, ticket.owner_generation)).or_default() += 1;
+                let tickets = owned.entry((id.0, ticket.owner_generation));
+                tickets.or_default().insert(ticket.id);
             }
             *tickets
                 .entry((ticket.block, ticket.block_generation))
@@ -499,13 +526,17 @@ impl Snapshot {
                     block.id, block.tickets
                 ));
             }
-            let keeps = kept.remove(&(block.id, block.generation)).unwrap_or(0);
-            if block.warm_or_owned != keeps {
+            let owns = owned.remove(&(block.id, block.generation));
+            let owns = owns.unwrap_or_default();
+            if block.warm_or_owned != owns.len() as u64 {
                 wrong.push(format!(
-                    "block {} counts {} tickets to answer for, and has {keeps}",
-                    block.id, block.warm_or_owned
+                    "block {} counts {} tickets that it owns, and has {}",
+                    block.id,
+                    block.warm_or_owned,
+                    owns.len()
                 ));
             }
+            self.check_owned(block, owns, wrong);
             let pinned = block.marks & PINNED != 0;
             if block.holders.is_empty() && count == 0 && !pinned && !self.frozen {
                 wrong.push(format!("nobody wants block {}", block.id));
@@ -525,7 +556,7 @@ impl Snapshot {
                 wrong.push(format!("block {} has marks {:x}", block.id, block.marks));
             }
         }
-        for (id, generation) in kept.keys() {
+        for (id, generation) in owned.keys() {
             wrong.push(format!(
                 "block {id}, life {generation}, is gone and answers for tickets"
             ));

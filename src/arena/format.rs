@@ -106,7 +106,7 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"snpARENA");
 /// The first eight bytes of a data segment.
 pub const DATA_MAGIC: u64 = u64::from_le_bytes(*b"snpSPACE");
 /// The version of this format.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 
 /// Blocks begin at multiples of this and their sizes are multiples of it.
 pub const ALIGN: u64 = 64;
@@ -348,7 +348,8 @@ pub struct BlockCache {
     pub next: U32,
     /// A free extent: the one before it in its bin.
     pub bin_previous: U32,
-    /// A free extent: the next in its bin. A row that is unused: the next one.
+    /// A free extent: the next in its bin. A row that is unused: the next one. A block: the
+    /// first open ticket that it owns.
     pub bin_next: U32,
     /// A block: how many open tickets refer to it.
     pub tickets: U32,
@@ -373,12 +374,14 @@ pub struct TicketRow {
     pub opened: U64,
     /// Its block.
     pub block: U32,
-    /// A cache: the next closed ticket.
+    /// A cache: the next closed ticket, or the next one with the same owner.
     pub next: U32,
     /// The generation of the block that answers for it, if one does.
     pub owner_generation: U64,
     /// 1: it is for others than the program that opened it, and outlives that.
     pub lasting: U64,
+    /// A cache: the one before it with the same owner.
+    pub previous: U32,
 }
 
 /// Who answers for a ticket, in one word, so that it changes by one store.

@@ -14,7 +14,7 @@ use super::format::*;
 use super::lock;
 use super::refs::{Extent, Member};
 use super::waiting::Waiting;
-use super::word::U64;
+use super::word::{U32, U64};
 use crate::error::{Error, Result};
 use std::cell::Cell;
 use std::sync::atomic::Ordering;
@@ -59,6 +59,12 @@ impl Block<'_> {
     pub fn owned_tickets(&self) -> &U64 {
         &self.cache.warm_or_owned
     }
+
+    /// Of a block: the first ticket that it owns, if there is one.
+    #[inline(always)]
+    pub fn first_owned(&self) -> &U32 {
+        &self.cache.bin_next
+    }
 }
 
 /// The arena while this process holds its lock.
@@ -66,8 +72,9 @@ pub(super) struct Locked<'a> {
     pub core: &'a Core,
     pub header: &'a Header,
     pub me: Member,
-    /// Whether tickets that nobody answers for are being ended.
+    /// Whether tickets of freed blocks are being ended, and the first of them that is still open.
     pub ends_orphans: Cell<bool>,
+    pub orphans: Cell<u32>,
 }
 
 impl Drop for Locked<'_> {
@@ -92,6 +99,7 @@ impl Core {
             header: self.header(),
             me,
             ends_orphans: Cell::new(false),
+            orphans: Cell::new(NIL),
         }
     }
 }

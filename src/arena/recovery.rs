@@ -60,8 +60,8 @@ impl<'a> Locked<'a> {
         Ok(())
     }
 
-    /// Counts the open tickets of each block, and closes those whose block is
-    /// gone.
+    /// Counts the open tickets of each block, lists those that it answers for, and closes those
+    /// whose block is gone.
     fn count_tickets(&self) -> Result<()> {
         for block in self.all_blocks() {
             let block = block?;
@@ -80,7 +80,7 @@ impl<'a> Locked<'a> {
             if block.row.state.get() == state_word(ticket.generation.get(), LIVE) {
                 block.cache.tickets.add(1);
                 if let Some(owner) = self.owner(ticket)? {
-                    owner.owned_tickets().add(1);
+                    self.add_owned(id, ticket, owner)?;
                 }
             } else {
                 let closed = state_word(generation_of(word) + 1, CLOSED);

@@ -18,6 +18,9 @@ use super::locked::{Block, Locked};
 use super::refs::{BlockRef, Extent, Member, TicketRef};
 use crate::error::{Error, Exhausted, Result};
 
+/// What is damaged.
+const OWNED: &str = "the list of tickets that a block owns";
+
 impl<'a> Locked<'a> {
     /// Takes a closed ticket.
     #[inline(always)]
@@ -102,20 +105,67 @@ impl<'a> Locked<'a> {
 
     /// Ends the tickets that a block owns, except those of which `is_found` is true.
     fn end_owned(&self, owner: BlockRef, is_found: &dyn Fn(TicketRef) -> bool) -> Result<()> {
-        let id = TicketOwner::Block(owner.id).pack();
-        for row in 0..self.header.ticket_rows.get() {
-            let ticket = self.ticket(row)?;
+        let block = self.live(owner)?;
+        let mut next = match block.owned_tickets().get() {
+            0 => NIL,
+            _ => block.first_owned().get(),
+        };
+        // (At most as many as there are: the list is a cache, and may be damaged.)
+        for _ in 0..self.header.ticket_rows.get() {
+            if next == NIL {
+                return Ok(());
+            }
+            let (row, ticket) = (next, self.ticket(next)?);
+            next = ticket.next.get();
             let state = ticket.state.get();
+            let owner = self.owner(ticket)?;
+            let is_owned = owner.is_some_and(|found| found.id == block.id);
+            if state_of(state) != OPEN || !is_owned {
+                return Err(self.corrupted(OWNED));
+            }
             let which = TicketRef {
                 id: TicketId(row),
                 generation: generation_of(state),
             };
-            let answers =
-                ticket.owner.get() == id && ticket.owner_generation.get() == owner.generation;
-            if state_of(state) == OPEN && answers && !is_found(which) {
+            if !is_found(which) {
                 self.end(row, ticket)?;
             }
         }
+        match next {
+            NIL => Ok(()),
+            _ => Err(self.corrupted(OWNED)),
+        }
+    }
+
+    /// Puts a ticket into the list of those that a block owns.
+    #[inline(always)]
+    pub fn add_owned(&self, id: u32, ticket: &TicketRow, owner: Block<'a>) -> Result<()> {
+        let next = match owner.owned_tickets().get() {
+            0 => NIL,
+            _ => owner.first_owned().get(),
+        };
+        if next != NIL {
+            self.ticket(next)?.previous.set(id);
+        }
+        ticket.previous.set(NIL);
+        ticket.next.set(next);
+        owner.first_owned().set(id);
+        owner.owned_tickets().add(1);
+        Ok(())
+    }
+
+    /// Takes a ticket out of the list of those that a block owns.
+    #[inline(always)]
+    fn remove_owned(&self, ticket: &TicketRow, owner: Block<'a>) -> Result<()> {
+        let (previous, next) = (ticket.previous.get(), ticket.next.get());
+        match previous {
+            NIL => owner.first_owned().set(next),
+            id => self.ticket(id)?.next.set(next),
+        }
+        if next != NIL {
+            self.ticket(next)?.previous.set(previous);
+        }
+        owner.owned_tickets().sub(1);
         Ok(())
     }
 
@@ -128,26 +178,41 @@ impl<'a> Locked<'a> {
         Ok(transferred && self.owner(ticket)?.is_none())
     }
 
-    /// Ends the tickets that were transferred to freed blocks, and to blocks that are freed by that.
+    /// Ends the tickets of a block that was freed, `first` and those behind it in the list, and the
+    /// tickets of blocks that are freed by that.
+    ///
+    /// A block can own tickets for blocks that own tickets, and so on. So this does not call itself:
+    /// there is one list of tickets to end, and each block that is freed adds its own to it.
     #[cold]
-    pub fn end_orphans(&self) -> Result<()> {
+    pub fn end_orphans(&self, first: u32) -> Result<()> {
+        let mut last = self.orphan(first)?;
+        // (At most as many as there are: the list is a cache, and may be damaged.)
+        let mut left = self.header.ticket_rows.get();
+        while last.next.get() != NIL {
+            last = self.orphan(last.next.get())?;
+            left = left.checked_sub(1).ok_or_else(|| self.corrupted(OWNED))?;
+        }
+        last.next.set(self.orphans.replace(first));
         if self.ends_orphans.replace(true) {
-            // Called from below, where the tickets are looked at once more.
             return Ok(());
         }
-        let mut ended = true;
-        while ended {
-            ended = false;
-            for id in 0..self.header.ticket_rows.get() {
-                let ticket = self.ticket(id)?;
-                if state_of(ticket.state.get()) == OPEN && self.is_orphan(ticket)? {
-                    self.end(id, ticket)?;
-                    ended = true;
-                }
-            }
+        while self.orphans.get() != NIL {
+            let id = self.orphans.get();
+            let ticket = self.orphan(id)?;
+            self.orphans.set(ticket.next.get());
+            self.end(id, ticket)?;
         }
         self.ends_orphans.set(false);
         Ok(())
+    }
+
+    /// The row of an open ticket whose owner was freed.
+    fn orphan(&self, id: u32) -> Result<&'a TicketRow> {
+        let ticket = self.ticket(id)?;
+        match state_of(ticket.state.get()) == OPEN && self.is_orphan(ticket)? {
+            true => Ok(ticket),
+            false => Err(self.corrupted(OWNED)),
+        }
     }
 
     /// Makes a block the owner of a ticket; false if that is not open any more, or another block
@@ -175,7 +240,7 @@ impl<'a> Locked<'a> {
         }
         row.owner_generation.set(owner.generation);
         row.owner.commit(TicketOwner::Block(owner.id).pack());
-        keeping.owned_tickets().add(1);
+        self.add_owned(which.id.0, row, keeping)?;
         Ok(true)
     }
 
@@ -184,7 +249,7 @@ impl<'a> Locked<'a> {
     #[inline(always)]
     pub fn close_row(&self, id: u32, ticket: &TicketRow) -> Result<()> {
         if let Some(owner) = self.owner(ticket)? {
-            owner.owned_tickets().sub(1);
+            self.remove_owned(ticket, owner)?;
         }
         let generation = generation_of(ticket.state.get()) + 1;
         ticket.state.commit(state_word(generation, CLOSED));

@@ -11,6 +11,7 @@ mod layers;
 mod lock;
 mod many;
 mod model;
+mod owned;
 mod places;
 mod random;
 mod references;
