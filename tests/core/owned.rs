@@ -80,9 +80,15 @@ fn tickets_leave_the_list_of_their_owner_from_anywhere() {
             1 => owned.reverse(),
             _ => owned.rotate_left(4),
         }
+        let tickets = owned.clone();
         for (number, (block, ticket)) in owned.into_iter().enumerate() {
             if number % 3 == 0 {
-                // As if the last owner of the lock had died: the list is made anew.
+                // As if the last owner of the lock had died in the middle of a change: the list is
+                // made anew.
+                for (_, each) in &tickets[number..] {
+                    row_of(&core, *each).next.set(7);
+                    row_of(&core, *each).previous.set(7);
+                }
                 core.header().condition.set(2);
             }
             if number % 2 == 0 {
