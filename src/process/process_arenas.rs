@@ -245,7 +245,7 @@ pub(super) fn find_or_attach<A: ForkHooks + 'static>(
         let mut list = lock();
         let mut entries = list.entries.iter();
         let found = entries.find(|entry| entry.identity.memory_file == file);
-        match found.map(|entry| entry.arena.upgrade().and_then(known)) {
+        match found.map(|entry| entry.arena.upgrade().and_then(known::<A>)) {
             Some(Some(arena)) => return Ok(arena),
             Some(None) => {
                 // It is being detached: its descriptors are about to close.

@@ -67,7 +67,7 @@ impl Spin {
         }
     }
 
-    /// Learns how long a wait has taken, that of a sleeper with his wake-up.
+    /// Learns how long a wait has taken, that of a sleeper with its wake-up.
     pub fn learn(&self, waited: Duration) {
         let budget = match waited <= LIMIT {
             true => LIMIT.as_nanos() as u32,

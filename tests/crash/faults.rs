@@ -25,7 +25,7 @@ pub const TESTS: &[Test] = &[
     ("an_arena_is_attached_once", |_| attached_once()),
     ("what_is_no_arena_is_refused", |_| no_arena()),
     ("handles_of_others_are_refused", |_| foreign_handles()),
-    ("entrusted", |_| entrusted()),
+    ("transferred", |_| transferred()),
     ("mutated_handles", |_| mutated_handles()),
     ("small_blocks_are_used_again", |_| spares()),
     ("a_spare_block_is_not_a_child_s", |_| spares_and_forks()),
@@ -401,8 +401,8 @@ fn foreign_handles() {
 }
 
 /// Mutated handles are refused or yield a block that is there, as it is.
-/// What was entrusted to a block ends with it, however that ends, and not before.
-fn entrusted() {
+/// What was transferred to a block ends with it, however that ends, and not before.
+fn transferred() {
     let test = TestArena::new(small());
     let arena = &test.arena;
     let other = TestArena::new(small());

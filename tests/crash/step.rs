@@ -244,7 +244,7 @@ const OPERATIONS: &[Operation] = &[
         ..SIMPLE
     },
     Operation {
-        name: "transfer_ownership",
+        name: "transfer of ownership",
         before: |arena| Given {
             handles: one_message(arena).handles,
             ..one_block(arena)
@@ -258,7 +258,7 @@ const OPERATIONS: &[Operation] = &[
         ..SIMPLE
     },
     Operation {
-        name: "receive what was entrusted",
+        name: "receive what was transferred",
         before: |arena| {
             let given = Given {
                 handles: one_message(arena).handles,
