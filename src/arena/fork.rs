@@ -49,7 +49,8 @@ impl Locked<'_> {
             let generation = generation_of(empty) + 1;
             let reserved = state_word(generation, RESERVED);
             if row.state.swap_if(empty, reserved).is_ok() {
-                // Nobody's number yet: the sign alone speaks for it.
+                // No process's number yet: until the child writes its own, the sign of life alone
+                // shows that it lives.
                 row.pid.set(0);
                 // It is of its parent's tree, whose tracker is not told yet that it need not
                 // remove the names.

@@ -369,7 +369,7 @@ impl Arena {
     }
 
     /// Notes that what [`retire_all`](super::retire_all) made
-    /// [`unregistered`] has been told.
+    /// [`unregistered`](super::unregistered) has been told.
     pub fn end_registration(&self) {
         self.0.registration().end();
     }

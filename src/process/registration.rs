@@ -2,7 +2,7 @@
 //!
 //! The header's word `registrar` has the number of a tree of processes. Its resource tracker
 //! removes the names when the whole tree has ended, unless it is told before that it need not.
-//! The word is 0 where no tracker does, and [`NO_TREE`](crate::arena::format::NO_TREE) where none
+//! The word is 0 where no tracker does, and [`NO_TREE`] where none
 //! ever shall. While a process of the tree is about to tell the tracker, the word has the bit
 //! [`ENDING`]: another tree waits for that before it registers the same names.
 //!

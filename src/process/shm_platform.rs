@@ -29,7 +29,7 @@ const MUCH: u64 = 1 << 20;
 
 /// An arena's objects, as one process has them open: the platform of [`Arena`](super::Arena).
 ///
-/// A process has an arena's lock file open once: see [`process_arenas`](super::process_arenas).
+/// A process has an arena's lock file open once: see `process_arenas`.
 pub struct ShmPlatform {
     name: Name,
     memory: Descriptor,
