@@ -1,4 +1,4 @@
-//! [`Arena`]: what a user of the crate has of an arena that this process has attached.
+//! The methods of [`Arena`], an arena that this process has attached.
 
 use super::attaching;
 use super::block::Block;
@@ -77,8 +77,8 @@ impl Arena {
         self.0.member()
     }
 
-    /// [`Arena::member`], at the beginning of an operation on what lies in the
-    /// arena: before, what is due in that is done.
+    /// [`Arena::member`], at the beginning of an operation on an object in the arena: upkeep that is
+    /// due is done first.
     ///
     /// # Errors
     /// As for `member`.
@@ -87,7 +87,7 @@ impl Arena {
         self.0.begin()
     }
 
-    /// Allocates a block of `bytes` bytes; what is in it is undefined.
+    /// Allocates a block of `bytes` bytes, with undefined contents.
     ///
     /// # Errors
     /// `Full` if there is no memory for it.
@@ -312,7 +312,7 @@ impl Arena {
         })
     }
 
-    /// Checks every invariant; what is wrong, in words.
+    /// Checks every invariant; returns the violations, in words.
     pub fn check(&self) -> Result<Vec<String>> {
         self.0.perform_as(Membership::member, |me| {
             self.0.empty_cache();

@@ -262,7 +262,7 @@ impl Counts {
                 other
             }
         };
-        // What `Box` gives is never null, nor is what was exchanged for null.
+        // A box's pointer is never null, nor is one that another thread has stored in place of null.
         NonNull::new(first).expect("a chunk")
     }
 

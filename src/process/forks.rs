@@ -47,7 +47,7 @@ extern "C" fn before_fork() {
     LIST_OVER_FORK.store(Box::into_raw(Box::new(list)), Ordering::Relaxed);
 }
 
-/// Hands out what was prepared, and unlocks the list.
+/// Hands each arena the child's part in it, and unlocks the list.
 fn resume(each: impl Fn(&dyn ForkHooks, &mut PreparedFork), tidy: impl FnOnce(&mut ProcessArenas)) {
     let list = LIST_OVER_FORK.swap(std::ptr::null_mut(), Ordering::Relaxed);
     if list.is_null() {

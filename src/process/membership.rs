@@ -235,7 +235,7 @@ impl Membership {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does what was postponed, before the next operation.
+    /// Does the postponed work, before the next operation.
     #[cold]
     fn attend(&self) -> Result<Member> {
         let _list = process_arenas::lock();
@@ -343,7 +343,8 @@ impl Membership {
         let names_stay = self.registration().settle_names(&detached);
         let detachment = detached?;
         if names_stay && !detachment.left {
-            // The memory goes with the blocks: what is free now, and what is freed later.
+            // No names, so no new users: give back what is free now, and keep nothing that is freed
+            // later.
             self.core.reap(me)?;
             self.core.header().warm.set(0);
             self.core.header().budget.set(0);

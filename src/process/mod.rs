@@ -6,7 +6,7 @@
 //! |------------------|-------------------------------------------------------------------|
 //! | `settings`       | what an arena is made with                                        |
 //! | `folder`         | the folders where arenas lie                                      |
-//! | `wait_hooks`     | what a thread has called before it waits                          |
+//! | `wait_hooks`     | functions that are called before a thread waits                   |
 //! | `descriptor`     | a file descriptor that notices when something closed it           |
 //! | `objects`        | the two objects of an arena: names, modes, space                  |
 //! | `remains`        | the objects of an arena that no process has attached              |

@@ -64,7 +64,7 @@ pub(super) fn patiently<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
     }
 }
 
-/// Names what a system lacks, if that is why a call has failed.
+/// Turns the error of a call that the system lacks into one that says what is `Missing`.
 pub(super) fn needing(what: &'static str) -> impl Fn(Error) -> Error {
     move |error| match error {
         Error::Os { call, errno } if probe::is_missing(errno) => {
@@ -88,8 +88,9 @@ pub(super) fn room_for(fd: BorrowedFd<'_>) -> Result<Room> {
 /// Refuses if there are not `size` bytes for an object.
 ///
 /// # Errors
-/// ENOSPC, before anything is taken: what is taken bit by bit would first be everybody's last,
-/// and where it is more than a control group may use the kernel kills instead of refusing.
+/// ENOSPC, before anything is taken. Memory that is taken bit by bit would first use up the last of
+/// all processes' memory; and beyond the limit of a control group the kernel kills instead of
+/// refusing.
 pub(super) fn has_room(fd: BorrowedFd<'_>, size: u64) -> Result<()> {
     match room_for(fd)?.free < size {
         true => Err(NO_SPACE),

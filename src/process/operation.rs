@@ -9,10 +9,10 @@ use crate::error::{Error, Result};
 impl Membership {
     /// Does an operation on what lies in the arena, as this process's member.
     ///
-    /// While it waits for the arena's lock a signal's handler may fork, and the child come
-    /// back into the wait, in which it would be its parent. So the wait ends there, and the
-    /// child begins the operation again. So it does, once, when there is no memory: operations
-    /// refuse what they cannot do before they touch anything.
+    /// While it waits for the arena's lock a signal handler may fork, and the child returns into the
+    /// wait, as if it were its parent. So its wait ends, and the child begins the operation again.
+    /// The operation is also begun again, once, after memory was given back. Both are safe:
+    /// operations change nothing before they know that they can succeed.
     #[inline(always)]
     pub fn perform<T>(&self, operation: impl FnMut(Member) -> Result<T>) -> Result<T> {
         self.perform_as(Self::begin, operation)
@@ -35,7 +35,8 @@ impl Membership {
         }
     }
 
-    /// Whether an operation that ended so is to be tried again; if not, the error.
+    /// Returns if an operation that ended with `error` is to be begun again; fails with the error if
+    /// not.
     #[cold]
     fn try_again(&self, me: Member, error: Error, first: &mut bool) -> Result<()> {
         match error {

@@ -89,7 +89,7 @@ pub(super) fn remove_left(name: Name, tree: u64) {
     }
 }
 
-/// Removes the names of what is no arena, or not any more: `corrupted`.
+/// Removes names without an arena, or of one that is `corrupted`.
 fn remove_remains(name: Name, corrupted: bool) {
     let list = process_arenas::lock();
     let found = Remains::find(name, |file| list.has_lock_file(file));

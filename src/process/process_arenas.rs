@@ -54,7 +54,7 @@ pub(super) trait ForkHooks: Send + Sync {
     /// After it, in the parent: gives back the lock.
     fn resume_parent(&self, prepared: &mut PreparedFork);
 
-    /// After it, in the child: takes over what was prepared. `number` is the child's fork number.
+    /// After it, in the child: takes over the prepared part. `number` is the child's fork number.
     fn resume_child(&self, prepared: &mut PreparedFork, number: u64);
 
     /// Itself, for code that knows its type.
@@ -67,7 +67,7 @@ pub(super) struct ProcessArenas {
     /// Arenas that this process has left to other members, with its tree: the tree's tracker
     /// removes their names, or the last member does.
     left: Vec<(Name, u64)>,
-    /// While a fork is going on: what was prepared in each arena.
+    /// During a fork: each arena with the child's part in it.
     prepared: Vec<(Arc<dyn ForkHooks>, PreparedFork)>,
 }
 
@@ -142,13 +142,13 @@ impl ProcessArenas {
         self.prepared = prepared.collect();
     }
 
-    /// After a fork: what was prepared.
+    /// After a fork: each arena with the child's part in it.
     pub fn take_prepared(&mut self) -> Vec<(Arc<dyn ForkHooks>, PreparedFork)> {
         std::mem::take(&mut self.prepared)
     }
 
-    /// In a forked child: an arena that another thread was detaching stays half detached here,
-    /// and the parent answers for what it has left.
+    /// In a forked child: an arena that another thread was detaching stays half detached here, and
+    /// the parent sees to the names of the arenas that it has left.
     pub fn forget_detached(&mut self) {
         self.entries.retain(|entry| entry.arena.strong_count() > 0);
         self.left.clear();

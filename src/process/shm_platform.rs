@@ -79,7 +79,8 @@ impl ShmPlatform {
     ///
     /// # Errors
     /// EEXIST if there is such an arena, `Full` if there is no memory for it, `Missing` if
-    /// the system cannot do what an arena is safe by, and what the calls report; what was made is removed again.
+    /// the system lacks a call that keeps an arena safe, and the errors of the calls. The objects
+    /// are removed again.
     pub fn create(name: Name, geometry: &Geometry) -> Result<Self> {
         let parts = geometry.first_parts();
         let size = parts.iter().map(|(_, size)| size).sum();
@@ -414,7 +415,7 @@ fn lives(row: &SlotRow) -> bool {
             let started = row.started.get();
             let other = started != 0 && status.started != started;
             let known = status.stack != 0 && row.stack.get() != 0;
-            // Another program runs in it: what it had attached is gone.
+            // It has executed another program: its attached arenas are gone.
             let executed = known && status.stack != row.stack.get();
             !(status.is_zombie() || status.exiting || other || executed)
         }

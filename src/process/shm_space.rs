@@ -1,4 +1,4 @@
-//! Space in shared memory: what is given back before an error says that it is full.
+//! Space in shared memory: giving memory back before an error says that it is full.
 //!
 //! Free memory keeps its pages for a while, for quick reuse. Where memory is short others may
 //! need it: another arena of this process, a segment, another program. So before an error is
@@ -57,9 +57,8 @@ fn place() -> String {
     chosen.unwrap_or_else(|| shm::FOLDER.to_owned())
 }
 
-/// How much shared memory there is and what takes it, in words: what its folder has left, what the
-/// memory limit of a control group leaves where that is less, and what the arenas of this process
-/// have.
+/// How much shared memory is left, in words: in its folder, by the memory limit of a control group
+/// where that is less, and in the arenas of this process.
 pub fn situation() -> String {
     let mut parts = Vec::new();
     let place = place();

@@ -1,4 +1,4 @@
-//! Wait hooks: what a thread has called before it waits for something in the arena.
+//! Wait hooks: functions that a thread has called before it waits for something in the arena.
 //!
 //! An interpreter's thread works on an arena while it holds the GIL. That is right for what takes
 //! a tenth of a microsecond and wrong for what waits, and which of the two an operation will be is
@@ -9,7 +9,7 @@
 
 use std::cell::Cell;
 
-/// What a thread has called.
+/// The functions that a thread has called.
 pub struct WaitHooks {
     /// Called before what may take long, once or more often.
     pub before_waiting: fn(),

@@ -198,7 +198,7 @@ impl Arena {
         self.0.borrow().is_none()
     }
 
-    /// Allocate a block; what is in it is undefined.
+    /// Allocate a block, with undefined contents.
     ///
     /// Parameters
     /// ----------
@@ -363,7 +363,7 @@ impl Arena {
                 "'older_than' must be a time in seconds, not {older_than}"
             )));
         }
-        // A cast of what is too large gives the largest.
+        // A cast of a number that is too large gives the largest.
         let age = (older_than * 1000.0) as u64;
         self.operate_long(py, |arena| arena.cancel_unreceived(age))
     }
@@ -595,7 +595,7 @@ fn clean(py: Python<'_>, directory: Option<&PyAny>) -> PyResult<Vec<String>> {
     Ok(removed)
 }
 
-/// Give back what the arenas of this user have in shared memory and do not use.
+/// Give back the free memory of this user's arenas.
 ///
 /// For code that is about to raise an error: the arenas of this process give their free memory back
 /// first, then those of others that can be attached without waiting, for half a second in all.

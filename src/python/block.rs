@@ -91,8 +91,8 @@ impl Block {
 
     /// Make the block this process's own by copies of its pages, made where it writes.
     ///
-    /// Others that have the block do not see what is written, and nobody may write to
-    /// the memory that they share.
+    /// Other processes that have the block do not see writes to the copies, and none may write to the
+    /// shared memory.
     ///
     /// Returns
     /// -------

@@ -5,7 +5,7 @@ use crate::sys::probe;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-/// Adds what is in this file to the extension module.
+/// Adds the function of this file to the extension module.
 pub fn add_to(module: &PyModule) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(machine, module)?)
 }

@@ -1,4 +1,4 @@
-//! Messages that lie in blocks: a pickle, and what it is known by.
+//! Messages that lie in blocks: a pickle behind a magic number and its length.
 //!
 //! ```text
 //! block    "snpMSG01", length u64, pickle

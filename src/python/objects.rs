@@ -146,7 +146,7 @@ impl Block {
         &self.inner
     }
 
-    /// Refuses what is this process's own, which a fork may have made a copy.
+    /// Refuses a private block, which a fork may have made a copy.
     pub fn refuse_if_private(&self) -> PyResult<()> {
         match self.private.get() {
             true => Err(PyValueError::new_err(
@@ -174,8 +174,7 @@ impl Block {
         work(py, || arena.send_as(&self.inner, lasting))
     }
 
-    /// Another reference to what is this process's own, to be sent; None if a child
-    /// may have it, too.
+    /// Another reference to a private block, to be sent; None if a child may have it, too.
     pub fn lend(&self) -> Option<process::Block> {
         let own = self.own.take()?;
         let lends = own.is_unforked();

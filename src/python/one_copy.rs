@@ -1,7 +1,7 @@
 //! One copy of the extension in a process.
 //!
 //! The kernel's byte locks belong to processes: two copies, each with its own
-//! list of what is attached, would drop each other's. And an object of one
+//! list of attached arenas, would drop each other's. And an object of one
 //! interpreter is nothing to another.
 
 use crate::sys;

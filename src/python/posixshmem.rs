@@ -1,4 +1,4 @@
-//! `shm_open`, `shm_unlink`, the room for what they open, and other names for it.
+//! `shm_open` and `shm_unlink`, the space for objects, and renaming them.
 //!
 //! The first two have the signatures and errors of CPython 3.8's
 //! `_posixshmem`. One difference: a name with an embedded NUL is refused, as

@@ -1,4 +1,4 @@
-//! The processes around this one: what their resource tracker is told, and what is done at exit.
+//! The processes around this one: telling their resource tracker, and giving arenas back at exit.
 //!
 //! The package's module `_system.process_tree` knows the tree; it is asked by name, and not before
 //! it is needed.
@@ -63,7 +63,7 @@ pub fn watch_end(py: Python<'_>) -> PyResult<()> {
     }
 }
 
-/// Tells the tracker what it need not remove any more.
+/// Tells the tracker which names it need not remove any more.
 #[inline]
 pub fn announce(py: Python<'_>) {
     let names = process::unregistered();
@@ -79,7 +79,7 @@ pub fn unregister(py: Python<'_>, names: &[Name]) {
     }
     // An object may be dropped while an exception is on its way.
     let (mut class, mut value, mut trace) = (null_mut(), null_mut(), null_mut());
-    // SAFETY: three places for what is pending; null if nothing is.
+    // SAFETY: three variables for the pending exception, which are null if there is none.
     unsafe { ffi::PyErr_Fetch(&mut class, &mut value, &mut trace) };
     for name in names {
         if let Err(error) = ask::<Nothing>(py, "unregister", (name.as_str(),)) {
@@ -88,7 +88,7 @@ pub fn unregister(py: Python<'_>, names: &[Name]) {
             unsafe { ffi::PyErr_WriteUnraisable(null_mut()) };
         }
     }
-    // SAFETY: what was fetched, given back.
+    // SAFETY: the references that `PyErr_Fetch` gave, which this call takes.
     unsafe { ffi::PyErr_Restore(class, value, trace) };
 }
 

@@ -38,7 +38,7 @@ impl Drop for TicketGuard {
     fn drop(&mut self) {
         // SAFETY: Python drops objects with the GIL held.
         let py = unsafe { Python::assume_gil_acquired() };
-        // SAFETY: it is held, and asked what it knows.
+        // SAFETY: the GIL is held; the call only reads the thread's state.
         let failed = !unsafe { ffi::PyErr_Occurred() }.is_null();
         let arena = self.arena.take();
         end(py, || {

@@ -24,7 +24,7 @@
 //! bytes, which the receiver copies out of it. No handle is made, nor anything copied, before all
 //! else was written. No pickle begins with 1.
 
-/// With what a stream begins.
+/// The first byte of a stream.
 pub(super) const MARK: u8 = 1;
 
 /// A pickler is as fast with more things than that.

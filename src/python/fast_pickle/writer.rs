@@ -283,7 +283,7 @@ impl<'py> Writer<'py> {
             self.count_of(b'd', count)?;
             let (mut place, mut key, mut value) = (0, std::ptr::null_mut(), std::ptr::null_mut());
             let mut pairs = 0;
-            // SAFETY: a dict, and places for what it has.
+            // SAFETY: a dict, and three variables for the position, a key and a value.
             while unsafe { ffi::PyDict_Next(pointer, &mut place, &mut key, &mut value) } != 0 {
                 // SAFETY: it is there now.
                 let key = unsafe { self.py.from_borrowed_ptr::<PyAny>(key) };
