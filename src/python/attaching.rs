@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// How long to wait for a living owner of an arena's lock, in ms.
 const PATIENCE: u64 = 30_000;
 
-/// A failure of making or attaching the arena `name`.
+/// The exception for a failure to make or attach the arena `name`.
 fn with_name(py: Python<'_>, error: Error, name: Name) -> PyErr {
     let name = pyo3::types::PyString::new(py, name.as_str());
     match error {
@@ -30,7 +30,7 @@ pub fn attach(py: Python<'_>, name: Name) -> PyResult<process::Arena> {
     // The error becomes an exception only when the GIL is held again.
     let attached = work_long(py, || Ok(process::Arena::attach(name, PATIENCE)))?;
     let arena = attached.map_err(|error| with_name(py, error, name))?;
-    // Should it be the last of the tree to have it, it must know.
+    // The last process of the tree to have the arena must tell the tracker.
     let tree: u64 = ask(py, "registrar", (false,))?;
     work(py, || arena.set_tree(tree))?;
     Ok(arena)
@@ -63,10 +63,10 @@ pub fn name_in(folder: Option<&str>, name: &str) -> PyResult<Name> {
     }
 }
 
-/// The variable that says what arenas are made with.
+/// The environment variable with the settings for new arenas.
 const VARIABLE: &str = "SHARED_NUMPY_ARENA";
 
-/// What the environment says of arenas that are to be made.
+/// The settings in the environment for new arenas.
 pub fn environment() -> PyResult<Wishes> {
     let Some(text) = std::env::var_os(VARIABLE) else {
         return Ok(Wishes::default());
@@ -148,8 +148,8 @@ fn create_named(py: Python<'_>, settings: Settings, name: Name) -> PyResult<proc
     })
 }
 
-/// Makes an arena of a new name, the tracker first: should everybody be killed
-/// in between, it removes what there is.
+/// Makes an arena of a new name. The tracker is told first: if all processes are killed in between, it
+/// removes what there is.
 fn create_registered(
     py: Python<'_>,
     settings: Settings,

@@ -27,8 +27,8 @@ pub fn add_to(module: &PyModule) -> PyResult<()> {
 
 /// How long a thread sleeps while another one chooses.
 const MOMENT: Duration = Duration::from_millis(1);
-/// To ask for the process's user takes as long as two small arrays: after so many
-/// allocations, a power of two, and where it is short beside the rest.
+/// The default arena is compared with the process's user once in so many allocations, a power of two,
+/// and in slower calls: to ask for the user takes as long as to make two small arrays.
 const OFTEN: u32 = 256;
 
 /// The arena that this process allocates in by default.
@@ -39,8 +39,8 @@ pub fn default_arena() -> Option<process::Arena> {
     default.clone()
 }
 
-/// Makes `arena` the default of this process, and of those that it makes, if it
-/// has none that others can attach.
+/// Makes `arena` the default of this process and of its children, if this process has no default that
+/// others can attach.
 fn offer_as_default(py: Python<'_>, arena: &process::Arena) -> PyResult<()> {
     let replaced = {
         let mut default = DEFAULT.lock().unwrap_or_else(PoisonError::into_inner);
@@ -55,11 +55,11 @@ fn offer_as_default(py: Python<'_>, arena: &process::Arena) -> PyResult<()> {
     Ok(())
 }
 
-/// For how many processes a part of this program needs places in the default arena, at most; 0 if
-/// none has said that.
+/// The largest number of processes for which a part of this program needs places in the default
+/// arena; 0 if none has asked.
 static PLACES: AtomicU32 = AtomicU32::new(0);
 
-/// What the default arena is made with.
+/// The settings for making the default arena.
 fn wishes_for_default() -> PyResult<Wishes> {
     let said = environment()?;
     Ok(match PLACES.load(Ordering::Relaxed) {
@@ -68,23 +68,23 @@ fn wishes_for_default() -> PyResult<Wishes> {
     })
 }
 
-/// Return for how many processes the arena has places in which this process allocates.
+/// Return for how many processes the default arena has places.
 ///
 /// Parameters
 /// ----------
 /// wanted : int
-///     For so many it is to have places if it is not there yet, and if the environment variable
-///     ``SHARED_NUMPY_ARENA`` does not say another number.
+///     Make the arena with so many places, if it is not there yet and the environment variable
+///     ``SHARED_NUMPY_ARENA`` does not set another number.
 ///
 /// Returns
 /// -------
 /// int
-///     Of an arena that is not there yet the number that it will be made with.
+///     The number with which the arena was made, or will be.
 ///
 /// Raises
 /// ------
 /// ValueError
-///     What the environment variable says cannot be.
+///     The environment variable is wrong.
 #[pyfunction]
 #[pyo3(text_signature = "(wanted)")]
 fn places(py: Python<'_>, wanted: u32) -> PyResult<u32> {
@@ -104,7 +104,7 @@ fn places(py: Python<'_>, wanted: u32) -> PyResult<u32> {
     Ok(places)
 }
 
-/// The arena of the process that made this one, if it can be attached still.
+/// The default arena of the parent process, if it can still be attached.
 fn inherited(py: Python<'_>) -> PyResult<Option<process::Arena>> {
     let name: Option<String> = ask(py, "inherited", ())?;
     let Some(Ok(name)) = name.map(|name| Name::new(&name)) else {
@@ -116,7 +116,7 @@ fn inherited(py: Python<'_>) -> PyResult<Option<process::Arena>> {
             leave(py, Some(arena));
             Ok(None)
         }
-        // Not what a signal's handler raised.
+        // Not an exception that a signal handler raised.
         Err(error) if error.is_instance::<PyOSError>(py) => Ok(None),
         Err(error) if error.is_instance::<PyValueError>(py) => Ok(None),
         Err(error) => Err(error),
@@ -138,7 +138,7 @@ pub fn arena_of(py: Python<'_>, handle: &Handle) -> PyResult<process::Arena> {
             offer_as_default(py, &arena)?;
             Ok(arena)
         }
-        // Another arena of the same name: the handle's is gone.
+        // Another arena of the same name: the handle's arena is gone.
         Ok(arena) => {
             leave(py, Some(arena));
             Err(exception(py, Error::Stale))
@@ -153,7 +153,7 @@ pub fn arena_of(py: Python<'_>, handle: &Handle) -> PyResult<process::Arena> {
 /// The arena in which this process allocates, made if there is none.
 #[inline]
 pub fn find_default(py: Python<'_>) -> PyResult<process::Arena> {
-    /// How many times it is asked for.
+    /// How many times the arena was asked for.
     static ASKED: AtomicU32 = AtomicU32::new(0);
     // Two threads may count as one.
     let asked = ASKED.load(Ordering::Relaxed).wrapping_add(1);
@@ -167,8 +167,8 @@ pub fn find_default(py: Python<'_>) -> PyResult<process::Arena> {
     }
 }
 
-/// The same for what may take longer: an arena that this process's user may open, also if
-/// that has just changed. Processes that are made from now on could not open the one before.
+/// The same for slower calls: an arena that this process's user may open, even if the process has just
+/// changed its user. New processes could not open the old one.
 pub fn find_own_default(py: Python<'_>) -> PyResult<process::Arena> {
     let foreign = {
         let mut default = DEFAULT.lock().unwrap_or_else(PoisonError::into_inner);
@@ -181,22 +181,21 @@ pub fn find_own_default(py: Python<'_>) -> PyResult<process::Arena> {
     }
 }
 
-/// The thread that chooses the default arena, and its process, by its forks; 0 for
-/// none.
+/// The fork number and the thread that chooses the default arena; 0 for none.
 static CHOOSER: Mutex<(u64, usize)> = Mutex::new((0, 0));
 
-/// That this thread chooses the default arena, until it is dropped.
+/// This thread chooses the default arena until this is dropped.
 struct Choosing;
 
 impl Choosing {
-    /// Begins to choose; None if another thread has chosen meanwhile, or this one is
-    /// in the middle of it and runs a signal's handler.
+    /// Begins to choose; None if another thread has chosen meanwhile, or this thread is choosing
+    /// already and runs a signal handler.
     fn begin(py: Python<'_>) -> PyResult<Option<Self>> {
         let here = (process::fork_number(), exit_state::this_thread());
         loop {
             {
                 let mut chooser = CHOOSER.lock().unwrap_or_else(PoisonError::into_inner);
-                // (A thread of the process that forked this one is not here.)
+                // (A thread of the parent process is not in this one.)
                 if chooser.1 == 0 || chooser.0 != here.0 {
                     *chooser = here;
                     return Ok(Some(Choosing));
@@ -225,20 +224,20 @@ impl Drop for Choosing {
 
 #[cold]
 fn choose_default(py: Python<'_>) -> PyResult<process::Arena> {
-    // In this order: either what follows is given back at the end, or that has begun.
+    // In this order: either the new arena is given back at exit, or the exit is seen to have begun.
     watch_end(py)?;
     if ask::<bool>(py, "is_forsaken", ())? {
         stay(py);
     }
-    // One thread at a time: an arena that two have made would have to be left again,
-    // while children that are forked meanwhile have it.
+    // One thread at a time: the second of two new arenas would have to be left again, while
+    // children that are forked meanwhile have it.
     let choosing = Choosing::begin(py)?;
     if let Some(arena) = default_arena().filter(|arena| !arena.is_unlinked()) {
         return Ok(arena);
     }
     if let Some(arena) = default_arena().filter(|_| exit_state::is_retired()) {
-        // A thread that works on at the end of the process: without names it ends with
-        // that, and a new arena would be left behind.
+        // A thread that goes on during process exit: this arena, without names, ends with the
+        // process, and a new one would be left behind.
         return Ok(arena);
     }
     let arena = match inherited(py)? {
@@ -251,7 +250,7 @@ fn choose_default(py: Python<'_>) -> PyResult<process::Arena> {
         )?,
     };
     if exit_state::is_retired() {
-        // Nobody would give it back: it goes with what is made in it.
+        // No thread would give it back: it ends with the last block in it.
         if is_forsaken(py) {
             leave(py, Some(arena));
             drop(choosing);
@@ -260,7 +259,7 @@ fn choose_default(py: Python<'_>) -> PyResult<process::Arena> {
         return Ok(arena);
     }
     offer_as_default(py, &arena)?;
-    // Another thread's, if that was faster.
+    // (Another thread's arena, if that was faster.)
     let chosen = default_arena().unwrap_or_else(|| arena.clone());
     leave(py, Some(arena));
     Ok(chosen)

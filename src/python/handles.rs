@@ -23,12 +23,12 @@ pub fn add_to(module: &PyModule) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(cancel_all, module)?)
 }
 
-/// What names a life of a block among all arenas of the machine.
+/// The name of one life of a block, unique among all arenas of the machine.
 pub fn block_name(arena: Name, which: BlockRef) -> String {
     format!("{}/{}.{}", arena.as_str(), which.id.0, which.generation)
 }
 
-/// The arena's name and the block, of what `block_name` made.
+/// The arena's name and the block in a name from `block_name`.
 pub fn parse_name(name: &str) -> Option<(&str, BlockRef)> {
     let (home, number) = name.rsplit_once('/')?;
     let (id, generation) = number.split_once('.')?;
@@ -39,13 +39,13 @@ pub fn parse_name(name: &str) -> Option<(&str, BlockRef)> {
     Some((home, which))
 }
 
-/// A handle as Python has it.
+/// A handle as Python's bytes.
 #[inline]
 pub fn encoded<'py>(py: Python<'py>, handle: &Handle) -> &'py PyBytes {
     PyBytes::new(py, &handle.encode())
 }
 
-/// What Python has as a handle.
+/// The handle in Python's bytes.
 #[inline]
 pub fn decode(py: Python<'_>, handle: &PyBytes) -> PyResult<Handle> {
     Handle::decode(handle.as_bytes()).map_err(|error| match error {
@@ -65,7 +65,7 @@ pub fn receive(py: Python<'_>, handle: &PyBytes) -> PyResult<Block> {
     receive_by(py, handle, process::Arena::receive)
 }
 
-/// Turn a handle into a block, if nobody else has.
+/// Turn a handle into a block, if it was not received before.
 ///
 /// Parameters
 /// ----------
@@ -109,7 +109,7 @@ pub fn received(
     received.map(Block::new)
 }
 
-/// End a handle that nobody will receive, of whatever arena.
+/// Cancel a handle that will not be received, of any arena.
 ///
 /// Parameters
 /// ----------
@@ -143,9 +143,9 @@ fn cancelled(py: Python<'_>, handle: &Handle) -> PyResult<bool> {
     cancelled
 }
 
-/// End handles that nobody will receive, of whatever arenas.
+/// Cancel handles that will not be received, of any arenas.
 ///
-/// No exception of a signal's handler comes between.
+/// No exception of a signal handler interrupts it.
 ///
 /// Parameters
 /// ----------
@@ -155,7 +155,7 @@ fn cancelled(py: Python<'_>, handle: &Handle) -> PyResult<bool> {
 /// Raises
 /// ------
 /// TypeError, ValueError
-///     One of them is no handle; the others have ended.
+///     One of them is no handle; the others are cancelled.
 #[pyfunction]
 #[pyo3(text_signature = "(handles)")]
 pub fn cancel_all(py: Python<'_>, handles: &PyList) -> PyResult<()> {
@@ -173,11 +173,11 @@ pub fn cancel_all(py: Python<'_>, handles: &PyList) -> PyResult<()> {
     all
 }
 
-/// Ends a handle, if it can be; signals are not asked for.
+/// Cancels a handle, if it can be; does not look for signals.
 pub fn give_up(py: Python<'_>, handle: &Handle) {
     let arena = end(py, || process::find(handle.uuid));
     if let Some(arena) = arena {
-        // What cannot be ended now does with this process.
+        // A ticket that cannot be ended now ends with this process.
         let _ = end(py, || arena.cancel(handle));
         leave(py, Some(arena));
     }

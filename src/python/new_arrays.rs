@@ -17,11 +17,11 @@ pub fn add_to(module: &PyModule) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(copy, module)?)
 }
 
-/// An allocation of so many bytes takes longer.
+/// An allocation of so many bytes takes longer than to ask for the process's user.
 const MUCH: u64 = 1 << 20;
 
-/// Makes an array in a block of its own; nothing is touched before what is asked
-/// for is known to be possible.
+/// Makes an array in a block of its own; nothing is changed before the arguments are known to be
+/// right.
 #[inline]
 pub fn make_array(
     py: Python<'_>,
@@ -121,7 +121,7 @@ pub fn copy(
         true => find_own_default(py)?,
         false => find_default(py)?,
     };
-    // So much is there up to the first whole page, and behind the last.
+    // Room for the bytes before the first whole page and behind the last one.
     let page = page_size();
     let around = if pages { 2 * page as u64 } else { 0 };
     let block = work(py, || arena.allocate_owned(bytes.saturating_add(around)))?;
@@ -134,7 +134,7 @@ pub fn copy(
     let mut layout = Layout::whole(items, shape, found.fortran);
     layout.begin_at(to as usize - first as usize);
     let made = numpy::array(py, block, layout, cls)?;
-    // Other threads may have run meanwhile, and made the array another one.
+    // Other threads may have run meanwhile and changed the array's shape.
     match Contiguous::new(py, array)? {
         Some((source, items, shape)) if shape.bytes(&items)? == bytes => {
             source.copy_to(py, &made, to, bytes as usize)?;
