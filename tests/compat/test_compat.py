@@ -32,6 +32,8 @@ METHODS = ["fork", "spawn", "forkserver"]
 
 @pytest.fixture(autouse=True)
 def nothing_stays():
+    # (Tests elsewhere may have started one.)
+    pyarraypool.stop_pool()
     before = counts()
     yield
     pyarraypool.stop_pool()

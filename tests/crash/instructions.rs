@@ -479,8 +479,9 @@ pub fn reach(key: &str, child: &mut Child, conditions: &[&dyn Fn() -> bool], far
     ways.insert(key.to_string(), path.way(count));
 }
 
-/// Has children die of all operations, or of those whose names contain SNP_OPERATION; `die`
-/// does so and says how many did, and how many of them with a lock.
+/// Has children die of all operations, or of those whose names contain SNP_OPERATION, except
+/// those that SNP_WITHOUT names; `die` does so and says how many did, and how many of them with
+/// a lock.
 pub fn each_operation<O>(
     test: &str,
     full: bool,
@@ -497,7 +498,12 @@ pub fn each_operation<O>(
     let _pinned = Pinned::new();
     let (mut all_deaths, mut all_held) = (0, 0);
     let wanted = std::env::var("SNP_OPERATION").unwrap_or_default();
+    let without = std::env::var("SNP_WITHOUT").unwrap_or_default();
     for operation in all.iter().filter(|each| name(each).contains(&wanted)) {
+        if without.split(';').any(|left| left == name(operation)) {
+            println!("  {}: left out", name(operation));
+            continue;
+        }
         run::begin(test, Some(name(operation)), full);
         let [deaths, held] = die(operation);
         all_deaths += deaths;

@@ -262,6 +262,8 @@ def test_what_is_not_emulated_is_there():
     core = "".join(open(path, encoding="utf-8").read() for path in sources)
     for name in list(aarch64.NOT_EMULATED) + list(aarch64.NOT_ON_VM):
         assert '("{}"'.format(name) in core, name
+    for name in aarch64.NOT_STEPPED_ON_VM:
+        assert 'name: "{}"'.format(name) in core, name
     for name in aarch64.NOT_EMULATED_OF_PACKAGE:
         path, _, test = name.partition("::")
         with open(os.path.join(ROOT, path), encoding="utf-8") as file:
