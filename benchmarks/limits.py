@@ -254,6 +254,7 @@ def growing():
     allocate()
     first = allocate()
     snp.trim()
+    allocate()
     yield "allocate 1 MiB, after memory was given back", "ns", 1e-9, allocate(), first
 
     peer, small = Echo(), np.zeros(8)
