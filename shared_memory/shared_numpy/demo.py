@@ -160,12 +160,12 @@ def named(side: int) -> None:
 
 
 def add_one(array: "Any") -> "Any":
-    """What the executors are asked for."""
+    """The function that the executors run."""
     return array + 1
 
 
 def one_sigma(sigma: float) -> "Any":
-    """What the context is asked for; `D` and `b` are its arrays."""
+    """The function that the context runs; `D` and `b` are its arrays."""
     import numpy as np
 
     kernel = np.exp(-0.5 * D / (sigma * sigma))  # type: ignore # noqa: F821

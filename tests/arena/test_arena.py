@@ -24,7 +24,7 @@ import weakref
 
 import numpy as np
 import pytest
-from conftest import ROOT, exists, run_python
+from conftest import exists, run_python
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 

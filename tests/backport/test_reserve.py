@@ -6,11 +6,8 @@ their own.
 
 import os
 import signal
-import subprocess
-import sys
 
-import pytest
-from small_shm import START, in_tmpfs, namespace
+from small_shm import in_tmpfs
 
 from shared_numpy.shared_memory import SharedMemory
 

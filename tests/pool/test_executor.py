@@ -28,7 +28,7 @@ import pytest
 from conftest import complete, counts, eventually, place_of, run_python, run_script
 
 import shared_numpy as snp
-from shared_numpy import _core, executor
+from shared_numpy import _core
 from shared_numpy._pickling import by_reference, closures, moved, pickler
 from shared_numpy._pool import light_future, scheduler, supervisor
 from shared_numpy._pool.task import SENT
