@@ -74,8 +74,10 @@ impl Processor {
     #[allow(unused_unsafe)] // The instruction is safe to use from Rust 1.92 on.
     pub fn this() -> Self {
         use std::arch::x86_64::{__cpuid, __cpuid_count};
-        // SAFETY: every processor of 64 bits has the instruction and these two leaves.
-        let (first, version) = unsafe { (__cpuid(0), __cpuid(1)) };
+        // SAFETY: every processor of 64 bits has the instruction and this leaf.
+        let first = unsafe { __cpuid(0) };
+        // SAFETY: every processor of 64 bits has the instruction and this leaf.
+        let version = unsafe { __cpuid(1) };
         let features = match first.eax >= 7 {
             // SAFETY: the processor has this leaf.
             true => unsafe { __cpuid_count(7, 0) },
