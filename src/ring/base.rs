@@ -6,6 +6,8 @@
 //! 8     maker      u64   generation << 8 | slot of the process that made it
 //! 64    owner      u32   the lock: see `arena::lock`
 //! 68    condition  u32   lock: UNSETTLED until recovered, POISONED for ever
+//! 72    stamps     3 x u32   lock: when each event last happened for a sleeping waiter, in us of
+//!                            the monotonic clock
 //! 128   events     3 x 64
 //! 320   what the kind has more
 //! ```
@@ -18,7 +20,7 @@ use crate::arena::word::{U32, U64};
 use crate::arena::{Member, Work};
 use crate::error::{Error, Result};
 use crate::process::{before_waiting, gives_up, Arena, Block, Uninterruptible};
-use crate::sys::futex;
+use crate::sys::{futex, proc};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -43,6 +45,12 @@ pub struct Head {
 struct Lock {
     owner: U32,
     condition: U32,
+    stamps: [U32; EVENTS],
+}
+
+/// The time of a stamp: microseconds, of which the difference of two counts.
+fn stamp_now() -> u32 {
+    (proc::monotonic() / 1000) as u32
 }
 
 impl event::Word for U32 {
@@ -229,7 +237,9 @@ impl Base {
     ) -> Result<LockedRing<'_>> {
         let arena = self.block.arena();
         let core = arena.core();
-        let Lock { owner, condition } = &self.head().lock;
+        let Lock {
+            owner, condition, ..
+        } = &self.head().lock;
         let (me, taken, work) = loop {
             let me = arena.begin()?;
             // While this thread waited a signal's handler may have forked, and this be the
@@ -293,6 +303,14 @@ impl Base {
         }
         before_waiting();
         let start = Instant::now();
+        let stamp = &self.head().lock.stamps[which];
+        let (began, before) = (stamp_now(), stamp.read());
+        // How long it took until the event happened. A waiter that has slept runs some time later:
+        // if it learned from that, two waiters that wake each other would sleep for good.
+        let waited = || match stamp.read() {
+            same if same == before => start.elapsed(),
+            happened => Duration::from_micros(happened.wrapping_sub(began) as u64),
+        };
         let spin = &self.spins[which];
         if !spin.until(start, changed) {
             while !changed() {
@@ -324,7 +342,7 @@ impl Base {
                 }
             }
         }
-        spin.learn(start.elapsed());
+        spin.learn(waited());
         if self.is_closed() {
             // If this wake-up was for something, that is for another waiter.
             let _ = futex::wake(event.count.as_atomic(), 1);
@@ -398,6 +416,7 @@ impl LockedRing<'_> {
     #[inline(always)]
     pub fn happen(&self, which: usize, count: usize) {
         if count > 0 && self.base.event(which).happen() {
+            self.base.head().lock.stamps[which].commit(stamp_now());
             self.wake(which, count.min(i32::MAX as usize) as i32);
         }
     }
@@ -415,7 +434,9 @@ impl LockedRing<'_> {
 impl Drop for LockedRing<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        let Lock { owner, condition } = &self.base.head().lock;
+        let Lock {
+            owner, condition, ..
+        } = &self.base.head().lock;
         if std::thread::panicking() {
             condition.commit(condition.get() | UNSETTLED);
         }

@@ -5,6 +5,11 @@
 //! if the change takes long, and worse if the process that is to make it needs the processor. So a
 //! waiter spins only where this process has two processors, by its affinity and by the quotas of
 //! its control groups, and only if recent waits were as short as that.
+//!
+//! Two processes that send messages to and fro, and both sleep, take a wake-up each in every round:
+//! no wait is short any more. So now and then a few waits in a row spin for longer than a wake-up
+//! takes: then the other process's wait was short, as it learns from the time at which its message
+//! was there, and both spin from the next rounds on.
 
 use crate::sys::{cgroup, proc};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -13,6 +18,12 @@ use std::time::{Duration, Instant};
 
 /// The longest that a waiter spins, and the longest wait that makes the next one spin.
 pub const LIMIT: Duration = Duration::from_micros(50);
+/// How long the waits spin that try to find the other process awake, and how many of so many they
+/// are. The time is some wake-ups; the share of the processor that it takes is small however
+/// long waits are.
+const TRIAL: Duration = Duration::from_micros(200);
+const TRIALS: u32 = 4;
+const TRIED_OF: u32 = 64;
 /// A shorter time is none.
 const LEAST: u32 = 2_000;
 /// Looks between two looks at the clock.
@@ -25,6 +36,8 @@ pub struct Spin {
     /// For how long, in ns.
     budget: AtomicU32,
     enabled: AtomicU32,
+    /// How many waits there were.
+    waits: AtomicU32,
 }
 
 impl Default for Spin {
@@ -32,6 +45,7 @@ impl Default for Spin {
         Spin {
             budget: AtomicU32::new(LIMIT.as_nanos() as u32),
             enabled: AtomicU32::new(1),
+            waits: AtomicU32::new(0),
         }
     }
 }
@@ -49,7 +63,7 @@ impl Spin {
 
     /// Looks until `changed`, or for as long as pays; whether it has.
     pub fn until(&self, start: Instant, changed: impl Fn() -> bool) -> bool {
-        let budget = self.budget.load(Ordering::Relaxed);
+        let budget = self.next_budget();
         if budget < LEAST || !self.is_enabled() || !has_processors() {
             return changed();
         }
@@ -67,7 +81,17 @@ impl Spin {
         }
     }
 
-    /// Learns how long a wait has taken, that of a sleeper with its wake-up.
+    /// For how long the next wait spins, in ns.
+    fn next_budget(&self) -> u32 {
+        let number = self.waits.fetch_add(1, Ordering::Relaxed) % TRIED_OF;
+        let budget = self.budget.load(Ordering::Relaxed);
+        match number < TRIED_OF - TRIALS {
+            true => budget,
+            false => budget.max(TRIAL.as_nanos() as u32),
+        }
+    }
+
+    /// Learns how long it took until what was waited for happened.
     pub fn learn(&self, waited: Duration) {
         let budget = match waited <= LIMIT {
             true => LIMIT.as_nanos() as u32,
@@ -113,5 +137,22 @@ mod tests {
         assert_eq!(budget(), LIMIT.as_nanos() as u32);
         spin.enable(false);
         assert!(!spin.until(Instant::now(), || false));
+    }
+
+    #[test]
+    fn a_few_waits_in_a_row_spin_for_longer_than_a_wake_up_takes() {
+        let spin = Spin::default();
+        let trial = TRIAL.as_nanos() as u32;
+        let budgets: Vec<u32> = (0..2 * TRIED_OF)
+            .map(|_| {
+                spin.learn(Duration::from_millis(5));
+                spin.next_budget()
+            })
+            .collect();
+        let tried: Vec<usize> = (0..budgets.len())
+            .filter(|wait| budgets[*wait] == trial)
+            .collect();
+        assert_eq!(tried, [60, 61, 62, 63, 124, 125, 126, 127]);
+        assert!(budgets[20..60].iter().all(|budget| *budget < LEAST));
     }
 }
