@@ -23,9 +23,12 @@ wait (pickling, callbacks, the start or join of a process) happens with the lock
 The effect of each death::
 
     a worker               The dispatcher polls sentinels every 0.05 s, and processes every second.
-                           Calls that the worker had not taken are pending again. The call that it had
-                           taken is sent again if retries are left; else the pool breaks: all futures
-                           raise BrokenProcessPool, and the other workers are ended.
+                           Without `retries` the pool breaks: all futures raise
+                           BrokenProcessPool, and the other workers are ended. With `retries` the
+                           worker is replaced, and its calls are pending again; a call that has
+                           killed more workers than `retries` fails alone. The pool breaks only
+                           after more than `retries` times `max_workers` deaths without an answer
+                           in between and without a call to blame.
     a worker's start       `submit` raises, and its call is gone; calls of other threads stay.
     the dispatcher         An exception in it (a bug, MemoryError) breaks the pool. One that is stuck
                            at process exit (in a callback) is given up after 60 s without progress.
@@ -132,7 +135,7 @@ class ProcessPoolExecutor(Executor):
     max_workers : int, optional
         The number of processes, at most 1,023. By default one for each CPU that this process may
         use, as far as the arena has room for them: an existing arena for 256 processes, one that
-        is made for the executor for its workers and at least 64 others. Set
+        is made for the executor for its workers and at least 64 others (1,024 at most). Set
         ``SHARED_NUMPY_ARENA=processes=N`` in the environment to change either.
     mp_context : multiprocessing context or str, optional
         The start method, also by its name (``"spawn"``); by default that of `multiprocessing`.
@@ -168,14 +171,15 @@ class ProcessPoolExecutor(Executor):
     -----
     With cloudpickle installed, functions may also be lambdas, closures, or defined at a prompt.
 
-    If a worker is killed, the pool is broken as in the standard library: all its futures raise
-    `BrokenProcessPool`, whose text tells what the worker did. No memory is leaked; the message that
-    the worker was about to send is freed half a minute later.
+    Without `retries`, a killed worker breaks the pool as in the standard library: all its futures
+    raise `BrokenProcessPool`, whose text tells what the worker did. No memory is leaked; what the
+    worker was about to send is freed half a minute later at the latest.
 
     Concurrent calls share one copy-on-write copy of a plain array of 512 MiB or more.
 
-    A call is pickled when it is sent to a worker, which may be later: do not change its arguments
-    before its future is running.
+    A call is pickled when it is sent to a worker, which may be later than `submit`, and with
+    `retries` once more after its worker has died: do not change its arguments before its future is
+    running, or, with `retries`, done.
 
     Examples
     --------

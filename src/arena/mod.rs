@@ -12,7 +12,7 @@
 //! may leave them half changed; the process that takes over its lock rebuilds them from the truth.
 //!
 //! **One lock**, a word that names its owner, so that other processes can find out that the owner
-//! is dead. Code under the lock does not wait, allocate or panic.
+//! is dead. Code under the lock does not wait, allocate memory of the process's heap, or panic.
 //!
 //! **Generations.** A row is reused, and each of its lives has its own generation. A reference to a
 //! row names the life that it means and fails when that life is over, so it never reaches another
@@ -46,9 +46,9 @@
 //! | `handle`     | a block and a ticket as bytes                                         |
 //! | `check`      | a check of every invariant, independent of the code above             |
 //!
-//! `locked` defines the type `Locked`, and the files above add their operations
-//! to it, and to [`Core`]. The order is that of imports; calls go both ways where the operations
-//! do: releasing a block may trim free memory, and trimming releases a block.
+//! `locked` defines the type `Locked`, and the files after it in this table add their operations
+//! to it, and to [`Core`]. A file imports only files that come before it in the table. Calls may
+//! also go the other way: releasing a block may trim free memory, and trimming releases a block.
 //!
 //! Nothing here makes a system call; `process` puts the arena on the system's shared memory.
 

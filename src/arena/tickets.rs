@@ -7,7 +7,8 @@
 //! Each open ticket has an owner:
 //!
 //! * its sender, at first;
-//! * the arena, after the sender has left: a worker that sends its result and exits must work;
+//! * the arena, after the sender has left it: so the result of a worker that exits after sending it
+//!   can still be received;
 //! * nobody, after the sender was killed: the ticket ends after a time of grace;
 //! * or a block to which the ticket was transferred, and with which it ends. So what a queue holds
 //!   ends with the queue, and the arrays in a message end with the message, however these end.
@@ -18,7 +19,7 @@ use super::locked::{Block, Locked};
 use super::refs::{BlockRef, Extent, Member, TicketRef};
 use crate::error::{Error, Exhausted, Result};
 
-/// What is damaged.
+/// What an error names as damaged if the tickets of a block are not as they should be.
 const OWNED: &str = "the list of tickets that a block owns";
 
 impl<'a> Locked<'a> {
@@ -76,7 +77,7 @@ impl<'a> Locked<'a> {
         rows.filter(|row| !matches!(row, Ok(row) if state_of(row.state.get()) != OPEN))
     }
 
-    /// The block that owns a ticket; None if that is freed, or the owner is no block.
+    /// The block that owns a ticket; None if that block was freed, or if no block owns the ticket.
     #[inline(always)]
     pub fn owner(&self, ticket: &TicketRow) -> Result<Option<Block<'a>>> {
         match TicketOwner::unpack(ticket.owner.get()) {
@@ -344,8 +345,8 @@ impl Core {
         self.send_as(me, which, false)
     }
 
-    /// [`Core::send`]; `lasting`: for others than this program, whose end it
-    /// outlives.
+    /// [`Core::send`]; if `lasting`, the ticket is for a receiver outside this program and stays
+    /// open when the program ends.
     #[inline(always)]
     pub fn send_as(&self, me: Member, which: BlockRef, lasting: bool) -> Result<TicketRef> {
         let now = self.platform().now();
@@ -390,8 +391,8 @@ impl Core {
         }
     }
 
-    /// Ends the tickets that `owner` answers for, but those of which `is_found` is true; that is
-    /// asked under the lock.
+    /// Ends the tickets that `owner` owns, except those for which `is_found` returns true. It is
+    /// called under the lock.
     ///
     /// # Errors
     /// As for any operation of the arena.
@@ -404,8 +405,8 @@ impl Core {
         self.lock(me)?.end_owned(owner, is_found)
     }
 
-    /// Makes `me` a holder of a block and returns where it is. An open ticket
-    /// for it is used up; without one it works for as long as the block lives.
+    /// Makes `me` a holder of a block and returns where it is. The ticket `by` is closed if it is
+    /// open. Without an open ticket the block can be received for as long as it lives.
     ///
     /// # Errors
     /// `Stale` if the block has been freed, `BadHandle` if what is named never

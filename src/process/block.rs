@@ -8,13 +8,15 @@
 //!
 //! | references | flags  | the block                                                              |
 //! |------------|--------|------------------------------------------------------------------------|
-//! | 0          | any    | is not this process's, or is owed: see `Membership::owe`               |
+//! | 0          | not CACHED | is not this process's, or is owed: see `Membership::owe`           |
 //! | 1          | none   | is this process's, and no other process can know of it: *only*         |
 //! | 1 or more  | any    | is this process's                                                      |
 //! | 0          | CACHED | waits in the block cache; the process is its holder still              |
 //!
-//! SHARED says that another process may know of the block: it was sent, named, received, or there
-//! at a fork. It is set before any of these takes effect, and stays until the row's next life.
+//! SHARED says that another process may know of the block: it was sent, named or received, or this
+//! process held it at a fork. It is set before the send, the naming or the fork takes effect, and
+//! for a received block in the same critical section of the arena's lock. It stays set until the
+//! row's next life.
 //!
 //! **Changes that need no lock.**
 //!
@@ -30,19 +32,20 @@
 //!
 //! * The number goes from 0 to 1 where the process becomes a holder: when the block is allocated
 //!   ([`Count::begin`]) or received ([`Count::receive`]).
-//! * The number goes to 0 where the process ceases to be a holder. So a last reference that is
-//!   dropped waits for the lock: had another thread received the block in between, the number would
-//!   not be 1 any more, and the process stays a holder.
+//! * The number goes to 0 where the process ceases to be a holder. So a thread that drops the last
+//!   reference takes the lock first and looks again: if another thread has received the block
+//!   meanwhile, the number is not 1 any more, and the process stays a holder.
 //!
 //! **When the lock is not to be had** (its owner is stopped, or the arena is poisoned) the count is
 //! dropped without it, and the block is *owed*: before its next operation the process takes the
 //! lock and ceases to be a holder, unless it has a reference again by then.
 //!
-//! **Forged handles** are the limit of this. A handle of a block that was never sent can only be
-//! made up, and a program that makes one up can write to any memory of the arena anyway. [`Counts::is_cached`] refuses
-//! such a handle where the block is cached already, and [`Count::leave_cache`] is an exchange that
-//! fails if it was received all the same. Received in the moment in which the block enters the
-//! cache, it names a block that the next allocation gets, too.
+//! **Forged handles** can break these rules. A handle of a block that was never sent can only be
+//! made up, and a program that makes one up can write to any memory of the arena anyway.
+//! [`Counts::is_cached`] refuses such a handle if the block is in the cache, and
+//! [`Count::leave_cache`] is an exchange that fails if the block was received nevertheless. A
+//! forged handle that is received at the moment when the block enters the cache is not noticed: the
+//! next allocation then gets a block that the receiver has, too.
 //!
 //! `tests/core/references.rs` runs these lines under a model checker.
 //!
@@ -91,7 +94,8 @@ pub trait Holder {
 /// Drops a reference that was the last one when [`Count::drop_one_of_many`] looked.
 #[inline(always)]
 pub fn drop_last<A: Atomic>(count: &Count<A>, holder: &impl Holder) {
-    // Nobody can count meanwhile: there is this reference, and no handle.
+    // No other thread can change the count meanwhile: this is the only reference, and no handle of
+    // the block exists.
     if count.is_only() && holder.cache(|| count.enter_cache()) {
         return;
     }
@@ -309,8 +313,8 @@ impl Block {
         membership.core.tell_name(membership.member()?, self.which)
     }
 
-    /// Copies `length` bytes from `offset` on, as the arena's memory has them, to the
-    /// place `at` of another block: whatever this process has written to private pages.
+    /// Copies `length` bytes from `offset` on to byte `at` of another block. The bytes are those of
+    /// the arena's shared memory, even if this process has written to private copies of the pages.
     ///
     /// # Errors
     /// As for any operation of the arena; `Detached` if the memory is not to be had.

@@ -1,6 +1,6 @@
 //! A process's membership in an arena: joining, forking, leaving, and what is postponed.
 //!
-//! The word `me` holds the slot that this process has, in which of its lives, and whether something
+//! The word `me` holds the slot that this process has, the slot's generation, and whether something
 //! is to be done before the next operation. It is read without a lock at the beginning of each
 //! operation, after the fork number: in a child the word is the parent's until the child's own
 //! fork number is stored beside it.
@@ -9,7 +9,7 @@
 //! |----------------|--------------------------------------------------------------------|
 //! | a member       | has that slot, which is ALIVE (or RESERVED, see `resume_child`)      |
 //! | with POSTPONED | has it, and owes something that [`attend`](Membership) does first  |
-//! | UNREGISTERED   | is a child for which there was no slot: the next operation gets one |
+//! | UNREGISTERED   | has no slot (any more, or since a fork): the next operation gets one |
 //! | DETACHED       | has left, for good                                                 |
 
 use super::block_cache::{BlockCache, CachedBlock};
@@ -37,7 +37,8 @@ pub(super) const GONE: Error = Error::Os {
 
 /// No slot: this process has left.
 const DETACHED: u64 = u64::MAX;
-/// No slot yet: a child for which there was none.
+/// No slot now: a child that got none at the fork, or a process after `retire`. The next operation
+/// gets one.
 const UNREGISTERED: u64 = u64::MAX - 1;
 /// A bit beside the slot: something is to be done before the next operation.
 const POSTPONED: u64 = 1 << 63;
@@ -46,8 +47,8 @@ fn unpack(word: u64) -> Option<Member> {
     (word < UNREGISTERED).then(|| Member::of_word(word & !POSTPONED))
 }
 
-/// An arena that this process has attached. The fields are dropped in this order: the seat on the
-/// list goes when all descriptors are closed.
+/// An arena that this process has attached. The fields are dropped in this order: the arena leaves
+/// the list of attached arenas (`process_arenas`) only when all its descriptors are closed.
 pub(super) struct Membership {
     pub core: Core,
     pub platform: Arc<ShmPlatform>,
@@ -68,7 +69,7 @@ pub(super) struct Membership {
 struct Postponed {
     /// References that could not be dropped, since the arena's lock was not to be had.
     owed: Vec<BlockRef>,
-    /// The lock by which this process's slot is seen to live, if its byte lock is not its own.
+    /// The lock that shows that this process is alive, if it could not take its slot's byte lock.
     signs: Option<OwnedFd>,
 }
 
@@ -351,7 +352,7 @@ impl Membership {
             self.core.trim(me, 0)?;
         }
         if detachment.left {
-            // Should it be used once more, it gets another slot.
+            // If this process uses the arena once more, it gets another slot.
             let left = |word| (word & !POSTPONED == me.word()).then_some(UNREGISTERED);
             let _ = self
                 .me
@@ -360,7 +361,8 @@ impl Membership {
         Ok(detachment.last)
     }
 
-    /// Whether a live child of this process has the arena, or a process to which SIGKILL was sent.
+    /// Whether another member is a child of this process (also one that is being forked), or has
+    /// been sent SIGKILL and has not ended yet.
     pub fn has_children(&self) -> bool {
         let pid = proc::pid();
         let Some(me) = self.member_now() else {

@@ -70,7 +70,7 @@ pub struct Patience {
     deadline: Option<Instant>,
     /// The exit of the process that has made the ring ends the wait.
     pub leaves_with_maker: bool,
-    /// Something may come about without the event, and is looked for after each sleep.
+    /// What is waited for can also happen without a wake-up: the caller checks after each sleep.
     pub(super) looks: bool,
     /// Whether it has slept meanwhile.
     slept: bool,
@@ -123,8 +123,8 @@ pub unsafe trait Layout: Sync {
 }
 
 impl Base {
-    /// Makes a ring in a new block, with so many `more` bytes behind its layout, which is
-    /// zero but for what `fill` writes.
+    /// Makes a ring in a new block, with `more` bytes behind its layout. The layout is zero except
+    /// for what `fill` writes; the bytes behind it are not cleared.
     pub fn create<L: Layout>(
         arena: &Arena,
         more: u64,
@@ -165,7 +165,7 @@ impl Base {
         }
     }
 
-    /// The ring's block, with which all that it answers for ends.
+    /// The ring's block. The tickets that it owns end with it.
     pub fn block(&self) -> &Block {
         &self.block
     }
@@ -224,8 +224,8 @@ impl Base {
         self.block.arena().core().is_gone(maker)
     }
 
-    /// Takes the ring's lock. After a death under it, or a failure of that, `recover` puts
-    /// right what was left half done.
+    /// Takes the ring's lock. If its last owner died under it, or an earlier `recover` did not
+    /// finish, calls `recover` to put right what was left half done.
     ///
     /// # Errors
     /// `Busy` or `Interrupted`, as for the arena's lock, what `recover` reports, or
@@ -277,8 +277,9 @@ impl Base {
         Ok(held)
     }
 
-    /// Waits until an event is not any more at the count that was `seen` under the lock, or
-    /// it is to be looked for something else. False if it was too late.
+    /// Waits until the count of an event differs from `seen`, which the caller has read under the
+    /// lock, or, if `patience.looks`, until one sleep is over. True if the caller is to check its
+    /// condition again; false if the time is up.
     ///
     /// # Errors
     /// `Closed`, `Orphaned`, `Interrupted`, and those of [`lock`](Self::lock).
@@ -344,7 +345,7 @@ impl Base {
         }
         spin.learn(waited());
         if self.is_closed() {
-            // If this wake-up was for something, that is for another waiter.
+            // This thread may have used up a wake-up: pass it on to another waiter.
             let _ = futex::wake(event.count.as_atomic(), 1);
             return Err(Error::Closed);
         }
@@ -389,7 +390,7 @@ impl LockedRing<'_> {
             });
         }
         recover(self)?;
-        // What the dead process has done may not have been told.
+        // The dead process may have changed the ring without waking those that wait for it.
         for which in 0..EVENTS {
             self.base.event(which).happen();
             self.wake(which, i32::MAX);

@@ -1,10 +1,10 @@
 //! Whether, and for how long, a waiter spins before it sleeps.
 //!
 //! A wake-up costs some 5 microseconds, or 50 where it must start a processor that sleeps. A waiter
-//! that spins sees a change within a tenth of one. But spinning takes a processor. That is a waste
-//! if the change takes long, and worse if the process that is to make it needs the processor. So a
-//! waiter spins only where this process has two processors, by its affinity and by the quotas of
-//! its control groups, and only if recent waits were as short as that.
+//! that spins sees a change within a tenth of a microsecond. But spinning takes a processor: a
+//! waste if the change takes long, and worse if the process that is to make the change needs the
+//! processor. So a waiter spins only where this process has two processors or more, by its affinity
+//! and by the quotas of its control groups, and only if recent waits took [`LIMIT`] at most.
 //!
 //! Two processes that send messages to and fro, and both sleep, take a wake-up each in every round:
 //! no wait is short any more. So now and then a few waits in a row spin for longer than a wake-up
@@ -16,7 +16,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// The longest that a waiter spins, and the longest wait that makes the next one spin.
+/// The longest that a waiter spins (except in a trial, see [`TRIAL`]), and the longest wait after
+/// which the next one spins.
 pub const LIMIT: Duration = Duration::from_micros(50);
 /// How long the waits spin that try to find the other process awake, and how many of so many they
 /// are. The time is some wake-ups; the share of the processor that it takes is small however
@@ -24,14 +25,14 @@ pub const LIMIT: Duration = Duration::from_micros(50);
 const TRIAL: Duration = Duration::from_micros(200);
 const TRIALS: u32 = 4;
 const TRIED_OF: u32 = 64;
-/// A shorter time is none.
+/// With a budget below this, in ns, a waiter does not spin.
 const LEAST: u32 = 2_000;
 /// Looks between two looks at the clock.
 const LOOKS: u32 = 16;
 /// For how long the number of processors is believed, in ms.
 const BELIEVED: u64 = 100;
 
-/// How one end of a ring spins, in this process.
+/// How long the waiters for one event of a ring spin, in this process.
 pub struct Spin {
     /// For how long, in ns.
     budget: AtomicU32,
@@ -61,7 +62,8 @@ impl Spin {
         self.enabled.load(Ordering::Relaxed) != 0
     }
 
-    /// Looks until `changed`, or for as long as pays; whether it has.
+    /// Spins until `changed()` is true, or until the budget is used up, counted from `start`.
+    /// Returns whether it is true. Without a budget it checks once.
     pub fn until(&self, start: Instant, changed: impl Fn() -> bool) -> bool {
         let budget = self.next_budget();
         if budget < LEAST || !self.is_enabled() || !has_processors() {

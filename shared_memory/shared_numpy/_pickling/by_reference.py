@@ -9,8 +9,8 @@ from .. import _core, _reduce
 from .._system import process_tree  # noqa: F401 (`_core` calls it; imported early for forks)
 from ..errors import ForeignHandleError
 
-# It imports modules of numpy: now, not at the first array. A fork in another thread waits for
-# imports of this package (`_system.forks`), but would not wait for that one.
+# This call imports modules of numpy, which should not happen at the first array: a fork in another
+# thread waits for imports of this package (`_system.forks`), but not for imports of numpy.
 _core.array_maker()
 
 TYPE_CHECKING = False
@@ -89,8 +89,8 @@ def reduce_to(array, block, cls, handles, private=False):
 
 
 def extras_of(array: "Any") -> "Tuple[Dict[str, Any], bool]":
-    """Return the attributes of an array (without "closed", which is for this process), and whether
-    it is writable; see `with_extras`."""
+    """Return the attributes of an array, and whether it is writable; see `with_extras`. The mark
+    that `close` has set is left out: it holds for this process only."""
     attributes = {
         name: value
         for name, value in getattr(array, "__dict__", {}).items()

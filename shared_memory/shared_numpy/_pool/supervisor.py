@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 # a child of a dead worker may have inherited its sentinel's other end, which then stays open.
 POLL_SENTINELS, _POLL_PROCESSES = 0.05, 1.0
 
-# The workers of a broken pool have so many seconds to exit, all together; the rest of them is
-# killed one second before.
+# After SIGTERM the workers of a pool have so many seconds in all to exit. Those that are left one
+# second before the end get SIGKILL.
 GRACE = 5.0
 
 # A worker exits within so many seconds after its sentinel says that it has. One that lives on has
@@ -43,7 +43,8 @@ _EXITING = 0.2
 class Supervisor:
     """The worker processes, and the thread that serves them.
 
-    The scheduler's lock guards `claim` and `thread`. No method may be called with it held.
+    The claim is taken with the scheduler's lock held; only the thread that has it sets `thread` and
+    gives it back. No method may be called with that lock held.
     """
 
     def __init__(self, settings: "Settings", scheduler: "Scheduler") -> None:
@@ -56,7 +57,8 @@ class Supervisor:
         self.replies = self._channel()
         # (An answer names its worker by 32 bits.)
         self._numbers = itertools.count(1)
-        # The thread that starts workers, in a list of its own; None if no thread does.
+        # The id of the thread that starts workers; None if none does. Each call makes a list of its
+        # own, so that a signal handler in the same thread does not take the claim for its own.
         self.claim = None  # type: Optional[List[int]]
         # The dispatcher.
         self.thread = None  # type: Optional[threading.Thread]
@@ -223,8 +225,9 @@ class Supervisor:
     def ensure_exited(self, worker: "WorkerProcess") -> "Optional[str]":
         """Wait until a worker has exited whose sentinel says so. Dispatcher.
 
-        A process that lives on has closed its sentinel, as libraries do that make it a daemon.
-        Nothing would tell its death, and other code takes it for dead: it is killed.
+        A process that is still alive has closed its end of the sentinel (a library that turns the
+        process into a daemon does that). Its exit could not be noticed any more, and other code
+        would take it for dead already, so it is killed.
 
         Returns
         -------

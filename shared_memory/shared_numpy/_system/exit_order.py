@@ -54,7 +54,8 @@ if TYPE_CHECKING:
 DAEMONS, POOLS, FEEDERS, MANAGERS, SENT = 1000, 20, 10, -1, -5
 EXITING, CHANNELS, ARENAS = -99, -100, -1000
 
-# A forsaken thread stays for so many seconds: if the process does not exit after all, it goes on.
+# A forsaken thread is a daemon thread while the process exits. It sleeps for so many seconds; if
+# the process has not exited by then, it goes on.
 _STAY = 60.0
 
 # The exit waits for so many seconds for work in progress.
@@ -80,7 +81,7 @@ def is_forsaken() -> bool:
 
 
 def stay() -> None:
-    """Wait for process exit: the interpreter would print an exception of a forsaken thread."""
+    """Sleep until the process exits. (If the thread raised an exception, it would be printed.)"""
     threading.Event().wait(_STAY)
 
 
