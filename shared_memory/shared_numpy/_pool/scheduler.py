@@ -330,7 +330,10 @@ class Scheduler:
     def all_tasks(self) -> "List[Task]":
         """Return the calls that have no answer yet, first those that workers have."""
         with self.lock:
-            return self._all_tasks_locked()
+            # (Not in the `return`: an exception of a signal handler between the call and the exit
+            # of the `with` statement would leave the lock taken.)
+            tasks = self._all_tasks_locked()
+        return tasks
 
     def _all_tasks_locked(self):
         tasks = [task for worker in self.workers.values() for task in worker.tasks.values()]

@@ -127,7 +127,8 @@ class Supervisor:
             if scheduler.count_missing_locked(self.thread is not None) > 0:
                 return self._start_worker
             if self.thread is None:
-                return partial(self.start_dispatcher, serve)
+                step = partial(self.start_dispatcher, serve)
+                return step
             self.claim = None
             return None
 
