@@ -100,7 +100,7 @@ impl<'a> Locked<'a> {
     #[inline(always)]
     pub fn free(&self, block: Block<'a>) -> Result<()> {
         let pages = block.row.marks.get() & PAGES;
-        let orphans = (block.owned_tickets().get() != 0).then(|| block.first_owned().get());
+        let orphans = block.first_owned_or_nil();
         let size = block.size();
         let generation = block.generation() + 1;
         block.row.state.commit(state_word(generation, FREE));
@@ -113,8 +113,8 @@ impl<'a> Locked<'a> {
         self.merge(block)?;
         self.note_freed(size);
         match orphans {
-            None => Ok(()),
-            Some(first) => self.end_orphans(first),
+            NIL => Ok(()),
+            first => self.end_orphans(first),
         }
     }
 

@@ -60,10 +60,19 @@ impl Block<'_> {
         &self.cache.warm_or_owned
     }
 
-    /// Of a block: the first ticket that it owns, if there is one.
+    /// Of a block: the word for the first ticket that it owns, which says nothing if it owns none.
     #[inline(always)]
     pub fn first_owned(&self) -> &U32 {
         &self.cache.bin_next
+    }
+
+    /// Of a block: the first ticket that it owns, or NIL.
+    #[inline(always)]
+    pub fn first_owned_or_nil(&self) -> u32 {
+        match self.owned_tickets().get() {
+            0 => NIL,
+            _ => self.first_owned().get(),
+        }
     }
 }
 

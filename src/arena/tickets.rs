@@ -107,10 +107,7 @@ impl<'a> Locked<'a> {
     /// Ends the tickets that a block owns, except those of which `is_found` is true.
     fn end_owned(&self, owner: BlockRef, is_found: &dyn Fn(TicketRef) -> bool) -> Result<()> {
         let block = self.live(owner)?;
-        let mut next = match block.owned_tickets().get() {
-            0 => NIL,
-            _ => block.first_owned().get(),
-        };
+        let mut next = block.first_owned_or_nil();
         // (At most as many as there are: the list is a cache, and may be damaged.)
         for _ in 0..self.header.ticket_rows.get() {
             if next == NIL {
@@ -141,10 +138,7 @@ impl<'a> Locked<'a> {
     /// Puts a ticket into the list of those that a block owns.
     #[inline(always)]
     pub fn add_owned(&self, id: u32, ticket: &TicketRow, owner: Block<'a>) -> Result<()> {
-        let next = match owner.owned_tickets().get() {
-            0 => NIL,
-            _ => owner.first_owned().get(),
-        };
+        let next = owner.first_owned_or_nil();
         if next != NIL {
             self.ticket(next)?.previous.set(id);
         }

@@ -305,12 +305,15 @@ impl Base {
         before_waiting();
         let start = Instant::now();
         let stamp = &self.head().lock.stamps[which];
-        let (began, before) = (stamp_now(), stamp.read());
+        let before = stamp.read();
         // How long it took until the event happened. A waiter that has slept runs some time later:
         // if it learned from that, two waiters that wake each other would sleep for good.
         let waited = || match stamp.read() {
             same if same == before => start.elapsed(),
-            happened => Duration::from_micros(happened.wrapping_sub(began) as u64),
+            happened => {
+                let late = Duration::from_micros(stamp_now().wrapping_sub(happened) as u64);
+                start.elapsed().saturating_sub(late)
+            }
         };
         let spin = &self.spins[which];
         if !spin.until(start, changed) {

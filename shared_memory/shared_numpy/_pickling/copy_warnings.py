@@ -43,7 +43,7 @@ def warn_on_copy(on: bool = True) -> None:
 
     Notes
     -----
-    This is for the process that calls it, and for the processes that it forks. The README lists the
+    This is for the process that calls it, and for the processes that it forks. The manual lists the
     ways by which arrays go by reference. A view that is a plain ``numpy.ndarray``
     (``numpy.asarray(a)``) is pickled by numpy, without a warning.
 
