@@ -22,7 +22,8 @@ wait (pickling, callbacks, the start or join of a process) happens with the lock
 
 The effect of each death::
 
-    a worker               The dispatcher polls sentinels every 0.05 s, and processes every second.
+    a worker               A thread that sleeps on the sentinels wakes the dispatcher, which polls
+                           the processes themselves every second.
                            Without `retries` the pool breaks: all futures raise
                            BrokenProcessPool, and the other workers are ended. With `retries` the
                            worker is replaced, and its calls are pending again; a call that has

@@ -91,6 +91,11 @@ word!(U32, AtomicU32, u32, "32 bits of shared memory.");
 word!(U64, AtomicU64, u64, "64 bits of shared memory.");
 
 impl U32 {
+    /// Adds one in one step, without a lock.
+    pub fn step(&self) {
+        self.0.fetch_add(1, Ordering::AcqRel);
+    }
+
     /// The word itself, to sleep on.
     pub fn as_atomic(&self) -> &AtomicU32 {
         &self.0

@@ -78,4 +78,6 @@ pub use registration::unregistered;
 pub use settings::{number, Settings, Wishes};
 pub use shm_platform::ShmPlatform;
 pub use shm_space::{make as make_room, situation};
-pub use wait_hooks::{before_waiting, gives_up, use_hooks, HooksGuard, Uninterruptible, WaitHooks};
+pub use wait_hooks::{
+    before_waiting, gives_up, gives_up_now, use_hooks, HooksGuard, Uninterruptible, WaitHooks,
+};

@@ -13,9 +13,9 @@ use std::cell::Cell;
 pub struct WaitHooks {
     /// Called before what may take long, once or more often.
     pub before_waiting: fn(),
-    /// Whether to give up waiting for the arena's lock. Called now and then, while the thread holds
-    /// no lock of the arena.
-    pub gives_up: fn() -> bool,
+    /// Whether to give up waiting for a lock or an event. Called now and then, while the thread
+    /// holds no lock of the arena. If its argument is false it may answer as it did a moment ago.
+    pub gives_up: fn(bool) -> bool,
 }
 
 thread_local! {
@@ -79,5 +79,10 @@ pub fn is_uninterruptible() -> bool {
 /// Whether this thread gives up waiting, by its hook; not while it holds a lock for which others
 /// wait.
 pub fn gives_up() -> bool {
-    !is_uninterruptible() && hooks().is_some_and(|hooks| (hooks.gives_up)())
+    !is_uninterruptible() && hooks().is_some_and(|hooks| (hooks.gives_up)(false))
+}
+
+/// As [`gives_up`], before or after a sleep so long that the answer of a moment ago is not enough.
+pub fn gives_up_now() -> bool {
+    !is_uninterruptible() && hooks().is_some_and(|hooks| (hooks.gives_up)(true))
 }

@@ -131,7 +131,7 @@ pub unsafe fn copy(py: Python<'_>, from: *const u8, to: *mut u8, count: usize) {
 #[cfg(arenas)]
 static ENDING: WaitHooks = WaitHooks {
     before_waiting: release,
-    gives_up: || false,
+    gives_up: |_| false,
 };
 
 /// Does `work`, which may wait and does not give up.

@@ -27,18 +27,18 @@ static OPERATION: WaitHooks = WaitHooks {
     gives_up: has_signal,
 };
 
-/// Whether a signal's handler has raised an exception, which is left to be
-/// fetched. It looks now and then.
-fn has_signal() -> bool {
+/// Whether a signal's handler has raised an exception, which is left to be fetched. It looks now and
+/// then; at once if `now`.
+fn has_signal(now: bool) -> bool {
     if RAISED.with(Cell::get) {
         return true;
     }
-    let now = Instant::now();
-    let waits = |last: Instant| now - last < PATIENCE;
-    if LOOKED.with(|last| last.get().is_some_and(waits)) {
+    let time = Instant::now();
+    let waits = |last: Instant| time - last < PATIENCE;
+    if !now && LOOKED.with(|last| last.get().is_some_and(waits)) {
         return false;
     }
-    LOOKED.with(|last| last.set(Some(now)));
+    LOOKED.with(|last| last.set(Some(time)));
     if !proc::is_first_thread() {
         // Handlers run in the main thread only. And a daemon thread that waits without asking for
         // the GIL does not hold up interpreter shutdown.

@@ -19,15 +19,17 @@ use crate::arena::lock::Taken;
 use crate::arena::word::{U32, U64};
 use crate::arena::{Member, Work};
 use crate::error::{Error, Result};
-use crate::process::{before_waiting, gives_up, Arena, Block, Uninterruptible};
+use crate::process::{before_waiting, gives_up, gives_up_now, Arena, Block, Uninterruptible};
 use crate::sys::{futex, proc};
 use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// The longest sleep: then a waiter looks whether it has missed something because another process
-/// died, and for signals.
+/// How long a waiter sleeps at first and at most. After each sleep it looks whether it has missed
+/// something because another process died, and for signals that came just before the sleep. While
+/// nothing happens the sleeps grow, twofold each, so that idle processes are idle.
 const SLEEP: Duration = Duration::from_millis(50);
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 
 /// How many events a ring has.
 pub const EVENTS: usize = 3;
@@ -111,6 +113,8 @@ pub struct Base {
     block: Block,
     closed: AtomicBool,
     spins: [Spin; EVENTS],
+    /// How long the next sleep of each event's waiters is, in ms.
+    sleeps: [AtomicU32; EVENTS],
 }
 
 /// A kind of rings: what lies in their blocks.
@@ -162,6 +166,7 @@ impl Base {
             block,
             closed: AtomicBool::new(false),
             spins: Default::default(),
+            sleeps: [const { AtomicU32::new(SLEEP.as_millis() as u32) }; EVENTS],
         }
     }
 
@@ -196,7 +201,10 @@ impl Base {
     pub fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
         for event in &self.head().events {
-            // Those of other processes look and sleep again.
+            // A waiter that is about to sleep must not: the count is another one than it has seen.
+            // (Without the lock; should the owner of the lock change the count at the same time, it
+            // is another one, too.) Those of other processes look and sleep again.
+            event.count.step();
             let _ = futex::wake(event.count.as_atomic(), i32::MAX);
         }
     }
@@ -316,7 +324,11 @@ impl Base {
             }
         };
         let spin = &self.spins[which];
-        if !spin.until(start, changed) {
+        let in_vain = match spin.until(start, changed) {
+            true => None,
+            false => Some(start.elapsed()),
+        };
+        if in_vain.is_some() {
             while !changed() {
                 {
                     let _held = self.lock(&recover)?;
@@ -327,18 +339,23 @@ impl Base {
                 }
                 patience.slept = true;
                 // Woken, interrupted, too late: the waiter looks again.
-                let _ = futex::wait(event.count.as_atomic(), seen, patience.left().min(SLEEP));
+                let sleep = self.next_sleep(which, patience.looks);
+                // A signal that has come since the last look would not end the sleep.
+                if sleep > SLEEP && gives_up_now() {
+                    return Err(Error::Interrupted);
+                }
+                let _ = futex::wait(event.count.as_atomic(), seen, patience.left().min(sleep));
                 if changed() {
                     break;
                 }
-                if gives_up() {
+                if gives_up_now() {
                     return Err(Error::Interrupted);
                 }
                 if patience.leaves_with_maker && self.is_orphaned() {
                     return Err(Error::Orphaned);
                 }
                 if patience.left().is_zero() {
-                    spin.learn(start.elapsed());
+                    spin.learn(start.elapsed(), in_vain);
                     return Ok(patience.looks);
                 }
                 if patience.looks {
@@ -346,13 +363,26 @@ impl Base {
                 }
             }
         }
-        spin.learn(waited());
+        spin.learn(waited(), in_vain);
+        let first = SLEEP.as_millis() as u32;
+        self.sleeps[which].store(first, Ordering::Relaxed);
         if self.is_closed() {
             // This thread may have used up a wake-up: pass it on to another waiter.
             let _ = futex::wake(event.count.as_atomic(), 1);
             return Err(Error::Closed);
         }
         Ok(true)
+    }
+
+    /// How long a waiter sleeps now; the next time it is longer, but for one that `looks`.
+    fn next_sleep(&self, which: usize, looks: bool) -> Duration {
+        if looks {
+            return SLEEP;
+        }
+        let sleep = self.sleeps[which].load(Ordering::Relaxed);
+        let longer = (2 * sleep).min(LONGEST_SLEEP.as_millis() as u32);
+        self.sleeps[which].store(longer, Ordering::Relaxed);
+        Duration::from_millis(sleep as u64)
     }
 
     /// Restores the wake-ups of other waiters, for one that leaves without what it has waited for:

@@ -10,9 +10,14 @@
 //! no wait is short any more. So now and then a few waits in a row spin for longer than a wake-up
 //! takes: then the other process's wait was short, as it learns from the time at which its message
 //! was there, and both spin from the next rounds on.
+//!
+//! Linux may wake the other process on the very processor on which this one spins, though another
+//! one is idle. Then spinning is in vain: the event happens as soon as the waiter sleeps. A waiter
+//! to whom this happens spins no more until the next trial. Asleep the two take turns at once, and
+//! the kernel moves one of them when it sees fit.
 
 use crate::sys::{cgroup, proc};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -25,6 +30,9 @@ pub const LIMIT: Duration = Duration::from_micros(50);
 const TRIAL: Duration = Duration::from_micros(200);
 const TRIALS: u32 = 4;
 const TRIED_OF: u32 = 64;
+/// An event that happens so soon after a trial that has seen nothing had to wait for the waiter's
+/// processor.
+const AT_ONCE: Duration = Duration::from_micros(20);
 /// With a budget below this, in ns, a waiter does not spin.
 const LEAST: u32 = 2_000;
 /// Looks between two looks at the clock.
@@ -39,6 +47,8 @@ pub struct Spin {
     enabled: AtomicU32,
     /// How many waits there were.
     waits: AtomicU32,
+    /// Whether the other process needs this one's processor, as the last trial has found.
+    crowded: AtomicBool,
 }
 
 impl Default for Spin {
@@ -47,6 +57,7 @@ impl Default for Spin {
             budget: AtomicU32::new(LIMIT.as_nanos() as u32),
             enabled: AtomicU32::new(1),
             waits: AtomicU32::new(0),
+            crowded: AtomicBool::new(false),
         }
     }
 }
@@ -87,14 +98,25 @@ impl Spin {
     fn next_budget(&self) -> u32 {
         let number = self.waits.fetch_add(1, Ordering::Relaxed) % TRIED_OF;
         let budget = self.budget.load(Ordering::Relaxed);
-        match number < TRIED_OF - TRIALS {
-            true => budget,
-            false => budget.max(TRIAL.as_nanos() as u32),
+        let trial = number.checked_sub(TRIED_OF - TRIALS);
+        match (trial, self.crowded.load(Ordering::Relaxed)) {
+            (None | Some(1..), true) => 0,
+            (None, false) => budget,
+            (Some(_), _) => budget.max(TRIAL.as_nanos() as u32),
         }
     }
 
-    /// Learns how long it took until what was waited for happened.
-    pub fn learn(&self, waited: Duration) {
+    /// Learns how long it took until what was waited for happened, and for how long of that it has
+    /// spun if it saw nothing.
+    pub fn learn(&self, waited: Duration, in_vain: Option<Duration>) {
+        match in_vain {
+            None => self.crowded.store(false, Ordering::Relaxed),
+            Some(spun) if spun >= TRIAL => {
+                let crowded = waited.saturating_sub(spun) < AT_ONCE;
+                self.crowded.store(crowded, Ordering::Relaxed);
+            }
+            Some(_) => {}
+        }
         let budget = match waited <= LIMIT {
             true => LIMIT.as_nanos() as u32,
             false => self.budget.load(Ordering::Relaxed) / 2,
@@ -132,10 +154,10 @@ mod tests {
         let spin = Spin::default();
         let budget = || spin.budget.load(Ordering::Relaxed);
         for _ in 0..6 {
-            spin.learn(Duration::from_millis(5));
+            spin.learn(Duration::from_millis(5), None);
         }
         assert!(budget() < LEAST);
-        spin.learn(Duration::from_micros(20));
+        spin.learn(Duration::from_micros(20), None);
         assert_eq!(budget(), LIMIT.as_nanos() as u32);
         spin.enable(false);
         assert!(!spin.until(Instant::now(), || false));
@@ -147,7 +169,7 @@ mod tests {
         let trial = TRIAL.as_nanos() as u32;
         let budgets: Vec<u32> = (0..2 * TRIED_OF)
             .map(|_| {
-                spin.learn(Duration::from_millis(5));
+                spin.learn(Duration::from_millis(5), None);
                 spin.next_budget()
             })
             .collect();
@@ -156,5 +178,24 @@ mod tests {
             .collect();
         assert_eq!(tried, [60, 61, 62, 63, 124, 125, 126, 127]);
         assert!(budgets[20..60].iter().all(|budget| *budget < LEAST));
+    }
+
+    #[test]
+    fn a_trial_in_vain_ends_the_spinning_until_the_next_one() {
+        let spin = Spin::default();
+        let budgets = |count| (0..count).map(|_| spin.next_budget()).collect::<Vec<_>>();
+        budgets(TRIED_OF - TRIALS + 1);
+        let (soon, late) = (TRIAL + Duration::from_micros(8), 2 * TRIAL);
+        spin.learn(soon, Some(TRIAL));
+        assert_eq!(budgets(TRIALS - 1 + 60), [0; 63]);
+        // Waits without a spin tell nothing.
+        spin.learn(Duration::from_micros(8), Some(Duration::ZERO));
+        assert_eq!(budgets(1), [TRIAL.as_nanos() as u32]);
+        for (waited, in_vain) in [(late, Some(TRIAL)), (soon, None)] {
+            spin.learn(soon, Some(TRIAL));
+            assert_eq!(spin.next_budget(), 0);
+            spin.learn(waited, in_vain);
+            assert_ne!(spin.next_budget(), 0);
+        }
     }
 }

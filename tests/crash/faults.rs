@@ -1488,7 +1488,7 @@ fn work_of_threads() {
 fn fork_in_a_wait() {
     static OWNER: AtomicI32 = AtomicI32::new(0);
     static CHILD: AtomicI32 = AtomicI32::new(0);
-    fn gives_up() -> bool {
+    fn gives_up(_: bool) -> bool {
         let owner = OWNER.swap(0, Ordering::Relaxed);
         if owner != 0 {
             let _hooks = use_hooks(None);

@@ -28,7 +28,8 @@ LAYERS = [
     "_pickling.multiprocessing_reducers _pickling.pickler _channels.closable",
     "arrays handles _pickling.closures _channels.pipe_channel",
     "_channels",
-    "queues ring_buffer named _pool.at_exit _pool.settings _pool.task _pool.worker_main",
+    "queues ring_buffer named _pool.at_exit _pool.exit_watch _pool.settings "
+    "_pool.task _pool.worker_main",
     "_pool.worker_process",
     "_pool.scheduler",
     "_pool.supervisor",

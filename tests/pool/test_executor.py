@@ -13,6 +13,7 @@ import gc
 import multiprocessing
 import os
 import pickle
+import select
 import signal
 import subprocess
 import sys
@@ -306,6 +307,48 @@ def test_retries(tmp_path):
         assert os.path.getsize(path) == 3
         with pytest.raises(BrokenProcessPool, match="SIGTERM while it ran die"):
             ex.submit(die, signal.SIGTERM).result(timeout=60)
+
+
+def switches(pids):
+    """Return how often the threads of some processes have gone to sleep, or were interrupted."""
+    found = 0
+    for pid in pids:
+        for thread in os.listdir("/proc/{}/task".format(pid)):
+            with open("/proc/{}/task/{}/status".format(pid, thread)) as file:
+                found += sum(int(line.split()[1]) for line in file if "ctxt_switches" in line)
+    return found
+
+
+def test_an_idle_pool_sleeps():
+    with pool(8) as executor:
+        list(executor.map(abs, range(50)))
+        time.sleep(2)  # The sleeps grow meanwhile.
+        workers = list(executor._processes)
+        before, start = switches(workers), time.monotonic()
+        time.sleep(4)
+        seconds = time.monotonic() - start
+        # One wake-up a second each; they were twenty.
+        assert switches(workers) - before <= 8 * 2 * (seconds + 1)
+
+
+@pytest.mark.parametrize("has_epoll", [True, False])
+def test_a_death_is_noticed_as_the_kernel_tells_it(has_epoll, monkeypatch):
+    # Not by the look at all processes now and then.
+    monkeypatch.setattr(supervisor, "_POLL_PROCESSES", 3600.0)
+    if has_epoll:
+        monkeypatch.setattr(supervisor, "_POLL_SENTINELS", 3600.0)
+    else:
+        monkeypatch.delattr(select, "epoll")
+    threads, before = threading.active_count(), descriptors()
+    for _ in range(3):
+        with pool(2) as executor:
+            assert executor.submit(abs, -1).result() == 1
+            os.kill(list(executor._processes)[0], signal.SIGKILL)
+            eventually(lambda: executor._broken)
+            with pytest.raises(BrokenProcessPool):
+                executor.submit(abs, -1)
+    assert threading.active_count() == threads
+    assert descriptors() == before
 
 
 def test_an_idle_worker_is_replaced():

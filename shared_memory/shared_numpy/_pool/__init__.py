@@ -6,6 +6,7 @@
 `worker_main`      the code of a worker process, and its messages
 `worker_process`   a worker process as its pool sees it, and the calls that it has
 `at_exit`          pools at process exit
+`exit_watch`       a thread that sleeps until a worker process exits
 `scheduler`        which worker does which call: bookkeeping under one lock
 `supervisor`       starts, watches, joins and ends worker processes, without that lock
 `pool`             the dispatcher's thread, which drives both; the interface for an executor

@@ -20,7 +20,7 @@ from .._system import exit_order
 from ..errors import ArenaFullError
 from . import at_exit, worker_main
 from .scheduler import Scheduler
-from .supervisor import POLL_SENTINELS, Supervisor
+from .supervisor import Supervisor
 from .task import Task, TaskFuture
 from .worker_process import describe_exit
 
@@ -139,7 +139,8 @@ class Pool:
             supervisor.beats += 1
             # (Before the last look for calls: one that is added after it wakes this thread.)
             self._is_waiting = True
-            supervisor.replies.poll(0 if scheduler.can_assign() else POLL_SENTINELS)
+            if not scheduler.can_assign():
+                supervisor.await_reply()
             self._is_waiting = False
             exited = supervisor.find_exited()
             self._take_answers()

@@ -18,6 +18,7 @@ from multiprocessing import connection
 
 from .. import _channels, _reduce
 from . import at_exit, worker_main
+from .exit_watch import ExitWatch
 from .worker_process import WorkerProcess
 
 TYPE_CHECKING = False
@@ -27,9 +28,10 @@ if TYPE_CHECKING:
     from .scheduler import Scheduler
     from .settings import Settings
 
-# The sentinels of workers are polled every so many seconds; and the processes themselves, since
-# a child of a dead worker may have inherited its sentinel's other end, which then stays open.
-POLL_SENTINELS, _POLL_PROCESSES = 0.05, 1.0
+# The processes of workers are polled every so many seconds, since a child of a dead worker may have
+# inherited its sentinel's other end, which then stays open; and their sentinels so often, where
+# `ExitWatch` does not work.
+_POLL_PROCESSES, _POLL_SENTINELS = 1.0, 0.05
 
 # After SIGTERM the workers of a pool have so many seconds in all to exit. Those that are left one
 # second before the end get SIGKILL.
@@ -64,6 +66,7 @@ class Supervisor:
         self.thread = None  # type: Optional[threading.Thread]
         # Counts on as long as the dispatcher is alive: at process exit a stuck one is given up.
         self.beats = 0
+        self._exit_watch = ExitWatch(self.wake)
         # Times of the last sentinel poll, and of the last `has_exited` check.
         self._polled = self._checked = 0.0
 
@@ -157,7 +160,8 @@ class Supervisor:
             if self.thread is not threading.current_thread():
                 return False
             self.beats += 1
-            return True
+        self._exit_watch.start()
+        return True
 
     def _start_worker(self):
         """Start a worker. The thread that has the claim."""
@@ -189,6 +193,7 @@ class Supervisor:
             signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
             scheduler.add_worker(number, worker)
             process.start()
+            self._exit_watch.add(process.sentinel)
         except BaseException:
             # A process that exists stays, whatever was raised after its start. One whose `start`
             # was interrupted before its pid is known is told to stop.
@@ -209,12 +214,20 @@ class Supervisor:
 
     # Deaths.
 
-    def find_exited(self) -> "List[int]":
-        """Return the numbers of workers that have exited, if the last poll was a while ago.
+    def await_reply(self) -> None:
+        """Wait until there is a reply, or a worker has exited, or it is time for `find_exited`.
         Dispatcher."""
-        now = time.monotonic()
-        if now - self._polled < POLL_SENTINELS:
+        self.replies.poll(_POLL_PROCESSES if self._exit_watch.works else _POLL_SENTINELS)
+
+    def find_exited(self) -> "List[int]":
+        """Return the numbers of workers that have exited, if one has, or the last poll was a while
+        ago. Dispatcher."""
+        watch, now = self._exit_watch, time.monotonic()
+        pause = _POLL_PROCESSES if watch.works else _POLL_SENTINELS
+        if not watch.has_seen and now - self._polled < pause:
             return []
+        # (Before the look: an exit after it is seen by the next one.)
+        watch.has_seen = False
         self._polled = now
         workers = self.scheduler.started_workers()
         if now - self._checked > _POLL_PROCESSES:
@@ -235,6 +248,7 @@ class Supervisor:
         str or None
             How the error message names this death.
         """
+        self._exit_watch.remove(worker.process.sentinel)
         if not self.await_exits([worker], _EXITING):
             return None
         worker.send_signal(signal.SIGKILL)
@@ -308,12 +322,14 @@ class Supervisor:
         while self.is_starting() and time.monotonic() < deadline:
             self.beats += 1
             time.sleep(0.01)
+        self._exit_watch.stop()
         self.end_workers()
         if not self.is_starting():
             self.replies.close()
 
     def reset_in_child(self, process: "Any") -> None:
         """Let go of the channels in a forked child, the worker of this `process` or another one."""
+        self._exit_watch.let_go()
         workers = list(self.scheduler.workers.values())
         for worker in workers:
             if worker.process is not process:
