@@ -54,7 +54,8 @@
 use super::block_cache::CachedBlock;
 use super::counts::{Atomic, Count};
 use super::membership::{Arena, Membership};
-use crate::arena::format::POISONED;
+use super::shm_platform::ShmPlatform;
+use crate::arena::format::{Address, POISONED};
 use crate::arena::{BlockRef, Core, Extent, Member, TicketRef};
 use crate::error::{Error, Result};
 use std::cell::Cell;
@@ -334,5 +335,16 @@ impl Block {
         membership
             .platform
             .read_memory(place.address, offset, bytes)
+    }
+
+    /// Where the block is in the arena; None if this process has it no more.
+    pub(super) fn place(&self) -> Option<Address> {
+        let membership = &self.arena.0;
+        let me = membership.member().ok()?;
+        Some(membership.core.locate(me, self.which).ok()?.address)
+    }
+
+    pub(super) fn platform(&self) -> &ShmPlatform {
+        &self.arena.0.platform
     }
 }

@@ -48,6 +48,7 @@ pub mod block_cache;
 pub mod counts;
 mod descriptor;
 mod exit;
+mod first_copy;
 pub mod folder;
 mod forks;
 mod membership;

@@ -258,6 +258,18 @@ impl ShmPlatform {
         Ok(())
     }
 
+    /// Writes from `offset` bytes behind a place on, whose pages were reserved.
+    ///
+    /// # Errors
+    /// `Detached` also if this process may not write files as long: the kernel would end it.
+    pub(super) fn write_memory(&self, address: Address, offset: u64, bytes: &[u8]) -> Result<()> {
+        let start = self.offset_of(address) + offset;
+        if proc::file_size_limit() < start.saturating_add(bytes.len() as u64) {
+            return Err(Error::Detached);
+        }
+        shm::write(self.memory()?, start, bytes)
+    }
+
     /// Where a place is in the memory object.
     pub(super) fn offset_of(&self, address: Address) -> u64 {
         start_of(address.segment()) + address.offset()

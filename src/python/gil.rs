@@ -128,6 +128,30 @@ pub unsafe fn copy(py: Python<'_>, from: *const u8, to: *mut u8, count: usize) {
     }
 }
 
+/// Copies `count` bytes into a block that is new, from `at` on, with the GIL released if that takes
+/// long.
+///
+/// # Safety
+/// As for [`Block::copy_in`](crate::process::Block::copy_in); nobody else frees or moves the source
+/// meanwhile.
+#[cfg(arenas)]
+pub unsafe fn copy_in(
+    py: Python<'_>,
+    from: *const u8,
+    block: &crate::process::Block,
+    at: usize,
+    count: usize,
+) {
+    let from = from as usize;
+    // SAFETY: the caller promises that the source is valid for `count` bytes, that nobody frees or
+    // moves it while the GIL is released, and that nobody else uses the block.
+    let copy = move || unsafe { block.copy_in(at, from as *const u8, count) };
+    match count >= LONG {
+        true => without_gil(py, copy),
+        false => copy(),
+    }
+}
+
 #[cfg(arenas)]
 static ENDING: WaitHooks = WaitHooks {
     before_waiting: release,

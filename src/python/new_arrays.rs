@@ -130,14 +130,15 @@ pub fn copy(
         true => first.wrapping_add(first.align_offset(page)),
         false => first,
     };
+    let at = to as usize - first as usize;
     let block = Py::new(py, Block::new(block))?;
     let mut layout = Layout::whole(items, shape, found.fortran);
-    layout.begin_at(to as usize - first as usize);
-    let made = numpy::array(py, block, layout, cls)?;
+    layout.begin_at(at);
+    let made = numpy::array(py, block.clone_ref(py), layout, cls)?;
     // Other threads may have run meanwhile and changed the array's shape.
     match Contiguous::new(py, array)? {
         Some((source, items, shape)) if shape.bytes(&items)? == bytes => {
-            source.copy_to(py, &made, to, bytes as usize)?;
+            source.copy_to(py, &made, block.borrow(py).inner(), at, bytes as usize)?;
             Ok(made)
         }
         _ => Ok(py.None()),

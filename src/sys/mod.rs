@@ -18,6 +18,8 @@ pub mod loaded;
 pub mod locks;
 pub mod map;
 pub mod packet;
+#[cfg(target_os = "linux")]
+pub mod page_map;
 pub mod probe;
 pub mod proc;
 pub mod shm;

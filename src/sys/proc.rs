@@ -75,6 +75,29 @@ pub fn monotonic() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
+/// How often this thread has gone to sleep: `getrusage(2)`, the switches that it has made itself.
+#[cfg(target_os = "linux")]
+pub fn sleeps() -> libc::c_long {
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: the call writes the struct that is lent to it.
+    unsafe { libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr()) };
+    // SAFETY: numbers, for which zero is a value; the call cannot fail.
+    unsafe { usage.assume_init() }.ru_nvcsw
+}
+
+/// How long a file this process may write: `getrlimit(2)`, RLIMIT_FSIZE.
+#[cfg(target_os = "linux")]
+#[allow(clippy::unnecessary_cast)] // It has 32 bits on some systems.
+pub fn file_size_limit() -> u64 {
+    let mut limit = MaybeUninit::<libc::rlimit>::uninit();
+    // SAFETY: the call writes the struct that is lent to it.
+    match unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, limit.as_mut_ptr()) } {
+        // SAFETY: written by the call, which has succeeded.
+        0 => unsafe { limit.assume_init() }.rlim_cur as u64,
+        _ => u64::MAX,
+    }
+}
+
 /// How many processors this thread may run on: `sched_getaffinity(2)`.
 #[cfg(target_os = "linux")]
 pub fn processors() -> usize {

@@ -15,7 +15,7 @@ from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pytest
-from conftest import MORE, ROOT, exists, run_command
+from conftest import MORE, ROOT, exists, run_command, run_python
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -443,3 +443,49 @@ def test_signatures_are_numpy_s():
         bare = [each.replace(annotation=each.empty) for each in signature.parameters.values()]
         found = str(signature.replace(parameters=bare, return_annotation=signature.empty))
         assert found.replace("<class 'float'>", "float") == text, name
+
+
+FIRST_COPY = """
+import resource, sys
+import numpy as np
+import shared_numpy as snp
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+source = np.random.RandomState(5).bytes(32 << 20)
+source = np.frombuffer(source, "u1")[3:-4099]
+
+def check(limit=None):
+    before = faults()
+    made = snp.from_array(source)
+    taken = faults() - before
+    assert limit is None or taken < limit, taken
+    assert np.array_equal(made, source)
+    return made
+
+{}
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/pagemap"), reason="there is no page map here")
+@pytest.mark.parametrize(
+    "steps",
+    [
+        # 8,191 pages of 4 KiB are not stored to one by one.
+        "check(1000)",
+        # Some of the pages are mapped already: copies go on and change their way.
+        "half = snp.empty(source.size, 'u1'); half[5 << 20 : 13 << 20] = 1; del half; check(1000)",
+        # All of them.
+        "made = check(); del made; check(1000)",
+        # The kernel would end a process that writes beyond its limit.
+        "new = snp.empty(source.size, 'u1'); del new; limit = 1 << 20, 1 << 20; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, limit); check()",
+        # The program has closed its descriptors.
+        "import os; snp.zeros(3); name = lambda fd: os.readlink('/proc/self/fd/%d' % fd); "
+        "[os.close(fd) for fd in range(3, 50) if os.path.exists('/proc/self/fd/%d' % fd) "
+        "and name(fd).startswith('/dev/shm/snp-')]; check(1000)",
+    ],
+)
+def test_first_copies(steps):
+    run_python(FIRST_COPY.format(steps))

@@ -30,7 +30,7 @@ const ORDER: &[(&str, &[&str])] = &[
         "sys",
         &[
             "errno", "cgroup", "copy", "map", "fork", "futex", "loaded", "locks", "packet", "proc",
-            "shm", "probe",
+            "shm", "page_map", "probe",
         ],
     ),
     (
@@ -81,6 +81,7 @@ const ORDER: &[(&str, &[&str])] = &[
             "shm_space",
             "operation",
             "block",
+            "first_copy",
             "private_pages",
             "forks",
             "arena",

@@ -482,7 +482,7 @@ fn in_block(py: Python<'_>, bytes: &[u8]) -> PyResult<Py<Block>> {
     let arena = find_default(py)?;
     let block = work(py, || arena.allocate_owned(bytes.len() as u64))?;
     // SAFETY: the block is new, nobody else's, and has room for so many.
-    unsafe { gil::copy(py, bytes.as_ptr(), block.bytes().as_ptr(), bytes.len()) };
+    unsafe { gil::copy_in(py, bytes.as_ptr(), &block, 0, bytes.len()) };
     Py::new(py, Block::new(block))
 }
 

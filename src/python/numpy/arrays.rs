@@ -7,6 +7,7 @@ use super::capi::{
     C_ORDER, F_ORDER, LETTERS, MOST_DIMENSIONS, OWNS_DATA, OWN_CLASS, WRITEABLE,
 };
 use super::layout::{Items, Layout, Shape, FEW};
+use crate::process;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString, PyTuple, PyType};
@@ -399,13 +400,14 @@ impl<'py> Contiguous<'py> {
         }
     }
 
-    /// Copies the items to `made`, an array of the same dtype, shape and order
-    /// that nobody else has, on `bytes` bytes that begin at `to`.
+    /// Copies the items to `made`, an array of the same dtype, shape and order that nobody else has,
+    /// on `bytes` bytes of a new block from `at` on.
     pub fn copy_to(
         &self,
         py: Python<'_>,
         made: &PyObject,
-        to: *mut u8,
+        block: &process::Block,
+        at: usize,
         bytes: usize,
     ) -> PyResult<()> {
         let Some(from) = self.data else {
@@ -420,7 +422,7 @@ impl<'py> Contiguous<'py> {
         //
         // SAFETY: the source has as many items as the target, whose block has
         // room for them and is new; both one behind the other.
-        unsafe { gil::copy(py, from, to, bytes) };
+        unsafe { gil::copy_in(py, from, block, at, bytes) };
         Ok(())
     }
 }
