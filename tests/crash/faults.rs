@@ -739,6 +739,13 @@ fn remove_orphans() -> Vec<Name> {
     shared_numpy::process::remove_orphans(None).unwrap()
 }
 
+/// Whether an orphan is swept: here, or a moment before by another program of this machine, all of
+/// which do that when they start.
+fn is_swept(name: Name) -> bool {
+    let lock = format!("{}{}", name.as_str(), shared_numpy::process::LOCK_SUFFIX);
+    remove_orphans().contains(&name) || !objects(name).contains(&lock)
+}
+
 fn sweeping() {
     let mine = TestArena::new(small());
     let empty = deserted(small(), |_| ());
@@ -773,7 +780,8 @@ fn sweeping() {
         (left, false),
         (mine.name(), false),
     ] {
-        assert_eq!(swept.contains(&name), gone, "{name:?}");
+        // (Another program of this machine may have swept it a moment before.)
+        assert!(gone || !swept.contains(&name), "{name:?}");
         assert_eq!(objects(name).is_empty(), gone, "{name:?}");
     }
     drop(mine.allocate(100).unwrap());
@@ -820,7 +828,7 @@ fn sweeping_remains() {
         }
         assert!(!remove_orphans().contains(&name), "{memory:?}");
         age(name);
-        assert!(remove_orphans().contains(&name), "{memory:?}");
+        assert!(is_swept(name), "{memory:?}");
         assert_eq!(objects(name), Vec::<String>::new());
     }
     // Somebody else's object has the name by now.
@@ -828,7 +836,7 @@ fn sweeping_remains() {
         make(path(suffix));
         make(path("")).set_len(length).unwrap();
         age(name);
-        assert!(remove_orphans().contains(&name));
+        assert!(is_swept(name));
         std::fs::remove_file(path("")).unwrap();
         assert_eq!(objects(name), Vec::<String>::new());
     }
@@ -848,7 +856,7 @@ fn sweeping_remains() {
         arena.core().header().condition.set(POISONED)
     });
     age(poisoned);
-    assert!(remove_orphans().contains(&poisoned));
+    assert!(is_swept(poisoned));
 }
 
 /// Runs `work` in a child of its own mount namespace, where `/dev/shm` is a tmpfs of `size`
@@ -1435,11 +1443,19 @@ fn fork_beside_threads() {
                 assert_eq!(unsafe { block.bytes().read() }, 42);
                 drop(test.allocate(1000).unwrap());
                 // What its parent's other threads were about to do is undone:
-                // no thread has a block as long as those that are returned.
+                // no thread has a block as long as those that are returned, but for a moment,
+                // until its pages are reserved and it is cut.
                 let mine = test.member().unwrap().slot;
-                let all = snapshot(&test.arena);
-                let mut held = all.live().filter(|block| block.holders.contains(mine));
-                assert!(held.all(|block| block.size < 8192), "round {round}");
+                let start = Instant::now();
+                loop {
+                    let all = snapshot(&test.arena);
+                    let mut held = all.live().filter(|block| block.holders.contains(mine));
+                    if held.all(|block| block.size < 8192) {
+                        break;
+                    }
+                    assert!(start.elapsed().as_secs() < 20, "round {round}");
+                    std::thread::yield_now();
+                }
                 0
             })
             .succeed();
@@ -1749,11 +1765,11 @@ fn executed() {
             .unwrap();
         exec()
     });
+    // (It takes the lock for a moment to register, too.)
     until("the lock of a process that executed", || {
-        test.core().header().owner.get() != 0
+        drop(test.allocate(100).unwrap());
+        test.stats().unwrap().recoveries == 1
     });
-    drop(test.allocate(100).unwrap());
-    assert_eq!(test.stats().unwrap().recoveries, 1);
     other.kill();
     child.kill();
     drop(block);

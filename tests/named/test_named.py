@@ -579,11 +579,14 @@ def test_who_is_killed_while_replacing_leaves_nothing_for_long(name):
         snp.create(name, 3, replace=True)
         assert not left_of_replacing()
     process = subprocess.Popen([sys.executable, "-c", code, name, "before", "SIGSTOP"])
-    eventually(left_of_replacing)
-    snp.create(name, 4, replace=True)
-    assert len(left_of_replacing()) == 1
-    process.send_signal(signal.SIGCONT)
-    assert process.wait() == 0 and not left_of_replacing()
+    try:
+        # (A SIGCONT that comes before the SIGSTOP would be lost.)
+        assert os.WIFSTOPPED(os.waitpid(process.pid, os.WUNTRACED)[1])
+        snp.create(name, 4, replace=True)
+        assert len(left_of_replacing()) == 1
+    finally:
+        process.send_signal(signal.SIGCONT)
+    assert process.wait(60) == 0 and not left_of_replacing()
     assert snp.attach(name).shape == (5,)
     snp.delete(name)
 

@@ -230,11 +230,13 @@ class Supervisor:
         watch.has_seen = False
         self._polled = now
         workers = self.scheduler.started_workers()
-        if now - self._checked > _POLL_PROCESSES:
-            self._checked = now
-            return [number for number, worker in workers if worker.has_exited()]
         sentinels = {worker.process.sentinel: number for number, worker in workers}
-        return [sentinels[sentinel] for sentinel in connection.wait(list(sentinels), 0)]
+        found = {sentinels[sentinel] for sentinel in connection.wait(list(sentinels), 0)}
+        if now - self._checked > _POLL_PROCESSES:
+            # A child of the worker may keep the sentinel open.
+            self._checked = now
+            found.update(number for number, worker in workers if worker.has_exited())
+        return sorted(found)
 
     def ensure_exited(self, worker: "WorkerProcess") -> "Optional[str]":
         """Wait until a worker has exited whose sentinel says so. Dispatcher.
