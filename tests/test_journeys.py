@@ -56,7 +56,7 @@ KEYS = ["prints", "methods", "run", "needs", "shm", "stderr", "exit", "seconds",
 # A leak of one descriptor or one array in each round is more than this by the last round.
 FEWEST_ROUNDS = 12
 # (What begins or ends when a sample is taken has some: an executor's watch of its processes has three.)
-FEW_DESCRIPTORS = 4
+FEW_DESCRIPTORS = 3
 LITTLE_MEMORY = 8 << 20
 
 

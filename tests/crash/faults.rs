@@ -31,9 +31,9 @@ pub const TESTS: &[Test] = &[
     ("a_spare_block_is_not_a_child_s", |_| spares_and_forks()),
     ("blocks_are_found_by_names_that_were_told", |_| found()),
     ("a_process_retires", |_| retiring()),
-    ("deserted_arenas_are_swept", |_| sweeping()),
+    ("deserted_arenas_are_swept", |_| undisturbed(sweeping)),
     ("an_arena_in_the_making_is_not_swept", |_| {
-        sweeping_remains()
+        undisturbed(sweeping_remains)
     }),
     ("a_tmpfs_of_one_megabyte", |_| small_tmpfs()),
     ("what_others_do_not_use_can_be_had", |_| others_give_back()),
@@ -739,13 +739,6 @@ fn remove_orphans() -> Vec<Name> {
     shared_numpy::process::remove_orphans(None).unwrap()
 }
 
-/// Whether an orphan is swept: here, or a moment before by another program of this machine, all of
-/// which do that when they start.
-fn is_swept(name: Name) -> bool {
-    let lock = format!("{}{}", name.as_str(), shared_numpy::process::LOCK_SUFFIX);
-    remove_orphans().contains(&name) || !objects(name).contains(&lock)
-}
-
 fn sweeping() {
     let mine = TestArena::new(small());
     let empty = deserted(small(), |_| ());
@@ -780,8 +773,7 @@ fn sweeping() {
         (left, false),
         (mine.name(), false),
     ] {
-        // (Another program of this machine may have swept it a moment before.)
-        assert!(gone || !swept.contains(&name), "{name:?}");
+        assert_eq!(swept.contains(&name), gone, "{name:?}");
         assert_eq!(objects(name).is_empty(), gone, "{name:?}");
     }
     drop(mine.allocate(100).unwrap());
@@ -828,7 +820,7 @@ fn sweeping_remains() {
         }
         assert!(!remove_orphans().contains(&name), "{memory:?}");
         age(name);
-        assert!(is_swept(name), "{memory:?}");
+        assert!(remove_orphans().contains(&name), "{memory:?}");
         assert_eq!(objects(name), Vec::<String>::new());
     }
     // Somebody else's object has the name by now.
@@ -836,7 +828,7 @@ fn sweeping_remains() {
         make(path(suffix));
         make(path("")).set_len(length).unwrap();
         age(name);
-        assert!(is_swept(name));
+        assert!(remove_orphans().contains(&name));
         std::fs::remove_file(path("")).unwrap();
         assert_eq!(objects(name), Vec::<String>::new());
     }
@@ -856,7 +848,7 @@ fn sweeping_remains() {
         arena.core().header().condition.set(POISONED)
     });
     age(poisoned);
-    assert!(is_swept(poisoned));
+    assert!(remove_orphans().contains(&poisoned));
 }
 
 /// Runs `work` in a child of its own mount namespace, where `/dev/shm` is a tmpfs of `size`
@@ -866,6 +858,19 @@ fn in_a_small_tmpfs(size: u64, work: impl FnOnce()) {
         if !has_its_own_mounts() || !mount_tmpfs(size) {
             println!("  skipped: no mount namespaces here");
             return 0;
+        }
+        work();
+        0
+    })
+    .succeed();
+}
+
+/// Runs `work` in a child where no other program of this machine sweeps, as all do when they start:
+/// with a `/dev/shm` of its own, if that is permitted.
+fn undisturbed(work: impl FnOnce()) {
+    fork(|| {
+        if !has_its_own_mounts() || !mount_tmpfs(64 << 20) {
+            println!("  no mount namespaces here: another program may sweep first");
         }
         work();
         0
@@ -1443,19 +1448,11 @@ fn fork_beside_threads() {
                 assert_eq!(unsafe { block.bytes().read() }, 42);
                 drop(test.allocate(1000).unwrap());
                 // What its parent's other threads were about to do is undone:
-                // no thread has a block as long as those that are returned, but for a moment,
-                // until its pages are reserved and it is cut.
+                // no thread has a block as long as those that are returned.
                 let mine = test.member().unwrap().slot;
-                let start = Instant::now();
-                loop {
-                    let all = snapshot(&test.arena);
-                    let mut held = all.live().filter(|block| block.holders.contains(mine));
-                    if held.all(|block| block.size < 8192) {
-                        break;
-                    }
-                    assert!(start.elapsed().as_secs() < 20, "round {round}");
-                    std::thread::yield_now();
-                }
+                let all = snapshot(&test.arena);
+                let mut held = all.live().filter(|block| block.holders.contains(mine));
+                assert!(held.all(|block| block.size < 8192), "round {round}");
                 0
             })
             .succeed();

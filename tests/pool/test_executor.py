@@ -1227,6 +1227,15 @@ def test_a_worker_that_closes_its_descriptors_is_killed(method, monkeypatch):
     assert gone([pid])
 
 
+def test_sentinels_are_looked_at_whenever_processes_are(monkeypatch):
+    monkeypatch.setenv("SHARED_NUMPY_RING", "1")
+    # Each look is one at the processes: these tell nothing of one that lives on.
+    monkeypatch.setattr(supervisor, "_POLL_PROCESSES", 0.0)
+    with pool(1, "fork", retries=1) as ex:
+        pid = ex.submit(close_descriptors).result(20)
+        eventually(lambda: gone([pid]) and pid not in ex._processes)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_worker_that_closes_the_pipe_for_its_answers_ends(method, monkeypatch, capfd):
     monkeypatch.setenv("SHARED_NUMPY_RING", "0")
