@@ -238,6 +238,7 @@ impl Core {
             .min(longest)
             .min(self.platform().room().free / SHARE_OF_FREE);
         let generous = least.max(ahead.next_multiple_of(PAGE));
+        let generous = generous.next_multiple_of(self.platform().unit(generous));
         let mut length = generous;
         let mut made = self.make_segment(number, length);
         if made.is_err() && generous > least {

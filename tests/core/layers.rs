@@ -71,6 +71,7 @@ const ORDER: &[(&str, &[&str])] = &[
             "descriptor",
             "objects",
             "remains",
+            "huge_pages",
             "shm_platform",
             "counts",
             "block_cache",
