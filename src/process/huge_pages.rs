@@ -89,14 +89,6 @@ impl HugePages {
         while !patiently(|| reservation.step(fd))? {}
         Ok(())
     }
-
-    /// Asks for huge pages in a mapping of a segment.
-    pub fn ask(&self, fd: BorrowedFd<'_>, base: NonNull<u8>, length: u64) {
-        if self.unit(fd, length).is_some() && self.of(fd) == probe::HugePages::Advised {
-            // SAFETY: the caller has just made this mapping, as long as that.
-            let _ = unsafe { map::want_huge_pages(base, length as usize) };
-        }
-    }
 }
 
 /// Takes the whole huge pages of a range through a mapping of this moment.

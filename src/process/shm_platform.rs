@@ -412,10 +412,8 @@ impl ShmPlatform {
                 why: "a segment was truncated",
             });
         }
-        let base = map::shared(fd, start_of(number), length as usize)
-            .map_err(needing("mappings of files that processes share"))?;
-        self.huge_pages.ask(fd, base, length);
-        Ok(base)
+        map::shared(fd, start_of(number), length as usize)
+            .map_err(needing("mappings of files that processes share"))
     }
 }
 
