@@ -338,7 +338,9 @@ impl Core {
             ..
         }) = found
         {
-            self.add_segment(me, size)?;
+            if !self.join(me, size)? {
+                self.add_segment(me, size)?;
+            }
             found = self.allocate_chunk(me, size, table);
         }
         let (which, place) = self.ensure_pages(me, found?, &|_, _| ())?;
