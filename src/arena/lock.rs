@@ -74,6 +74,8 @@ pub trait Surroundings<W> {
     fn wake(&self, word: &W);
     /// Whether the life `owner` is over.
     fn is_dead(&self, owner: Owner) -> bool;
+    /// Called when a wait is over, that began since the lock was taken.
+    fn end_wait(&self) {}
     /// Whether the waiter, which has just slept and found `owner` alive, has waited long enough
     /// for it.
     fn gives_up(&self, owner: Owner) -> bool;
@@ -101,7 +103,9 @@ pub fn acquire<W: Word>(
     if word.exchange(0, me.0) {
         return Ok(Taken::Free);
     }
-    wait(word, me, surroundings)
+    let taken = wait(word, me, surroundings);
+    surroundings.end_wait();
+    taken
 }
 
 #[cold]
