@@ -280,24 +280,22 @@ impl Events {
             let (place, free) = self.place(number);
             // Acquire, pairs with the release in `take`: the words of the last lap are read.
             match place.turn.load(Ordering::Acquire) {
-                turn if turn == free => {
-                    if self.advance(&self.put, number) {
-                        let [kind, a, b, c] = event.pack();
-                        let words = [arena[0], arena[1], kind, a, b, c];
-                        for (word, value) in place.words.iter().zip(words) {
-                            word.store(value, Ordering::Relaxed);
-                        }
-                        // Release, pairs with the acquire in `take`.
-                        place.turn.store(free + 1, Ordering::Release);
-                        return;
+                turn if turn == free && self.advance(&self.put, number) => {
+                    let [kind, a, b, c] = event.pack();
+                    let words = [arena[0], arena[1], kind, a, b, c];
+                    for (word, value) in place.words.iter().zip(words) {
+                        word.store(value, Ordering::Relaxed);
                     }
+                    // Release, pairs with the acquire in `take`.
+                    place.turn.store(free + 1, Ordering::Release);
+                    return;
                 }
                 turn if turn < free => {
                     // The event of the last lap is still there.
                     self.lost.fetch_add(1, Ordering::Relaxed);
                     return;
                 }
-                // Another thread has put one there meanwhile.
+                // Another thread puts one there.
                 _ => {}
             }
         }
@@ -310,20 +308,18 @@ impl Events {
             let (place, free) = self.place(number);
             // Acquire, pairs with the release in `note`.
             match place.turn.load(Ordering::Acquire) {
-                turn if turn == free + 1 => {
-                    if self.advance(&self.taken, number) {
-                        let [x, y, kind, a, b, c] = &place.words;
-                        let read = |word: &AtomicU64| word.load(Ordering::Relaxed);
-                        let event = Event::unpack([kind, a, b, c].map(read));
-                        let arena = [x, y].map(read);
-                        // Release, pairs with the acquire in `note`.
-                        place.turn.store(free + 2, Ordering::Release);
-                        return Some((arena, event));
-                    }
+                turn if turn == free + 1 && self.advance(&self.taken, number) => {
+                    let [x, y, kind, a, b, c] = &place.words;
+                    let read = |word: &AtomicU64| word.load(Ordering::Relaxed);
+                    let event = Event::unpack([kind, a, b, c].map(read));
+                    let arena = [x, y].map(read);
+                    // Release, pairs with the acquire in `note`.
+                    place.turn.store(free + 2, Ordering::Release);
+                    return Some((arena, event));
                 }
                 // There is none, or a thread is just writing it.
                 turn if turn <= free => return None,
-                // Another thread has taken it meanwhile.
+                // Another thread takes it.
                 _ => {}
             }
         }

@@ -90,6 +90,12 @@ pub enum Taken {
     FromDead,
 }
 
+/// Takes the lock for `me` if it is free; whether it was.
+#[inline(always)]
+pub fn try_acquire<W: Word>(word: &W, me: Owner) -> bool {
+    word.exchange(0, me.0)
+}
+
 /// Takes the lock for `me`.
 ///
 /// # Errors
@@ -100,7 +106,7 @@ pub fn acquire<W: Word>(
     me: Owner,
     surroundings: &impl Surroundings<W>,
 ) -> Result<Taken, Owner> {
-    if word.exchange(0, me.0) {
+    if try_acquire(word, me) {
         return Ok(Taken::Free);
     }
     let taken = wait(word, me, surroundings);

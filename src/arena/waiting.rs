@@ -128,6 +128,15 @@ impl Core {
     /// `Busy` and `Interrupted`, as for the arena's.
     #[inline(always)]
     pub fn lock_word(&self, me: Member, word: &U32) -> Result<Taken> {
+        match lock::try_acquire(word, me.owner()) {
+            true => Ok(Taken::Free),
+            false => self.await_word(me, word),
+        }
+    }
+
+    /// [`lock_word`](Self::lock_word), of a lock that was taken.
+    #[cold]
+    fn await_word(&self, me: Member, word: &U32) -> Result<Taken> {
         let waiting = Waiting::new(self, me);
         match lock::acquire(word, me.owner(), &waiting) {
             Ok(Taken::Free) => Ok(Taken::Free),

@@ -126,6 +126,9 @@ fn take_lost_events() -> u64 {
     EVENTS.take_lost()
 }
 
+/// What ``take_event`` returns of an event.
+type Taken = (&'static str, Option<String>, (u64, u64, u64));
+
 /// Take the oldest event that was not taken yet.
 ///
 /// Returns
@@ -135,7 +138,7 @@ fn take_lost_events() -> u64 {
 ///     three numbers. None if there is none.
 #[pyfunction]
 #[pyo3(text_signature = "()")]
-fn take_event(py: Python<'_>) -> Option<(&'static str, Option<String>, (u64, u64, u64))> {
+fn take_event(py: Python<'_>) -> Option<Taken> {
     let (uuid, event) = EVENTS.take()?;
     let arena = (uuid != [0, 0]).then(|| {
         let arena = process::find(uuid);

@@ -143,8 +143,11 @@ def _reap(arena, pid, exited, _):
     if exited:
         return DEBUG, "released what process %d still had in arena %s at its exit", (pid, arena)
     if not pid:
-        return DEBUG, "freed the place of a child in arena %s that was not forked", (arena,)
-    return WARNING, "process %d was killed; released what it had in arena %s", (pid, arena)
+        # (It writes its number when it first runs.)
+        text = "freed the place of a child in arena %s that was not forked, or killed at once"
+        return DEBUG, text, (arena,)
+    text = "process %d was killed, or ended by os._exit; released what it had in arena %s"
+    return WARNING, text, (pid, arena)
 
 
 def _growth(arena, nbytes, segment, _):
