@@ -15,6 +15,7 @@ use super::half_done::HalfDone;
 use super::locked::Locked;
 use super::refs::{Allocated, BlockRef, Member};
 use super::word::U32;
+use crate::activity::{Event, EVENTS};
 use crate::error::{Error, Exhausted, Result};
 use std::mem::{offset_of, size_of};
 
@@ -254,6 +255,10 @@ impl Core {
             self.platform().remove(number);
             row.state.commit(ABSENT as u64);
         }
+        if opened.is_ok() {
+            let (bytes, segment) = (length, number as u64);
+            EVENTS.note(self.uuid(), Event::Grown { bytes, segment });
+        }
         opened
     }
 
@@ -283,6 +288,10 @@ impl Core {
                 }
                 Err(error) => result = Err(error),
             }
+        }
+        if sum > 0 {
+            let (bytes, segments) = (sum, empty.iter().count() as u64);
+            EVENTS.note(self.uuid(), Event::Returned { bytes, segments });
         }
         result.map(|()| sum)
     }

@@ -16,6 +16,7 @@ use super::format::*;
 use super::half_done::HalfDone;
 use super::locked::{Block, Locked};
 use super::refs::{Allocated, BlockRef, Extent, Member};
+use crate::activity::{Event, EVENTS};
 use crate::error::Result;
 
 /// Free extents below this size keep their pages: they are shared with
@@ -218,12 +219,17 @@ impl Core {
             if returned.is_ok() {
                 locked.mark_pages(which, PAGES_RETURNED)?;
                 locked.count(|c| &c.returned, place.size);
+                locked.count(|c| &c.returns, (sum == 0) as u64);
                 sum += place.size;
             }
             locked.release(which)?;
             if returned.is_err() {
                 break;
             }
+        }
+        if sum > 0 {
+            let (bytes, segments) = (sum, 0);
+            EVENTS.note(self.uuid(), Event::Returned { bytes, segments });
         }
         Ok(sum)
     }

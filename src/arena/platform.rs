@@ -76,6 +76,11 @@ pub unsafe trait Platform: Send + Sync {
     /// The time in ms, the same for all processes.
     fn now(&self) -> u64;
 
+    /// The time in µs, as exactly as it is known.
+    fn micros(&self) -> u64 {
+        self.now() * 1000
+    }
+
     /// Sleeps for some milliseconds, or until `word` does not hold `expected`
     /// or is woken.
     fn sleep(&self, word: &U32, expected: u32);

@@ -533,6 +533,10 @@ unsafe impl Platform for ShmPlatform {
         proc::now()
     }
 
+    fn micros(&self) -> u64 {
+        proc::monotonic() / 1000
+    }
+
     fn sleep(&self, word: &U32, expected: u32) {
         wait_hooks::before_waiting();
         // Interrupted, woken, too late: the waiter looks again.

@@ -14,6 +14,7 @@
 
 use super::event::{self, Event};
 use super::spin::Spin;
+use crate::activity::COUNTERS;
 use crate::arena::format::{POISONED, UNSETTLED};
 use crate::arena::lock::Taken;
 use crate::arena::word::{U32, U64};
@@ -328,6 +329,7 @@ impl Base {
             true => None,
             false => Some(start.elapsed()),
         };
+        let mut slept = false;
         if in_vain.is_some() {
             while !changed() {
                 {
@@ -337,7 +339,10 @@ impl Base {
                     }
                     event.mark();
                 }
-                patience.slept = true;
+                if !slept {
+                    COUNTERS.sleeps.add(1);
+                }
+                (slept, patience.slept) = (true, true);
                 // Woken, interrupted, too late: the waiter looks again.
                 let sleep = self.next_sleep(which, patience.looks);
                 // A signal that has come since the last look would not end the sleep.
@@ -362,6 +367,9 @@ impl Base {
                     break;
                 }
             }
+        }
+        if !slept {
+            COUNTERS.spins.add(1);
         }
         spin.learn(waited(), in_vain);
         let first = SLEEP.as_millis() as u32;

@@ -124,6 +124,7 @@ def memory() -> None:
     snp.trim()
     snp.clean()
     assert snp.machine()["page_size"] > 0
+    assert snp.stats()["blocks"] >= 0
     snp.warn_on_copy()
     snp.warn_on_copy(False)
     try:
