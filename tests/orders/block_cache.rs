@@ -5,7 +5,7 @@
 //! * a cached block is used by one thread at a time, which sees all that came before;
 //! * a block is lost by nobody: it is cached in the end, or was taken out for good.
 
-use crate::model::{check, ModelAtomic};
+use crate::model::{check, preempted, ModelAtomic, ALL};
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
@@ -84,7 +84,7 @@ impl Process {
 
 #[test]
 fn a_cached_block_is_used_by_one_at_a_time() {
-    check(3, || {
+    check(preempted(3), || {
         let process = Process::new();
         let threads: Vec<_> = (0..2)
             .map(|_| {
@@ -104,7 +104,7 @@ fn a_cached_block_is_used_by_one_at_a_time() {
 
 #[test]
 fn a_cached_block_is_given_back_after_all_uses() {
-    check(3, || {
+    check(ALL, || {
         let process = Process::new();
         let other = process.clone();
         let thread = thread::spawn(move || other.use_once());

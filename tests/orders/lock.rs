@@ -6,7 +6,7 @@
 //! * no wake-up is lost: no sleep needs to end by itself while nobody dies;
 //! * a death with the lock is told once, to the next owner.
 
-use crate::model::{check, Sleepers, Word};
+use crate::model::{check, preempted, Sleepers, Word, ALL};
 use loom::cell::UnsafeCell;
 use loom::sync::{Arc, Mutex};
 use loom::thread;
@@ -93,7 +93,7 @@ impl Surroundings<Word> for Arena {
 
 #[test]
 fn what_an_owner_wrote_is_seen_by_the_next() {
-    check(3, || {
+    check(ALL, || {
         let arena = Arena::new(1);
         let other = arena.clone();
         let thread = thread::spawn(move || {
@@ -109,7 +109,7 @@ fn what_an_owner_wrote_is_seen_by_the_next() {
 
 #[test]
 fn wake_ups_are_not_lost() {
-    check(2, || {
+    check(preempted(3), || {
         let arena = Arena::new(0);
         let threads: Vec<_> = (1..3)
             .map(|slot| {
@@ -127,7 +127,7 @@ fn wake_ups_are_not_lost() {
 
 #[test]
 fn the_dead_are_taken_over_from() {
-    check(2, || {
+    check(preempted(4), || {
         let arena = Arena::new(0);
         arena.die_inside(0);
         let threads: Vec<_> = (1..3)

@@ -77,9 +77,17 @@ impl Sleepers {
     }
 }
 
-/// Runs `model` in every execution with at most so many preemptions.
-pub fn check(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
+/// All executions of a model.
+pub const ALL: Option<usize> = None;
+
+/// Those with at most so many preemptions: of bigger models there are too many.
+pub const fn preempted(times: usize) -> Option<usize> {
+    Some(times)
+}
+
+/// Runs `model` in all these executions.
+pub fn check(executions: Option<usize>, model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(preemptions);
+    builder.preemption_bound = executions;
     builder.check(model);
 }

@@ -8,7 +8,7 @@
 //!   drops the last reference;
 //! * so it is if the arena's lock was not to be had, and the block is owed.
 
-use crate::model::{check, ModelAtomic};
+use crate::model::{check, ModelAtomic, ALL};
 use loom::cell::UnsafeCell;
 use loom::sync::{Arc, Mutex};
 use loom::thread;
@@ -106,7 +106,7 @@ impl Holder for Last<'_> {
 
 /// Two threads and this one have a reference each, use the block and drop them.
 fn dropped_by_three(shared: bool) {
-    check(3, move || {
+    check(ALL, move || {
         let process = Process::new(3, 0);
         if shared {
             process.count.share();
@@ -144,7 +144,7 @@ fn a_block_is_cached_after_all_uses() {
 /// One thread drops its reference without the lock, while another one receives, uses and drops.
 #[test]
 fn a_block_that_is_owed_is_freed_after_all_uses() {
-    check(3, || {
+    check(ALL, || {
         let process = Process::new(1, 1);
         process.count.share();
         let other = process.clone();

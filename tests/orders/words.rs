@@ -6,7 +6,7 @@
 //!   written before;
 //! * so does one whose exchange fails.
 
-use crate::model::{check, Word};
+use crate::model::{check, Word, ALL};
 use loom::sync::Arc;
 use loom::thread;
 
@@ -19,7 +19,7 @@ struct Told {
 /// One thread writes the data and does `tell`, another one does `ask`, and if that says so, the
 /// data must be there.
 fn told(tell: fn(&Word), ask: fn(&Word) -> bool) {
-    check(3, move || {
+    check(ALL, move || {
         let told = Arc::new(Told {
             flag: Word::new(0),
             data: Word::new(0),
