@@ -6,7 +6,7 @@ use super::core::Core;
 use super::format::*;
 use super::lock::{self, Owner, Surroundings, Taken};
 use super::refs::Member;
-use super::word::U32;
+use super::word::{Atomic, Word, U32};
 use crate::activity::{Event, COUNTERS, EVENTS};
 use crate::error::{Error, Result};
 use std::cell::Cell;
@@ -39,7 +39,7 @@ impl<'a> Waiting<'a> {
     }
 }
 
-impl lock::Word for U32 {
+impl<A: Atomic<Value = u32>> lock::Word for Word<A> {
     fn load(&self) -> u32 {
         self.read()
     }

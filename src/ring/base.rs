@@ -17,7 +17,7 @@ use super::spin::Spin;
 use crate::activity::COUNTERS;
 use crate::arena::format::{POISONED, UNSETTLED};
 use crate::arena::lock::Taken;
-use crate::arena::word::{U32, U64};
+use crate::arena::word::{Atomic, Word, U32, U64};
 use crate::arena::{Member, Work};
 use crate::error::{Error, Result};
 use crate::process::{before_waiting, gives_up, gives_up_now, Arena, Block, Uninterruptible};
@@ -56,7 +56,7 @@ fn stamp_now() -> u32 {
     (proc::monotonic() / 1000) as u32
 }
 
-impl event::Word for U32 {
+impl<A: Atomic<Value = u32>> event::Word for Word<A> {
     #[inline(always)]
     fn load(&self) -> u32 {
         self.read()
