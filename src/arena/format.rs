@@ -907,6 +907,7 @@ impl Header {
 
     /// Whether these pages have memory.
     pub fn has_pages(&self, pages: u64) -> bool {
+        // Pairs with the exchange in `Core::reserve_header`.
         self.pages.read() & pages == pages
     }
 
@@ -923,6 +924,7 @@ impl Header {
     /// `Foreign` says in what it differs, `OtherVersion` which one it is of.
     pub fn validate(&self, expected: &Expected) -> Result<Geometry> {
         let foreign = |why| Err(Error::Foreign { why });
+        // Pairs with the commit in `Core::create`: all else that is read here was written before.
         if self.magic.read() != MAGIC {
             return foreign("it has no arena's magic number; it may still be in the making");
         }
@@ -977,6 +979,7 @@ impl DataHeader {
     /// # Errors
     /// `Corrupted`: its name is one that only this arena can have made.
     pub fn validate(&self, number: usize, uuid: [u64; 2], size: u64) -> Result<()> {
+        // Pairs with the commit in `write`.
         let same = self.magic.read() == DATA_MAGIC
             && self.number.get() == number as u64
             && [self.uuid[0].get(), self.uuid[1].get()] == uuid

@@ -385,6 +385,7 @@ impl Core {
         self.header().know_slot(slot);
         let generation = generation_of(seen) + 1;
         let alive = state_word(generation, ALIVE);
+        // Pairs with the reads of others: `know_slot` comes before.
         row.state.swap_if(seen, alive).ok()?;
         // Not before: the row may be a child's by then. The byte speaks for
         // this process meanwhile.

@@ -133,6 +133,8 @@ impl<A: Atomic<Value = u32>> CachePlace<A> {
 
     #[inline(always)]
     fn leave(&self, state: u32) {
+        // Release, pairs with the acquire in `exchange`: what this thread did to the cell and to
+        // the block comes before.
         self.state.store(state, Ordering::Release);
     }
 
