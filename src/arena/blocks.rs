@@ -74,10 +74,8 @@ impl<'a> Locked<'a> {
         self.note_use();
         self.set_holder(extent, Some(self.me.slot));
         // (Those of a free extent have the same numbers as those of a block.)
-        extent
-            .row
-            .marks
-            .set(extent.cache.whole.get() as u64 & PAGES);
+        let pages = extent.cache.whole.get() as u64 & PAGES;
+        extent.row.marks.set(pages);
         extent.cache.tickets.set(0);
         extent.owned_tickets().set(0);
         let generation = extent.generation();
