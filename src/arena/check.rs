@@ -466,7 +466,7 @@ impl Snapshot {
                     ));
                 }
                 let alike = |other: &&BlockCopy| {
-                    block.state == FREE && other.state == FREE && block.whole == other.whole
+                    block.state == FREE && other.state == FREE && block.whole & 1 == other.whole & 1
                 };
                 if row.get(i + 1).is_some_and(alike) {
                     wrong.push(format!("free extents {} and {after} touch", block.id));
@@ -552,7 +552,7 @@ impl Snapshot {
             if pinned && !self.pinned {
                 wrong.push(format!("block {} is pinned, the arena is not", block.id));
             }
-            if block.marks & !(PINNED | NAMED | PAGES) != 0 || block.marks & PAGES == PAGES {
+            if block.marks & !(PINNED | NAMED | PAGES) != 0 {
                 wrong.push(format!("block {} has marks {:x}", block.id, block.marks));
             }
         }
@@ -671,8 +671,8 @@ impl Snapshot {
             if !seen.contains(&block.id) {
                 wrong.push(format!("free extent {} is in no bin", block.id));
             }
-            let whole = block.whole == 1;
-            if block.whole > 1
+            let whole = block.whole & 1 == 1;
+            if ![0, 1, 3].contains(&block.whole)
                 || block.warm_or_owned > block.size
                 || (whole && block.warm_or_owned < block.size)
             {

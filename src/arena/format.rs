@@ -106,7 +106,7 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"snpARENA");
 /// The first eight bytes of a data segment.
 pub const DATA_MAGIC: u64 = u64::from_le_bytes(*b"snpSPACE");
 /// The version of this format.
-pub const VERSION: u32 = 8;
+pub const VERSION: u32 = 9;
 
 /// Blocks begin at multiples of this and their sizes are multiples of it.
 pub const ALIGN: u64 = 64;
@@ -183,6 +183,8 @@ pub const PAGES_UNKNOWN: u64 = 0;
 pub const PAGES_THERE: u64 = 1;
 /// They were given back to the system, but for those that it shares.
 pub const PAGES_RETURNED: u64 = 2;
+/// All of them, and nobody has written there since the system gave them: they hold zeros.
+pub const PAGES_NEW: u64 = 3;
 /// The bits of a block's marks that speak of pages.
 pub const PAGES: u64 = 3;
 /// The mark of a block that children without a slot have inherited.
@@ -353,11 +355,19 @@ pub struct BlockCache {
     pub bin_next: U32,
     /// A block: how many open tickets refer to it.
     pub tickets: U32,
-    /// A free extent: 1 if all its pages are there.
+    /// A free extent: 1 if all its pages are there, 3 if they are new, too.
     pub whole: U32,
     /// A free extent: how many of its bytes have pages, at most. A block: how
     /// many open tickets it answers for.
     pub warm_or_owned: U64,
+}
+
+impl BlockCache {
+    /// Whether all pages of a free extent are there.
+    #[inline(always)]
+    pub fn is_whole(&self) -> bool {
+        self.whole.get() & PAGES_THERE as u32 != 0
+    }
 }
 
 /// A ticket: a reference in flight. All of it is written under the lock.

@@ -270,7 +270,7 @@ impl<'a> Locked<'a> {
             return Ok(last);
         }
         let place = Address::new(segment, from);
-        match self.add_extent(place, to - from, last, NIL, false)? {
+        match self.add_extent(place, to - from, last, NIL, PAGES_UNKNOWN)? {
             Some(extent) => {
                 self.follow(last, extent.id)?;
                 Ok(extent.id)

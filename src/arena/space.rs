@@ -239,7 +239,7 @@ impl<'a> Locked<'a> {
             return Ok(None);
         }
         let block = self.block(id)?;
-        let like = block.state() == FREE && block.cache.whole.get() == extent.cache.whole.get();
+        let like = block.state() == FREE && block.cache.is_whole() == extent.cache.is_whole();
         Ok(like.then_some(block))
     }
 
@@ -382,15 +382,15 @@ impl<'a> Locked<'a> {
     }
 
     /// Makes a free extent of bytes that belong to nothing yet, between two
-    /// neighbours, and puts it into its bin. Without a row the bytes stay
-    /// unused until the next recovery.
+    /// neighbours, and puts it into its bin. Its pages are PAGES_NEW or PAGES_UNKNOWN. Without a
+    /// row the bytes stay unused until the next recovery.
     pub fn add_extent(
         &self,
         address: Address,
         size: u64,
         previous: u32,
         next: u32,
-        whole: bool,
+        pages: u64,
     ) -> Result<Option<Block<'a>>> {
         let Some(extent) = self.take_row()? else {
             return Ok(None);
@@ -399,7 +399,7 @@ impl<'a> Locked<'a> {
         extent.row.size.set(size);
         extent.cache.previous.set(previous);
         extent.cache.next.set(next);
-        extent.cache.whole.set(whole as u32);
+        extent.cache.whole.set(pages as u32);
         extent.warm().set(size);
         extent.row.state.set(state_word(extent.generation(), FREE));
         self.enter_bin(extent)?;
@@ -431,7 +431,8 @@ impl<'a> Locked<'a> {
         let geometry = self.core.geometry();
         let start = Address::new(0, geometry.data());
         let size = (geometry.size - geometry.data()) / ALIGN * ALIGN;
-        self.add_extent(start, size, NIL, NIL, true).map(|_| ())
+        self.add_extent(start, size, NIL, NIL, PAGES_NEW)
+            .map(|_| ())
     }
 }
 

@@ -15,7 +15,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The largest block that is cached, in bytes.
-const LARGEST: u64 = 4096;
+pub const LARGEST: u64 = 4096;
 
 const EMPTY: u32 = 0;
 /// A thread reads or writes it.
