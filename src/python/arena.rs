@@ -1,6 +1,7 @@
 //! What Python can do with an [`Arena`], and with all of a process's.
 
 use super::attaching::{attach, create, name_in, NO_FOLDER};
+use super::block_trace::note_object;
 use super::default_arena::find_own_default;
 use super::error::{exception, natural};
 use super::exit_state;
@@ -228,6 +229,7 @@ impl Arena {
         watch_end(py)?;
         let arena = self.open()?;
         let made = work(py, || arena.allocate_owned(bytes)).map(Block::new);
+        let made = made.and_then(|block| note_object(py, &block).map(|()| block));
         records::emit_after(py, made)
     }
 
