@@ -500,8 +500,8 @@ impl Arena {
     ///     messages and bytes through queues and executors, ``ring_sent``, ``ring_sent_bytes``,
     ///     ``ring_received``, ``ring_received_bytes``, and where their channel is a pipe
     ///     ``pipe_sent``, ``pipe_sent_bytes``, ``pipe_received``, ``pipe_received_bytes``: pickles,
-    ///     without the arrays that go by reference; frames of ring buffers, ``frames_written``, ``frames_written_bytes``, ``frames_read``,
-    ///     ``frames_read_bytes``.
+    ///     without the arrays that go by reference; frames of ring buffers, ``frames_written``,
+    ///     ``frames_written_bytes``, ``frames_read``, ``frames_read_bytes``.
     #[pyo3(text_signature = "($self)")]
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<&'py PyDict> {
         let stats = self.operate_long(py, |arena| arena.stats())?;
