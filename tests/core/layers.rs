@@ -116,6 +116,7 @@ const ORDER: &[(&str, &[&str])] = &[
             "attaching",
             "default_arena",
             "objects",
+            "block_trace",
             "handles",
             "ticket_guard",
             "numpy/capi",
