@@ -46,6 +46,7 @@ const ORDER: &[(&str, &[&str])] = &[
             "core",
             "waiting",
             "locked",
+            "rows",
             "space",
             "recovery",
             "page_state",
