@@ -37,9 +37,13 @@ LAYERS = [
     "executor array_manager integrations._loky",
     "context integrations.* compat.sharedarray",
     "backport demo compat.*",
+    "_command.exit_codes _command.output",
+    "_command.arguments",
+    "_command.*",
+    "_command.main",
 ]
 # From the bottom to the top: a subpackage imports nothing of those behind it.
-SUBPACKAGES = ["_system", "_pickling", "_channels", "_pool"]
+SUBPACKAGES = ["_system", "_pickling", "_channels", "_pool", "_command"]
 
 
 def modules():
