@@ -37,8 +37,8 @@ LAYERS = [
     "executor array_manager integrations._loky",
     "context integrations.* compat.sharedarray",
     "backport demo compat.*",
-    "_command.exit_codes _command.output",
-    "_command.arguments",
+    "_command.exit_codes _command.output _command.startup.*",
+    "_command.arguments _command.findings",
     "_command.*",
     "_command.main",
 ]

@@ -124,6 +124,7 @@ def memory() -> None:
     snp.trim()
     snp.clean()
     assert snp.machine()["page_size"] > 0
+    assert [finding.title for finding in snp.diagnose()]
     snp.warn_on_copy()
     snp.warn_on_copy(False)
     try:
