@@ -129,7 +129,7 @@ def test_options_stand_anywhere():
 
 def test_units():
     assert [output.size(n) for n in (0, 1023, 1024, 1536, 1 << 20, 100 << 30, (1 << 20) - 1)] == [
-        "0 B", "1023 B", "1.0 KiB", "1.5 KiB", "1.0 MiB", "100 GiB", "1.0 MiB",
+        "0 B", "1023 B", "1 KiB", "1.5 KiB", "1 MiB", "100 GiB", "1 MiB",
     ]  # fmt: skip
     assert [output.duration(n) for n in (-1, 0, 119, 120, 7199, 7200, 172800)] == [
         "0 s", "0 s", "119 s", "2 min", "119 min", "2 h", "2 d",

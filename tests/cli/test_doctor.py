@@ -181,7 +181,7 @@ def test_a_memory_limit_below_the_folder_s_space(monkeypatch):
     monkeypatch.setattr(findings._core, "memory_left", lambda: 1 << 30)
     monkeypatch.setattr(os, "statvfs", lambda place: status(f_blocks=1 << 20, f_bavail=1 << 19))
     (finding,) = findings.memory_limit()
-    assert finding.level == "warning" and "2.0 GiB" in finding.meaning
+    assert finding.level == "warning" and "2 GiB" in finding.meaning
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ SOURCE = os.path.join(ROOT, "shared_memory", "shared_numpy")
 # From the ground up; a module may import only what stands before its row.
 LAYERS = [
     "errors _reduce _system.forks _system.generics _system.interruptions",
-    "_system.exit_order",
+    "_system.exit_order _command.exit_codes _command.output _command.startup.*",
     "_core _pickling.copy_warnings",
     "_system.file_mapping _system.leftovers _system.list_layout _system.named_layout "
     "_system.posixshmem _system.shm_space",
@@ -37,7 +37,6 @@ LAYERS = [
     "executor array_manager integrations._loky",
     "context integrations.* compat.sharedarray",
     "backport demo compat.*",
-    "_command.exit_codes _command.output _command.startup.*",
     "_command.arguments _command.findings",
     "_command.*",
     "_command.main",

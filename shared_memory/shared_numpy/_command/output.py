@@ -151,14 +151,15 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
 def size(nbytes: int) -> str:
-    """Return a number of bytes with its unit: "1.5 MiB"."""
+    """Return a number of bytes with its unit: "1.5 MiB", "64 MiB"."""
     number, unit = float(nbytes), 0
     while round(number, 1) >= 1024 and unit < len(_UNITS) - 1:
         number /= 1024
         unit += 1
     if unit == 0:
         return "{} B".format(nbytes)
-    return "{:.{}f} {}".format(number, 0 if number >= 99.95 else 1, _UNITS[unit])
+    text = "{:.{}f}".format(number, 0 if number >= 99.95 else 1)
+    return "{} {}".format(text[:-2] if text.endswith(".0") else text, _UNITS[unit])
 
 
 def duration(seconds: float) -> str:
