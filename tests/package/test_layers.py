@@ -37,7 +37,8 @@ LAYERS = [
     "executor array_manager integrations._loky",
     "context integrations.* compat.sharedarray",
     "backport demo compat.*",
-    "_command.arguments _command.findings",
+    "_command.arguments _command.findings _command.survey",
+    "_command.ls",
     "_command.*",
     "_command.main",
 ]
