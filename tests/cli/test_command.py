@@ -54,9 +54,12 @@ def test_wrong_usage(words):
 
 def test_no_numpy_is_loaded():
     code = (
-        "import sys; from shared_numpy._command import main\n"
-        "code = main.main(['doctor', '--json'])\n"
-        "assert code in (0, 1) and 'numpy' not in sys.modules, sorted(sys.modules)"
+        "import sys; from shared_numpy._command import findings, main\n"
+        # (Only what a named array says of itself takes numpy, and there may be some.)
+        "findings.CHECKS = [each for each in findings.CHECKS if each is not findings.leftovers]\n"
+        "assert main.main(['doctor', '--json']) in (0, 1)\n"
+        "from shared_numpy._command import clean, ls, removal, run, survey\n"
+        "assert 'numpy' not in sys.modules, sorted(sys.modules)"
     )
     run_python(code)
 

@@ -46,7 +46,7 @@ def test_findings_are_objects():
     found = snp.diagnose()
     assert {finding.topic for finding in found} >= {
         "interpreter", "kernel", "folder", "space", "memory limit", "limits", "logout",
-        "start method", "huge pages", "extras",
+        "start method", "huge pages", "leftovers", "extras",
     }  # fmt: skip
     order = [findings.LEVELS.index(finding.level) for finding in found]
     assert order == sorted(order)
@@ -300,3 +300,38 @@ def test_it_starts_no_program():
         "snp.diagnose()"
     )
     assert subprocess.call([sys.executable, "-c", code]) == 0
+
+
+LEFT = """
+import os, signal, subprocess, sys
+code = "import os, signal, shared_numpy as snp; a = snp.ones(100000);"
+code += "print(snp.Arena.default().name, flush=True); os.killpg(0, signal.SIGKILL)"
+def left():
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE,
+                               start_new_session=True, universal_newlines=True)
+    return process.communicate()[0].strip()
+def told():
+    import shared_numpy as snp
+    return [finding for finding in snp.diagnose() if finding.topic == "leftovers"]
+(finding,) = told()
+assert finding.level == "ok", finding
+name = left()
+(finding,) = told()
+assert finding.level == "warning" and finding.title.startswith("1 thing "), finding
+assert name in finding.meaning and "shared-numpy clean" in finding.advice
+with open("/dev/shm/" + name, "r+b") as file:
+    file.seek(53248)
+    file.write(bytes([0xee]) * 4096)
+assert any("damaged: " + name in finding.title for finding in told()), told()
+subprocess.check_call([sys.executable, "-m", "shared_numpy", "clean", "--force", name],
+                      stdout=subprocess.DEVNULL)
+(finding,) = told()
+assert finding.level == "ok", finding
+"""
+
+
+def test_what_killed_programs_left():
+    if namespace() is None:
+        pytest.skip("this user may not mount, or not run the interpreter where that is allowed")
+    mount = 'mount -t tmpfs tmpfs /dev/shm && exec "$@"'
+    run_python(LEFT, wrapper=namespace() + ["sh", "-c", mount, "sh"])

@@ -594,6 +594,54 @@ def huge_pages() -> "Iterator[Finding]":
         )  # fmt: skip
 
 
+def leftovers() -> "Iterator[Finding]":
+    """Look for what killed programs left in shared memory."""
+    if not hasattr(_core, "look_at_arena"):
+        return
+    from . import survey
+
+    try:
+        found = survey.survey(all_users=False)
+    except (OSError, ValueError) as error:
+        yield Finding(
+            "warning", "leftovers", "What is in shared memory cannot be listed: {}".format(error),
+            "What killed programs left is not seen.", "See the findings about the folder.",
+        )  # fmt: skip
+        return
+    # (One that was being sent when its program ended may still find its receiver.)
+    orphans = [item for item in found.items if item.state == survey.ORPHANED and not item.handles]
+    damaged = [item for item in found.items if item.damaged]
+    if orphans:
+        yield Finding(
+            "warning", "leftovers",
+            "{:,} thing{} of this user that no process has: {}".format(
+                len(orphans), "" if len(orphans) == 1 else "s",
+                output.size(sum(item.size for item in orphans)),
+            ),
+            "Killed programs left them ({}{}). Arenas and what managers left go when any program "
+            "makes arrays; the rest stays until it is removed.".format(
+                ", ".join(item.name for item in orphans[:3]), ", ..." if len(orphans) > 3 else ""
+            ),
+            "shared-numpy clean removes arenas and what managers left; segments and semaphores go by "
+            "name. See shared-numpy ls.",
+        )  # fmt: skip
+    if damaged:
+        yield Finding(
+            "warning", "leftovers",
+            "{:,} damaged: {}{}".format(
+                len(damaged), ", ".join(item.name for item in damaged[:3]),
+                ", ..." if len(damaged) > 3 else "",
+            ),
+            "A process has overwritten them: programs that use them get ArenaCorruptedError or "
+            "ValueError.",
+            "When the programs that use them have ended: shared-numpy clean --force NAME",
+        )  # fmt: skip
+    if not orphans and not damaged:
+        title = "No leftovers among {:,} things of this user".format(len(found.items))
+        unseen = "" if found.sees_all else " (Segments cannot be judged: {}.)".format(found.unseen)
+        yield Finding("ok", "leftovers", title, "Nothing is known to be nobody's." + unseen, "")
+
+
 # Package, and what it is for.
 _EXTRAS = (
     ("cloudpickle", "lambdas and closures as functions"),
@@ -630,5 +678,6 @@ CHECKS = (
     logout,
     start_method,
     huge_pages,
+    leftovers,
     extras,
 )

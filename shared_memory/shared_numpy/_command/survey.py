@@ -19,7 +19,6 @@ import stat
 import time
 
 from .. import _core
-from .._system import named_layout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -388,6 +387,9 @@ def _same_item(item, status):
 
 def _read_layout(item, fd):
     """Read the description of a named array."""
+    # (It needs numpy, which nothing else here does.)
+    from .._system import named_layout
+
     if item.kind == UNKNOWN:
         item.kind = NAMED
     try:
