@@ -51,6 +51,8 @@ TEST_PACKAGES += ["cloudpickle", "tqdm", "joblib", "loky", "pandas"]
 # What looks at types; they serve newer interpreters only.
 TYPE_PACKAGES = ["numpy", "mypy", "basedpyright", "jedi"]
 
+# The package of the memory orders, which is its own for the sake of what it depends on.
+ORDERS = os.path.join("tests", "orders", "Cargo.toml")
 KNOWN = ["3.%d" % minor for minor in range(interpreters.OLDEST, interpreters.NEWEST + 1)]
 # Suites of whole programs: on the oldest interpreter and on the newest.
 ENDS = ("cli", "journeys")
@@ -87,6 +89,7 @@ def check_format(job):
     if not cargo_has("fmt"):
         return skipped("rustfmt")
     job.run(["cargo", "fmt", "--check"])
+    job.run(["cargo", "fmt", "--check", "--manifest-path", ORDERS])
 
 
 def check_syntax(python, job):
@@ -107,6 +110,16 @@ def check_core(arguments, job):
     environment = dict(os.environ, PATH=builds.path_without_python())
     job.run(["cargo", "test"] + CORE + arguments, seconds=CORE_SECONDS, env=environment)
     return "" if "--no-run" in arguments else suites.core_counts(job)
+
+
+def check_orders(job):
+    """Run the core's words under a model checker that knows weak memory."""
+    folder = ["--target-dir", os.path.join(builds.BUILD, "orders")]
+    package = ["--locked", "--manifest-path", ORDERS] + folder
+    if cargo_has("clippy"):
+        job.run(["cargo", "clippy", "--all-targets"] + package + ["--", "-D", "warnings"])
+    job.run(["cargo", "test"] + package)
+    return suites.core_counts(job)
 
 
 def check_memory(job):
@@ -310,6 +323,7 @@ def gate(pythons, complete, results):
     compiled = ["--lib", "--test", "core", "--test", "crash", "--no-run"]
     made.append(Job("core, compiled", partial(check_core, compiled), ["lints"]))
     made.append(Job("core, processes", partial(check_core, crash), ["core, compiled"]))
+    made.append(Job("core, orders", check_orders, ["core, compiled"]))
     for version in others:
         for suite in suites.SUITES:
             if version == oldest or suite not in ENDS and (complete or suite != "gate"):

@@ -4,10 +4,10 @@
 
 Each file in `tests/mutants/` is a patch that takes one care out of the code. Its
 first line names the tests that must fail, any of them, the quickest first: `lib NAME` is one
-beside the code, `core NAME` one of `tests/core`, `crash NAME` one of `tests/crash`, and
-`crash step:NAME` the operations of that name under death at every change. All of these tests
-must pass on the code as it is. A mutant that passes them survives, and is an error; so is a
-patch that does not apply or does not compile.
+beside the code, `core NAME` one of `tests/core`, `orders NAME` one of `tests/orders`,
+`crash NAME` one of `tests/crash`, and `crash step:NAME` the operations of that name under death
+at every change. All of these tests must pass on the code as it is. A mutant that passes them
+survives, and is an error; so is a patch that does not apply or does not compile.
 
 It is not optimized, but for the dependencies: most of the time would go into that.
 """
@@ -45,8 +45,10 @@ ENVIRONMENT = dict(
     # The copy lies in this repository, and is none of its own.
     GIT_CEILING_DIRECTORIES=os.path.dirname(TREE),
 )
-CARGO = ["cargo", "--config", 'profile.test.package."*".opt-level=2', "test"]
-CARGO += ["--locked", "--no-default-features"]
+CARGO = ["cargo", "test", "--locked"]
+# Which package: the core, or that of the memory orders, which tells its own optimisations.
+CORE = ["--config", 'profile.test.package."*".opt-level=2', "--no-default-features"]
+ORDERS = ["--manifest-path", os.path.join("tests", "orders", "Cargo.toml"), "--lib"]
 
 # A test: what cargo builds for it, and what it runs of that.
 Test = collections.namedtuple("Test", "text target name operation")
@@ -55,7 +57,8 @@ Test = collections.namedtuple("Test", "text target name operation")
 def parse(text):
     """Return the test that a patch names so."""
     target, name = text.split(" ", 1)
-    built = ("--lib",) if target == "lib" else ("--test", target)
+    built = CORE + (["--lib"] if target == "lib" else ["--test", target])
+    built = tuple(ORDERS if target == "orders" else built)
     if name.startswith("step:"):
         return Test(text, built, "step_", name[len("step:") :])
     return Test(text, built, name, "")
@@ -90,7 +93,9 @@ def files(folder):
     for name in COPIED:
         if os.path.isfile(os.path.join(folder, name)):
             found.add(name)
-        for path, _, names in os.walk(os.path.join(folder, name)):
+        for path, folders, names in os.walk(os.path.join(folder, name)):
+            # What cargo has built beside a package stays.
+            folders[:] = [each for each in folders if each != "target"]
             found.update(os.path.relpath(os.path.join(path, each), folder) for each in names)
     return found
 

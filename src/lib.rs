@@ -8,10 +8,11 @@
 //! | `python`  | all below, pyo3           | the extension `shared_numpy._core`              |
 //! | `ring`    | `process`, `arena`, `sys` | messages and frames between processes           |
 //! | `process` | `arena`, `segment`, `sys` | the arena on POSIX shared memory, in a process  |
-//! | `arena`   | `error`                   | an allocator that survives the death of any     |
+//! | `arena`   | `error`, `activity`       | an allocator that survives the death of any     |
 //! |           |                           | process at any instruction; no system call      |
 //! | `segment` | `sys`                     | policy over system calls: reserving memory      |
 //! | `sys`     | libc, nix                 | one wrapper for each system call                |
+//! | `activity`| nothing                   | counters and events of this process             |
 //! | `error`   | nothing                   | the core's one error type                       |
 //!
 //! Only `sys` uses libc and nix, only `python` uses pyo3. Without the feature `python` the crate
@@ -19,6 +20,7 @@
 
 #![warn(missing_docs)]
 
+pub mod activity;
 pub mod arena;
 pub mod error;
 #[cfg(arenas)]

@@ -90,7 +90,7 @@ _NAMES = {
         "ForeignHandleError", "StaleHandleError",
     ],
     "_command.findings": ["diagnose"],
-    "_core": ["Arena", "Block", "__version__", "clean", "machine", "trim"],
+    "_core": ["Arena", "Block", "__version__", "clean", "machine", "stats", "trim"],
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
 

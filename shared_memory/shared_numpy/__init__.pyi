@@ -24,6 +24,7 @@ from ._core import (
     __version__ as __version__,
     clean as clean,
     machine as machine,
+    stats as stats,
     trim as trim,
 )
 from .array_manager import ArrayManager as ArrayManager

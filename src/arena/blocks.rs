@@ -9,6 +9,7 @@ use super::core::Core;
 use super::format::*;
 use super::locked::{Block, Locked};
 use super::refs::{Allocated, BlockRef, Extent, Member};
+use super::space::Joined;
 use super::upkeep::LARGE;
 use crate::error::{Error, Exhausted, Result};
 
@@ -43,9 +44,8 @@ impl<'a> Locked<'a> {
     /// [`Locked::allocate`], down to the last row.
     #[inline(always)]
     pub fn allocate_from_reserve(&self, size: u64) -> Result<Allocated> {
-        let extent = match self.find(size)? {
-            Some(extent) => extent,
-            None => self.find_by_merging(size)?,
+        let Some(extent) = self.find(size)? else {
+            return Err(self.lacks_space(size));
         };
         self.meet_extent(extent)?;
         let allocated = self.take(extent, size)?;
@@ -53,19 +53,13 @@ impl<'a> Locked<'a> {
         Ok(allocated)
     }
 
-    /// [`Locked::find`], when nothing fits as it is.
     #[cold]
-    fn find_by_merging(&self, size: u64) -> Result<Block<'a>> {
-        let left = self.header.index.free.get();
-        let found = match left >= size {
-            true => self.merge_all().and_then(|()| self.find(size))?,
-            false => None,
-        };
-        found.ok_or(Error::Full {
+    fn lacks_space(&self, size: u64) -> Error {
+        Error::Full {
             what: Exhausted::Space,
             asked: size,
-            left,
-        })
+            left: self.header.index.free.get(),
+        }
     }
 
     /// Makes a block of the first `size` bytes of a free extent.
@@ -228,23 +222,46 @@ impl Core {
         count: &dyn Fn(BlockId, u32),
     ) -> Result<Allocated> {
         let mut what = what;
-        self.reap(me)?;
+        let mut reaped = false;
         for _ in 0..ATTEMPTS {
-            let full = match self.try_allocate(me, size, count) {
-                Err(Error::Full { what, .. }) => what,
-                found => return found,
-            };
-            what = full;
-            match full {
+            let joined = what == Exhausted::Space && self.join(me, size)?;
+            match what {
+                _ if joined => (),
+                _ if !reaped => {
+                    self.reap(me)?;
+                    reaped = true;
+                }
                 Exhausted::Blocks => self.add_block_rows(me)?,
                 _ => self.add_segment(me, size)?,
             }
+            what = match self.try_allocate(me, size, count) {
+                Err(Error::Full { what, .. }) => what,
+                found => return found,
+            };
         }
         Err(Error::Full {
             what,
             asked: size,
             left: self.platform().room().free,
         })
+    }
+
+    /// Makes one free extent of `size` bytes or more of free neighbours of which some lack pages;
+    /// whether there were such. Other processes get the lock in between.
+    #[cold]
+    pub(super) fn join(&self, me: Member, size: u64) -> Result<bool> {
+        let mut first = 0;
+        loop {
+            let locked = self.lock(me)?;
+            if locked.header.index.free.get() < size {
+                return Ok(false);
+            }
+            match locked.join(first, size)? {
+                Joined::Found => return Ok(true),
+                Joined::NotIn(next) => first = next,
+                Joined::Nowhere => return Ok(false),
+            }
+        }
     }
 
     /// Drops `me`'s reference; whether that freed the block.

@@ -530,7 +530,9 @@ pub struct Counters {
     pub forks: U64,
     /// Forks whose child got no slot.
     pub pins: U64,
-    unused: [U64; 12],
+    /// Times that pages were given back.
+    pub returns: U64,
+    unused: [U64; 11],
 }
 
 /// The beginning of the control segment.

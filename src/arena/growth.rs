@@ -15,6 +15,7 @@ use super::half_done::HalfDone;
 use super::locked::Locked;
 use super::refs::{Allocated, BlockRef, Member};
 use super::word::U32;
+use crate::activity::{Event, EVENTS};
 use crate::error::{Error, Exhausted, Result};
 use std::mem::{offset_of, size_of};
 
@@ -238,6 +239,7 @@ impl Core {
             .min(longest)
             .min(self.platform().room().free / SHARE_OF_FREE);
         let generous = least.max(ahead.next_multiple_of(PAGE));
+        let generous = generous.next_multiple_of(self.platform().unit(generous));
         let mut length = generous;
         let mut made = self.make_segment(number, length);
         if made.is_err() && generous > least {
@@ -252,6 +254,10 @@ impl Core {
         if opened.is_err() && state_of(row.state.get()) == BUILDING {
             self.platform().remove(number);
             row.state.commit(ABSENT as u64);
+        }
+        if opened.is_ok() {
+            let (bytes, segment) = (length, number as u64);
+            EVENTS.note(self.uuid(), Event::Grown { bytes, segment });
         }
         opened
     }
@@ -282,6 +288,10 @@ impl Core {
                 }
                 Err(error) => result = Err(error),
             }
+        }
+        if sum > 0 {
+            let (bytes, segments) = (sum, empty.iter().count() as u64);
+            EVENTS.note(self.uuid(), Event::Returned { bytes, segments });
         }
         result.map(|()| sum)
     }
@@ -337,7 +347,9 @@ impl Core {
             ..
         }) = found
         {
-            self.add_segment(me, size)?;
+            if !self.join(me, size)? {
+                self.add_segment(me, size)?;
+            }
             found = self.allocate_chunk(me, size, table);
         }
         let (which, place) = self.ensure_pages(me, found?, &|_, _| ())?;

@@ -74,6 +74,8 @@ pub trait Surroundings<W> {
     fn wake(&self, word: &W);
     /// Whether the life `owner` is over.
     fn is_dead(&self, owner: Owner) -> bool;
+    /// Called when a wait is over, that began since the lock was taken.
+    fn end_wait(&self) {}
     /// Whether the waiter, which has just slept and found `owner` alive, has waited long enough
     /// for it.
     fn gives_up(&self, owner: Owner) -> bool;
@@ -88,6 +90,12 @@ pub enum Taken {
     FromDead,
 }
 
+/// Takes the lock for `me` if it is free; whether it was.
+#[inline(always)]
+pub fn try_acquire<W: Word>(word: &W, me: Owner) -> bool {
+    word.exchange(0, me.0)
+}
+
 /// Takes the lock for `me`.
 ///
 /// # Errors
@@ -98,10 +106,12 @@ pub fn acquire<W: Word>(
     me: Owner,
     surroundings: &impl Surroundings<W>,
 ) -> Result<Taken, Owner> {
-    if word.exchange(0, me.0) {
+    if try_acquire(word, me) {
         return Ok(Taken::Free);
     }
-    wait(word, me, surroundings)
+    let taken = wait(word, me, surroundings);
+    surroundings.end_wait();
+    taken
 }
 
 #[cold]

@@ -7,17 +7,24 @@
 //!
 //! Both take long and are done outside the lock, on a block that belongs to this process meanwhile.
 //! What is known of its pages is in its row, on the safe side: a death half-way leaves "unknown".
+//!
+//! A small block that may lack pages is reserved with what lies behind it, so that only one of many
+//! small blocks pays for a system call.
 
 use super::core::Core;
 use super::format::*;
 use super::half_done::HalfDone;
 use super::locked::{Block, Locked};
 use super::refs::{Allocated, BlockRef, Extent, Member};
+use crate::activity::{Event, EVENTS};
 use crate::error::Result;
 
 /// Free extents below this size keep their pages: they are shared with
 /// neighbours, and the call costs more than it gains.
 pub(super) const LEAST_RETURN: u64 = 64 << 10;
+
+/// How many bytes are reserved at one time, at least, where free memory may lack pages.
+const AHEAD: u64 = 64 << 10;
 
 /// How many extents are given back by one call, so that it ends.
 const RETURNS: usize = 64;
@@ -28,6 +35,34 @@ impl<'a> Locked<'a> {
         let row = self.live(which)?.row;
         row.marks.commit(row.marks.get() & !PAGES | pages);
         Ok(())
+    }
+
+    /// Takes what lies behind a block of this process's and may lack pages, up to the end of the
+    /// bytes that are reserved together; None if that is nothing, or if rows are short.
+    fn take_ahead(&self, which: BlockRef) -> Result<Option<(BlockRef, Extent)>> {
+        let block = self.live(which)?;
+        let next = block.cache.next.get();
+        if block.size() >= AHEAD || next == NIL || self.need_rows(1).is_err() {
+            return Ok(None);
+        }
+        let extent = self.block(next)?;
+        if extent.state() != FREE || extent.cache.whole.get() == 1 {
+            return Ok(None);
+        }
+        let start = extent.address().offset();
+        if extent.address().0 != block.address().0.wrapping_add(block.size()) {
+            return Err(self.corrupted("the links between neighbours"));
+        }
+        let end = (block.address().offset() + AHEAD) / PAGE * PAGE;
+        if end <= start {
+            return Ok(None);
+        }
+        self.meet_extent(extent)?;
+        // It is not used, and free again soon.
+        let least = self.header.index.least_warm.get();
+        let taken = self.take(extent, (end - start).min(extent.size()))?;
+        self.header.index.least_warm.set(least);
+        Ok(Some((taken.which, taken.place)))
     }
 
     /// The largest free extent with pages to give back, or nearly.
@@ -112,7 +147,7 @@ impl Core {
         place: Extent,
         count: &dyn Fn(BlockId, u32),
     ) -> Result<()> {
-        match self.platform().reserve(place.address, place.size) {
+        match self.reserve_ahead(me, which, place) {
             Ok(()) => {
                 // Unmarked they are there as well, and reserved once more.
                 let _ = self
@@ -130,6 +165,33 @@ impl Core {
                 }
                 Err(self.without_memory(error, place.size))
             }
+        }
+    }
+
+    /// Reserves a block, and what lies behind it if that fits.
+    fn reserve_ahead(&self, me: Member, which: BlockRef, place: Extent) -> Result<()> {
+        let ahead = match self.lock(me) {
+            Ok(locked) => {
+                let taken = locked.take_ahead(which)?;
+                taken.map(|(ahead, space)| (ahead, space, locked.begin_work()))
+            }
+            // The block alone needs no lock.
+            Err(_) => None,
+        };
+        let Some((ahead, space, _work)) = ahead else {
+            return self.platform().reserve(place.address, place.size);
+        };
+        let size = place.size + space.size;
+        let reserved = self.platform().reserve(place.address, size);
+        if let Ok(locked) = self.lock_to_finish(me, HalfDone::Block(ahead)) {
+            if reserved.is_ok() {
+                locked.mark_pages(ahead, PAGES_THERE)?;
+            }
+            locked.release(ahead)?;
+        }
+        match reserved {
+            Ok(()) => Ok(()),
+            Err(_) => self.platform().reserve(place.address, place.size),
         }
     }
 
@@ -157,12 +219,17 @@ impl Core {
             if returned.is_ok() {
                 locked.mark_pages(which, PAGES_RETURNED)?;
                 locked.count(|c| &c.returned, place.size);
+                locked.count(|c| &c.returns, (sum == 0) as u64);
                 sum += place.size;
             }
             locked.release(which)?;
             if returned.is_err() {
                 break;
             }
+        }
+        if sum > 0 {
+            let (bytes, segments) = (sum, 0);
+            EVENTS.note(self.uuid(), Event::Returned { bytes, segments });
         }
         Ok(sum)
     }

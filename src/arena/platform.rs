@@ -5,7 +5,7 @@
 //! implements it on the operating system, [`plain`](super::plain) on the memory
 //! of one process, where sanitizers, property tests and fuzzers can work.
 
-use super::format::{Address, SlotId, SlotRow};
+use super::format::{Address, SlotId, SlotRow, PAGE};
 use super::word::U32;
 use crate::error::Result;
 use std::ptr::NonNull;
@@ -49,6 +49,12 @@ pub unsafe trait Platform: Send + Sync {
     /// until it is made. A segment that cannot be made leaves nothing.
     fn create(&self, number: usize, size: u64, fill: &dyn Fn(NonNull<u8>)) -> Result<()>;
 
+    /// What the length of a segment of at least `size` bytes is best a multiple of, at least
+    /// [`PAGE`].
+    fn unit(&self, _size: u64) -> u64 {
+        PAGE
+    }
+
     /// Removes segment `number`, which nobody uses; it may not be there.
     fn remove(&self, number: usize);
 
@@ -69,6 +75,11 @@ pub unsafe trait Platform: Send + Sync {
 
     /// The time in ms, the same for all processes.
     fn now(&self) -> u64;
+
+    /// The time in µs, as exactly as it is known.
+    fn micros(&self) -> u64 {
+        self.now() * 1000
+    }
 
     /// Sleeps for some milliseconds, or until `word` does not hold `expected`
     /// or is woken.

@@ -17,11 +17,20 @@ use super::locked::Locked;
 use super::platform::Identity;
 use super::refs::Member;
 use super::word::{U32, U64};
+use crate::activity::{Event, EVENTS};
 use crate::error::{Error, Exhausted, Result};
 
 /// How often a process looks for a slot while one is being freed, with a short sleep in
 /// between. One that is stopped halfway keeps nobody waiting for longer.
 const LOOKS: u32 = 500;
+
+/// The event that the process of a slot is reaped; before another one has the slot.
+fn reaped(row: &SlotRow) -> Event {
+    Event::Reaped {
+        pid: row.pid.get(),
+        exited: row.detached.get() == generation_of(row.state.read()),
+    }
+}
 
 impl Locked<'_> {
     /// The slots of dead processes.
@@ -58,10 +67,12 @@ impl Locked<'_> {
             let row = self.slot(slot);
             let state = row.state.read();
             let empty = state_word(generation_of(state), EMPTY);
+            let reaped = reaped(row);
             // Another process may have taken the slot over. That shows first in its byte lock, then
             // in its state.
             if self.core.is_over(slot) && row.state.swap_if(state, empty).is_ok() {
                 self.count(|c| &c.reaped_slots, 1);
+                EVENTS.note(self.core.uuid(), reaped);
             }
         }
         Ok(())
@@ -426,6 +437,7 @@ impl Core {
         if !self.is_over(slot) || !self.platform().claim(slot)? {
             return Ok(None);
         }
+        let reaped = reaped(row);
         let member = self.enter(slot, state);
         let succeeded = match member {
             Some(member) => self.replace_dead(member),
@@ -437,6 +449,8 @@ impl Core {
                 row.pid.set(0);
             }
             self.platform().disclaim(slot);
+        } else {
+            EVENTS.note(self.uuid(), reaped);
         }
         succeeded.map(|()| member)
     }

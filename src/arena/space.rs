@@ -12,7 +12,8 @@
 //! most) and whether all have (`whole`). The sums over all free extents are
 //! kept in the header. An extent that is whole is not merged with one that is
 //! not: what a program uses again and again stays whole beside memory that was
-//! given back. Only when nothing fits are all neighbours merged.
+//! given back. Only when nothing fits are neighbours of both kinds joined, as many
+//! as the request needs: the rest of the last one keeps what it is.
 
 use super::format::*;
 use super::locked::{Block, Locked};
@@ -25,6 +26,22 @@ const RESERVED_ROWS: u32 = 4;
 /// How many extents of the asked size's own bin are looked at for one that
 /// fits before a larger bin is opened.
 const LOOKS: usize = 8;
+
+/// How many of them are looked at before memory is said to be wanting. `join` finds the others.
+const LAST_LOOKS: usize = 256;
+
+/// How many rows an operation looks at before it gives the lock back and takes it again.
+pub(super) const SLICE: u32 = 8192;
+
+/// What came of a search for free neighbours.
+pub(super) enum Joined {
+    /// One free extent was made of some.
+    Found,
+    /// There are none before this row.
+    NotIn(u32),
+    /// There are none.
+    Nowhere,
+}
 
 /// The class and bin for extents of `size` bytes.
 #[inline(always)]
@@ -172,8 +189,8 @@ impl<'a> Locked<'a> {
             }
             return self.first_of(class, index.bins[class].get()).map(Some);
         }
-        // The rest of its own bin, before memory is said to be wanting.
-        self.look_through(class, bin, size, usize::MAX)
+        // More of its own bin, before memory is said to be wanting.
+        self.look_through(class, bin, size, LAST_LOOKS)
     }
 
     /// The first extent of the lowest bin in `bins`.
@@ -301,24 +318,67 @@ impl<'a> Locked<'a> {
         Ok(())
     }
 
-    /// Merges all free extents that are neighbours, whole or not.
+    /// Looks, in the rows from `first` on, for neighbours that are free and have `size` bytes
+    /// together, and makes one free extent of them: the first of its bin.
+    ///
+    /// It looks at [`SLICE`] rows, or somewhat more.
     #[cold]
-    pub fn merge_all(&self) -> Result<()> {
-        for block in self.all_blocks() {
-            let extent = block?;
-            // (One that was absorbed is UNUSED by now.)
-            while extent.state() == FREE && extent.cache.next.get() != NIL {
-                let after = self.block(extent.cache.next.get())?;
-                if after.state() != FREE {
+    pub fn join(&self, first: u32, size: u64) -> Result<Joined> {
+        let all = self.header.block_rows.get();
+        let end = first.saturating_add(SLICE).min(all);
+        let mut looks = 0;
+        for id in first..end {
+            if looks > SLICE {
+                return Ok(Joined::NotIn(id));
+            }
+            looks += 1;
+            let extent = self.block(id)?;
+            // Where free neighbours begin: each row of them is counted once.
+            if extent.state() != FREE || self.free_row(extent.cache.previous.get())?.is_some() {
+                continue;
+            }
+            let (mut bytes, mut last) = (extent.size(), extent);
+            while bytes < size && looks <= SLICE {
+                let Some(next) = self.free_row(last.cache.next.get())? else {
                     break;
-                }
-                self.leave_bin(after)?;
-                self.leave_bin(extent)?;
-                self.absorb(extent, after)?;
-                self.enter_bin(extent)?;
+                };
+                (bytes, last) = (bytes.saturating_add(next.size()), next);
+                looks += 1;
+            }
+            if bytes >= size {
+                self.join_from(extent, size)?;
+                return Ok(Joined::Found);
             }
         }
-        Ok(())
+        Ok(if end < all {
+            Joined::NotIn(end)
+        } else {
+            Joined::Nowhere
+        })
+    }
+
+    /// The row `id` if it is one and a free extent.
+    fn free_row(&self, id: u32) -> Result<Option<Block<'a>>> {
+        if id == NIL {
+            return Ok(None);
+        }
+        let block = self.block(id)?;
+        Ok((block.state() == FREE).then_some(block))
+    }
+
+    /// Makes one free extent of at least `size` bytes of a free extent and those behind it.
+    fn join_from(&self, extent: Block<'a>, size: u64) -> Result<()> {
+        self.leave_bin(extent)?;
+        while extent.size() < size {
+            let Some(after) = self.free_row(extent.cache.next.get())? else {
+                return Err(self.corrupted("the links between neighbours"));
+            };
+            self.leave_bin(after)?;
+            // What is not needed of it keeps its pages, or the lack of them.
+            self.split(after, size - extent.size())?;
+            self.absorb(extent, after)?;
+        }
+        self.merge(extent)
     }
 
     /// Makes a free extent of bytes that belong to nothing yet, between two

@@ -53,6 +53,10 @@ pub struct Stats {
     pub forks: u64,
     /// Forks whose child got no slot.
     pub pinned_forks: u64,
+    /// Segments added so far.
+    pub grows: u64,
+    /// Times that pages were given back to the system so far.
+    pub returns: u64,
 }
 
 impl Locked<'_> {
@@ -73,6 +77,8 @@ impl Locked<'_> {
             returned_bytes: counters.returned.get(),
             forks: counters.forks.get(),
             pinned_forks: counters.pins.get(),
+            grows: counters.grown.get(),
+            returns: counters.returns.get(),
             ..Stats::default()
         };
         for block in self.all_blocks() {

@@ -6,7 +6,8 @@ use super::core::Core;
 use super::format::*;
 use super::lock::{self, Owner, Surroundings, Taken};
 use super::refs::Member;
-use super::word::U32;
+use super::word::{Atomic, Word, U32};
+use crate::activity::{Event, COUNTERS, EVENTS};
 use crate::error::{Error, Result};
 use std::cell::Cell;
 
@@ -18,6 +19,10 @@ pub(super) struct Waiting<'a> {
     waited: Cell<Option<(Owner, u64)>>,
     /// Whether it was told to give up.
     interrupted: Cell<bool>,
+    /// When it slept for the first time, in µs; 0 if it has not.
+    slept: Cell<u64>,
+    /// The process of the last owner that it found dead, as it numbered itself.
+    dead: Cell<u64>,
 }
 
 impl<'a> Waiting<'a> {
@@ -28,11 +33,13 @@ impl<'a> Waiting<'a> {
             me,
             waited: Cell::new(None),
             interrupted: Cell::new(false),
+            slept: Cell::new(0),
+            dead: Cell::new(0),
         }
     }
 }
 
-impl lock::Word for U32 {
+impl<A: Atomic<Value = u32>> lock::Word for Word<A> {
     fn load(&self) -> u32 {
         self.read()
     }
@@ -53,7 +60,18 @@ impl Surroundings<U32> for Waiting<'_> {
     }
 
     fn sleep(&self, word: &U32, expected: u32) {
+        if self.slept.get() == 0 {
+            self.slept.set(self.core.platform.micros().max(1));
+        }
         self.core.platform.sleep(word, expected)
+    }
+
+    fn end_wait(&self) {
+        COUNTERS.lock_waits.add(1);
+        if self.slept.get() != 0 {
+            let slept = self.core.platform.micros().saturating_sub(self.slept.get());
+            COUNTERS.longest_lock_wait.raise(slept);
+        }
     }
 
     fn wake(&self, word: &U32) {
@@ -70,8 +88,11 @@ impl Surroundings<U32> for Waiting<'_> {
             return true;
         };
         let state = row.state.read();
+        // (Before the next life of the slot begins.)
+        self.dead.set(row.pid.get());
         if owner != Owner::new(slot.0, generation_of(state)) {
             // Another life of the slot has begun: the owner's is over.
+            self.dead.set(0);
             return true;
         }
         match state_of(state) {
@@ -107,11 +128,29 @@ impl Core {
     /// `Busy` and `Interrupted`, as for the arena's.
     #[inline(always)]
     pub fn lock_word(&self, me: Member, word: &U32) -> Result<Taken> {
+        match lock::try_acquire(word, me.owner()) {
+            true => Ok(Taken::Free),
+            false => self.await_word(me, word),
+        }
+    }
+
+    /// [`lock_word`](Self::lock_word), of a lock that was taken.
+    #[cold]
+    fn await_word(&self, me: Member, word: &U32) -> Result<Taken> {
         let waiting = Waiting::new(self, me);
-        lock::acquire(word, me.owner(), &waiting).map_err(|owner| match waiting.interrupted.get() {
-            true => Error::Interrupted,
-            false => self.busy(owner),
-        })
+        match lock::acquire(word, me.owner(), &waiting) {
+            Ok(Taken::Free) => Ok(Taken::Free),
+            Ok(Taken::FromDead) => {
+                let event = Event::Recovered {
+                    pid: waiting.dead.get(),
+                    ring: !std::ptr::eq(word, &self.header().owner),
+                };
+                EVENTS.note(self.uuid(), event);
+                Ok(Taken::FromDead)
+            }
+            Err(_) if waiting.interrupted.get() => Err(Error::Interrupted),
+            Err(owner) => Err(self.busy(owner)),
+        }
     }
 
     /// Gives a lock back that [`lock_word`](Self::lock_word) has taken.

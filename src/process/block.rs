@@ -52,10 +52,11 @@
 //! [`Counts::is_cached`]: super::counts::Counts::is_cached
 
 use super::block_cache::CachedBlock;
-use super::counts::{Atomic, Count};
+use super::counts::Count;
 use super::membership::{Arena, Membership};
 use super::shm_platform::ShmPlatform;
 use crate::arena::format::{Address, POISONED};
+use crate::arena::word::Atomic;
 use crate::arena::{BlockRef, Core, Extent, Member, TicketRef};
 use crate::error::{Error, Result};
 use std::cell::Cell;
@@ -94,7 +95,7 @@ pub trait Holder {
 
 /// Drops a reference that was the last one when [`Count::drop_one_of_many`] looked.
 #[inline(always)]
-pub fn drop_last<A: Atomic>(count: &Count<A>, holder: &impl Holder) {
+pub fn drop_last<A: Atomic<Value = u32>>(count: &Count<A>, holder: &impl Holder) {
     // No other thread can change the count meanwhile: this is the only reference, and no handle of
     // the block exists.
     if count.is_only() && holder.cache(|| count.enter_cache()) {

@@ -7,8 +7,8 @@
 //! A place goes EMPTY → BUSY → FULL and FULL → BUSY → EMPTY; the thread that has made it BUSY owns
 //! it until it stores the next state. At the exit of the process all places become CLOSED.
 
-use super::counts::Atomic;
 use crate::arena::format::ALIGN;
+use crate::arena::word::Atomic;
 use crate::arena::{BlockRef, Member};
 use std::cell::UnsafeCell;
 use std::ptr::NonNull;
@@ -48,7 +48,7 @@ unsafe impl<A: Send> Send for BlockCache<A> {}
 // so acquires what the release in `leave` has published, so accesses never overlap.
 unsafe impl<A: Sync> Sync for BlockCache<A> {}
 
-impl<A: Atomic> Default for BlockCache<A> {
+impl<A: Atomic<Value = u32>> Default for BlockCache<A> {
     fn default() -> Self {
         BlockCache(std::array::from_fn(|_| CachePlace {
             state: A::new(EMPTY),
@@ -57,7 +57,7 @@ impl<A: Atomic> Default for BlockCache<A> {
     }
 }
 
-impl<A: Atomic> BlockCache<A> {
+impl<A: Atomic<Value = u32>> BlockCache<A> {
     #[inline(always)]
     fn place(&self, size: u64) -> Option<&CachePlace<A>> {
         // Sizes are multiples of ALIGN and not 0.
@@ -121,7 +121,7 @@ impl<A: Atomic> BlockCache<A> {
     }
 }
 
-impl<A: Atomic> CachePlace<A> {
+impl<A: Atomic<Value = u32>> CachePlace<A> {
     #[inline(always)]
     fn exchange(&self, old: u32, new: u32) -> bool {
         // Acquire, pairs with the release in `leave`.

@@ -7,75 +7,9 @@
 //! A count is generic over its word, so that the same lines run under a model checker.
 
 use crate::arena::format::{BlockId, CHUNKS};
+use crate::arena::word::Atomic;
 use std::ptr::{null_mut, NonNull};
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
-
-/// A word of private memory: an [`AtomicU32`], or that of a model checker.
-pub trait Atomic {
-    /// A word that holds `value`.
-    fn new(value: u32) -> Self;
-    /// See [`AtomicU32::load`].
-    fn load(&self, order: Ordering) -> u32;
-    /// See [`AtomicU32::store`].
-    fn store(&self, value: u32, order: Ordering);
-    /// See [`AtomicU32::compare_exchange`].
-    fn exchange(
-        &self,
-        old: u32,
-        new: u32,
-        success: Ordering,
-        failure: Ordering,
-    ) -> Result<u32, u32>;
-    /// See [`AtomicU32::fetch_add`].
-    fn fetch_add(&self, value: u32, order: Ordering) -> u32;
-    /// See [`AtomicU32::fetch_sub`].
-    fn fetch_sub(&self, value: u32, order: Ordering) -> u32;
-    /// See [`AtomicU32::fetch_or`].
-    fn fetch_or(&self, value: u32, order: Ordering) -> u32;
-}
-
-impl Atomic for AtomicU32 {
-    #[inline(always)]
-    fn new(value: u32) -> Self {
-        AtomicU32::new(value)
-    }
-
-    #[inline(always)]
-    fn load(&self, order: Ordering) -> u32 {
-        self.load(order)
-    }
-
-    #[inline(always)]
-    fn store(&self, value: u32, order: Ordering) {
-        self.store(value, order)
-    }
-
-    #[inline(always)]
-    fn exchange(
-        &self,
-        old: u32,
-        new: u32,
-        success: Ordering,
-        failure: Ordering,
-    ) -> Result<u32, u32> {
-        self.compare_exchange(old, new, success, failure)
-    }
-
-    #[inline(always)]
-    fn fetch_add(&self, value: u32, order: Ordering) -> u32 {
-        self.fetch_add(value, order)
-    }
-
-    #[inline(always)]
-    fn fetch_sub(&self, value: u32, order: Ordering) -> u32 {
-        self.fetch_sub(value, order)
-    }
-
-    #[inline(always)]
-    fn fetch_or(&self, value: u32, order: Ordering) -> u32 {
-        self.fetch_or(value, order)
-    }
-}
 
 /// The count of one block.
 pub struct Count<A = AtomicU32>(A);
@@ -86,13 +20,13 @@ const SHARED: u32 = 1 << 31;
 const CACHED: u32 = 1 << 30;
 const FLAGS: u32 = SHARED | CACHED;
 
-impl<A: Atomic> Default for Count<A> {
+impl<A: Atomic<Value = u32>> Default for Count<A> {
     fn default() -> Self {
         Count(A::new(0))
     }
 }
 
-impl<A: Atomic> Count<A> {
+impl<A: Atomic<Value = u32>> Count<A> {
     /// Begins the life of a block with one reference, or none.
     pub fn begin(&self, references: u32) {
         self.0.store(references, Ordering::Relaxed);

@@ -7,6 +7,7 @@
 use super::private_pages;
 use super::process_arenas::{self, ForkHooks, ListGuard, PreparedFork, ProcessArenas};
 use super::registration;
+use crate::activity;
 use crate::error::Result;
 use crate::sys::fork::{self, ForkMark};
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
@@ -72,6 +73,7 @@ extern "C" fn after_fork_in_parent() {
 }
 
 extern "C" fn after_fork_in_child() {
+    activity::begin_anew();
     registration::forget_unregistered();
     private_pages::after_fork();
     let number = ForkMark::get().renew();

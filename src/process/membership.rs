@@ -18,6 +18,7 @@ use super::process_arenas::{self, ForkHooks, Identity, PreparedFork, Seat};
 use super::registration::Registration;
 use super::shm_platform::ShmPlatform;
 use super::wait_hooks;
+use crate::activity;
 use crate::arena::format::{BlockId, NO_TREE};
 use crate::arena::{BlockRef, Core, ForkedChild, Member};
 use crate::error::{Error, Result};
@@ -274,6 +275,7 @@ impl Membership {
         if self.fork_number() != mark.number() {
             // A child that was made without the C library's fork.
             let number = mark.certain();
+            activity::begin_anew();
             self.core.forget_threads();
             self.forget_cached();
             // No handler has told the parent that a child has its blocks, too.

@@ -10,6 +10,7 @@
 //! | `descriptor`     | a file descriptor that notices when something closed it           |
 //! | `objects`        | the two objects of an arena: names, modes, space                  |
 //! | `remains`        | the objects of an arena that no process has attached              |
+//! | `huge_pages`     | memory that huge pages can serve                                  |
 //! | `shm_platform`   | the arena's platform: mappings, byte locks, liveness              |
 //! | `counts`         | reference counts of blocks                                        |
 //! | `block_cache`    | small blocks for the next allocations                             |
@@ -51,6 +52,7 @@ mod exit;
 mod first_copy;
 pub mod folder;
 mod forks;
+mod huge_pages;
 mod look;
 mod membership;
 mod objects;

@@ -1,6 +1,7 @@
 //! The arena's platform: segments in shared memory, byte locks, liveness.
 
 use super::descriptor::{Descriptor, READ_WRITE};
+use super::huge_pages::HugePages;
 use super::objects::{
     has_room, is_of, lock_name, make, memory_name, needing, patiently, reserve, room_for, NO_SPACE,
     PIN_BYTE, REMOVAL_BYTE,
@@ -43,6 +44,7 @@ pub struct ShmPlatform {
     patience: AtomicU64,
     /// This process's tree; 0 if nobody is told of its end.
     tree: AtomicU64,
+    huge_pages: HugePages,
 }
 
 /// A segment that this process has mapped. They are added while the arena is
@@ -160,6 +162,7 @@ impl ShmPlatform {
             segments: Mutex::default(),
             patience: AtomicU64::new(30_000),
             tree: AtomicU64::new(0),
+            huge_pages: HugePages::default(),
         })
     }
 
@@ -464,8 +467,12 @@ unsafe impl Platform for ShmPlatform {
         let fd = self.memory()?;
         let start = start_of(number);
         let map = || self.map_segment(number, size, size);
+        let take = || {
+            self.huge_pages.extend(fd, start + size, size);
+            self.huge_pages.reserve(fd, start, size)
+        };
         let made = has_room(fd, size)
-            .and_then(|()| reserve(fd, start, size))
+            .and_then(|()| take())
             .and_then(|()| map());
         match made {
             Ok(base) => {
@@ -481,6 +488,11 @@ unsafe impl Platform for ShmPlatform {
         }
     }
 
+    fn unit(&self, size: u64) -> u64 {
+        let unit = self.memory().map(|fd| self.huge_pages.unit(fd, size));
+        unit.ok().flatten().unwrap_or(PAGE)
+    }
+
     fn remove(&self, number: usize) {
         let _ = patiently(|| shm::deallocate(self.memory()?, start_of(number), LONGEST));
     }
@@ -493,7 +505,7 @@ unsafe impl Platform for ShmPlatform {
         if size >= MUCH && cgroup::memory().is_some_and(|left| left < size) {
             return Err(NO_SPACE);
         }
-        reserve(self.memory()?, start, size)
+        self.huge_pages.reserve(self.memory()?, start, size)
     }
 
     unsafe fn give_back(&self, address: Address, bytes: NonNull<u8>, size: u64) -> Result<()> {
@@ -519,6 +531,10 @@ unsafe impl Platform for ShmPlatform {
 
     fn now(&self) -> u64 {
         proc::now()
+    }
+
+    fn micros(&self) -> u64 {
+        proc::monotonic() / 1000
     }
 
     fn sleep(&self, word: &U32, expected: u32) {

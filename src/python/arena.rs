@@ -11,6 +11,8 @@ use super::new_arrays::make_array;
 use super::objects::{Arena, Block};
 use super::operation::{work, work_long};
 use super::process_tree::{announce, ask, leave, name_of, watch_end};
+use super::records;
+use super::traffic;
 use crate::arena::format::SLOTS as MOST_PLACES;
 use crate::arena::Member;
 use crate::error::Error;
@@ -27,6 +29,7 @@ pub fn add_to(module: &PyModule) -> PyResult<()> {
     module.add("MOST_PLACES", MOST_PLACES)?;
     module.add_function(wrap_pyfunction!(clean, module)?)?;
     module.add_function(wrap_pyfunction!(trim, module)?)?;
+    module.add_function(wrap_pyfunction!(stats, module)?)?;
     module.add_function(wrap_pyfunction!(make_room, module)?)
 }
 
@@ -122,7 +125,8 @@ impl Arena {
             ("processes", processes),
         ])?;
         let folder = folder::chosen(py, directory)?;
-        create(py, wishes, name, folder.as_deref()).map(Arena::from)
+        let made = create(py, wishes, name, folder.as_deref()).map(Arena::from);
+        records::emit_after(py, made)
     }
 
     /// Attach an arena of this user by its name.
@@ -223,7 +227,8 @@ impl Arena {
         let bytes = natural("nbytes", nbytes)?;
         watch_end(py)?;
         let arena = self.open()?;
-        work(py, || arena.allocate_owned(bytes)).map(Block::new)
+        let made = work(py, || arena.allocate_owned(bytes)).map(Block::new);
+        records::emit_after(py, made)
     }
 
     /// Make an array in a block of its own.
@@ -265,7 +270,8 @@ impl Arena {
     ) -> PyResult<PyObject> {
         watch_end(py)?;
         let arena = self.open()?;
-        make_array(py, shape, dtype, order, cls, |_| Ok(arena))
+        let made = make_array(py, shape, dtype, order, cls, |_| Ok(arena));
+        records::emit_after(py, made)
     }
 
     /// Make a handle of a block for one receiver.
@@ -482,7 +488,18 @@ impl Arena {
     ///     ``oldest_handle`` in ms. And since the arena was made: ``allocated``,
     ///     ``freed``, ``sent``, ``received``, ``expired``, ``recoveries`` from a
     ///     death with the lock, ``reaped_processes``, ``reaped_references``,
-    ///     ``returned_bytes``, ``forks``, ``pinned_forks``.
+    ///     ``returned_bytes``, ``forks``, ``pinned_forks``; ``grows``, segments added, and
+    ///     ``returns``, times that memory was given back.
+    ///
+    ///     And what this process has counted since it began (a forked child begins with zeros), over
+    ///     all its arenas: ``lock_waits``, times that a thread found a lock of an arena or a queue
+    ///     taken; ``longest_lock_wait``, the longest sleep until it had the lock, in µs; ``spins``
+    ///     and ``sleeps``, waits for a message, a frame or room that ended without and with a sleep;
+    ///     messages and bytes through queues and executors, ``ring_sent``, ``ring_sent_bytes``,
+    ///     ``ring_received``, ``ring_received_bytes``, and ``pipe_sent`` and so on where their
+    ///     channel is a pipe: pickles, without the arrays that go by reference; frames of ring
+    ///     buffers, ``frames_written``, ``frames_written_bytes``, ``frames_read``,
+    ///     ``frames_read_bytes``.
     #[pyo3(text_signature = "($self)")]
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<&'py PyDict> {
         let stats = self.operate_long(py, |arena| arena.stats())?;
@@ -510,9 +527,12 @@ impl Arena {
             ("returned_bytes", stats.returned_bytes),
             ("forks", stats.forks),
             ("pinned_forks", stats.pinned_forks),
+            ("grows", stats.grows),
+            ("returns", stats.returns),
         ] {
             numbers.set_item(name, number)?;
         }
+        traffic::add_counts(numbers)?;
         Ok(numbers)
     }
 
@@ -591,8 +611,8 @@ fn clean(py: Python<'_>, directory: Option<&PyAny>) -> PyResult<Vec<String>> {
     announce(py);
     let names = removed.map_err(|error| exception(py, error))?;
     let mut removed: Vec<String> = ask(py, "clean_managers", ())?;
-    removed.extend(names.iter().map(|name| name.as_str().to_owned()));
-    Ok(removed)
+    removed.extend(records::note_cleaning(py, &names)?);
+    records::emit_after(py, Ok(removed))
 }
 
 /// Give back the free memory of this user's arenas.
@@ -610,6 +630,31 @@ fn make_room(py: Python<'_>, nbytes: u64) -> PyResult<()> {
     let made = work_long(py, || process::make_room(nbytes));
     announce(py);
     made
+}
+
+/// Return the default arena, and what this process has done, in numbers.
+///
+/// Returns
+/// -------
+/// dict of str to int
+///     ``Arena.default().stats()``, which has the keys. A process without a default arena gets one.
+///
+/// Raises
+/// ------
+/// ArenaFullError
+///     There is no room in /dev/shm for a new arena.
+///
+/// Examples
+/// --------
+/// >>> import shared_numpy as snp
+/// >>> before = snp.stats()["blocks"]
+/// >>> frame = snp.zeros((1000, 1000))
+/// >>> snp.stats()["blocks"] - before
+/// 1
+#[pyfunction]
+#[pyo3(text_signature = "()")]
+fn stats(py: Python<'_>) -> PyResult<&PyDict> {
+    Arena::from(find_own_default(py)?).stats(py)
 }
 
 /// Give the free memory of this process's arenas back to the system.
@@ -636,5 +681,5 @@ fn trim(py: Python<'_>) -> PyResult<u64> {
             Err(error) => return Err(error),
         }
     }
-    Ok(sum)
+    records::emit_after(py, Ok(sum))
 }

@@ -4,6 +4,7 @@ use super::error::{exception, os_error};
 use super::gil::end_long;
 use super::operation::{work, work_long};
 use super::process_tree::{announce, ask, name_of, unregister, watch_end, Nothing};
+use super::records;
 use super::shutdown::{is_over, stay};
 use crate::arena::handle::{Name, LONGEST_NAME};
 use crate::error::Error;
@@ -127,8 +128,9 @@ pub fn create(
     let mut settings = wishes.or(environment()?).settings();
     if !CLEANED.swap(true, Ordering::Relaxed) || folder.is_some() {
         // Orphans that cannot be removed are no reason not to begin.
-        let _ = end_long(py, || process::remove_orphans(folder));
+        let removed = end_long(py, || process::remove_orphans(folder));
         announce(py);
+        records::note_cleaning(py, &removed.unwrap_or_default())?;
         ask::<Nothing>(py, "clean_managers_once", ())?;
     }
     let name = name.map(|name| name_in(folder, name)).transpose()?;

@@ -6,7 +6,11 @@
 use super::gil::surviving;
 use crate::error::Error;
 #[cfg(arenas)]
-use crate::{process, sys::proc};
+use crate::{
+    activity::{Event, EVENTS},
+    process,
+    sys::proc,
+};
 use pyo3::exceptions::PyOSError;
 #[cfg(arenas)]
 use pyo3::exceptions::{PyEOFError, PyValueError};
@@ -58,7 +62,14 @@ fn make_exception(py: Python<'_>, error: Error) -> PyErr {
         }
         Error::Corrupted { .. } => simple(py, "ArenaCorruptedError", error),
         Error::Full { asked, left, .. } => {
-            let message = match error.is_for_want_of_memory() {
+            let memory = error.is_for_want_of_memory();
+            let event = Event::Refused {
+                asked,
+                left,
+                memory,
+            };
+            EVENTS.note([0, 0], event);
+            let message = match memory {
                 true => format!("{error}. {}", process::situation()),
                 false => error.to_string(),
             };

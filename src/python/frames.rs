@@ -6,7 +6,9 @@ use super::gil::end;
 use super::objects::Block;
 use super::operation::work;
 use super::process_tree::{announce, watch_end};
+use super::records::emit_before;
 use super::ring::patience;
+use crate::activity::COUNTERS;
 use crate::error::Result;
 use crate::process;
 use crate::ring::frames::{self, View};
@@ -80,6 +82,9 @@ impl InBlock for frames::Frames {
 }
 
 fn seen(view: Option<View>) -> Option<Seen> {
+    if let Some(view) = &view {
+        COUNTERS.frames.count_received(view.block.size());
+    }
     view.map(|view| (Block::new(view.block), view.number, view.time, view.skipped))
 }
 
@@ -196,6 +201,7 @@ impl Frames {
     #[args(timeout = "None")]
     #[pyo3(text_signature = "($self, timeout=None)")]
     fn blank(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<(Block, usize)>> {
+        emit_before(py, timeout)?;
         let mut patience = patience(timeout)?;
         let inner = self.inner(py)?;
         let blank = work(py, || inner.blank(&mut patience))?;
@@ -224,7 +230,9 @@ impl Frames {
     #[pyo3(text_signature = "($self, block, index)")]
     fn write(&self, py: Python<'_>, block: &Block, index: usize) -> PyResult<u64> {
         let (inner, block) = (self.inner(py)?, block.inner());
-        work(py, || inner.write(block, index))
+        let number = work(py, || inner.write(block, index))?;
+        COUNTERS.frames.count_sent(1, block.size());
+        Ok(number)
     }
 
     /// Tell waiting writers that a frame is not looked at any more, or not filled.
@@ -256,6 +264,7 @@ impl Frames {
     #[args(timeout = "None")]
     #[pyo3(text_signature = "($self, timeout=None)")]
     fn read(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<Seen>> {
+        emit_before(py, timeout)?;
         let mut patience = patience(timeout)?;
         let inner = self.inner(py)?;
         work(py, || inner.read(&mut patience)).map(seen)
@@ -280,6 +289,7 @@ impl Frames {
     #[args(timeout = "None")]
     #[pyo3(text_signature = "($self, timeout=None)")]
     fn latest(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<Seen>> {
+        emit_before(py, timeout)?;
         let mut patience = patience(timeout)?;
         let inner = self.inner(py)?;
         work(py, || inner.latest(&mut patience)).map(seen)

@@ -205,7 +205,7 @@ pub(super) fn ends_with(block: &process::Block, end: &[u8]) -> bool {
 }
 
 /// How long the pickle is; None if there is none.
-fn length_in(block: &process::Block) -> Option<usize> {
+pub(super) fn length_in(block: &process::Block) -> Option<usize> {
     let mut head = [0; HEAD];
     if block.size() < HEAD as u64 {
         return None;

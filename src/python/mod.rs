@@ -24,6 +24,8 @@
 //! | `future`          | the step of a future that no other thread may come between         |
 //! | `one_copy`        | one copy of the extension in a process                             |
 //! | `process_tree`    | what the tree's resource tracker is told; exit                     |
+//! | `records`         | log records of what has happened                                   |
+//! | `traffic`         | this process's counters                                            |
 //! | `attaching`       | making an arena and attaching one                                  |
 //! | `default_arena`   | which arena this process allocates in                              |
 //! | `objects`         | the classes `Arena` and `Block`, without their methods             |
@@ -87,11 +89,15 @@ mod operation;
 #[cfg(arenas)]
 mod process_tree;
 #[cfg(arenas)]
+mod records;
+#[cfg(arenas)]
 mod ring;
 #[cfg(arenas)]
 mod shutdown;
 #[cfg(arenas)]
 mod ticket_guard;
+#[cfg(arenas)]
+mod traffic;
 
 use pyo3::prelude::*;
 
@@ -131,6 +137,8 @@ fn add_arena_to(module: &PyModule) -> PyResult<()> {
     default_arena::add_to(module)?;
     handles::add_to(module)?;
     new_arrays::add_to(module)?;
+    records::add_to(module)?;
+    traffic::add_to(module)?;
     arena::add_to(module)
 }
 

@@ -5,6 +5,7 @@ use super::numpy::{self, Contiguous, Items, Layout, Shape};
 use super::objects::Block;
 use super::operation::work;
 use super::process_tree::watch_end;
+use super::records;
 use crate::process;
 use crate::sys::probe::page_size;
 use pyo3::exceptions::PyValueError;
@@ -76,10 +77,11 @@ fn empty(
     cls: Option<&PyType>,
 ) -> PyResult<PyObject> {
     watch_end(py)?;
-    make_array(py, shape, dtype, order, cls, |bytes| match bytes >= MUCH {
+    let made = make_array(py, shape, dtype, order, cls, |bytes| match bytes >= MUCH {
         true => find_own_default(py),
         false => find_default(py),
-    })
+    });
+    records::emit_after(py, made)
 }
 
 /// Copy an array into a block of its own, its items lying as they do.

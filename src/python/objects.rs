@@ -5,6 +5,7 @@
 use super::gil::{end, release};
 use super::operation::work;
 use super::process_tree::{announce, leave, watch_end};
+use super::records;
 use crate::arena::handle::Handle;
 use crate::error::Result;
 use crate::process;
@@ -58,16 +59,17 @@ impl Arena {
         result
     }
 
-    /// Does `operation`, which takes long.
+    /// Does `operation`, which takes long, and emits the records of what has happened.
     pub fn operate_long<T>(
         &self,
         py: Python<'_>,
         operation: impl FnOnce(&process::Arena) -> Result<T>,
     ) -> PyResult<T> {
-        self.operate(py, |arena| {
+        let result = self.operate(py, |arena| {
             release();
             operation(arena)
-        })
+        });
+        records::emit_after(py, result)
     }
 }
 

@@ -4,10 +4,12 @@ use super::closable::{Closable, InBlock, Using};
 use super::default_arena::find_own_default;
 use super::gil::end;
 use super::handles::cancel_all;
-use super::message::{end_of, ends_with, laid_down, taken_up};
+use super::message::{end_of, ends_with, laid_down, length_in, taken_up};
 use super::objects::Block;
 use super::operation::work;
 use super::process_tree::{announce, watch_end};
+use super::records::emit_before;
+use crate::activity::COUNTERS;
 use crate::error::Result;
 use crate::process;
 use crate::ring::messages::{Item, Messages, Settings, Taken};
@@ -123,6 +125,11 @@ impl Ring {
     }
 
     fn unpack(&self, py: Python<'_>, taken: Taken) -> PyResult<PyObject> {
+        let length = match &taken {
+            Taken::Bytes(bytes) => bytes.len(),
+            Taken::Block(block) => length_in(block).unwrap_or(0),
+        };
+        COUNTERS.rings.count_received(length as u64);
         match taken {
             Taken::Bytes(bytes) => Ok(PyBytes::new(py, &bytes).into()),
             Taken::Block(block) => Ok(taken_up(py, block)?.into_py(py)),
@@ -251,9 +258,13 @@ impl Ring {
         handles: &PyList,
         timeout: Option<f64>,
     ) -> PyResult<bool> {
+        emit_before(py, timeout)?;
         let mut patience = patience(timeout)?;
         let packed = self.pack(py, stream, handles)?;
         let count = self.put_packed(py, vec![(packed, handles)], &mut patience)?;
+        if count == 1 {
+            COUNTERS.rings.count_sent(1, stream.as_bytes().len() as u64);
+        }
         Ok(count == 1)
     }
 
@@ -283,9 +294,12 @@ impl Ring {
         messages: Vec<(&PyBytes, &PyList)>,
         timeout: Option<f64>,
     ) -> PyResult<usize> {
+        emit_before(py, timeout)?;
         let mut patience = patience(timeout)?;
+        let mut lengths = Vec::with_capacity(messages.len());
         let mut packed = Vec::with_capacity(messages.len());
         for (stream, handles) in messages {
+            lengths.push(stream.as_bytes().len() as u64);
             match self.pack(py, stream, handles) {
                 Ok(each) => packed.push((each, handles)),
                 Err(error) => {
@@ -294,7 +308,10 @@ impl Ring {
                 }
             }
         }
-        self.put_packed(py, packed, &mut patience)
+        let count = self.put_packed(py, packed, &mut patience)?;
+        let bytes = lengths[..count].iter().sum();
+        COUNTERS.rings.count_sent(count as u64, bytes);
+        Ok(count)
     }
 
     /// Take a message out.
@@ -321,6 +338,7 @@ impl Ring {
     #[args(timeout = "None", watched = "false")]
     #[pyo3(text_signature = "($self, timeout=None, watched=False)")]
     fn get(&self, py: Python<'_>, timeout: Option<f64>, watched: bool) -> PyResult<PyObject> {
+        emit_before(py, timeout)?;
         match self.take(py, 1, timeout, watched)?.pop() {
             Some(taken) => self.unpack(py, taken),
             None => Ok(py.None()),
@@ -353,6 +371,7 @@ impl Ring {
         most: usize,
         timeout: Option<f64>,
     ) -> PyResult<&'py PyList> {
+        emit_before(py, timeout)?;
         let found = PyList::empty(py);
         for taken in self.take(py, most, timeout, false)? {
             found.append(self.unpack(py, taken)?)?;

@@ -14,9 +14,10 @@
 
 use super::event::{self, Event};
 use super::spin::Spin;
+use crate::activity::COUNTERS;
 use crate::arena::format::{POISONED, UNSETTLED};
 use crate::arena::lock::Taken;
-use crate::arena::word::{U32, U64};
+use crate::arena::word::{Atomic, Word, U32, U64};
 use crate::arena::{Member, Work};
 use crate::error::{Error, Result};
 use crate::process::{before_waiting, gives_up, gives_up_now, Arena, Block, Uninterruptible};
@@ -55,7 +56,7 @@ fn stamp_now() -> u32 {
     (proc::monotonic() / 1000) as u32
 }
 
-impl event::Word for U32 {
+impl<A: Atomic<Value = u32>> event::Word for Word<A> {
     #[inline(always)]
     fn load(&self) -> u32 {
         self.read()
@@ -328,6 +329,7 @@ impl Base {
             true => None,
             false => Some(start.elapsed()),
         };
+        let mut slept = false;
         if in_vain.is_some() {
             while !changed() {
                 {
@@ -337,7 +339,10 @@ impl Base {
                     }
                     event.mark();
                 }
-                patience.slept = true;
+                if !slept {
+                    COUNTERS.sleeps.add(1);
+                }
+                (slept, patience.slept) = (true, true);
                 // Woken, interrupted, too late: the waiter looks again.
                 let sleep = self.next_sleep(which, patience.looks);
                 // A signal that has come since the last look would not end the sleep.
@@ -362,6 +367,9 @@ impl Base {
                     break;
                 }
             }
+        }
+        if !slept {
+            COUNTERS.spins.add(1);
         }
         spin.learn(waited(), in_vain);
         let first = SLEEP.as_millis() as u32;

@@ -170,3 +170,41 @@ pub unsafe fn wipe_on_fork(base: NonNull<u8>, length: usize) -> Result<()> {
         _ => Err(failed("madvise")(last())),
     }
 }
+
+/// Asks for huge pages in a mapping of [`shared`], where its file system gives them to who asks:
+/// `madvise(2)`, MADV_HUGEPAGE.
+///
+/// # Safety
+/// The range is whole pages of a mapping of [`shared`].
+#[cfg(target_os = "linux")]
+pub unsafe fn want_huge_pages(base: NonNull<u8>, length: usize) -> Result<()> {
+    // SAFETY: the call changes how the kernel maps pages, never what they hold, and the caller
+    // promises that the range is mapped.
+    match unsafe { libc::madvise(base.as_ptr().cast::<c_void>(), length, libc::MADV_HUGEPAGE) } {
+        0 => Ok(()),
+        _ => Err(failed("madvise")(last())),
+    }
+}
+
+/// Takes and maps the pages of a mapping of [`shared`], as if each was written to; bytes that are
+/// there keep their values: `madvise(2)`, MADV_POPULATE_WRITE, since Linux 5.14.
+///
+/// # Errors
+/// EFAULT where the memory is not there: no signal is raised. EINVAL on older kernels.
+///
+/// # Safety
+/// The range is whole pages of a mapping of [`shared`].
+#[cfg(target_os = "linux")]
+pub unsafe fn populate(base: NonNull<u8>, length: usize) -> Result<()> {
+    // SAFETY: the call maps pages that the mapping stands for already, and changes no byte.
+    match unsafe {
+        libc::madvise(
+            base.as_ptr().cast::<c_void>(),
+            length,
+            libc::MADV_POPULATE_WRITE,
+        )
+    } {
+        0 => Ok(()),
+        _ => Err(failed("madvise")(last())),
+    }
+}

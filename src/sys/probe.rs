@@ -173,15 +173,22 @@ fn getrandom() -> Result<()> {
 /// `advise`; None if it cannot be seen.
 #[cfg(target_os = "linux")]
 fn huge_pages() -> Option<String> {
-    let all = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
-    let all = std::fs::read_to_string(all).ok();
-    let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;
-    huge_pages_of(all.as_deref(), &mounts)
+    let folder = shm::open_folder().ok()?;
+    huge_pages_in(shm::facts(folder.as_fd()).ok()?.device)
 }
 
-/// [`huge_pages`], by what is chosen for the whole system, and by the mounts.
+/// When the file system of a device number has huge pages, in the kernel's words.
 #[cfg(target_os = "linux")]
-fn huge_pages_of(all: Option<&str>, mounts: &str) -> Option<String> {
+fn huge_pages_in(device: u64) -> Option<String> {
+    let all = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
+    let all = std::fs::read_to_string(all).ok();
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    huge_pages_of(all.as_deref(), &mounts, device)
+}
+
+/// [`huge_pages_in`], by what is chosen for the whole system, and by the mounts.
+#[cfg(target_os = "linux")]
+fn huge_pages_of(all: Option<&str>, mounts: &str, device: u64) -> Option<String> {
     let chosen = all.and_then(|text| text.split_once('[')?.1.split_once(']'));
     match chosen.map(|chosen| chosen.0) {
         // Kernels without them have no such file.
@@ -189,17 +196,51 @@ fn huge_pages_of(all: Option<&str>, mounts: &str) -> Option<String> {
         Some("force") => return Some("always".to_string()),
         Some(_) => (),
     }
-    // The last that was mounted there is what is seen.
-    let mut mounts = mounts.lines().filter_map(|line| {
-        let mut words = line.split(' ').skip(1);
-        let place = words.next()?;
-        (place == shm::FOLDER).then(|| words.nth(1))?
-    });
-    let options = mounts.next_back()?;
+    let number = [libc::major(device), libc::minor(device)].map(|part| part.to_string());
+    let number = number.join(":");
+    // Each mount of a file system shows the same options of it, the last of all words.
+    let options = mounts.lines().find_map(|line| {
+        let mut words = line.split(' ');
+        (words.nth(2)? == number).then(|| words.next_back())?
+    })?;
     let huge = options
         .split(',')
         .find_map(|option| option.strip_prefix("huge="));
     Some(huge.unwrap_or("never").to_string())
+}
+
+/// The length of the huge pages that memory is laid out for, and the most that one may waste.
+#[cfg(target_os = "linux")]
+pub const HUGE_PAGE: u64 = 2 << 20;
+
+/// How a file system gives huge pages.
+#[cfg(target_os = "linux")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HugePages {
+    /// Not at all; or they have another length than [`HUGE_PAGE`].
+    Never,
+    /// Wherever they fit within the file.
+    Always,
+    /// Where a mapping asks for them.
+    Advised,
+}
+
+/// How the file system of an open file gives huge pages.
+#[cfg(target_os = "linux")]
+pub fn huge_pages_for(fd: BorrowedFd<'_>) -> HugePages {
+    let length = "/sys/kernel/mm/transparent_hugepage/hpage_pmd_size";
+    let length = std::fs::read_to_string(length).ok();
+    if length.and_then(|text| text.trim().parse().ok()) != Some(HUGE_PAGE) {
+        return HugePages::Never;
+    }
+    let granted = shm::facts(fd)
+        .ok()
+        .and_then(|facts| huge_pages_in(facts.device));
+    match granted.as_deref() {
+        Some("always" | "within_size") => HugePages::Always,
+        Some("advise") => HugePages::Advised,
+        _ => HugePages::Never,
+    }
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -217,15 +258,21 @@ mod tests {
 
     #[test]
     fn huge_pages_are_told_by_the_system_and_by_the_mount() {
-        let mounts =
-            |options: &str| format!("a /dev tmpfs x,huge=always 0 0\nshm /dev/shm {options} 0 0\n");
-        let plain = mounts("tmpfs rw,nosuid");
-        let huge = mounts("tmpfs rw,huge=within_size,size=4k");
+        let device = libc::makedev(0, 27);
+        let mounts = |options: &str| {
+            format!(
+                "21 1 0:2 / /dev rw - tmpfs a rw,huge=always\n\
+                 22 1 0:27 / /dev/shm rw,nosuid shared:3 - tmpfs shm {options}\n"
+            )
+        };
+        let plain = mounts("rw,size=4k");
+        let huge = mounts("rw,huge=within_size,size=4k");
         let never = Some("always within_size advise [never] deny force\n");
-        let told = |all, mounts: &str| huge_pages_of(all, mounts).unwrap_or("unknown".to_string());
+        let told =
+            |all, mounts: &str| huge_pages_of(all, mounts, device).unwrap_or("unknown".to_string());
         assert_eq!(told(never, &plain), "never");
         assert_eq!(told(never, &huge), "within_size");
-        assert_eq!(told(never, "a /dev tmpfs x 0 0\n"), "unknown");
+        assert_eq!(told(never, "21 1 0:2 / /dev rw - tmpfs a rw\n"), "unknown");
         assert_eq!(told(Some("always [deny] force"), &huge), "never");
         assert_eq!(told(Some("always deny [force]"), &plain), "always");
         assert_eq!(told(None, &huge), "never");

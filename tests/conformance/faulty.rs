@@ -127,6 +127,10 @@ unsafe impl Platform for Faulty {
         self.make(Call::Create, "posix_fallocate", half, whole)
     }
 
+    fn unit(&self, size: u64) -> u64 {
+        self.inner.unit(size)
+    }
+
     fn remove(&self, number: usize) {
         if self.fate(Call::Remove) == Fate::Made {
             self.inner.remove(number)

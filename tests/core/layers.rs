@@ -7,15 +7,16 @@ use std::path::{Path, PathBuf};
 /// Each layer with what its files may name, beside themselves.
 const LAYERS: &[(&str, &[&str])] = &[
     ("error", &[]),
+    ("activity", &[]),
     ("sys", &["error", "libc", "nix"]),
     ("segment", &["error", "sys"]),
-    ("arena", &["error"]),
-    ("process", &["error", "sys", "segment", "arena"]),
-    ("ring", &["error", "sys", "arena", "process"]),
+    ("arena", &["error", "activity"]),
+    ("process", &["error", "activity", "sys", "segment", "arena"]),
+    ("ring", &["error", "activity", "sys", "arena", "process"]),
     (
         "python",
         &[
-            "error", "sys", "segment", "arena", "process", "ring", "pyo3",
+            "error", "activity", "sys", "segment", "arena", "process", "ring", "pyo3",
         ],
     ),
 ];
@@ -84,6 +85,7 @@ const ORDER: &[(&str, &[&str])] = &[
             "descriptor",
             "objects",
             "remains",
+            "huge_pages",
             "shm_platform",
             "counts",
             "block_cache",
@@ -124,6 +126,8 @@ const ORDER: &[(&str, &[&str])] = &[
             "future",
             "one_copy",
             "process_tree",
+            "records",
+            "traffic",
             "attaching",
             "default_arena",
             "objects",

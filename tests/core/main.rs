@@ -12,6 +12,7 @@ mod lock;
 mod many;
 mod model;
 mod owned;
+mod page_state;
 mod places;
 mod random;
 mod references;

@@ -13,11 +13,12 @@
 
 use crate::random::{few_switches, random, schedules};
 use shared_numpy::arena::format::{BlockId, SlotId};
+use shared_numpy::arena::word::Atomic;
 use shared_numpy::arena::{BlockRef, Member};
 use shared_numpy::error::Error;
 use shared_numpy::process::block::{drop_last, Holder};
 use shared_numpy::process::block_cache::{BlockCache, CachedBlock};
-use shared_numpy::process::counts::{Atomic, Count};
+use shared_numpy::process::counts::Count;
 use shuttle::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use shuttle::sync::{Arc, Mutex};
 use shuttle::thread;
@@ -26,6 +27,8 @@ use std::ptr::NonNull;
 struct ModelWord(AtomicU32);
 
 impl Atomic for ModelWord {
+    type Value = u32;
+
     fn new(value: u32) -> Self {
         ModelWord(AtomicU32::new(value))
     }

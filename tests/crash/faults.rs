@@ -1,5 +1,6 @@
 //! Faults, one by one: what runs out, who stops, closes, executes or leaves.
 
+use crate::mounts::{in_a_tmpfs, undisturbed};
 use crate::run::seed::{self, times, Random};
 use crate::step::{fill, is_filled};
 use crate::tools::*;
@@ -11,7 +12,7 @@ use shared_numpy::error::{Error, Exhausted};
 use shared_numpy::process::{remove_anyway, use_hooks, Arena, Block, Settings, WaitHooks};
 use shared_numpy::sys::locks;
 use std::collections::BTreeSet;
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::fs::OpenOptions;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -890,74 +891,8 @@ fn sweeping_remains() {
     assert!(remove_orphans().contains(&poisoned));
 }
 
-/// Runs `work` in a child of its own mount namespace, where `/dev/shm` is a tmpfs of `size`
-/// bytes; says so if that is not permitted. Nobody else's `/dev/shm` changes.
-fn in_a_small_tmpfs(size: u64, work: impl FnOnce()) {
-    fork(|| {
-        if !has_its_own_mounts() || !mount_tmpfs(size) {
-            println!("  skipped: no mount namespaces here");
-            return 0;
-        }
-        work();
-        0
-    })
-    .succeed();
-}
-
-/// Runs `work` in a child where no other program of this machine sweeps, as all do when they start:
-/// with a `/dev/shm` of its own, if that is permitted.
-fn undisturbed(work: impl FnOnce()) {
-    fork(|| {
-        if !has_its_own_mounts() || !mount_tmpfs(64 << 20) {
-            println!("  no mount namespaces here: another program may sweep first");
-        }
-        work();
-        0
-    })
-    .succeed();
-}
-
-/// Gives this process a mount namespace, and a user namespace if it needs one for that.
-fn has_its_own_mounts() -> bool {
-    // SAFETY: asks only.
-    let user = unsafe { libc::geteuid() };
-    // SAFETY: asks only.
-    let group = unsafe { libc::getegid() };
-    // SAFETY: changes this process's own namespaces.
-    if unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS) } != 0 {
-        // After a chroot there are no user namespaces, and root needs none.
-        // SAFETY: as above.
-        return unsafe { libc::unshare(libc::CLONE_NEWNS) } == 0;
-    }
-    // Who is nobody in a namespace can make no file there.
-    let _ = std::fs::write("/proc/self/setgroups", "deny");
-    std::fs::write("/proc/self/uid_map", format!("{user} {user} 1"))
-        .and_then(|()| std::fs::write("/proc/self/gid_map", format!("{group} {group} 1")))
-        .is_ok()
-}
-
-/// Mounts a tmpfs over `/dev/shm`, in this process's mount namespace alone.
-fn mount_tmpfs(size: u64) -> bool {
-    let mount = |kind: &CStr, flags, options: &CStr| {
-        // SAFETY: C strings that live until the call is over.
-        let result = unsafe {
-            libc::mount(
-                kind.as_ptr(),
-                c"/dev/shm".as_ptr(),
-                kind.as_ptr(),
-                flags,
-                options.as_ptr().cast(),
-            )
-        };
-        result == 0
-    };
-    // Else the other namespaces would see it, too. (It fails if nothing is mounted there.)
-    let options = CString::new(format!("size={size}")).unwrap();
-    mount(c"none", libc::MS_PRIVATE, c"") && mount(c"tmpfs", 0, &options)
-}
-
 fn small_tmpfs() {
-    in_a_small_tmpfs(1 << 20, || {
+    in_a_tmpfs("size=1m", || {
         let usual = Settings::default();
         let large = Settings {
             size: usual.size + (8 << 20),
@@ -1021,7 +956,7 @@ fn small_tmpfs() {
 /// before there is none; what is in use is not.
 fn others_give_back() {
     const LARGE: u64 = 5 << 20;
-    in_a_small_tmpfs(8 << 20, || {
+    in_a_tmpfs("size=8m", || {
         let greedy = Settings {
             least: 1 << 40,
             longest: 1 << 30,

@@ -20,6 +20,7 @@ mod conformance_on_system;
 mod faults;
 mod folders;
 mod instructions;
+mod mounts;
 mod pages;
 mod ring;
 mod run;

@@ -1,6 +1,7 @@
 //! Memory that goes back to the system, or is made private, takes nothing of its neighbours
 //! along, whatever the size of the system's pages.
 
+use crate::mounts::in_a_tmpfs;
 use crate::run::seed::{self, times, Random};
 use crate::tools::*;
 use crate::Test;
@@ -12,6 +13,7 @@ use std::process::Command;
 pub const TESTS: &[Test] = &[
     ("neighbours_of_free_memory_stay", |_| free_memory()),
     ("neighbours_of_private_copies_stay", |_| private_copies()),
+    ("huge_pages_serve", |_| huge_pages()),
     ("with_pages_of_64_kib", |full| with_large_pages(full)),
 ];
 
@@ -85,6 +87,56 @@ fn private_copies() {
         }
         own.into_iter().for_each(|own| assert!(own.end()));
     }
+}
+
+/// Where the file system has huge pages a long segment has nothing else, and a hole in one of them
+/// leaves what is around it.
+fn huge_pages() {
+    const HUGE: u64 = 2 << 20;
+    for option in ["always", "within_size", "advise"] {
+        in_a_tmpfs(&format!("huge={option}"), || {
+            if std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size")
+                .map_or(true, |size| size.trim() != HUGE.to_string())
+            {
+                println!("  skipped: no huge pages of 2 MiB here");
+                return;
+            }
+            let test = TestArena::new(small());
+            let block = test.allocate(15 * HUGE).unwrap();
+            fill(&block, 1);
+            let mapped = mapped_huge(&block);
+            // The segment begins with a header, so that the block's end lies in one more.
+            assert!(mapped >= 16 * HUGE, "huge={option}: {mapped}");
+            drop(block);
+            let blocks = [3, 5, 7].map(|units| test.allocate(units * HUGE / 2).unwrap());
+            blocks.iter().for_each(|block| fill(block, 2));
+            let [first, middle, last] = blocks;
+            drop(middle);
+            test.trim().unwrap();
+            for block in [&first, &last] {
+                assert!(bytes(block).iter().all(|byte| *byte == 2), "huge={option}");
+            }
+        });
+    }
+}
+
+/// How many bytes of the mapping that a block lies in are mapped by huge pages.
+fn mapped_huge(block: &Block) -> u64 {
+    let place = block.bytes().as_ptr() as usize;
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let mut here = false;
+    for line in maps.lines() {
+        let mut words = line.split_whitespace();
+        let first = words.next().unwrap();
+        if let Some((from, to)) = first.split_once('-') {
+            let number = |text| usize::from_str_radix(text, 16).unwrap();
+            here = (number(from)..number(to)).contains(&place);
+        }
+        if here && first == "ShmemPmdMapped:" {
+            return words.next().unwrap().parse::<u64>().unwrap() << 10;
+        }
+    }
+    panic!("no mapping there");
 }
 
 /// Compiles a library of `tests/shims`, which changes what the system does; or finds it in the

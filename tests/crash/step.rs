@@ -515,8 +515,8 @@ const OPERATIONS: &[Operation] = &[
         },
         // All that is free, while its pages are given back.
         passing: &[(
-            "block 5 life 1",
-            "at Address(78848), 100032 bytes, held by [1]",
+            "block 6 life 0",
+            "at Address(78848), 160448 bytes, held by [1]",
         )],
         ..SIMPLE
     },

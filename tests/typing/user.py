@@ -125,6 +125,7 @@ def memory() -> None:
     snp.clean()
     assert snp.machine()["page_size"] > 0
     assert [finding.title for finding in snp.diagnose()]
+    assert snp.stats()["blocks"] >= 0
     snp.warn_on_copy()
     snp.warn_on_copy(False)
     try:

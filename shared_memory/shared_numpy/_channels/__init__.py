@@ -14,6 +14,7 @@ import os
 from .. import _core, _reduce
 from . import pipe_channel
 from .._pickling import by_reference
+from .._system import records
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,7 +53,23 @@ def channel(
     """
     if uses_rings():
         return _core.Ring.create(limit, first, longest)
+    _note_fallback()
     return pipe_channel.Channel(limit, ctx or multiprocessing.get_context(), feeds)
+
+
+_is_noted = False
+
+
+def _note_fallback():
+    """Note, once in a process, that channels are pipes."""
+    global _is_noted
+    if not _is_noted:
+        _is_noted = True
+        why = "SHARED_NUMPY_RING=0 is set"
+        if not _core.can_sleep():
+            why = "this system has no futexes on shared memory"
+        text = "channels go through pipes, which are slower, since %s"
+        records.note("fallback", records.WARNING, text, why)
 
 
 class ChannelArgument:

@@ -124,6 +124,7 @@ class Channel:
                 self._send(packet, parts, timeout, sent)
             if sent:
                 del handles[:]
+                _core.count_piped(len(stream), False)
             else:
                 self._undo(parts, taken, counted, undone)
         except BaseException:
@@ -186,8 +187,11 @@ class Channel:
                 self._note(noted)
                 packet = received[0]
                 if packet[-1:] == _INLINE:
+                    _core.count_piped(len(packet) - 1, True)
                     return packet[:-1]
-                return _core.take_up(_handles(packet)[0])
+                found = _core.take_up(_handles(packet)[0])
+                _core.count_piped(len(found[0]), True)
+                return found
             except StaleHandleError:
                 continue  # The sender was interrupted, or killed, and has freed the message.
             except BaseException:

@@ -16,7 +16,7 @@ from multiprocessing import util
 
 from .. import _channels, _core
 from .._pickling import pickler
-from .._system import exit_order
+from .._system import exit_order, records
 from ..errors import ArenaFullError
 from . import at_exit, worker_main
 from .scheduler import Scheduler
@@ -151,6 +151,7 @@ class Pool:
                 self._replace_workers()
             self._dispatch()
             self._balance()
+            records.emit_in_thread()
 
     def _dispatch(self):
         """Send pending calls to workers as long as there is room. Dispatcher."""
@@ -263,11 +264,15 @@ class Pool:
                 text = "the initializer of a worker failed: {!r}".format(init_error)
             elif taken:
                 text += " while it ran {}".format(" and ".join(task.name for task in taken))
+            # Before a future tells of it.
+            records.note("worker", records.WARNING, "%s", text)
+            records.emit_in_thread()
+            if init_error is None and taken:
                 # With retries a call that always kills its worker fails alone.
                 for task in failed:
                     task.begin()
                     self._settle(task, BrokenProcessPool("{}, {} times".format(text, task.deaths)))
-            else:
+            elif init_error is None:
                 # No call can be blamed, so no call's retries limit the deaths.
                 self._deaths += 1
             is_hopeless = init_error is not None or (taken and not retries)

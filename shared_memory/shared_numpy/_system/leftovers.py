@@ -16,6 +16,8 @@ import stat
 import sys
 from contextlib import contextmanager, suppress
 
+from . import records
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import List
@@ -77,6 +79,7 @@ def clean() -> "List[str]":
                 # (OSError: it belongs to another user, is in use, or is gone meanwhile.)
                 with suppress(OSError):
                     removed += clean_one(name)
+    records.note_cleaning(removed)
     return removed
 
 

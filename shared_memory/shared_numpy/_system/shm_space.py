@@ -5,6 +5,7 @@ import os
 from contextlib import contextmanager
 
 from .. import _core
+from . import records
 
 # (Without arenas, as on 32 bits, there is no memory to give back.)
 _make_room = getattr(_core, "make_room", None)
@@ -71,6 +72,8 @@ def reserve(fd: int, name: str) -> None:
 
 
 def _does_not_fit(size, room, name, why):
+    text = "refused a segment of %d bytes, %r: shared memory has %d left"
+    records.note("refusal", records.WARNING, text, size, name, room)
     return OSError(
         errno.ENOSPC,
         "no room for a segment of {:,} bytes: {:,} bytes of shared memory are free{}. Unlink "
