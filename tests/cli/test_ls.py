@@ -99,7 +99,7 @@ def place(new_name):
     yield place
     for process in place.running:
         if process.poll() is None:
-            process.communicate()
+            place.kill(process)
     shutil.rmtree(folder)
 
 

@@ -40,7 +40,8 @@ LAYERS = [
     "backport demo compat.*",
     "_command.arguments _command.survey",
     "_command.findings _command.removal",
-    "_command.ls",
+    "_command.ls _command.picture",
+    "_command.info",
     "_command.*",
     "_command.main",
 ]

@@ -224,7 +224,8 @@ def survey(all_users: bool = True, names: "Optional[List[str]]" = None) -> Surve
     all_users : bool
         Whether to tell of what other users own, too.
     names : list of str, optional
-        Look at these only: names or paths, with ``shm://`` or without.
+        Look at these only: names or paths, with ``shm://`` or without. A plain name is looked for
+        in the folder that the environment says first, then in /dev/shm, as `attach` does.
 
     Returns
     -------
@@ -239,7 +240,7 @@ def survey(all_users: bool = True, names: "Optional[List[str]]" = None) -> Surve
     """
     found = Survey()
     places = folders()
-    wanted = None if names is None else {plain_name(name) for name in names}
+    wanted = None if names is None else {_full_name(name, places) for name in names}
     inside = {_file_at(path) for path in places}
     for folder in places:
         listed = set(os.listdir(folder))
@@ -247,7 +248,7 @@ def survey(all_users: bool = True, names: "Optional[List[str]]" = None) -> Surve
             if plain.endswith(_core.LOCK_SUFFIX) and plain[: -len(_core.LOCK_SUFFIX)] in listed:
                 continue  # It is told of with the arena's memory.
             name = plain if folder == _SHM else os.path.join(folder, plain)
-            if wanted is not None and not wanted & {name, os.path.join(folder, plain)}:
+            if wanted is not None and _without_suffix(name) not in wanted:
                 continue
             item = _look_at(folder, plain, name, inside)
             if item is not None and (all_users or item.uid == os.geteuid()):
@@ -262,6 +263,17 @@ def plain_name(name: str) -> str:
     name = name[len("shm://") :] if name.startswith("shm://") else name
     folder, _, plain = name.rpartition("/")
     return _without_suffix(plain if folder == _SHM else name)
+
+
+def _full_name(name, places):
+    """Return what a user calls something as `Item.name` has it."""
+    name = plain_name(name)
+    if "/" not in name:
+        for folder in reversed(places):
+            path = os.path.join(folder, name)
+            if any(os.path.lexists(path + suffix) for suffix in ("", _core.LOCK_SUFFIX)):
+                return name if folder == _SHM else path
+    return name
 
 
 def _without_suffix(name):
