@@ -4,7 +4,10 @@ Which way is faster is never a test's matter: other programs run on the machine.
 """
 
 import os
+import signal
+import subprocess
 import time
+from contextlib import suppress
 
 import pytest
 from cli.commands import COMMAND, asked, shared_numpy
@@ -69,6 +72,24 @@ def test_a_wrong_answer_is_told():
     with pytest.raises(Failure) as raised:
         bench._check(False)
     assert raised.value.code == 6
+
+
+@pytest.mark.parametrize("line", range(3))
+def test_ctrl_c_ends_it(line):
+    """As at a terminal, where all processes of the group get the signal."""
+    with subprocess.Popen(
+        COMMAND + ["bench"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    ) as process:
+        try:
+            # It is in its first comparison when it says what it runs on, and further on later.
+            for _ in range(1 + 8 * line):
+                assert process.stdout.readline()
+            os.killpg(process.pid, signal.SIGINT)
+            errors = process.communicate(timeout=150)[1]
+            assert (process.returncode, errors) == (130, b"")
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_a_small_folder_makes_arrays_smaller():

@@ -10,7 +10,6 @@ import os
 import re
 import subprocess
 import sys
-from importlib.util import find_spec
 
 import pytest
 from cli.commands import COMMAND, shared_numpy
@@ -18,7 +17,6 @@ from conftest import run_command, run_python
 
 from shared_numpy._command import arguments, main, output
 
-COMMANDS = [each for each in main.COMMANDS if find_spec("shared_numpy._command." + each[0])]
 SCRIPT = os.path.join(os.path.dirname(sys.executable), "shared-numpy")
 
 
@@ -31,11 +29,11 @@ def test_version_and_help(command):
     assert re.match(r"shared-numpy \d+\.\d+\.\d+\n$", process.stdout)
     process = run_command(command + ["--help"])
     assert (process.returncode, process.stderr) == (0, "")
-    for name, _ in COMMANDS:
+    for name, _ in main.COMMANDS:
         assert re.search("^ +{} ".format(name), process.stdout, re.M), name
 
 
-@pytest.mark.parametrize("name", [name for name, _ in COMMANDS])
+@pytest.mark.parametrize("name", [name for name, _ in main.COMMANDS])
 def test_each_subcommand_has_help(name):
     process = shared_numpy(name, "--help")
     assert (process.returncode, process.stderr) == (0, "")

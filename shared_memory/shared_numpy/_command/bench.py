@@ -41,8 +41,39 @@ def add_arguments(parser: "Any") -> None:
     )
 
 
+class _Interrupts:
+    """Notes the first Ctrl-C for the next turn; the second one raises KeyboardInterrupt.
+
+    Raised anywhere, it would be lost in a finalizer now and then, with a traceback.
+    """
+
+    def __init__(self) -> None:
+        self.came = False
+
+    def __call__(self, number: int, frame: "Any") -> None:
+        if self.came:
+            raise KeyboardInterrupt
+        self.came = True
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if there was one."""
+        if self.came:
+            raise KeyboardInterrupt
+
+
+_interrupts = _Interrupts()
+
+
 def run(options: "Any") -> int:
     """Run the subcommand; return the exit code."""
+    before = signal.signal(signal.SIGINT, _interrupts)
+    try:
+        return _run(options)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _run(options):
     size, seconds = _QUICK if options.quick else _USUAL
     size = _fitting(size)
     about = _about()
@@ -156,6 +187,7 @@ def measure(ways: "Dict[str, Callable[[], Any]]", seconds: float) -> "Dict[str, 
         if number > least and perf_counter() > end:
             break
         for name, way in ways.items():
+            _interrupts.check()
             start = perf_counter()
             own = way()
             taken = perf_counter() - start
@@ -229,6 +261,9 @@ class Peer:
 
     def __init__(self, make: "Callable[[], Any]", target: "Callable[..., None]" = echo) -> None:
         self.requests, self.answers = make(), make()
+        # After Ctrl-C nobody reads the rest of a message any more: exit must not wait for it.
+        for each in (self.requests, self.answers):
+            each.cancel_join_thread()
         with _deaf():
             self.process = multiprocessing.Process(
                 target=target, args=(self.requests, self.answers), daemon=True

@@ -6,7 +6,6 @@ and one whose parts are missing on a system does not keep the others from workin
 
 import sys
 from importlib import import_module
-from importlib.util import find_spec
 
 from . import arguments, output
 from .exit_codes import DONE, FAILED, INTERRUPTED, UNUSABLE, USAGE, Failure
@@ -68,8 +67,6 @@ def _main(words):
     parser.add_argument("--version", action="store_true", help="print the version")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, line in COMMANDS:
-        if find_spec("." + name, __package__) is None:
-            continue
         commands.add_parser(name, help=line, add_help=False)
     if parser.parse_args(words).version:
         output.line(version())
@@ -80,8 +77,6 @@ def _main(words):
 
 def _run(name, words):
     """Run a subcommand with its arguments."""
-    if find_spec("." + name, __package__) is None:
-        raise Failure(USAGE, "there is no command {!r}".format(name))
     module = import_module("." + name, __package__)
     parser = arguments.Parser(prog="shared-numpy " + name, description=module.__doc__)
     if name == "run":
