@@ -35,7 +35,9 @@ PARTS = collections.OrderedDict(
         # The tools that run the others: the same on every interpreter.
         ("gate", ["gate"]),
         ("pools", ["compat", "pool"]),
-        # Whole programs as users write them: on the oldest interpreter and on the newest.
+        # The command, and whole programs as users write them: on the oldest interpreter and on
+        # the newest.
+        ("cli", ["cli"]),
         ("journeys", ["test_journeys.py"]),
     ]
 )

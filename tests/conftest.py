@@ -3,6 +3,7 @@
 import gc
 import itertools
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -65,7 +66,13 @@ def left_of(pid, before):
 
     They carry its number; an earlier process may have had the same, and have left some too.
     """
-    return sorted(name for name in names_now() - before if name.startswith("snp-%x-" % pid))
+    return sorted(name for name in names_now() - before if maker_of(name) == pid)
+
+
+def maker_of(name):
+    """Return the number of the process that has chosen a name for an arena; None for other names."""
+    found = re.match(r"snp-[A-Za-z0-9_.]+-([0-9a-f]+)-[0-9a-f]{8}(\.snp-lock)?\Z", name)
+    return found and int(found.group(1), 16)
 
 
 @pytest.fixture

@@ -266,7 +266,9 @@ class Watcher:
             return new
         numbers = self.seen | {self.program.pid}
         marks = {str(pid) for pid in numbers} | {"%x" % pid for pid in numbers}
-        return [name for name in new if marks & set(re.split("[-_.]", name))]
+        # (The name of an arena has the program's name, too, which may look like a number.)
+        plain = {name: re.sub(r"\Asnp-[\w.]+(?=-[0-9a-f]+-[0-9a-f]{8}\b)", "", name) for name in new}
+        return [name for name in new if marks & set(re.split("[-_.]", plain[name]))]
 
 
 def main():

@@ -90,6 +90,7 @@ _NAMES = {
         "ArenaBusyError", "ArenaCorruptedError", "ArenaFullError", "CopyWarning",
         "ForeignHandleError", "StaleHandleError",
     ],
+    "_command.findings": ["diagnose"],
     "_core": ["Arena", "Block", "__version__", "clean", "machine", "stats", "trim"],
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}

@@ -5,7 +5,7 @@ every pixel of what it gets back. Once the frames are pickled through a pipe,
 once they stay in a segment of shared memory and only its name travels, and once they are
 arrays that go through a queue by reference. Functions run over arrays in other processes,
 by the standard library's executor, by the one here and in a context of shared arrays. Then
-another program finds an array by its name.
+another program finds an array by its name. A line under each figure says what it means.
 """
 
 import multiprocessing
@@ -17,6 +17,7 @@ import time
 from contextlib import suppress
 
 from . import __version__
+from ._command import output
 from .managers import SharedMemoryManager
 from .shared_memory import ShareableList, SharedMemory
 
@@ -31,6 +32,31 @@ SIDE = 3000
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 HAS_ARRAYS = sys.platform.startswith("linux")
 DTYPE = "float32"
+# Characters of the longest bar.
+BAR = 30
+
+
+def compare(times):
+    """Print times in seconds, with bars and how many times as long the first one is."""
+    longest, first = max(times.values()), next(iter(times.values()))
+    output.table(
+        ["", "time", "ratio", ""],
+        [
+            [
+                "  " + way,
+                output.time(seconds),
+                "{:.1f}".format(first / seconds),
+                output.bar(seconds / longest, BAR),
+            ]
+            for way, seconds in times.items()
+        ],
+        right=["time", "ratio"],
+    )
+
+
+def means(text):
+    """Print what a figure means."""
+    output.paragraph(text, "  ")
 
 
 def brighten(array: "Any") -> None:
@@ -152,7 +178,8 @@ def named(side: int) -> None:
     try:
         code = "import sys, shared_numpy as snp; snp.attach(sys.argv[1])[:] += 42"
         subprocess.check_call([sys.executable, "-c", code, name])
-        print("an array that another program found as {}: {}".format(name, array[-1, -1]))
+        output.line("\nan array that another program found as {}: {}".format(name, array[-1, -1]))
+        means("The other program knew the name only, and added 42 to each item where it lies.")
         if not (array == 42).all():
             raise AssertionError("the array is wrong")
     finally:
@@ -181,25 +208,30 @@ def executed(side: int) -> None:
     from .executor import ProcessPoolExecutor
 
     data = np.ones(2 * side * side)
-    print("a function over an array of {:.0f} MB in another process".format(data.nbytes / 1e6))
-    times = []
+    output.line(
+        "\na function over an array of {} in another process".format(output.size(data.nbytes))
+    )
+    times = {}
     for name, cls in (
         ("concurrent.futures", concurrent.futures.ProcessPoolExecutor),
         ("shared_numpy", ProcessPoolExecutor),
     ):
         with cls(max_workers=1) as pool:
             pool.submit(add_one, data).result()
-            times.append(0.0)
+            times[name] = 0.0
             for number in range(1, 4):
                 data[:] = number
                 start = time.perf_counter()
                 result = pool.submit(add_one, data).result()
-                times[-1] += (time.perf_counter() - start) / 3
+                times[name] += (time.perf_counter() - start) / 3
                 if not (result == number + 1).all():
                     raise AssertionError("the result is wrong")
                 del result
-        show = "  {:<24}{:8.1f} ms a call, a ratio of {:.1f}".format
-        print(show(name + ":", times[-1] * 1e3, times[0] / times[-1]))
+    compare(times)
+    means(
+        "Both run array + 1 in one worker. concurrent.futures pickles the array and the result; "
+        "shared_numpy copies the array into shared memory, and the result is made there."
+    )
 
 
 def limit_threads() -> None:
@@ -244,11 +276,17 @@ def in_context(side: int) -> None:
         parallel = time.perf_counter() - start
     if not all(np.allclose(one, other) for one, other in zip(results, expected)):
         raise AssertionError("the results are wrong")
-    print(
-        "{} systems of {} unknowns that share two arrays, one thread a process: {:.0f} ms one "
-        "after the other, {:.0f} ms in a context of {} processes".format(
-            len(sigmas), size, serial * 1e3, parallel * 1e3, os.cpu_count()
-        )
+    output.line("\n{} systems of {} unknowns that share two arrays".format(len(sigmas), size))
+    compare(
+        {
+            "one after the other": serial,
+            "in a context of {} processes".format(os.cpu_count()): parallel,
+        }
+    )
+    means(
+        "All systems, with one thread of linear algebra in each process. At best the context is as "
+        "many times faster as there are idle CPUs; for small systems the way there takes longer than "
+        "the work."
     )
 
 
@@ -277,7 +315,10 @@ def managed() -> str:
         editor = multiprocessing.Process(target=edit, args=(settings.shm.name,))
         editor.start()
         editor.join()
-        print("a manager's list that another process changed: {}".format(list(settings)))
+        output.line(
+            "\na manager's list that another process changed: {}".format(list(settings))
+        )
+        means("It was ['running', 41, 2.5, True]; the list lies in one segment of shared memory.")
         if list(settings) != ["finished", 42, 2.5, None]:
             raise AssertionError("the list is wrong")
         settings.shm.close()
@@ -305,18 +346,19 @@ def run(frames: int = FRAMES, side: int = SIDE) -> None:
     import numpy as np
 
     size = side * side * np.dtype(DTYPE).itemsize
-    print(
+    output.line(
         "shared_numpy {}, CPython {}, numpy {}, {} CPUs".format(
             __version__, platform.python_version(), np.__version__, os.cpu_count()
         )
     )
-    print(
-        "{} frames of {} x {} {} ({:.0f} MB each): written by the parent, changed by "
-        "a worker, checked by the parent".format(frames, side, side, DTYPE, size / 1e6)
+    output.line(
+        "\n{} frames of {} x {} {} ({} each) through another process".format(
+            frames, side, side, DTYPE, output.size(size)
+        )
     )
-    print(
-        "(A time is from the first pixel written to the answer received, without the check; a "
-        "ratio is how many times as long the first of the compared ways takes.)"
+    means(
+        "The parent writes each pixel, a worker adds one to it, the parent checks it. A time is from "
+        "the first pixel written to the answer received, without the check; shorter is better."
     )
     shm = SharedMemory(create=True, size=size)
     parent, child = multiprocessing.Pipe()
@@ -324,14 +366,16 @@ def run(frames: int = FRAMES, side: int = SIDE) -> None:
     process.start()
     child.close()  # So that a worker's death ends the pipe.
     try:
-        by_value = pickled(parent, frames, side)
-        print("  pickled through a pipe: {:8.1f} ms a frame".format(by_value / frames * 1e3))
-        by_name = shared(parent, frames, side, shm)
-        show = "  {:<24}{:8.1f} ms a frame, a ratio of {:.1f}".format
-        print(show("in a segment, by name:", by_name / frames * 1e3, by_value / by_name))
+        times = {"pickled through a pipe": pickled(parent, frames, side)}
+        times["in a segment, by name"] = shared(parent, frames, side, shm)
         if HAS_ARRAYS:
-            passed = queued(frames, side)
-            print(show("in a queue of arrays:", passed / frames * 1e3, by_value / passed))
+            times["in a queue of arrays"] = queued(frames, side)
+        compare({way: seconds / frames for way, seconds in times.items()})
+        means(
+            "Pickled, each frame is copied into the pipe and out of it, on both ways. By name and by "
+            "reference no pixel is copied: what is left is the work itself. In the queue each frame "
+            "is a new array, and nobody has to think of names."
+        )
     finally:
         with suppress(BrokenPipeError):
             parent.send(None)
@@ -347,4 +391,5 @@ def run(frames: int = FRAMES, side: int = SIDE) -> None:
     left = [name for name in names if exists(name)]
     if left:
         raise AssertionError("left behind: {}".format(left))
-    print("nothing is left behind: {} and {} are gone".format(*names))
+    output.line("\nnothing is left behind: {} and {} are gone".format(*names))
+    means("The segments of the frames and of the list; arrays have no name to leave.")

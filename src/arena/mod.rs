@@ -62,6 +62,7 @@ pub mod format;
 mod growth;
 mod half_done;
 pub mod handle;
+pub mod image;
 pub mod lock;
 mod locked;
 mod page_state;

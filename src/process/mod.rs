@@ -53,6 +53,7 @@ mod first_copy;
 pub mod folder;
 mod forks;
 mod huge_pages;
+mod look;
 mod membership;
 mod objects;
 mod operation;
@@ -71,9 +72,10 @@ pub use attaching::random_number;
 pub use block::Block;
 pub use exit::{end_tracking, retire_all};
 pub use forks::{fork_number, watch_forks};
+pub use look::{look, Look};
 pub use membership::Arena;
 pub use objects::{exists, open_memory, LOCK_SUFFIX};
-pub use orphans::{remove_orphan, remove_orphans};
+pub use orphans::{remove_anyway, remove_deserted, remove_orphan, remove_orphans};
 pub use private_pages::{
     allocate_private, can_make_private, free_private, lend_private, private_size, PrivatePages,
 };

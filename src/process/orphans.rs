@@ -32,12 +32,18 @@ pub fn remove_orphans(also: Option<&str>) -> Result<Vec<Name>> {
     for object in folder::objects(also)? {
         let name = object.strip_suffix(LOCK_SUFFIX).map(Name::new);
         if let Some(Ok(name)) = name {
-            if is_deserted(name) && remove(name, GRACE) {
+            if remove_deserted(name, GRACE) {
                 removed.push(name);
             }
         }
     }
     Ok(removed)
+}
+
+/// Removes one arena if no living process has it, unless a reference waits in it for a receiver that is
+/// younger than `kept` ms; whether it is gone.
+pub fn remove_deserted(name: Name, kept: u64) -> bool {
+    is_deserted(name) && remove(name, kept)
 }
 
 /// Removes an arena whose program has ended, unless some process lives that has it;
@@ -52,6 +58,22 @@ pub fn remove_orphan(name: Name) -> bool {
         }
     }
     !objects::exists(name)
+}
+
+/// Removes the objects of an arena that is damaged, of another version, or of another user, whatever
+/// is in them; whether they are gone. They stay if a process has a byte of the lock file.
+///
+/// A process that closed all its descriptors has no byte of it: the caller has to know that there is
+/// none.
+///
+/// # Errors
+/// ENOENT if there is no lock file, so that nothing tells of an arena; that the system refuses it.
+pub fn remove_anyway(name: Name) -> Result<bool> {
+    let list = process_arenas::lock();
+    match Remains::find_any(name, |file| list.has_lock_file(file))? {
+        Some(remains) => remains.remove_all(),
+        None => Ok(false),
+    }
 }
 
 /// Whether no process has a byte of the lock file. (A daemon that closed all its

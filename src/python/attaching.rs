@@ -6,8 +6,8 @@ use super::operation::{work, work_long};
 use super::process_tree::{announce, ask, name_of, unregister, watch_end, Nothing};
 use super::records;
 use super::shutdown::{is_over, stay};
-use crate::arena::handle::Name;
-use crate::error::{Error, Result};
+use crate::arena::handle::{Name, LONGEST_NAME};
+use crate::error::Error;
 use crate::process::{self, Settings, Wishes};
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
@@ -37,11 +37,42 @@ pub fn attach(py: Python<'_>, name: Name) -> PyResult<process::Arena> {
     Ok(arena)
 }
 
-/// A name that no arena has.
-fn new_name(folder: Option<&str>) -> Result<Name> {
-    let number = process::random_number()?;
-    let name = format!("snp-{:x}-{:08x}", std::process::id(), number as u32);
-    Name::new(&path_of(folder, &name))
+/// A name that no arena has: `snp-<program>-<pid in hex>-<8 hex digits>`, by which an operator who
+/// finds it in /dev/shm learns whose it is.
+fn new_name(py: Python<'_>, folder: Option<&str>) -> PyResult<Name> {
+    let number = process::random_number().map_err(|error| exception(py, error))?;
+    let end = format!("-{:x}-{:08x}", std::process::id(), number as u32);
+    let room = LONGEST_NAME - "snp-".len() - end.len();
+    let program: String = program(py).chars().take(room).collect();
+    let name = format!("snp-{program}{end}");
+    Name::new(&path_of(folder, &name)).map_err(|error| exception(py, error))
+}
+
+/// What the program calls itself: the name of its script, of its module or package, or else of the
+/// interpreter, in letters, digits, `_` and `.`.
+fn program(py: Python<'_>) -> String {
+    let sys = |name: &str| py.import("sys").and_then(|sys| sys.getattr(name));
+    // (`sys.argv` is the program's to change, and an interpreter in another program may have none.)
+    let script = sys("argv").and_then(|argv| argv.get_item(0)?.extract::<String>());
+    let named = script.ok().and_then(|script| plain_name(&script));
+    let executable = || sys("executable").and_then(|path| path.extract::<String>());
+    named
+        .or_else(|| executable().ok().and_then(|path| plain_name(&path)))
+        .unwrap_or_else(|| "python".to_owned())
+}
+
+/// The last part of a script's path without `.py`, or the folder's name of a package that is run.
+/// None for options of the interpreter, as of a program that `-c` gives.
+fn plain_name(path: &str) -> Option<String> {
+    let mut parts = path.rsplit('/');
+    let last = match parts.next()? {
+        "__main__.py" => parts.next()?,
+        last => last.strip_suffix(".py").unwrap_or(last),
+    };
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "_.".contains(letter);
+    let plain = |letter| if is_plain(letter) { letter } else { '_' };
+    let is_name = !last.is_empty() && !last.starts_with('-');
+    is_name.then(|| last.chars().map(plain).collect())
 }
 
 /// An arena's name with the folder where it lies.
@@ -157,7 +188,7 @@ fn create_registered(
     settings: Settings,
     folder: Option<&str>,
 ) -> PyResult<process::Arena> {
-    let name = new_name(folder).map_err(|error| exception(py, error))?;
+    let name = new_name(py, folder)?;
     if settings.tree != 0 {
         ask::<Nothing>(py, "register", (name.as_str(),))?;
     }

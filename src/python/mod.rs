@@ -20,6 +20,7 @@
 //! | `packet`          | packets through pipes                                              |
 //! | `folder`          | where arenas and named arrays are made                             |
 //! | `machine`         | what this machine has                                              |
+//! | `look`            | arenas and processes, seen from outside                            |
 //! | `future`          | the step of a future that no other thread may come between         |
 //! | `one_copy`        | one copy of the extension in a process                             |
 //! | `process_tree`    | what the tree's resource tracker is told; exit                     |
@@ -70,6 +71,8 @@ mod frames;
 mod future;
 #[cfg(arenas)]
 mod handles;
+#[cfg(arenas)]
+mod look;
 #[cfg(arenas)]
 mod machine;
 #[cfg(arenas)]
@@ -128,6 +131,7 @@ fn add_arena_to(module: &PyModule) -> PyResult<()> {
     numpy_allocator::add_to(module)?;
     message::add_to(module)?;
     machine::add_to(module)?;
+    look::add_to(module)?;
     ring::add_to(module)?;
     frames::add_to(module)?;
     folder::add_to(module)?;

@@ -3,6 +3,7 @@
 //! The package's module `_system.process_tree` knows the tree; it is asked by name, and not before
 //! it is needed.
 
+use super::error::exception;
 use super::exit_state;
 use super::gil::{end, end_long, surviving, without_gil};
 use super::operation::work;
@@ -20,6 +21,8 @@ use std::time::Duration;
 /// Adds the functions of this file to the extension module.
 pub fn add_to(module: &PyModule) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(end_arena, module)?)?;
+    module.add_function(wrap_pyfunction!(clean_arena, module)?)?;
+    module.add_function(wrap_pyfunction!(remove_arena, module)?)?;
     module.add_function(wrap_pyfunction!(end_tracking, module)?)?;
     module.add_function(wrap_pyfunction!(begin_exit, module)?)?;
     module.add_function(wrap_pyfunction!(retire, module)?)
@@ -147,6 +150,64 @@ pub fn adopt(py: Python<'_>, arena: &process::Arena) -> PyResult<()> {
 fn end_arena(py: Python<'_>, name: &str) -> PyResult<bool> {
     let name = name_of(name)?;
     Ok(end_long(py, || process::remove_orphan(name)))
+}
+
+/// Remove an arena, if no process has it and nothing waits in it for a receiver.
+///
+/// Parameters
+/// ----------
+/// name : str
+///     Its name.
+/// grace : float, optional
+///     For how many seconds what was sent may wait for a receiver.
+///
+/// Returns
+/// -------
+/// bool
+///     Whether it was removed.
+///
+/// Raises
+/// ------
+/// ValueError
+///     `name` cannot be an arena's.
+#[pyfunction(grace = "600.0")]
+#[pyo3(text_signature = "(name, grace=600.0)")]
+fn clean_arena(py: Python<'_>, name: &str, grace: f64) -> PyResult<bool> {
+    let name = name_of(name)?;
+    // (Out of range it is the nearest number that there is.)
+    let removed = end_long(py, || {
+        process::remove_deserted(name, (grace * 1000.0) as u64)
+    });
+    announce(py);
+    Ok(removed)
+}
+
+/// Remove the objects of an arena, whatever is in them, unless a process has it.
+///
+/// For arenas that are damaged, of another version of the package, or of another user.
+///
+/// Parameters
+/// ----------
+/// name : str
+///     Its name.
+///
+/// Returns
+/// -------
+/// bool
+///     Whether they were removed; they stay if a process has a lock on the arena's lock file.
+///
+/// Raises
+/// ------
+/// OSError
+///     There is no lock file of that name, or the system refuses it.
+/// ValueError
+///     `name` cannot be an arena's.
+#[pyfunction]
+#[pyo3(text_signature = "(name)")]
+fn remove_arena(py: Python<'_>, name: &str) -> PyResult<bool> {
+    let name = name_of(name)?;
+    let removed = end_long(py, || process::remove_anyway(name));
+    removed.map_err(|error| exception(py, error))
 }
 
 /// Have the resource tracker forget this process's arenas.

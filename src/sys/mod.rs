@@ -17,6 +17,8 @@ pub mod futex;
 pub mod loaded;
 pub mod locks;
 pub mod map;
+#[cfg(target_os = "linux")]
+pub mod open_files;
 pub mod packet;
 #[cfg(target_os = "linux")]
 pub mod page_map;

@@ -143,6 +143,8 @@ pub struct Facts {
     pub device: u64,
     /// The file's length in bytes.
     pub size: u64,
+    /// How many bytes have storage.
+    pub allocated: u64,
     /// Its owner.
     pub uid: u32,
     /// Its permissions, the lowest nine bits.
@@ -165,6 +167,7 @@ impl Facts {
             inode: status.st_ino as u64,
             device: status.st_dev as u64,
             size: status.st_size as u64,
+            allocated: status.st_blocks as u64 * 512,
             uid: status.st_uid,
             permissions: status.st_mode as u32 & 0o777,
             modified: UNIX_EPOCH + Duration::from_secs(status.st_mtime.max(0) as u64),

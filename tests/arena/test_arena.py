@@ -14,6 +14,7 @@ import ctypes
 import gc
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
@@ -24,7 +25,7 @@ import weakref
 
 import numpy as np
 import pytest
-from conftest import exists, run_python
+from conftest import exists, run_command, run_python
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -97,6 +98,33 @@ def test_automatic_names_differ():
         assert repr(one) == '<Arena "%s">' % one.name
         names = [one.name, other.name]
     assert not any(exists(name) for name in names)
+
+
+@pytest.mark.parametrize(
+    "script, program",
+    [
+        ("camera.py", "camera"),
+        ("my program-é.py", "my_program__"),
+        ("package/__main__.py", "package"),
+        ("a" * 60, "a" * 60),
+        (None, os.path.basename(sys.executable).replace("-", "_")),
+    ],
+)
+def test_automatic_names_tell_the_program_and_its_process(script, program, tmp_path):
+    code = "import os, shared_numpy as snp; print(snp.Arena.create().name, '-%x-' % os.getpid())"
+    command = ["-c", code]
+    if script is not None:
+        path = tmp_path / script
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(code)
+        command = [str(path.parent if path.name == "__main__.py" else path)]
+    process = run_command([sys.executable] + command)
+    assert (process.returncode, process.stderr) == (0, "")
+    name, process_number = process.stdout.split()
+    assert len(name) <= 40
+    room = 40 - len("snp-") - len(process_number) - 8
+    start = "snp-" + program[:room] + process_number
+    assert name.startswith(start) and re.match("[0-9a-f]{8}$", name[len(start) :]), name
 
 
 def test_a_name_is_taken_once(arena):

@@ -142,7 +142,8 @@ if __name__ == "__main__":
     q = snp.Queue()
     q.put([array, np.zeros(100000)])
     assert q.get()[0][0, 0] == 5
-    ours = [name for name in os.listdir("/dev/shm") if name.startswith("snp-%x-" % os.getpid())]
+    mine = "-%x-" % os.getpid()
+    ours = [n for n in os.listdir("/dev/shm") if n.startswith("snp-") and mine in n]
     assert not ours, ours
     shm = snp.SharedMemory(create=True, size=100)
     assert os.path.exists("/dev/shm/" + shm.name)  # Where POSIX has it.

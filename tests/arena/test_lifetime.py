@@ -16,7 +16,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from conftest import complete, exists, left_of, names_now, run_command, run_python
+from conftest import complete, exists, left_of, maker_of, names_now, run_command, run_python
 
 import shared_numpy as snp
 from shared_numpy._core import LOCK_SUFFIX, Arena, receive
@@ -181,7 +181,7 @@ def test_the_end_of_a_program(what):
     assert (process.returncode, errors) == (0, "")
     name = output.split()[0]
     # (The process's number is a part of the names that it chooses.)
-    assert name.startswith("snp-{:x}-".format(process.pid))
+    assert maker_of(name) == process.pid
     left = set(left_of(process.pid, before))
     if "at work" in what:
         # What they sent at the very end waits ten minutes for a receiver, as it should.

@@ -9,10 +9,12 @@ use shared_numpy::arena::format::{Header, NIL, PAGES_THERE, POISONED};
 use shared_numpy::arena::handle::{Handle, Name};
 use shared_numpy::arena::Member;
 use shared_numpy::error::{Error, Exhausted};
-use shared_numpy::process::{use_hooks, Arena, Block, Settings, WaitHooks};
+use shared_numpy::process::{remove_anyway, use_hooks, Arena, Block, Settings, WaitHooks};
+use shared_numpy::sys::locks;
 use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fs::OpenOptions;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -798,6 +800,13 @@ fn age(name: Name) {
     file.set_modified(past).unwrap();
 }
 
+/// Overwrites eight bytes of an object.
+fn write_to(name: Name, suffix: &str, at: usize) {
+    let path = format!("/dev/shm/{}{suffix}", name.as_str());
+    let file = OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(&[0xee; 8], at as u64).unwrap();
+}
+
 fn sweeping_remains() {
     let name = next_name();
     let path = |suffix: &str| format!("/dev/shm/{}{suffix}", name.as_str());
@@ -824,15 +833,45 @@ fn sweeping_remains() {
         assert!(remove_orphans().contains(&name), "{memory:?}");
         assert_eq!(objects(name), Vec::<String>::new());
     }
-    // Somebody else's object has the name by now.
-    for length in [0, 200_000] {
+    // Somebody else's object has the name by now, or the header was overwritten: nobody can tell,
+    // and the lock file is all that tells of the memory.
+    for (length, written) in [(0, 0), (200_000, 0), (200_000, 4096)] {
         make(path(suffix));
-        make(path("")).set_len(length).unwrap();
+        let file = make(path(""));
+        file.set_len(length).unwrap();
+        file.write_all_at(&vec![0xee; written], 0).unwrap();
         age(name);
-        assert!(remove_orphans().contains(&name));
-        std::fs::remove_file(path("")).unwrap();
+        assert!(!remove_orphans().contains(&name));
+        assert_eq!(objects(name).len(), 2);
+        // Only by name, and while nobody has a lock.
+        let lock = OpenOptions::new().write(true).open(path(suffix)).unwrap();
+        assert!(locks::try_for_description(lock.as_fd(), 7, false).unwrap());
+        assert_eq!(remove_anyway(name), Ok(false));
+        assert_eq!(objects(name).len(), 2);
+        drop(lock);
+        assert_eq!(remove_anyway(name), Ok(true));
         assert_eq!(objects(name), Vec::<String>::new());
+        assert!(remove_anyway(name).is_err());
     }
+    // An arena of another version, and one whose lock file was written to.
+    let changes: [fn(Name); 2] = [
+        |name| write_to(name, "", std::mem::offset_of!(Header, magic)),
+        |name| write_to(name, shared_numpy::process::LOCK_SUFFIX, 0),
+    ];
+    for change in changes {
+        let damaged = deserted(small(), |_| ());
+        change(damaged);
+        age(damaged);
+        assert!(!remove_orphans().contains(&damaged));
+        assert_eq!(objects(damaged).len(), 2);
+        assert_eq!(remove_anyway(damaged), Ok(true));
+        assert_eq!(objects(damaged), Vec::<String>::new());
+    }
+    // This process's own stays.
+    let mine = TestArena::new(small());
+    assert_eq!(remove_anyway(mine.name()), Ok(false));
+    assert_eq!(objects(mine.name()).len(), 2);
+    drop(mine);
     // What only looks alike is left: written to, or for others to read.
     for (length, mode) in [(1, 0o600), (0, 0o644)] {
         use std::os::unix::fs::PermissionsExt;

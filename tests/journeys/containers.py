@@ -43,8 +43,8 @@ if __name__ == "__main__":
     end = time.monotonic() + 30
     while time.monotonic() < end:
         subprocess.check_call([sys.executable, "-c", "import shared_numpy as snp; snp.ones(10)"])
-        own = "snp-%x-" % os.getpid()
-        left = [name for name in os.listdir("/dev/shm") if not name.startswith(own)]
+        own = "-%x-" % os.getpid()
+        left = [name for name in os.listdir("/dev/shm") if own not in name]
         if not left:
             break
     print("names left:", left)

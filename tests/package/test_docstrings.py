@@ -11,7 +11,7 @@ import shared_numpy as snp
 
 MODULES = [
     "array_manager", "arrays", "compat.contextshare", "compat.jztools", "context", "executor",
-    "_pickling.classes", "handles", "integrations.multiprocessing", "named", "queues", "ring_buffer",
+    "_command.findings", "_pickling.classes", "handles", "integrations.multiprocessing", "named", "queues", "ring_buffer",
 ]  # fmt: skip
 
 

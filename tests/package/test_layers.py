@@ -14,7 +14,7 @@ SOURCE = os.path.join(ROOT, "shared_memory", "shared_numpy")
 # From the ground up; a module may import only what stands before its row.
 LAYERS = [
     "errors _reduce _system.forks _system.generics _system.interruptions",
-    "_system.exit_order",
+    "_system.exit_order _command.exit_codes _command.output _command.startup.*",
     "_core _pickling.copy_warnings",
     "_system.block_trace _system.records",
     "_system.file_mapping _system.leftovers _system.list_layout _system.named_layout "
@@ -38,9 +38,15 @@ LAYERS = [
     "executor array_manager integrations._loky",
     "context integrations.* compat.sharedarray",
     "backport demo compat.*",
+    "_command.arguments _command.survey",
+    "_command.findings _command.removal",
+    "_command.ls _command.picture",
+    "_command.info",
+    "_command.*",
+    "_command.main",
 ]
 # From the bottom to the top: a subpackage imports nothing of those behind it.
-SUBPACKAGES = ["_system", "_pickling", "_channels", "_pool"]
+SUBPACKAGES = ["_system", "_pickling", "_channels", "_pool", "_command"]
 
 
 def modules():

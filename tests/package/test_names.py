@@ -26,8 +26,7 @@ PUBLIC = set(
     # The backport, and managers.
     "ArrayManager ShareableList SharedMemory SharedMemoryManager "
     # Memory.
-    "Arena Block clean machine stats trace_blocks trim "
-    "warn_on_copy "
+    "Arena Block clean diagnose machine stats trace_blocks trim warn_on_copy "
     # Errors.
     "ArenaBusyError ArenaCorruptedError ArenaFullError CopyWarning ForeignHandleError "
     "StaleHandleError "

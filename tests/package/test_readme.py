@@ -62,6 +62,12 @@ def test_demo():
         "main()"
     )
     assert "ratio" in output and "nothing is left behind" in output
+    # Each figure is explained by an indented line, and the times are shown as bars.
+    blocks = output.split("\n\n")[1:]
+    assert len(blocks) == 6 and all("\n  " in block for block in blocks)
+    for block in blocks[:3]:
+        bars = [line for line in block.splitlines() if line[-1] in "#█▏▎▍▌▋▊▉"]
+        assert len(bars) >= 2, block
 
 
 def test_the_command_line_refuses_nonsense():

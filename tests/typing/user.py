@@ -124,6 +124,7 @@ def memory() -> None:
     snp.trim()
     snp.clean()
     assert snp.machine()["page_size"] > 0
+    assert [finding.title for finding in snp.diagnose()]
     assert snp.stats()["blocks"] >= 0
     with snp.trace_blocks(frames=2) as trace:
         assert [place.nbytes for place in trace.places()] == []

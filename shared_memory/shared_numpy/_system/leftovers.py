@@ -14,7 +14,7 @@ import io
 import os
 import stat
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 from . import records
 
@@ -40,6 +40,16 @@ def file_of(number: str) -> str:
 def prefix_of(number: str) -> str:
     """Return the prefix of the names of a manager's blocks."""
     return _PREFIX + number + "-"
+
+
+def number_of(name: str) -> str:
+    """Return the number of a manager from the name of its file or of one of its blocks."""
+    return name[len(_PREFIX) :].partition("-" if not name.endswith(_SUFFIX) else ".")[0]
+
+
+def has_file(number: str) -> bool:
+    """Tell whether there is the file of a manager."""
+    return os.path.lexists(os.path.join(_FOLDER, file_of(number)))
 
 
 def is_named(fd: int, name: str) -> bool:
@@ -68,7 +78,7 @@ def clean() -> "List[str]":
             if name.startswith(_PREFIX) and name.endswith(_SUFFIX):
                 # (OSError: it belongs to another user, is in use, or is gone meanwhile.)
                 with suppress(OSError):
-                    removed += _clean_one(name)
+                    removed += clean_one(name)
     records.note_cleaning(removed)
     return removed
 
@@ -80,22 +90,55 @@ def _names():
         return []  # There is no /dev/shm, or this user may not read it.
 
 
-def _clean_one(name):
-    """Remove the blocks of a manager, and its file, if no process has a lock on the file."""
+def clean_one(name: str) -> "List[str]":
+    """Remove the blocks of one manager, and its file, if no process has a lock on the file.
+
+    Parameters
+    ----------
+    name : str
+        The name of its file in /dev/shm.
+
+    Returns
+    -------
+    list of str
+        The names of the blocks that were removed.
+
+    Raises
+    ------
+    OSError
+        The manager lives (BlockingIOError), or its file cannot be opened.
+    """
+    with _locked(name) as found:
+        if not found:
+            return []
+        removed = clear(number_of(name))
+        os.unlink(os.path.join(_FOLDER, name))
+    return removed
+
+
+def is_deserted(name: str) -> bool:
+    """Tell whether `clean_one` would remove what a manager has left."""
+    try:
+        with _locked(name) as found:
+            return found
+    except OSError:
+        return False
+
+
+@contextmanager
+def _locked(name):
+    """Lock a manager's file; the value tells whether it is a deserted manager's of this user."""
     flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     path = os.path.join(_FOLDER, name)
     # (A file object closes its descriptor, wherever a signal handler raises.)
     with io.FileIO(path, opener=lambda path, _: os.open(path, flags)) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
-            return []
+            yield False
+            return
         fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         # Race: its maker may be about to lock it; then it sees that the file has lost its name.
-        if not is_named(file.fileno(), name):
-            return []
-        removed = clear(name[len(_PREFIX) : -len(_SUFFIX)])
-        os.unlink(path)
-    return removed
+        yield is_named(file.fileno(), name)
 
 
 def clear(number: str) -> "List[str]":

@@ -1,0 +1,15 @@
+"""The command ``shared-numpy``, the same as ``python -m shared_numpy``.
+
+Each subcommand is a module with two functions: ``add_arguments(parser)`` and ``run(options)``, which
+returns the exit code. `main` imports a subcommand's module when it is called, and no other; numpy is
+imported only by those that make or show arrays. From the ground up:
+
+`exit_codes`  the documented exit codes, and the exception that ends the command with one
+`output`      tables, numbers and JSON on standard output, which may be closed at any time
+`arguments`   options and names in any order
+`findings`    what `doctor` looks at, and ``snp.diagnose()``
+`survey`      what is in shared memory, and who uses it; for `ls`, `info`, `map` and `clean`
+`main`        the list of subcommands
+
+What the command prints is for people, and may change with each version; programs read ``--json``.
+"""

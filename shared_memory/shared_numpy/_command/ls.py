@@ -1,0 +1,165 @@
+"""List what is in shared memory, whose it is, and whether anybody uses it.
+
+Kinds: arenas and named arrays of this package, its managers' blocks, segments of the standard
+library (psm_...), semaphores (sem.*), what torch and loky or joblib make, and "unknown".
+
+States: "in use": a process has it. "orphaned": no process has it, and none will. "unused": it is made
+to stay until it is deleted, and no process has it now. "unknown": it cannot be seen from here.
+"""
+
+import time
+
+from . import output, survey
+from .exit_codes import DONE, USAGE, Failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from typing import Any, List
+
+_STYLES = {survey.ORPHANED: "red", survey.NOT_KNOWN: "dim", survey.UNUSED: "yellow"}
+_TITLES = (
+    "kind", "name", "size", "array", "maker", "users", "age", "blocks", "in flight", "state",
+)  # fmt: skip
+_RIGHT = ("size", "age", "blocks", "in flight")
+# How many users a line names.
+_MOST_USERS = 4
+
+
+def add_arguments(parser: "Any") -> None:
+    parser.add_argument(
+        "--all-users", action="store_true", help="also what other users own (for root: everything)"
+    )
+    parser.add_argument(
+        "--kind", action="append", choices=survey.KINDS, help="only this kind; may be repeated"
+    )
+    parser.add_argument("--watch", action="store_true", help="show it again and again, until Ctrl-C")
+    parser.add_argument(
+        "--interval", type=float, default=2.0, metavar="SECONDS", help="with --watch (default: 2)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(options: "argparse.Namespace") -> int:
+    if options.interval <= 0:
+        raise Failure(USAGE, "--interval takes seconds, more than 0")
+    while True:
+        found = survey.survey(all_users=options.all_users)
+        items = [item for item in found.items if not options.kind or item.kind in options.kind]
+        goes_on = _print_json(found, items) if options.json else _print(found, items, options.watch)
+        if not options.watch or not goes_on:
+            return DONE
+        time.sleep(options.interval)
+
+
+def _print_json(found, items):
+    return output.as_json(
+        {
+            "items": [item.as_dict() for item in items],
+            "sees_all": found.sees_all,
+            "unseen": found.unseen or None,
+        }
+    )
+
+
+def _print(found, items, again):
+    if again:
+        output.line(time.strftime("%H:%M:%S"))
+    if items:
+        output.table(
+            _TITLES,
+            [_row(item) for item in items],
+            right=_RIGHT,
+            styles=["bold red" if item.damaged else _STYLES.get(item.state) for item in items],
+        )
+        for item in items:
+            if item.note:
+                output.paragraph("{}: {}{}".format(
+                    item.name, "damaged: " if item.damaged else "", item.note
+                ))  # fmt: skip
+    total = output.size(sum(item.size for item in items))
+    counts = ["{} {}".format(count, state) for state, count in _count(items)]
+    goes_on = output.line(
+        "{} in {:,} {}{}".format(
+            total,
+            len(items),
+            "thing" if len(items) == 1 else "things",
+            ": " + ", ".join(counts) if counts else "",
+        )
+    )
+    if found.unseen and any(item.state == survey.NOT_KNOWN for item in items):
+        output.paragraph(
+            "A state is unknown where it cannot be seen: {}.".format(found.unseen)
+        )
+    if again:
+        output.line()
+    return goes_on
+
+
+def _count(items):
+    states = [item.state for item in items]
+    order = (survey.IN_USE, survey.UNUSED, survey.ORPHANED, survey.NOT_KNOWN)
+    return [(state, states.count(state)) for state in order if state in states]
+
+
+def _row(item):
+    return [
+        item.kind,
+        item.name,
+        output.size(item.size),
+        describe_array(item),
+        "-" if item.maker is None else describe_process(item.maker),
+        _describe_users(item.users),
+        output.duration(item.age),
+        "-" if item.blocks is None else str(item.blocks),
+        "-" if item.handles is None else str(item.handles),
+        "damaged, " + item.state if item.damaged else item.state,
+    ]
+
+
+def describe_array(item: "survey.Item") -> str:
+    """Return the shape and dtype of an array, or "-"."""
+    if item.shape is None:
+        return "-"
+    shape = "x".join(map(str, item.shape)) or "scalar"
+    return "{} {}".format(shape, _cut(item.dtype, 24))
+
+
+def describe_process(process: "survey.Process") -> str:
+    """Return the number of a process, and the name of its program if it is seen."""
+    text = process.describe()
+    return text if process.command is None else "{} {}".format(text, program_of(process.command))
+
+
+def program_of(command: str) -> str:
+    """Return what is run by a command line, in one word: a script's name rather than Python's."""
+    words = command.split()
+    plain = [word.rpartition("/")[2] for word in words]
+    if not plain:
+        return "?"
+    if plain[0].startswith("python"):
+        for before, word, whole in zip(plain, plain[1:], words[1:]):
+            if before == "-m":
+                return word
+            if before == "-c" or word == "-c":
+                return plain[0] + " -c"
+            if not whole.startswith("-"):
+                return word
+    return plain[0]
+
+
+def _describe_users(users: "List[survey.Process]"):
+    if not users:
+        return "-"
+    # Those that live come first.
+    users = sorted(users, key=lambda user: (user.alive is False, user.pid or 0))
+    told = [user.describe() for user in users[:_MOST_USERS]]
+    names = {program_of(user.command) for user in users if user.command}
+    text = ", ".join(told)
+    if len(users) > _MOST_USERS:
+        text += " and {:,} more".format(len(users) - _MOST_USERS)
+    return text + " " + names.pop() if len(names) == 1 else text
+
+
+def _cut(text, most):
+    return text if len(text) <= most else text[: most - 3] + "..."

@@ -1,0 +1,234 @@
+//! Which processes have which files: `proc_pid_maps(5)`, `proc_pid_fd(5)`.
+//!
+//! All of it is read from `/proc`, from outside: nobody is stopped, and what is told may have changed
+//! by the time that it is told.
+
+use super::errno::failed;
+use crate::error::{Error, Result};
+use nix::errno::Errno;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+
+/// A process, as `/proc` shows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Process {
+    /// Its number in the namespace of the `/proc` that is mounted.
+    pub pid: u64,
+    /// Its number as it numbers itself: in its own namespace, which may be inside that one.
+    pub own_pid: u64,
+    /// The inode of its namespace of numbers; 0 if this process may not know.
+    pub namespace: u64,
+    /// The real user's number.
+    pub uid: u32,
+    /// When it started, in the kernel's ticks since boot.
+    pub started: u64,
+    /// Its command line, cut; or the name of its program if that says nothing.
+    pub command: String,
+    /// The files that it has among those that were asked for, by device and inode, and whether it
+    /// has mapped them. (The others are open only.)
+    pub files: BTreeMap<[u64; 2], bool>,
+    /// Whether all its mappings and descriptors could be read.
+    pub readable: bool,
+}
+
+/// The processes that there are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Processes {
+    /// The processes, but for the kernel's own threads and those that have ended.
+    pub list: Vec<Process>,
+    /// Whether no process can be missing: this one is in the machine's first namespace of numbers,
+    /// and `/proc` hides nobody.
+    pub complete: bool,
+}
+
+/// The number of the first namespace of processes' numbers, PROC_PID_INIT_INO.
+const FIRST_NAMESPACE: u64 = 0xefff_fffc;
+/// PF_KTHREAD, among the kernel's flags of a process.
+const KERNEL_THREAD: u64 = 0x0020_0000;
+/// How much of a command line is told, in bytes.
+const LONGEST_COMMAND: usize = 4096;
+
+/// All processes, with the files that they have on these devices.
+///
+/// # Errors
+/// That there is no `/proc`, or that it cannot be read.
+pub fn processes(devices: &[u64]) -> Result<Processes> {
+    let cannot = |error: io::Error| failed("readdir")(errno_of(&error));
+    let mut list = Vec::new();
+    for entry in fs::read_dir("/proc").map_err(cannot)? {
+        let name = entry.map_err(cannot)?.file_name();
+        let pid = name.to_str().and_then(|name| name.parse().ok());
+        // (A process may end at any step.)
+        list.extend(pid.and_then(|pid| process(pid, devices)));
+    }
+    if list.is_empty() {
+        return Err(Error::Os {
+            call: "readdir",
+            errno: libc::ENOENT,
+        });
+    }
+    let first = inode("/proc/self/ns/pid") == Some(FIRST_NAMESPACE);
+    // A `/proc` that hides other users' processes hides the first one, too (hidepid).
+    let complete = first && fs::read("/proc/1/stat").is_ok();
+    Ok(Processes { list, complete })
+}
+
+fn errno_of(error: &io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or(0))
+}
+
+fn inode(path: &str) -> Option<u64> {
+    fs::metadata(path).ok().map(|facts| facts.ino())
+}
+
+/// One process; None if it has ended, or is a thread of the kernel.
+fn process(pid: u64, devices: &[u64]) -> Option<Process> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let (flags, started) = facts_of(&stat)?;
+    if flags & KERNEL_THREAD != 0 {
+        return None;
+    }
+    let status = fs::read(format!("/proc/{pid}/status")).ok()?;
+    let status = String::from_utf8_lossy(&status);
+    let field = |name: &str| {
+        let mut lines = status.lines();
+        lines
+            .find_map(|line| line.strip_prefix(name))
+            .map(str::trim)
+    };
+    let number = |text: &str| text.parse().ok();
+    // (Before Linux 4.1 there is no such line.)
+    let own = field("NSpid:").and_then(|line| line.split_ascii_whitespace().last());
+    let uid = field("Uid:").and_then(|line| line.split_ascii_whitespace().next());
+    let mut files = BTreeMap::new();
+    let readable = add_mapped(pid, devices, &mut files) & add_open(pid, devices, &mut files);
+    if !readable {
+        // It may have ended meanwhile.
+        facts_of(&fs::read(format!("/proc/{pid}/stat")).ok()?)?;
+    }
+    Some(Process {
+        pid,
+        own_pid: own.and_then(number).unwrap_or(pid),
+        namespace: inode(&format!("/proc/{pid}/ns/pid")).unwrap_or(0),
+        uid: uid.and_then(|uid| uid.parse().ok())?,
+        started,
+        command: command(pid).or_else(|| Some(field("Name:")?.to_owned()))?,
+        files,
+        readable,
+    })
+}
+
+/// The kernel's flags, and the time of the start, of a process that has not ended.
+fn facts_of(stat: &[u8]) -> Option<(u64, u64)> {
+    // The program's name may hold anything.
+    let end = stat.iter().rposition(|byte| *byte == b')')?;
+    let text = std::str::from_utf8(&stat[end + 1..]).ok()?;
+    let mut fields = text.split_ascii_whitespace();
+    if matches!(fields.next()?, "Z" | "X" | "x") {
+        return None;
+    }
+    // The state is field 3.
+    let flags = fields.nth(9 - 4)?.parse().ok()?;
+    let started = fields.nth(22 - 10)?.parse().ok()?;
+    Some((flags, started))
+}
+
+/// The command line of a process; None if it has none.
+fn command(pid: u64) -> Option<String> {
+    let mut bytes = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    bytes.truncate(LONGEST_COMMAND);
+    let text = String::from_utf8_lossy(&bytes);
+    // What is no letter for a terminal must not reach it.
+    let shown = |letter: char| if letter.is_control() { ' ' } else { letter };
+    let text: String = text.chars().map(shown).collect();
+    let text = text.trim();
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// Adds the files that a process has mapped; whether that could be read.
+fn add_mapped(pid: u64, devices: &[u64], files: &mut BTreeMap<[u64; 2], bool>) -> bool {
+    let Ok(maps) = fs::read(format!("/proc/{pid}/maps")) else {
+        return false;
+    };
+    for line in maps.split(|byte| *byte == b'\n') {
+        if let Some([device, inode]) = mapped(line) {
+            if devices.contains(&device) {
+                files.insert([device, inode], true);
+            }
+        }
+    }
+    true
+}
+
+/// The device and the inode of the file in a line of `/proc/PID/maps`, if there is one.
+fn mapped(line: &[u8]) -> Option<[u64; 2]> {
+    let mut fields = line.split(|byte| *byte == b' ').skip(3);
+    let device = std::str::from_utf8(fields.next()?).ok()?;
+    let inode: u64 = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+    let (major, minor) = device.split_once(':')?;
+    let number = |text| u32::from_str_radix(text, 16).ok();
+    let device = libc::makedev(number(major)?, number(minor)?);
+    // The type differs between systems.
+    #[allow(clippy::unnecessary_cast)]
+    let device = device as u64;
+    (inode != 0).then_some([device, inode])
+}
+
+/// Adds the files that a process has open; whether that could be read.
+fn add_open(pid: u64, devices: &[u64], files: &mut BTreeMap<[u64; 2], bool>) -> bool {
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return false;
+    };
+    for entry in entries {
+        let Ok(path) = entry.map(|entry| entry.path()) else {
+            return false;
+        };
+        // (Sockets and pipes are in no folder. A descriptor may be closed at any step.)
+        let is_file = fs::read_link(&path).is_ok_and(|target| target.has_root());
+        if let Some(facts) = is_file.then(|| fs::metadata(&path).ok()).flatten() {
+            if devices.contains(&facts.dev()) {
+                files.entry([facts.dev(), facts.ino()]).or_insert(false);
+            }
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsRawFd;
+
+    #[test]
+    fn lines_of_maps_tell_files() {
+        let line = b"7f00-7f01 rw-s 00000000 00:1a 4321      /dev/shm/a b (deleted)";
+        assert_eq!(mapped(line), Some([libc::makedev(0, 0x1a), 4321]));
+        assert_eq!(mapped(b"7f00-7f01 rw-p 00000000 00:00 0"), None);
+        assert_eq!(mapped(b""), None);
+    }
+
+    #[test]
+    fn zombies_and_names_of_programs_do_not_confuse() {
+        let text = b"17 (a) b (c) S 1 2 3 4 5 99 7 8 9 10 11 12 13 14 15 16 17 18 4242 20";
+        assert_eq!(facts_of(text), Some((99, 4242)));
+        assert_eq!(facts_of(b"17 (a) Z 1 2 3 4 5 99"), None);
+    }
+
+    #[test]
+    fn this_process_is_seen_with_its_file() {
+        let file = fs::File::open("/proc/self/exe").unwrap();
+        let facts = file.metadata().unwrap();
+        let found = processes(&[facts.dev()]).unwrap();
+        let me = std::process::id() as u64;
+        let me = found.list.iter().find(|process| process.own_pid == me);
+        let me = me.unwrap();
+        assert!(me.readable && me.started > 0 && !me.command.is_empty());
+        // (The program is mapped, too.)
+        assert_eq!(me.files.get(&[facts.dev(), facts.ino()]), Some(&true));
+        assert!(file.as_raw_fd() >= 0);
+        let none = processes(&[]).unwrap();
+        assert!(none.list.iter().all(|process| process.files.is_empty()));
+    }
+}
