@@ -18,6 +18,7 @@ import time
 
 import numpy as np
 
+import shared_numpy as snp
 from shared_numpy._core import Arena, array_maker, receive
 
 ROUNDS = 7
@@ -37,6 +38,11 @@ def timed(function, number):
 def numpys(size):
     dtype = np.dtype("u1")
     return lambda: np.empty(size, dtype)
+
+
+def packages(size):
+    dtype = np.dtype("u1")
+    return lambda: snp.empty(size, dtype)
 
 
 def ours(arena):
@@ -92,7 +98,7 @@ def iceoryx(size):
 
 
 def peers(arena):
-    found = [("numpy.empty", numpys), ("arena.empty", ours(arena))]
+    found = [("numpy.empty", numpys), ("snp.empty", packages), ("arena.empty", ours(arena))]
     for name, prepare in [
         ("SharedMemory", standard),
         ("SharedArray", shared_array),
@@ -107,21 +113,26 @@ def peers(arena):
     return found
 
 
-def table(arena):
-    """Make and drop 1 KiB, 1 MiB and 64 MiB, untouched."""
+def table(arena, rounds=ROUNDS, share=1):
+    """Make and drop 1 KiB, 1 MiB and 64 MiB, untouched; return {(peer, bytes): times}.
+
+    Of the number of calls in a round only a part is made if `share` is greater than 1.
+    """
     print("make and drop, ns")
     print("{:24}{:>12}{:>12}{:>12}".format("", "1 KiB", "1 MiB", "64 MiB"))
     columns = [(KIB, 100000), (1 << 20, 20000), (64 << 20, 2000)]
-    results = {}
+    results, found = {}, {}
     everybody = peers(arena)
     for size, number in columns:
         runs = {name: prepare(size) for name, prepare in everybody}
         times = {name: [] for name in runs}
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             for name, run in runs.items():
                 slow = name in ("SharedMemory", "SharedArray")
-                times[name].append(timed(run, max(200, number // 50) if slow else number))
+                count = max(200, number // 50) if slow else number
+                times[name].append(timed(run, count // share))
         for name in runs:
+            found[name, size] = times[name]
             results[name, size] = statistics.median(times[name])
     for name, _ in everybody:
         cells = "".join("{:12.0f}".format(results[name, size]) for size, _ in columns)
@@ -131,6 +142,7 @@ def table(arena):
             continue
         ratio = results["arena.empty", KIB] / results[name, KIB]
         print("1 KiB, arena.empty / {}: {:.3f}".format(name, ratio))
+    return found
 
 
 def ten(arena):
