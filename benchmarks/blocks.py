@@ -18,6 +18,7 @@ import time
 
 import numpy as np
 
+import peers
 import shared_numpy as snp
 from shared_numpy._core import Arena, array_maker, receive
 
@@ -79,13 +80,10 @@ def shared_array(size):
 
 
 def iceoryx(size):
-    import iceoryx2 as iox2
-
-    iox2.set_log_level(iox2.LogLevel.Error)
-    node = iox2.NodeBuilder.new().create(iox2.ServiceType.Ipc)
-    name = iox2.ServiceName.new("snp/bench/%d/%d" % (os.getpid(), size))
-    pattern = node.service_builder(name).publish_subscribe(iox2.Slice[ctypes.c_uint8])
-    publisher = pattern.open_or_create().publisher_builder().initial_max_slice_len(size).create()
+    # With files of its own, which go at the end.
+    channel = peers.Iceoryx(size, 2)
+    builder = channel.service().publisher_builder()
+    publisher = builder.initial_max_slice_len(size).create()
 
     def run():
         sample = publisher.loan_slice_uninit(size)
@@ -93,11 +91,10 @@ def iceoryx(size):
         sample.delete()
 
     run()
-    run.keep = node
     return run
 
 
-def peers(arena):
+def ways(arena):
     found = [("numpy.empty", numpys), ("snp.empty", packages), ("arena.empty", ours(arena))]
     for name, prepare in [
         ("SharedMemory", standard),
@@ -122,7 +119,7 @@ def table(arena, rounds=ROUNDS, share=1):
     print("{:24}{:>12}{:>12}{:>12}".format("", "1 KiB", "1 MiB", "64 MiB"))
     columns = [(KIB, 100000), (1 << 20, 20000), (64 << 20, 2000)]
     results, found = {}, {}
-    everybody = peers(arena)
+    everybody = ways(arena)
     for size, number in columns:
         runs = {name: prepare(size) for name, prepare in everybody}
         times = {name: [] for name in runs}

@@ -162,10 +162,12 @@ class Named:
     def __init__(self, keep=False):
         self.names = multiprocessing.SimpleQueue()
         self.keep = keep
-        self.received = None
+        self.received = self.sent = None
 
     def put(self, message):
-        self.names.put(message if self.keep else self.given(message))
+        if not self.keep:
+            self.sent = message = self.given(message)
+        self.names.put(message)
 
     def get(self):
         self.drop()
@@ -177,7 +179,16 @@ class Named:
             self.remove(self.received)
         self.received = None
 
-    close = drop
+    def close(self):
+        """Remove the last messages: the one received, and the one sent, if the other side was
+        killed before it could."""
+        self.drop()
+        if self.sent is not None:
+            with contextlib.suppress(FileNotFoundError):
+                array, received = self.taken(self.sent)
+                del array
+                self.remove(received)
+            self.sent = None
 
 
 class Segments(Named):
