@@ -9,7 +9,7 @@ TIMES ?= 20
 AMOUNT ?= whole
 PAGES ?= 16
 
-.PHONY: help demo test test-full quick stress kill-full mutants wheel bench clean
+.PHONY: help demo test test-full quick stress kill-full mutants wheel bench docs clean
 .PHONY: test-aarch64 test-aarch64-vm
 
 help:
@@ -25,6 +25,7 @@ help:
 	@echo "make test-aarch64-vm  the core's processes there, on a kernel with pages of 16 KiB (PAGES=\"16 4\")"
 	@echo "make wheel      the release wheels, manylinux2014 and musllinux, in dist/"
 	@echo "make bench      the arena, and the backport beside the standard library's"
+	@echo "make docs       the manual, in build/manual/index.html"
 	@echo "make clean      remove what all of these made"
 
 demo:
@@ -33,7 +34,7 @@ demo:
 	&& python=$$("$$python" dev/environments.py demo "$$python") \
 	&& "$$python" -m shared_numpy demo
 
-test test-full quick kill-full wheel bench:
+test test-full quick kill-full wheel bench docs:
 	@python=$$(sh dev/preflight.sh "$(PYTHON)" rust lint cc objdump venv) \
 	&& exec "$$python" -u dev/matrix.py $@ $(PYTHONS)
 

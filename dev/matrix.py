@@ -8,6 +8,7 @@
     python3 dev/matrix.py test-aarch64-vm [16 4]
     python3 dev/matrix.py wheel
     python3 dev/matrix.py bench [3.6 3.13 ...]
+    python3 dev/matrix.py docs
 
 `test` is the gate: tests, start methods and interpreters in pairs. `test-full`
 is every combination of the three, the tests of processes ten times as long, installs
@@ -17,7 +18,7 @@ one interpreter, a third of the tests that are not slow (chosen by the seed), a 
 last optimisations. `kill-full` kills processes of the core after every
 instruction of every operation, and at 25,000 random moments. `test-aarch64` and
 `test-aarch64-vm` test on an emulated 64-bit Arm; the second on kernels whose pages are of so
-many KiB.
+many KiB. `docs` builds the manual with the newest interpreter.
 
 A run has one seed, from the variable SNP_SEED or of the moment. In CI (the variable CI is
 set) CPython 3.6 and 3.7, rustfmt and clippy must be there; elsewhere they are skipped.
@@ -39,6 +40,7 @@ import builds
 import environments
 import interpreters
 import jobs
+import manual
 import suites
 import times
 from environments import ROOT
@@ -283,7 +285,7 @@ def amount_of(suite, version, oldest, complete):
 
 
 # Jobs whose result is the same on all interpreters.
-ALIKE = ("types", "core, AddressSanitizer", "source distribution", "install from source")
+ALIKE = ("types", "manual", "core, AddressSanitizer", "source distribution", "install from source")
 
 
 def narrowed(made):
@@ -310,6 +312,8 @@ def gate(pythons, complete, results):
         made.append(Job("install " + version, work, ["wheel", "environment " + version]))
     types = partial(check_types, first, pythons[first], builds.wheel)
     made.append(Job("types", types, ["wheel"]))
+    pages = partial(manual.build, first, pythons[first], builds.wheel)
+    made.append(Job("manual", pages, ["wheel"]))
     # Of a single interpreter nothing is left out for the other one.
     shared = bool(others) and not complete
     on_first, on_others = (["--interpreter=" + each] * shared for each in ("newest", "oldest"))
@@ -373,6 +377,13 @@ def quick(pythons, results):
     made += suite_jobs(version, "turns", results, ["arrays", "pools", "backport"], [turn])
     made.append(Job("core", partial(check_core, ["--lib", "--test", "core"]), ["lints"]))
     return made
+
+
+def docs(pythons):
+    """Return the jobs of `docs`."""
+    version = first_of(pythons)
+    pages = partial(manual.build, version, pythons[version], builds.quick_wheel)
+    return [Job("quick wheel", builds.build_quick), Job("manual", pages, ["quick wheel"])]
 
 
 # ---- commands --------------------------------------------------------------------------
@@ -473,7 +484,7 @@ def chosen(wanted):
     return pythons, missing
 
 
-COMMANDS = ("test", "test-full", "quick", "kill-full", "wheel", "bench")
+COMMANDS = ("test", "test-full", "quick", "kill-full", "wheel", "bench", "docs")
 COMMANDS += ("test-aarch64", "test-aarch64-vm")
 
 
@@ -495,6 +506,8 @@ def main():
             made.append(Job("wheels for other systems", build_other_wheels, ["wheel"]))
     elif command == "quick":
         made = quick(pythons, results)
+    elif command == "docs":
+        made = docs(pythons)
     else:
         made = gate(pythons, command == "test-full", results)
         if words and command == "test":

@@ -1,0 +1,66 @@
+"""The manual, as Sphinx builds it: ``make docs``."""
+
+import os
+import re
+
+project = "shared_numpy"
+author = "The shared_numpy developers"
+copyright = "2026, " + author
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+with open(os.path.join(ROOT, "Cargo.toml"), encoding="utf-8") as manifest:
+    release = version = re.search(r'^version = "(.*)"$', manifest.read(), re.M).group(1)
+
+extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc"]
+source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
+myst_heading_anchors = 3
+
+# Docstrings have names of this package in single backticks.
+default_role = "py:obj"
+autodoc_member_order = "bysource"
+# numpydoc's sections tell the types.
+autodoc_typehints = "none"
+autosummary_generate = False
+numpydoc_show_class_members = False
+numpydoc_show_inherited_class_members = False
+numpydoc_validation_checks = {
+    "GL03",  # blank lines
+    "GL08",  # no docstring
+    "PR01",  # a parameter is missing
+    "PR02",  # a parameter that is not there
+    "PR03",  # in another order
+    "PR10",  # no space before the colon
+    "RT02",  # a type is all that a single return value has before its description
+    "SS01",  # no summary
+    "YD01",  # no section Yields
+}
+
+numpydoc_validation_exclude = {
+    # Other projects' names, which their own pages explain.
+    r"\.compat\.",
+    # The signatures are those of the standard library's base class: `*args, **kwargs`.
+    r"\.(Array|SharedMemory)Manager$",
+    # numpydoc takes a function's first parameter, if it is `cls`, for a class method's.
+    r"\.register_type$",
+}
+
+html_theme = "furo"
+html_title = "shared_numpy " + release
+html_copy_source = False
+html_show_sphinx = False
+pygments_style = "friendly"
+pygments_dark_style = "monokai"
+
+# Pages that include documents of the checkout's root, which link to each other.
+INCLUDED = {"ARCHITECTURE.md": "architecture", "CONTRIBUTING.md": "contributing", "CHANGELOG.md": "changes"}
+
+
+def point_to_pages(app, docname, source):
+    """Turn links to documents of the root into links to the pages that include them."""
+    up = "../" * docname.count("/")
+    for document, page in INCLUDED.items():
+        source[0] = source[0].replace("](../%s%s" % (up, document), "](%s%s.md" % (up, page))
+
+
+def setup(app):
+    app.connect("source-read", point_to_pages)
