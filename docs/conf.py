@@ -1,5 +1,6 @@
 """The manual, as Sphinx builds it: ``make docs``."""
 
+import glob
 import os
 import re
 
@@ -62,5 +63,13 @@ def point_to_pages(app, docname, source):
         source[0] = source[0].replace("](../%s%s" % (up, document), "](%s%s.md" % (up, page))
 
 
+def leave_out_patterns(app, docname, source):
+    """Take patterns that match no page out of tables of contents, which Sphinx warns of."""
+    for pattern in re.findall(r"^([\w-]+\*)$", source[0], re.M):
+        if not glob.glob(os.path.join(app.srcdir, pattern + ".md")):
+            source[0] = source[0].replace(pattern + "\n", "")
+
+
 def setup(app):
     app.connect("source-read", point_to_pages)
+    app.connect("source-read", leave_out_patterns)

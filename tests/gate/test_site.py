@@ -1,5 +1,8 @@
-"""What is wrong with the pages of a site is found."""
+"""What is wrong with the pages of a site is found, and its pictures are as drawn."""
 
+import os
+
+import drawings
 import manual
 
 PAGE = '<html><head><link rel="stylesheet" href="style.css"></head><body><h1 id="top">x</h1>{}</body>'
@@ -36,3 +39,11 @@ def test_what_is_loaded_from_elsewhere_is_found(tmp_path):
         "index.html loads https://example.org/x.js",
         "style.css loads something from elsewhere",
     ]
+
+
+def test_the_pictures_are_as_drawn(tmp_path):
+    """`python3 dev/drawings.py` was run after the last change to it."""
+    drawings.main(str(tmp_path))
+    for name in drawings.PICTURES:
+        with open(os.path.join(drawings.FOLDER, name + ".svg"), encoding="utf-8") as file:
+            assert file.read() == (tmp_path / (name + ".svg")).read_text(encoding="utf-8"), name
