@@ -122,7 +122,7 @@ class Picture:
 def one_array():
     """Three processes, one array."""
     made = Picture(720, 262, "Three processes use one array in shared memory; a handle is all that travels")
-    made.box(225, 176, 270, 62, "memory", "*one array in shared memory", "~36 MB, stored once")
+    made.box(225, 176, 270, 62, "memory", "*one array in shared memory", "~8 MB, stored once")
     for x, name, code in (
         (20, "parent", "`frame = snp.zeros(…)"),
         (265, "worker", "`frame[:] = 42"),
