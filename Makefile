@@ -9,7 +9,7 @@ TIMES ?= 20
 AMOUNT ?= whole
 PAGES ?= 16
 
-.PHONY: help demo test test-full quick stress kill-full mutants wheel bench docs clean
+.PHONY: help demo test test-full quick stress kill-full mutants wheel sdist bench docs clean
 .PHONY: test-aarch64 test-aarch64-vm
 
 help:
@@ -24,6 +24,7 @@ help:
 	@echo "make test-aarch64     the core and the quick tests on an emulated 64-bit Arm"
 	@echo "make test-aarch64-vm  the core's processes there, on a kernel with pages of 16 KiB (PAGES=\"16 4\")"
 	@echo "make wheel      the release wheels, manylinux2014 and musllinux, in dist/"
+	@echo "make sdist      the source distribution, in dist/"
 	@echo "make bench      the arena, and the backport beside the standard library's"
 	@echo "make docs       the manual, in build/manual/index.html"
 	@echo "make clean      remove what all of these made"
@@ -34,7 +35,7 @@ demo:
 	&& python=$$("$$python" dev/environments.py demo "$$python") \
 	&& "$$python" -m shared_numpy demo
 
-test test-full quick kill-full wheel bench docs:
+test test-full quick kill-full wheel sdist bench docs:
 	@python=$$(sh dev/preflight.sh "$(PYTHON)" rust lint cc objdump venv) \
 	&& exec "$$python" -u dev/matrix.py $@ $(PYTHONS)
 

@@ -111,6 +111,8 @@ def build(version, executable, wheel, job):
     shutil.rmtree(doctrees, ignore_errors=True)
     sphinx = [python, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html"]
     job.run(sphinx + ["-d", doctrees, os.path.join(ROOT, "docs"), SITE])
+    # The page of a package index shows these, under addresses that stay the same.
+    shutil.copytree(os.path.join(ROOT, "docs", "pictures"), os.path.join(SITE, "pictures"))
     found = faults(SITE)
     if found:
         raise Failed("\n".join(found))

@@ -7,6 +7,7 @@
     python3 dev/matrix.py test-aarch64
     python3 dev/matrix.py test-aarch64-vm [16 4]
     python3 dev/matrix.py wheel
+    python3 dev/matrix.py sdist
     python3 dev/matrix.py bench [3.6 3.13 ...]
     python3 dev/matrix.py docs
 
@@ -484,7 +485,7 @@ def chosen(wanted):
     return pythons, missing
 
 
-COMMANDS = ("test", "test-full", "quick", "kill-full", "wheel", "bench", "docs")
+COMMANDS = ("test", "test-full", "quick", "kill-full", "wheel", "sdist", "bench", "docs")
 COMMANDS += ("test-aarch64", "test-aarch64-vm")
 
 
@@ -500,6 +501,8 @@ def main():
         made = aarch64.vm_jobs(words or ["16"])
     elif command == "kill-full":
         made = [Job("core, processes, at every instruction", kill_full)]
+    elif command == "sdist":
+        made = [Job("source distribution", builds.build_sdist)]
     elif command in ("wheel", "bench"):
         made = [Job("wheel", builds.build_wheel)]
         if command == "wheel":

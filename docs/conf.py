@@ -3,12 +3,16 @@
 import glob
 import os
 import re
+import sys
 
 project = "shared_numpy"
 author = "The shared_numpy developers"
 copyright = "2026, " + author
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.join(ROOT, "dev"))
+from package_page import INCLUDED  # noqa: E402 (pages that include documents of the root)
+
 with open(os.path.join(ROOT, "Cargo.toml"), encoding="utf-8") as manifest:
     release = version = re.search(r'^version = "(.*)"$', manifest.read(), re.M).group(1)
 
@@ -51,9 +55,6 @@ html_copy_source = False
 html_show_sphinx = False
 pygments_style = "friendly"
 pygments_dark_style = "monokai"
-
-# Pages that include documents of the checkout's root, which link to each other.
-INCLUDED = {"ARCHITECTURE.md": "architecture", "CONTRIBUTING.md": "contributing", "CHANGELOG.md": "changes"}
 
 
 def point_to_pages(app, docname, source):
