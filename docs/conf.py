@@ -51,6 +51,8 @@ numpydoc_validation_exclude = {
 
 html_theme = "furo"
 html_title = "shared_numpy " + release
+html_static_path = ["static"]
+html_css_files = ["manual.css"]
 html_copy_source = False
 html_show_sphinx = False
 pygments_style = "friendly"
