@@ -216,7 +216,7 @@ def arena():
     for x, width, kind, text in (
         (148, 88, "memory", "block"),
         (244, 48, "memory", "block"),
-        (300, 66, "plain", "~free, warm"),
+        (300, 66, "plain", "~warm"),
         (374, 104, "memory", "block"),
         (486, 58, "plain", "~returned"),
     ):
@@ -225,7 +225,7 @@ def arena():
     made.arrow((305, 74), (210, 146))
     made.arrow((305, 74), (268, 146))
     made.arrow((475, 74), (428, 146))
-    made.box(590, 132, 150, 140, "plain", "*the lock file", "~each process has", "~one byte locked;", "~the kernel frees it", "~when the process", "~dies, however")
+    made.box(590, 132, 150, 140, "plain", "*the lock file", "~each process has", "~one byte locked;", "~the kernel frees it", "~when the process", "~ends, in any way")
     made.arrow((550, 46), (664, 46), (664, 132), dashed=True)
     made.text(380, 302, "A table of slots knows the processes; a bit in a block's row says that a process holds the block.", "quiet small")
     made.text(380, 322, "One store takes effect at a time, so that a process killed at any instruction leaves the tables right.", "quiet small")

@@ -73,6 +73,18 @@ def leave_out_patterns(app, docname, source):
             source[0] = source[0].replace(pattern + "\n", "")
 
 
+def put_in_comments(app, docname, source):
+    """Put the comments at the heads of Rust's files, which are Markdown, where a page asks for them."""
+
+    def comment(match):
+        with open(os.path.join(ROOT, match.group(1)), encoding="utf-8") as file:
+            lines = re.match(r"(//!.*\n)*", file.read()).group(0)
+        return re.sub(r"^#", "##", re.sub(r"^//! ?", "", lines, flags=re.M), flags=re.M)
+
+    source[0] = re.sub(r"<!-- head of (\S+) -->", comment, source[0])
+
+
 def setup(app):
+    app.connect("source-read", put_in_comments)
     app.connect("source-read", point_to_pages)
     app.connect("source-read", leave_out_patterns)
