@@ -79,7 +79,9 @@ def put_in_comments(app, docname, source):
     def comment(match):
         with open(os.path.join(ROOT, match.group(1)), encoding="utf-8") as file:
             lines = re.match(r"(//!.*\n)*", file.read()).group(0)
-        return re.sub(r"^#", "##", re.sub(r"^//! ?", "", lines, flags=re.M), flags=re.M)
+        text = re.sub(r"^#", "##", re.sub(r"^//! ?", "", lines, flags=re.M), flags=re.M)
+        # What is in brackets is a link for Rust only.
+        return re.sub(r"\[(`[^`]+`)\]", r"\1", text)
 
     source[0] = re.sub(r"<!-- head of (\S+) -->", comment, source[0])
 
