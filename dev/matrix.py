@@ -3,23 +3,23 @@
     python3 dev/matrix.py test [3.6 3.13 ...]
     python3 dev/matrix.py test-full [3.6 3.13 ...]
     python3 dev/matrix.py quick [3.11]
+    python3 dev/matrix.py docs
+    python3 dev/matrix.py sdist
     python3 dev/matrix.py kill-full
     python3 dev/matrix.py test-aarch64
     python3 dev/matrix.py test-aarch64-vm [16 4]
     python3 dev/matrix.py wheel
-    python3 dev/matrix.py sdist
     python3 dev/matrix.py bench [3.6 3.13 ...]
-    python3 dev/matrix.py docs
 
 `test` is the gate: tests, start methods and interpreters in pairs. `test-full`
 is every combination of the three, the tests of processes ten times as long, installs
 from source everywhere, the mutants, and both commands of the README on bare machines. With versions `test`
-leaves out what does not depend on the interpreter, and says so. `quick` is for use while one works:
+leaves out what does not depend on the interpreter, and says so. `docs` builds the manual. `quick` is for use while one works:
 one interpreter, a third of the tests that are not slow (chosen by the seed), a wheel without the
 last optimisations. `kill-full` kills processes of the core after every
 instruction of every operation, and at 25,000 random moments. `test-aarch64` and
 `test-aarch64-vm` test on an emulated 64-bit Arm; the second on kernels whose pages are of so
-many KiB. `docs` builds the manual with the newest interpreter.
+many KiB.
 
 A run has one seed, from the variable SNP_SEED or of the moment. In CI (the variable CI is
 set) CPython 3.6 and 3.7, rustfmt and clippy must be there; elsewhere they are skipped.
@@ -485,8 +485,9 @@ def chosen(wanted):
     return pythons, missing
 
 
-COMMANDS = ("test", "test-full", "quick", "kill-full", "wheel", "sdist", "bench", "docs")
+COMMANDS = ("test", "test-full", "quick", "kill-full", "wheel", "bench")
 COMMANDS += ("test-aarch64", "test-aarch64-vm")
+COMMANDS += ("docs", "sdist")
 
 
 def main():
@@ -501,8 +502,6 @@ def main():
         made = aarch64.vm_jobs(words or ["16"])
     elif command == "kill-full":
         made = [Job("core, processes, at every instruction", kill_full)]
-    elif command == "sdist":
-        made = [Job("source distribution", builds.build_sdist)]
     elif command in ("wheel", "bench"):
         made = [Job("wheel", builds.build_wheel)]
         if command == "wheel":
@@ -511,6 +510,8 @@ def main():
         made = quick(pythons, results)
     elif command == "docs":
         made = docs(pythons)
+    elif command == "sdist":
+        made = [Job("source distribution", builds.build_sdist)]
     else:
         made = gate(pythons, command == "test-full", results)
         if words and command == "test":

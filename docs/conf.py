@@ -59,11 +59,23 @@ pygments_style = "friendly"
 pygments_dark_style = "monokai"
 
 
+def put_in_documents(app, docname, source):
+    """Put a document of the root where a page asks for it, with links as from the folder of pages."""
+
+    def document(match):
+        with open(os.path.join(ROOT, match.group(1)), encoding="utf-8") as file:
+            text = re.sub(r"\]\(docs/", "](", file.read())
+        return re.sub(r"\]\(decisions/\)", "](decisions/README.md)", text)
+
+    source[0] = re.sub(r"<!-- all of (\S+) -->", document, source[0])
+
+
 def point_to_pages(app, docname, source):
-    """Turn links to documents of the root into links to the pages that include them."""
+    """Turn links to documents of the root into links to the pages that have them."""
     up = "../" * docname.count("/")
-    for document, page in INCLUDED.items():
-        source[0] = source[0].replace("](../%s%s" % (up, document), "](%s%s.md" % (up, page))
+    for name, page in INCLUDED.items():
+        for link in (name, "../%s%s" % (up, name)):
+            source[0] = source[0].replace("](%s)" % link, "](%s%s.md)" % (up, page))
 
 
 def leave_out_patterns(app, docname, source):
@@ -87,6 +99,7 @@ def put_in_comments(app, docname, source):
 
 
 def setup(app):
+    app.connect("source-read", put_in_documents)
     app.connect("source-read", put_in_comments)
     app.connect("source-read", point_to_pages)
     app.connect("source-read", leave_out_patterns)
