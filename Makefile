@@ -20,6 +20,8 @@ help:
 	@echo "make quick      for use while one works: one CPython, no slow tests"
 	@echo "make stress     TESTS=\"tests/x/test_y.py\" again and again, beside load (TIMES=20)"
 	@echo "make kill-full  the core's processes killed after every single instruction"
+	@echo "make docs       the manual, in build/manual/index.html"
+	@echo "make sdist      the source distribution, in dist/"
 	@echo "make mutants    the core broken on purpose: the tests must notice"
 	@echo "make test-aarch64     the core and the quick tests on an emulated 64-bit Arm"
 	@echo "make test-aarch64-vm  the core's processes there, on a kernel with pages of 16 KiB (PAGES=\"16 4\")"
@@ -37,6 +39,11 @@ demo:
 test test-full quick kill-full wheel bench bench-full:
 	@python=$$(sh dev/preflight.sh "$(PYTHON)" rust lint cc objdump venv) \
 	&& exec "$$python" -u dev/matrix.py $@ $(PYTHONS)
+
+.PHONY: docs sdist
+docs sdist:
+	@python=$$(sh dev/preflight.sh "$(PYTHON)" rust cc venv) \
+	&& exec "$$python" -u dev/matrix.py $@
 
 test-aarch64:
 	@python=$$(sh dev/preflight.sh "$(PYTHON)" rust cc venv) \

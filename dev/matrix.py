@@ -3,6 +3,8 @@
     python3 dev/matrix.py test [3.6 3.13 ...]
     python3 dev/matrix.py test-full [3.6 3.13 ...]
     python3 dev/matrix.py quick [3.11]
+    python3 dev/matrix.py docs
+    python3 dev/matrix.py sdist
     python3 dev/matrix.py kill-full
     python3 dev/matrix.py test-aarch64
     python3 dev/matrix.py test-aarch64-vm [16 4]
@@ -13,7 +15,7 @@
 `test` is the gate: tests, start methods and interpreters in pairs. `test-full`
 is every combination of the three, the tests of processes ten times as long, installs
 from source everywhere, the mutants, and both commands of the README on bare machines. With versions `test`
-leaves out what does not depend on the interpreter, and says so. `quick` is for use while one works:
+leaves out what does not depend on the interpreter, and says so. `docs` builds the manual. `quick` is for use while one works:
 one interpreter, a third of the tests that are not slow (chosen by the seed), a wheel without the
 last optimisations. `kill-full` kills processes of the core after every
 instruction of every operation, and at 25,000 random moments. `test-aarch64` and
@@ -42,6 +44,7 @@ import builds
 import environments
 import interpreters
 import jobs
+import manual
 import suites
 import times
 from environments import ROOT
@@ -300,7 +303,7 @@ def amount_of(suite, version, oldest, complete):
 
 
 # Jobs whose result is the same on all interpreters.
-ALIKE = ("types", "core, AddressSanitizer", "source distribution", "install from source")
+ALIKE = ("types", "manual", "core, AddressSanitizer", "source distribution", "install from source")
 
 
 def narrowed(made):
@@ -327,6 +330,8 @@ def gate(pythons, complete, results):
         made.append(Job("install " + version, work, ["wheel", "environment " + version]))
     types = partial(check_types, first, pythons[first], builds.wheel)
     made.append(Job("types", types, ["wheel"]))
+    pages = partial(manual.build, first, pythons[first], builds.wheel)
+    made.append(Job("manual", pages, ["wheel"]))
     # Of a single interpreter nothing is left out for the other one.
     shared = bool(others) and not complete
     on_first, on_others = (["--interpreter=" + each] * shared for each in ("newest", "oldest"))
@@ -390,6 +395,13 @@ def quick(pythons, results):
     made += suite_jobs(version, "turns", results, ["arrays", "pools", "backport"], [turn])
     made.append(Job("core", partial(check_core, ["--lib", "--test", "core"]), ["lints"]))
     return made
+
+
+def docs(pythons):
+    """Return the jobs of `docs`."""
+    version = first_of(pythons)
+    pages = partial(manual.build, version, pythons[version], builds.quick_wheel)
+    return [Job("quick wheel", builds.build_quick), Job("manual", pages, ["quick wheel"])]
 
 
 # ---- commands --------------------------------------------------------------------------
@@ -512,6 +524,7 @@ def chosen(wanted):
 
 COMMANDS = ("test", "test-full", "quick", "kill-full", "wheel", "bench", "bench-full")
 COMMANDS += ("test-aarch64", "test-aarch64-vm")
+COMMANDS += ("docs", "sdist")
 
 
 def main():
@@ -532,6 +545,10 @@ def main():
             made.append(Job("wheels for other systems", build_other_wheels, ["wheel"]))
     elif command == "quick":
         made = quick(pythons, results)
+    elif command == "docs":
+        made = docs(pythons)
+    elif command == "sdist":
+        made = [Job("source distribution", builds.build_sdist)]
     else:
         made = gate(pythons, command == "test-full", results)
         if words and command == "test":
