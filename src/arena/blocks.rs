@@ -70,6 +70,10 @@ impl<'a> Locked<'a> {
             return Err(self.corrupted("a bin of free space"));
         }
         self.leave_bin(extent)?;
+        let extent = match self.header.rows.listed_blocks.get() {
+            NIL => extent,
+            _ => self.move_down(extent)?,
+        };
         let size = self.split(extent, size)?;
         self.note_use();
         self.set_holder(extent, Some(self.me.slot));
@@ -80,6 +84,7 @@ impl<'a> Locked<'a> {
         extent.owned_tickets().set(0);
         let generation = extent.generation();
         extent.row.state.commit(state_word(generation, LIVE));
+        self.count_live(extent.id);
         Ok(Allocated {
             which: BlockRef {
                 id: BlockId(extent.id),
@@ -98,6 +103,7 @@ impl<'a> Locked<'a> {
         let size = block.size();
         let generation = block.generation() + 1;
         block.row.state.commit(state_word(generation, FREE));
+        self.discount_live(block.id);
         // (New ones may have been written to.)
         block.cache.whole.set((pages & PAGES_THERE) as u32);
         block.warm().set(match pages {

@@ -59,6 +59,7 @@
 //!                                       made of ahead of need
 //! 3072            counters     24 x u64  lock, though nothing depends on them
 //! 3264    C       idle memory            lock; see `IdleCache`
+//! 3400    C       rows in use            lock; see `RowsCache`
 //! 4096 T          segments     1024 x 16 lock; the row of segment n
 //! 20480 T         block directory  4096 x u32   lock; block that holds chunk n, + 1
 //! 36864 T         ticket directory 4096 x u32   lock; the same
@@ -140,6 +141,11 @@ pub const NIL: u32 = u32::MAX;
 pub const CLASSES: usize = 40;
 /// Bins in a size class.
 pub const BINS: usize = 16;
+
+/// In how many parts the rows of a table are counted: see [`part_of`].
+pub const PARTS: usize = 80;
+/// So many chunks, the first ones, are a part each.
+const SINGLE: u32 = 16;
 
 /// How far the offset in a segment reaches in an [`Address`].
 const OFFSET_BITS: u32 = 48;
@@ -512,6 +518,47 @@ pub struct IdleCache {
     pub large_wanted: U64,
 }
 
+/// Where the rows are that are in use, so that nobody need look at the others; and which of the
+/// unused ones are in a list.
+#[derive(Debug)]
+#[repr(C)]
+pub struct RowsCache {
+    /// How many blocks are LIVE in each part of their table.
+    pub live: [U32; PARTS],
+    /// How many tickets are open in each part of theirs.
+    pub open: [U32; PARTS],
+    /// Unused rows of blocks below this one are in the list of them; the others are looked for when
+    /// that is empty.
+    pub listed_blocks: U32,
+    /// The same for closed tickets.
+    pub listed_tickets: U32,
+}
+
+/// The part of a table in which a chunk is: the first chunks are one each, and then of as many chunks as
+/// there are before a part has an eighth.
+#[inline(always)]
+pub fn part_of(chunk: u32) -> usize {
+    match chunk < SINGLE {
+        true => chunk as usize,
+        false => larger_part_of(chunk),
+    }
+}
+
+#[cold]
+fn larger_part_of(chunk: u32) -> usize {
+    let log = chunk.ilog2();
+    (SINGLE + (log - 4) * 8 + (chunk >> (log - 3) & 7)) as usize
+}
+
+/// The first chunk of a part; that of the part behind the last is the number of chunks.
+pub fn first_chunk(part: usize) -> u32 {
+    let part = part as u32;
+    match part < SINGLE {
+        true => part,
+        false => (8 + (part - SINGLE) % 8) << ((part - SINGLE) / 8 + 1),
+    }
+}
+
 /// What has happened so far, counted under the lock.
 #[derive(Debug, Default)]
 #[repr(C)]
@@ -627,7 +674,9 @@ pub struct Header {
     pub counters: Counters,
     /// Free memory that is left unused.
     pub idle: IdleCache,
-    rest_of_counters: [U64; 87],
+    /// Rows that are in use.
+    pub rows: RowsCache,
+    rest_of_counters: [U64; 6],
     /// The segments.
     pub segments: [SegmentRow; SEGMENTS],
     /// The blocks that hold the chunks of the table of blocks.
@@ -670,6 +719,7 @@ const _: () = {
     assert!(SLOTS_AT + SLOTS * size_of::<SlotRow>() <= 64 * PAGE as usize);
     assert!(offset_of!(Header, counters) == 3072);
     assert!(offset_of!(Header, idle) == 3264);
+    assert!(offset_of!(Header, rows) == 3400);
     assert!(offset_of!(Header, segments) == 4096);
     assert!(offset_of!(Header, block_directory) == 20480);
     assert!(offset_of!(Header, ticket_directory) == 36864);
@@ -688,6 +738,7 @@ pub const ABI: u32 = {
     let facts = [
         size_of::<Header>(),
         size_of::<IndexCache>(),
+        size_of::<RowsCache>(),
         size_of::<Counters>(),
         size_of::<SlotRow>(),
         size_of::<BlockRow>(),
@@ -1031,6 +1082,16 @@ mod tests {
         }
         assert!(TicketOwner::unpack(1024 << 2).is_err());
         assert!(TicketOwner::unpack(1 << 34 | 3).is_err());
+    }
+
+    #[test]
+    fn parts_follow_one_another() {
+        assert_eq!(first_chunk(PARTS), CHUNKS as u32);
+        for part in 0..PARTS {
+            for chunk in first_chunk(part)..first_chunk(part + 1) {
+                assert_eq!(part_of(chunk), part, "of chunk {chunk}");
+            }
+        }
     }
 
     #[test]

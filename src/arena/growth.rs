@@ -142,6 +142,7 @@ impl Locked<'_> {
         entry.set(which.id.0 + 1);
         count.commit(chunk + 1);
         // From here on recovery does the rest.
+        self.discount_live(block.id);
         self.make_table(block);
         self.meet_chunks()?;
         Ok(true)

@@ -31,7 +31,7 @@ const LOOKS: usize = 8;
 const LAST_LOOKS: usize = 256;
 
 /// How many rows an operation looks at before it gives the lock back and takes it again.
-pub(super) const SLICE: u32 = 8192;
+pub(super) const SLICE: u32 = 4096;
 
 /// What came of a search for free neighbours.
 pub(super) enum Joined {
@@ -82,7 +82,11 @@ impl<'a> Locked<'a> {
     #[inline(always)]
     pub fn take_row(&self) -> Result<Option<Block<'a>>> {
         let index = &self.header.index;
-        let id = index.spare_block.get();
+        let mut id = index.spare_block.get();
+        if id == NIL && index.spare_blocks.get() != 0 {
+            self.list_blocks()?;
+            id = index.spare_block.get();
+        }
         if id != NIL {
             let block = self.block(id)?;
             if block.state() != UNUSED {
@@ -107,9 +111,11 @@ impl<'a> Locked<'a> {
     pub fn leave_row(&self, block: Block<'_>) {
         let index = &self.header.index;
         block.row.state.set(state_word(block.generation(), UNUSED));
-        block.cache.bin_next.set(index.spare_block.get());
-        index.spare_block.set(block.id);
         index.spare_blocks.add(1);
+        if block.id < self.header.rows.listed_blocks.get() {
+            block.cache.bin_next.set(index.spare_block.get());
+            index.spare_block.set(block.id);
+        }
     }
 
     /// Puts a free extent into its bin and its bytes into the sums.
@@ -408,6 +414,7 @@ impl<'a> Locked<'a> {
 
     /// Empties the index: no bins, no unused rows, no sums.
     pub fn clear_index(&self) {
+        self.clear_rows();
         let index = &self.header.index;
         index.spare_block.set(NIL);
         index.spare_blocks.set(0);

@@ -47,6 +47,7 @@ const ORDER: &[(&str, &[&str])] = &[
             "core",
             "waiting",
             "locked",
+            "rows",
             "space",
             "recovery",
             "page_state",
