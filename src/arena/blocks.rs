@@ -72,7 +72,7 @@ impl<'a> Locked<'a> {
         self.leave_bin(extent)?;
         let extent = match self.header.rows.listed_blocks.get() {
             NIL => extent,
-            _ => self.move_down(extent)?,
+            _ => self.core.move_down(self.me, extent)?,
         };
         let size = self.split(extent, size)?;
         self.note_use();

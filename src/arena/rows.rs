@@ -8,12 +8,17 @@
 //! which may be any; rows from all over the table would be taken from it. So it is given up when nearly all
 //! rows are unused, and made anew from the first row on, a few rows at a time, as they are needed.
 
+use super::core::Core;
 use super::format::*;
 use super::locked::{Block, Locked};
+use super::refs::Member;
 use super::word::U32;
 use crate::error::Result;
+use std::mem::ManuallyDrop;
 use std::ops::Range;
 
+/// How many rows an operation looks at before it gives the lock back and takes it again.
+pub(super) const SLICE: u32 = 4096;
 /// How many rows are looked at for unused ones at a time.
 const BATCH: u32 = 64;
 /// With fewer rows the order of the unused ones does not matter.
@@ -80,6 +85,22 @@ impl<'a> Locked<'a> {
         next_busy(&self.header.rows.open, shift, used, first)
     }
 
+    /// Whether more blocks are LIVE, or more tickets open, than are looked at in one go.
+    pub fn has_many_in_use(&self) -> bool {
+        let rows = &self.header.rows;
+        let used = self
+            .header
+            .block_rows
+            .get()
+            .max(self.header.ticket_rows.get());
+        let sum = |counts: &[U32; PARTS]| {
+            counts
+                .iter()
+                .fold(0u32, |sum, count| sum.saturating_add(count.get()))
+        };
+        used > SLICE && (sum(&rows.live) > SLICE || sum(&rows.open) > SLICE)
+    }
+
     /// Does something with each block that is LIVE.
     pub fn each_live(&self, mut act: impl FnMut(Block<'a>) -> Result<()>) -> Result<()> {
         let mut first = 0;
@@ -118,9 +139,12 @@ impl<'a> Locked<'a> {
 
     /// Moves a free extent that is in no bin to a lower row, if one is listed: a block that is made of
     /// it does not keep high rows in use.
-    #[cold]
-    pub fn move_down(&self, extent: Block<'a>) -> Result<Block<'a>> {
-        if self.header.index.spare_block.get() >= extent.id {
+    fn move_down(&self, extent: Block<'a>) -> Result<Block<'a>> {
+        let index = &self.header.index;
+        if index.spare_block.get() == NIL && index.spare_blocks.get() != 0 {
+            self.list_blocks()?;
+        }
+        if index.spare_block.get() >= extent.id {
             return Ok(extent);
         }
         let Some(row) = self.take_row()? else {
@@ -160,8 +184,7 @@ impl<'a> Locked<'a> {
     }
 
     /// Lists more unused rows of blocks, when none is listed and there are some.
-    #[cold]
-    pub fn list_blocks(&self) -> Result<()> {
+    fn list_blocks(&self) -> Result<()> {
         let (index, rows) = (&self.header.index, &self.header.rows);
         let used = self.header.block_rows.get();
         while index.spare_block.get() == NIL {
@@ -184,8 +207,7 @@ impl<'a> Locked<'a> {
     }
 
     /// Lists more closed tickets, when none is listed and there are some.
-    #[cold]
-    pub fn list_tickets(&self) -> Result<()> {
+    fn list_tickets(&self) -> Result<()> {
         let (index, rows) = (&self.header.index, &self.header.rows);
         let used = self.header.ticket_rows.get();
         while index.spare_ticket.get() == NIL {
@@ -215,5 +237,28 @@ impl<'a> Locked<'a> {
             .for_each(|count| count.set(0));
         rows.listed_blocks.set(NIL);
         rows.listed_tickets.set(NIL);
+    }
+}
+
+/// What operations seldom need of the above. It is asked of the core, by a process that has the lock: lent
+/// to a function that is no part of it, a `Locked` would lie in memory in each operation, which then takes a
+/// tenth longer.
+impl Core {
+    /// Lists more unused rows of blocks, when none is listed and there are some.
+    #[cold]
+    pub(super) fn list_blocks(&self, me: Member) -> Result<()> {
+        ManuallyDrop::new(self.locked(me)).list_blocks()
+    }
+
+    /// Lists more closed tickets, when none is listed and there are some.
+    #[cold]
+    pub(super) fn list_tickets(&self, me: Member) -> Result<()> {
+        ManuallyDrop::new(self.locked(me)).list_tickets()
+    }
+
+    /// Moves a free extent that is in no bin to a lower row, if one is listed.
+    #[cold]
+    pub(super) fn move_down<'a>(&'a self, me: Member, extent: Block<'a>) -> Result<Block<'a>> {
+        ManuallyDrop::new(self.locked(me)).move_down(extent)
     }
 }

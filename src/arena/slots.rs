@@ -16,7 +16,7 @@ use super::growth::maker_of;
 use super::locked::{Block, Locked};
 use super::platform::Identity;
 use super::refs::Member;
-use super::space::SLICE;
+use super::rows::SLICE;
 use super::word::{U32, U64};
 use crate::activity::{Event, EVENTS};
 use crate::error::{Error, Exhausted, Result};
@@ -48,24 +48,29 @@ impl Locked<'_> {
 
     /// Reaps all dead processes; how many there were.
     pub fn reap_the_dead(&self) -> Result<u64> {
+        self.reap_but(&Advance::default())
+    }
+
+    /// Reaps all dead processes, some of which hold nothing any more.
+    fn reap_but(&self, advance: &Advance) -> Result<u64> {
         self.give_up_lists();
         let dead = self.dead();
-        self.reap_slots(dead)?;
+        self.reap_slots(dead, advance)?;
         Ok(dead.iter().count() as u64)
     }
 
     /// Drops all that the processes in `dead` held, and ends tickets whose grace is over.
-    fn drop_holdings(&self, dead: SlotSet) -> Result<()> {
+    fn drop_holdings(&self, dead: SlotSet, advance: &Advance) -> Result<()> {
         let now = self.core.platform().now();
         self.orphan_tickets(dead, now)?;
-        self.drop_holders(dead)?;
+        self.drop_holders(self.without(dead, advance))?;
         self.abandon_buildings(dead);
         Ok(())
     }
 
     /// Drops all that the processes in `dead` held, and empties their slots.
-    fn reap_slots(&self, dead: SlotSet) -> Result<()> {
-        self.drop_holdings(dead)?;
+    fn reap_slots(&self, dead: SlotSet, advance: &Advance) -> Result<()> {
+        self.drop_holdings(dead, advance)?;
         for slot in dead.iter() {
             let row = self.slot(slot);
             let state = row.state.read();
@@ -121,6 +126,18 @@ impl Locked<'_> {
             _ => {}
         }
         Ok(u64::MAX)
+    }
+
+    /// Those of the dead that may hold blocks.
+    fn without(&self, dead: SlotSet, advance: &Advance) -> SlotSet {
+        let mut left = dead;
+        for (slot, life) in &advance.lives {
+            if self.slot(*slot).state.read() == *life {
+                let (word, bit) = SlotSet::place(*slot);
+                left.0[word] &= !bit;
+            }
+        }
+        left
     }
 
     fn drop_holders(&self, dead: SlotSet) -> Result<()> {
@@ -340,6 +357,13 @@ impl Locked<'_> {
     }
 }
 
+/// Dead processes that are no holders of blocks any more.
+#[derive(Default)]
+struct Advance {
+    /// Their slots and the words of their states.
+    lives: Vec<(SlotId, u64)>,
+}
+
 /// How a process has detached from an arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Detachment {
@@ -511,7 +535,8 @@ impl Core {
     fn replace_dead(&self, successor: Member) -> Result<()> {
         let mut dead = SlotSet::default();
         dead.insert(successor.slot);
-        self.lock(successor)?.drop_holdings(dead)
+        self.lock(successor)?
+            .drop_holdings(dead, &Advance::default())
     }
 
     /// Ends this process's membership: its references are dropped, and the arena becomes the owner
@@ -555,8 +580,7 @@ impl Core {
                 continue;
             }
             // Most of it some rows at a time, so that no process waits for long.
-            let many = locked.header.block_rows.get() > SLICE;
-            if many && locked.drop_some_unused(first, &is_used)? {
+            if locked.has_many_in_use() && locked.drop_some_unused(first, &is_used)? {
                 first = first.saturating_add(SLICE);
                 continue;
             }
@@ -611,31 +635,42 @@ impl Core {
     /// how many processes were found dead.
     pub fn reap(&self, me: Member) -> Result<u64> {
         self.finish(me)?;
-        self.reap_in_advance(me)?;
-        self.lock(me)?.reap_the_dead()
+        let advance = self.reap_in_advance(me)?;
+        self.lock(me)?.reap_but(&advance)
     }
 
-    /// Where dead processes have held much, drops most of it some rows at a time, so that no process
-    /// waits for long. The reap that follows need not find anything left.
-    fn reap_in_advance(&self, me: Member) -> Result<()> {
-        let header = self.header();
-        if header.block_rows.get().max(header.ticket_rows.get()) <= SLICE {
-            return Ok(());
+    /// Where dead processes have held much, drops it some rows at a time, so that no process waits
+    /// for long.
+    fn reap_in_advance(&self, me: Member) -> Result<Advance> {
+        let mut advance = Advance::default();
+        let locked = self.lock(me)?;
+        if !locked.has_many_in_use() {
+            return Ok(advance);
         }
-        let dead = self.lock(me)?.dead();
+        let dead = locked.dead();
+        drop(locked);
+        advance.lives = dead
+            .iter()
+            .map(|slot| (slot, self.slot(slot).state.read()))
+            .collect();
         let mut first = 0;
-        while !dead.is_empty() {
+        while !advance.lives.is_empty() {
             let locked = self.lock(me)?;
             // Not those whose slots others have taken meanwhile.
+            let same = |(slot, life): &(SlotId, u64)| {
+                self.slot(*slot).state.read() == *life && self.is_over(*slot)
+            };
+            advance.lives.retain(same);
             let mut still = SlotSet::default();
-            dead.iter()
-                .filter(|slot| self.is_over(*slot))
-                .for_each(|slot| still.insert(slot));
+            advance
+                .lives
+                .iter()
+                .for_each(|(slot, _)| still.insert(*slot));
             if !locked.drop_some(&still, first)? {
                 break;
             }
             first = first.saturating_add(SLICE);
         }
-        Ok(())
+        Ok(advance)
     }
 }

@@ -17,6 +17,7 @@
 
 use super::format::*;
 use super::locked::{Block, Locked};
+use super::rows::SLICE;
 use crate::error::{Error, Exhausted, Result};
 
 /// Rows of blocks that stay unused until one is needed to make more of them,
@@ -29,9 +30,6 @@ const LOOKS: usize = 8;
 
 /// How many of them are looked at before memory is said to be wanting. `join` finds the others.
 const LAST_LOOKS: usize = 256;
-
-/// How many rows an operation looks at before it gives the lock back and takes it again.
-pub(super) const SLICE: u32 = 4096;
 
 /// What came of a search for free neighbours.
 pub(super) enum Joined {
@@ -84,7 +82,7 @@ impl<'a> Locked<'a> {
         let index = &self.header.index;
         let mut id = index.spare_block.get();
         if id == NIL && index.spare_blocks.get() != 0 {
-            self.list_blocks()?;
+            self.core.list_blocks(self.me)?;
             id = index.spare_block.get();
         }
         if id != NIL {

@@ -17,7 +17,7 @@ use super::core::Core;
 use super::format::*;
 use super::locked::{Block, Locked};
 use super::refs::{BlockRef, Extent, Member, TicketRef};
-use super::space::SLICE;
+use super::rows::SLICE;
 use crate::error::{Error, Exhausted, Result};
 use std::ops::Range;
 
@@ -31,7 +31,7 @@ impl<'a> Locked<'a> {
         let index = &self.header.index;
         let mut id = index.spare_ticket.get();
         if id == NIL && index.spare_tickets.get() != 0 {
-            self.list_tickets()?;
+            self.core.list_tickets(self.me)?;
             id = index.spare_ticket.get();
         }
         if id != NIL {
