@@ -5,6 +5,7 @@ use super::gil::end_long;
 use crate::arena::format::{TicketOwner, FREE, LIVE, NAMED, PAGES, PAGES_RETURNED, PINNED, TABLE};
 use crate::arena::image::{place_in_file, BlockImage, Image, Kind, TicketImage};
 use crate::process::{self, Look};
+use crate::ring::{self, BodyLook};
 use crate::sys::open_files::{self, Process};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
@@ -12,6 +13,7 @@ use pyo3::types::{PyDict, PyList, PyTuple};
 /// Adds the functions of this file to the extension module.
 pub fn add_to(module: &PyModule) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(look_at_arena, module)?)?;
+    module.add_function(wrap_pyfunction!(look_at_ring, module)?)?;
     module.add_function(wrap_pyfunction!(list_processes, module)?)
 }
 
@@ -167,6 +169,58 @@ fn block_as_dict<'py>(py: Python<'py>, block: &BlockImage) -> PyResult<&'py PyDi
     let holders: Vec<u16> = block.holders.iter().map(|slot| slot.0).collect();
     told.set_item("holders", holders)?;
     Ok(told)
+}
+
+/// Tell what the bytes at the beginning of a block are the head of.
+///
+/// Parameters
+/// ----------
+/// content : bytes
+///     The first bytes of a block, about 21 KiB or all.
+///
+/// Returns
+/// -------
+/// dict or None
+///     None if it is no ring. ``kind``: ``"messages"`` or ``"frames"``; the places of its ``maker`` and
+///     of the ``lock_owner``; for which of ``"something to read"``, ``"room"`` and ``"all done"`` a
+///     process may be asleep; and what the kind has more.
+#[pyfunction]
+#[pyo3(text_signature = "(content)")]
+fn look_at_ring<'py>(py: Python<'py>, content: &[u8]) -> PyResult<Option<&'py PyDict>> {
+    let Some(ring) = ring::look(content) else {
+        return Ok(None);
+    };
+    let told = PyDict::new(py);
+    told.set_item("maker", ring.maker)?;
+    told.set_item("lock_owner", ring.owner)?;
+    let events = ["something to read", "room", "all done"];
+    let waiters = events.iter().zip(ring.waiters).filter(|(_, waits)| *waits);
+    told.set_item(
+        "waiters",
+        waiters.map(|(event, _)| *event).collect::<Vec<_>>(),
+    )?;
+    match ring.body {
+        BodyLook::Messages { count, limit } => {
+            told.set_item("kind", "messages")?;
+            told.set_item("messages", count)?;
+            told.set_item("limit", (limit != u64::MAX).then_some(limit))?;
+        }
+        BodyLook::Frames {
+            written,
+            consumed,
+            overwrites,
+            frames,
+            readers,
+        } => {
+            told.set_item("kind", "frames")?;
+            told.set_item("written", written)?;
+            told.set_item("consumed", consumed)?;
+            told.set_item("overwrites", overwrites)?;
+            told.set_item("frames", frames)?;
+            told.set_item("readers", readers)?;
+        }
+    }
+    Ok(Some(told))
 }
 
 /// List processes with the files that they have on some devices, as ``/proc`` shows them.

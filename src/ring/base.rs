@@ -16,13 +16,14 @@ use super::event::{self, Event};
 use super::spin::Spin;
 use crate::activity::COUNTERS;
 use crate::arena::format::{POISONED, UNSETTLED};
-use crate::arena::lock::Taken;
+use crate::arena::lock::{Owner, Taken};
 use crate::arena::word::{Atomic, Word, U32, U64};
 use crate::arena::{Member, Work};
 use crate::error::{Error, Result};
 use crate::process::{before_waiting, gives_up, gives_up_now, Arena, Block, Uninterruptible};
 use crate::sys::{futex, proc};
 use std::cell::Cell;
+use std::mem::offset_of;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -492,4 +493,64 @@ impl Drop for LockedRing<'_> {
             }
         }
     }
+}
+
+// A look at the bytes of a ring, without having it open.
+
+/// Numbers in bytes that somebody has read; zeros behind their end.
+pub(super) struct Numbers<'a>(pub &'a [u8]);
+
+impl Numbers<'_> {
+    pub fn u64(&self, at: usize) -> u64 {
+        let bytes = self.0.get(at..at + 8).and_then(|part| part.try_into().ok());
+        bytes.map_or(0, u64::from_ne_bytes)
+    }
+
+    pub fn u32(&self, at: usize) -> u32 {
+        let bytes = self.0.get(at..at + 4).and_then(|part| part.try_into().ok());
+        bytes.map_or(0, u32::from_ne_bytes)
+    }
+
+    /// The magic number of a ring.
+    pub fn magic(&self) -> u64 {
+        self.u64(offset_of!(Head, magic))
+    }
+}
+
+/// What the kinds have more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BodyLook {
+    /// Messages.
+    Messages {
+        /// How many there are.
+        count: u32,
+        /// How many there may be; `u64::MAX` for any number.
+        limit: u64,
+    },
+    /// Frames.
+    Frames {
+        /// How many were written.
+        written: u64,
+        /// All readers have read those below this number.
+        consumed: u64,
+        /// Whether frames that nobody has read may be filled again.
+        overwrites: bool,
+        /// Of each frame: its number, if it has one, and its block.
+        frames: Vec<(Option<u64>, u32)>,
+        /// Of each reader: its slot, and the number of the frame that it reads next.
+        readers: Vec<(u16, u64)>,
+    },
+}
+
+/// The slots of the ring's maker and of the owner of its lock, and for which events a waiter may be
+/// asleep.
+pub(super) fn look(bytes: &Numbers<'_>) -> (u16, Option<u16>, [bool; EVENTS]) {
+    let maker = Member::of_word(bytes.u64(offset_of!(Head, maker)));
+    let owner = bytes.u32(offset_of!(Head, lock) + offset_of!(Lock, owner));
+    let marked = |number: usize| {
+        let event = offset_of!(Head, events) + number * size_of::<Event<U32>>();
+        bytes.u32(event + Event::<U32>::MARKED) != 0
+    };
+    let waiters = std::array::from_fn(marked);
+    (maker.slot.0, Owner::of(owner).map(Owner::slot), waiters)
 }

@@ -30,6 +30,11 @@ pub struct Event<W> {
     marked: W,
 }
 
+impl<W> Event<W> {
+    /// Where the mark is in an event, in bytes.
+    pub const MARKED: usize = std::mem::offset_of!(Event<W>, marked);
+}
+
 impl<W: Word> Event<W> {
     /// An event that nobody waits for, of two words that are 0.
     pub fn new(count: W, marked: W) -> Self {

@@ -20,7 +20,7 @@
 //!
 //! A reader is a process. The rows of readers that have exited are reused.
 
-use super::base::{Base, Head, Layout, LockedRing, Patience};
+use super::base::{Base, BodyLook, Head, Layout, LockedRing, Numbers, Patience};
 use super::event;
 use crate::arena::format::BlockId;
 use crate::arena::word::{U32, U64};
@@ -28,6 +28,7 @@ use crate::arena::{BlockRef, Member};
 use crate::error::{Error, Exhausted, Result};
 use crate::process::{Arena, Block};
 use crate::sys::proc;
+use std::mem::offset_of;
 
 /// A frame was written.
 const READY: usize = 0;
@@ -483,4 +484,34 @@ impl Frames {
         let _held = self.lock()?;
         Ok(self.rows().next.get())
     }
+}
+
+/// How many bytes of a ring's block are its head, its readers and its frames' rows.
+pub(super) const HEAD_SIZE: usize = size_of::<Rows>();
+
+/// What the bytes of a ring of frames say; None of others.
+pub(super) fn look(bytes: &Numbers<'_>) -> Option<BodyLook> {
+    if bytes.magic() != Rows::MAGIC {
+        return None;
+    }
+    let slots = bytes.u32(offset_of!(Rows, slots)) as usize;
+    let frames = (0..slots.min(SLOTS)).map(|index| {
+        let at = offset_of!(Rows, frames) + index * size_of::<Frame>();
+        let filled = bytes.u64(at + offset_of!(Frame, filled));
+        let block = bytes.u32(at + offset_of!(Frame, block));
+        (filled.checked_sub(1), block)
+    });
+    let readers = (0..READERS).filter_map(|row| {
+        let at = offset_of!(Rows, readers) + row * size_of::<Reader>();
+        let member = bytes.u64(at + offset_of!(Reader, member));
+        let position = bytes.u64(at + offset_of!(Reader, position));
+        (member != 0).then(|| (Member::of_word(member).slot.0, position))
+    });
+    Some(BodyLook::Frames {
+        written: bytes.u64(offset_of!(Rows, next)),
+        consumed: bytes.u64(offset_of!(Rows, consumed)),
+        overwrites: bytes.u32(offset_of!(Rows, overwrites)) != 0,
+        frames: frames.collect(),
+        readers: readers.collect(),
+    })
 }

@@ -24,7 +24,7 @@
 //! between, it has put nothing, and the next owner of the lock ends the ticket. If the receiver
 //! dies in between, others find a message without a ticket and skip it.
 
-use super::base::{Base, Head, Layout, LockedRing, Patience};
+use super::base::{Base, BodyLook, Head, Layout, LockedRing, Numbers, Patience};
 use super::body::{
     reference, units_of, Body, Open, RingPosition, BLOCK, BYTES, INSIDE, PREFIX, REFERENCE, UNIT,
 };
@@ -33,6 +33,7 @@ use crate::arena::word::{U32, U64};
 use crate::arena::{BlockRef, TicketRef};
 use crate::error::{Error, Exhausted, Result};
 use crate::process::{Arena, Block};
+use std::mem::offset_of;
 use std::ptr::NonNull;
 
 /// A message was put.
@@ -632,4 +633,20 @@ impl Messages {
             }
         }
     }
+}
+
+/// What the bytes of a ring of messages say; None of others.
+pub(super) fn look(bytes: &Numbers<'_>) -> Option<BodyLook> {
+    if bytes.magic() != Rows::MAGIC {
+        return None;
+    }
+    let current = bytes.u32(offset_of!(Rows, current)) as usize % 2;
+    let body = offset_of!(Rows, bodies) + current * size_of::<Body>();
+    let front = bytes.u64(body + offset_of!(Body, front));
+    let back = bytes.u64(body + offset_of!(Body, back));
+    let number = |position: u64| (position >> 32) as u32;
+    Some(BodyLook::Messages {
+        count: number(back).wrapping_sub(number(front)),
+        limit: bytes.u64(offset_of!(Rows, limit)),
+    })
 }

@@ -17,12 +17,15 @@
 //! | `body`     | where the messages of a ring lie                                   |
 //! | `frames`   | pieces of memory of one length, filled and read in place           |
 //! | `messages` | bytes and blocks, from any process to any other, in order          |
+//! | `look`     | a ring as bytes that somebody has read                             |
 
 mod base;
 mod body;
 pub mod event;
 pub mod frames;
+mod look;
 pub mod messages;
 mod spin;
 
-pub use base::Patience;
+pub use base::{BodyLook, Patience};
+pub use look::{look, RingLook, LONGEST_HEAD};

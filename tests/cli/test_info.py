@@ -14,7 +14,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 from cli.commands import asked, shared_numpy
 from cli.test_ls import place  # noqa: F401
-from conftest import needs_arenas
+from conftest import eventually, needs_arenas
 
 from shared_numpy._command import picture
 
@@ -95,6 +95,44 @@ def test_the_owner_of_the_lock_is_told(place):
     assert told["lock_owner"] == {"slot": 0, "pid": process.pid}
     text = shared_numpy("info", arena_of(place), env=place.env).stdout
     assert "held by process {} in place 0".format(process.pid) in text
+
+
+def test_rings(place):
+    code = (
+        "import threading\n"
+        "q = snp.Queue(5)\n"
+        "q.put(1); q.put([2] * 100)\n"
+        "empty = snp.Queue()\n"
+        "def wait():\n"
+        "    ready.set()\n"
+        "    empty.get()\n"
+        "ready = threading.Event()\n"
+        "threading.Thread(target=wait, daemon=True).start()\n"
+        "ready.wait()\n"
+        "ring = snp.RingBuffer((10, 10), 'f4')\n"
+        "for n in range(3):\n"
+        "    with ring.write() as frame: frame[:] = n\n"
+        "reading = ring.read(); frame = reading.__enter__()"
+    )
+    process = place.start(code)
+    command = ["info", arena_of(place)]
+
+    def rings():
+        return asked(*command, env=place.env)[1]["arena"]["rings"]
+
+    # (The thread falls asleep a moment later.)
+    eventually(lambda: any(ring["waiting_for"] for ring in rings()))
+    by_count = {ring.get("messages"): ring for ring in rings()}
+    assert by_count[2]["limit"] == 5 and by_count[2]["waiting_for"] == []
+    assert by_count[0]["limit"] is None and by_count[0]["waiting_for"] == ["something to read"]
+    frames = by_count[None]
+    assert (frames["kind"], frames["written"], len(frames["slots"])) == ("frames", 3, 4)
+    assert frames["maker"] == process.pid and frames["users"] == [process.pid]
+    held = {slot["frame"]: slot["held_by"] for slot in frames["slots"] if slot["held_by"]}
+    assert held == {0: [process.pid]}
+    assert frames["readers"] == [{"pid": process.pid, "behind": 2}]
+    text = shared_numpy(*command, env=place.env).stdout
+    assert "2 messages of at most 5" in text and "(frame 0): held by %d" % process.pid in text
 
 
 @pytest.mark.parametrize(

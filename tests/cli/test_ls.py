@@ -254,6 +254,7 @@ def test_an_arena_of_another_version(place):
 def test_arenas_at_work_are_never_called_damaged(place):
     code = (
         "import threading\n"
+        "first = snp.zeros(10)\n"
         "def work():\n"
         "    arrays = []\n"
         "    while True:\n"

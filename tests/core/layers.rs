@@ -107,7 +107,9 @@ const ORDER: &[(&str, &[&str])] = &[
     ),
     (
         "ring",
-        &["event", "spin", "base", "body", "frames", "messages"],
+        &[
+            "event", "spin", "base", "body", "frames", "messages", "look",
+        ],
     ),
     (
         "python",

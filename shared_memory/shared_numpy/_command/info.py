@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # How many blocks, and items at each end of an array, are told.
 _MOST_BLOCKS = 10
+# A ring's block has this many bytes at least; so many of a block tell all that its head says.
+_LEAST_RING, _RING_HEAD = 384, 32768
 _MOST_ITEMS = 6
 # Handles in flight are counted by their ages, in seconds up to these.
 _AGES = (1, 30, 600)
@@ -129,6 +131,7 @@ def _describe_arena(item):
         "table_bytes": look["table_bytes"] + look["data"],
         "lock_owner": None if owner is None else {"slot": owner, "pid": _pid_of(owner, users)},
         "handles": _describe_handles(look, live),
+        "rings": _describe_rings(item, live, users),
         "largest": [_describe_block(block, users, look) for block in _largest(live)],
         "pinned": look["pinned"],
     }
@@ -211,6 +214,63 @@ def _describe_block(block, users, look):
     }
 
 
+def _describe_rings(item, live, users):
+    """Tell of the rings that lie in the blocks of an arena."""
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        fd = os.open(item.path, flags)
+    except OSError:
+        return []
+    try:
+        return [
+            ring
+            for block in live
+            if block["bytes"] >= _LEAST_RING
+            for ring in [_describe_ring(fd, block, live, users)]
+            if ring is not None
+        ]
+    finally:
+        os.close(fd)
+
+
+def _describe_ring(fd, block, live, users):
+    """Tell of the ring in a block; return None if there is none."""
+    # (Most blocks are none, and the first bytes tell that.)
+    if not os.pread(fd, 8, block["place"]).startswith(b"snp"):
+        return None
+    ring = _core.look_at_ring(os.pread(fd, min(block["bytes"], _RING_HEAD), block["place"]))
+    if ring is None:
+        return None
+    told = {
+        "block": block["id"],
+        "kind": ring["kind"],
+        "maker": _pid_of(ring["maker"], users),
+        "lock_owner": None if ring["lock_owner"] is None else _pid_of(ring["lock_owner"], users),
+        "waiting_for": ring["waiters"],
+        "users": [_pid_of(slot, users) for slot in block["holders"]],
+    }
+    if ring["kind"] == "messages":
+        return dict(told, messages=ring["messages"], limit=ring["limit"])
+    holders = {block["id"]: block["holders"] for block in live}
+    return dict(
+        told,
+        written=ring["written"],
+        overwrites=ring["overwrites"],
+        slots=[
+            {
+                "slot": index,
+                "frame": number,
+                "held_by": [_pid_of(slot, users) for slot in holders.get(block_id, [])],
+            }
+            for index, (number, block_id) in enumerate(ring["frames"])
+        ],
+        readers=[
+            {"pid": _pid_of(slot, users), "behind": max(0, ring["written"] - position)}
+            for slot, position in ring["readers"]
+        ],
+    )
+
+
 # ---- text -----------------------------------------------------------------------------------
 
 
@@ -281,6 +341,16 @@ def _print_arena(arena):
             ],
             right=("handles", "bytes", "oldest"),
         )
+    if arena["rings"]:
+        output.line()
+        output.line("Rings")
+        output.table(
+            ("block", "kind", "contents", "used by", "asleep, waiting for"),
+            [_ring_row(ring) for ring in arena["rings"]],
+            right=("block",),
+        )
+        for ring in arena["rings"]:
+            _print_slots(ring)
     if arena["largest"]:
         output.line()
         output.line("Largest blocks")
@@ -307,6 +377,34 @@ def _member_row(member):
         str(member["handles"]),
         program_of(member["command"]) if member["command"] else "-",
     ]
+
+
+def _ring_row(ring):
+    if ring["kind"] == "messages":
+        limit = "" if ring["limit"] is None else " of at most {:,}".format(ring["limit"])
+        contents = "{:,} messages{}".format(ring["messages"], limit)
+    else:
+        contents = "{} slots, {:,} frames written".format(len(ring["slots"]), ring["written"])
+    waiting = ", ".join(ring["waiting_for"]) or "-"
+    return [str(ring["block"]), ring["kind"], contents, _pids(ring["users"]), waiting]
+
+
+def _pids(pids):
+    return ", ".join("?" if pid is None else str(pid) for pid in pids) or "-"
+
+
+def _print_slots(ring):
+    """Say who holds a slot of a ring of frames, and how far its readers are."""
+    for slot in ring.get("slots", []):
+        if slot["held_by"]:
+            number = "being filled" if slot["frame"] is None else "frame {:,}".format(slot["frame"])
+            output.line("  ring {}, slot {} ({}): held by {}".format(
+                ring["block"], slot["slot"], number, _pids(slot["held_by"])
+            ))  # fmt: skip
+    for reader in ring.get("readers", []):
+        output.line("  ring {}, reader {}: {:,} frames behind".format(
+            ring["block"], _pids([reader["pid"]]), reader["behind"]
+        ))  # fmt: skip
 
 
 def _block_row(block):
