@@ -85,6 +85,7 @@ _NAMES = {
     "array_manager": ["ArrayManager"],
     "_pickling.classes": ["register_type"],
     "_pickling.copy_warnings": ["warn_on_copy"],
+    "_system.block_trace": ["trace_blocks"],
     "errors": [
         "ArenaBusyError", "ArenaCorruptedError", "ArenaFullError", "CopyWarning",
         "ForeignHandleError", "StaleHandleError",

@@ -18,6 +18,7 @@ from . import resource_tracker as resource_tracker
 from . import shared_memory as shared_memory
 from ._command.findings import diagnose as diagnose
 from ._pickling.copy_warnings import warn_on_copy as warn_on_copy
+from ._system.block_trace import trace_blocks as trace_blocks
 from ._core import (
     Arena as Arena,
     Block as Block,

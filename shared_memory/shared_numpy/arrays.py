@@ -43,6 +43,9 @@ __all__ = [
 ]
 
 
+# To clear fewer bytes takes less time than to ask whether they are clear.
+_LONG = 64 << 10
+
 _NUMPY_2 = int(np.__version__.split(".")[0]) >= 2
 
 
@@ -272,8 +275,13 @@ def zeros(shape: "Any", dtype: "Any" = float, order: "Optional[str]" = "C") -> n
 
 
 def _cleared(made):
-    """Clear the block of a new array, including gaps between the fields of records."""
-    block_of(made).array(made.nbytes, "u1")[...] = 0
+    """Clear the block of a new array, including gaps between the fields of records.
+
+    Memory that nobody has written to holds zeros: its pages are left for who uses them.
+    """
+    block = block_of(made)
+    if made.nbytes < _LONG or not block.is_new:
+        block.array(made.nbytes, "u1")[...] = 0
     return made
 
 

@@ -70,23 +70,28 @@ impl<'a> Locked<'a> {
             return Err(self.corrupted("a bin of free space"));
         }
         self.leave_bin(extent)?;
+        let extent = match self.header.rows.listed_blocks.get() {
+            NIL => extent,
+            _ => self.core.move_down(self.me, extent)?,
+        };
         let size = self.split(extent, size)?;
         self.note_use();
         self.set_holder(extent, Some(self.me.slot));
-        let whole = extent.cache.whole.get() == 1;
-        let pages = if whole { PAGES_THERE } else { PAGES_UNKNOWN };
+        // (Those of a free extent have the same numbers as those of a block.)
+        let pages = extent.cache.whole.get() as u64 & PAGES;
         extent.row.marks.set(pages);
         extent.cache.tickets.set(0);
         extent.owned_tickets().set(0);
         let generation = extent.generation();
         extent.row.state.commit(state_word(generation, LIVE));
+        self.count_live(extent.id);
         Ok(Allocated {
             which: BlockRef {
                 id: BlockId(extent.id),
                 generation,
             },
             place: Extent { size, ..place },
-            whole,
+            whole: extent.cache.is_whole(),
         })
     }
 
@@ -98,7 +103,9 @@ impl<'a> Locked<'a> {
         let size = block.size();
         let generation = block.generation() + 1;
         block.row.state.commit(state_word(generation, FREE));
-        block.cache.whole.set((pages == PAGES_THERE) as u32);
+        self.discount_live(block.id);
+        // (New ones may have been written to.)
+        block.cache.whole.set((pages & PAGES_THERE) as u32);
         block.warm().set(match pages {
             PAGES_RETURNED => 0,
             _ => size,

@@ -77,6 +77,10 @@ pub struct Snapshot {
     classes: u64,
     bins: Vec<u32>,
     heads: Vec<Vec<u32>>,
+    /// The numbers of rows in use, of blocks and of tickets, in each part of their tables.
+    in_use: [Vec<u32>; 2],
+    /// Up to which rows the unused ones are listed.
+    listed: [u32; 2],
 }
 
 /// Makes room for `rows` and as many again.
@@ -271,6 +275,12 @@ impl Core {
                 .iter()
                 .map(|heads| heads.iter().map(|head| head.get()).collect())
                 .collect(),
+            in_use: [&header.rows.live, &header.rows.open]
+                .map(|counts| counts.iter().map(|count| count.get()).collect()),
+            listed: [
+                header.rows.listed_blocks.get(),
+                header.rows.listed_tickets.get(),
+            ],
         }
     }
 
@@ -420,6 +430,7 @@ impl Snapshot {
         self.check_blocks(&mut wrong);
         self.check_tickets(&mut wrong);
         self.check_spares(&mut wrong);
+        self.check_in_use(&mut wrong);
         self.check_bins(&mut wrong);
         self.check_tables(&mut wrong);
         self.check_segments(&mut wrong);
@@ -466,7 +477,7 @@ impl Snapshot {
                     ));
                 }
                 let alike = |other: &&BlockCopy| {
-                    block.state == FREE && other.state == FREE && block.whole == other.whole
+                    block.state == FREE && other.state == FREE && block.whole & 1 == other.whole & 1
                 };
                 if row.get(i + 1).is_some_and(alike) {
                     wrong.push(format!("free extents {} and {after} touch", block.id));
@@ -552,7 +563,7 @@ impl Snapshot {
             if pinned && !self.pinned {
                 wrong.push(format!("block {} is pinned, the arena is not", block.id));
             }
-            if block.marks & !(PINNED | NAMED | PAGES) != 0 || block.marks & PAGES == PAGES {
+            if block.marks & !(PINNED | NAMED | PAGES) != 0 {
                 wrong.push(format!("block {} has marks {:x}", block.id, block.marks));
             }
         }
@@ -592,7 +603,42 @@ impl Snapshot {
         }
     }
 
-    /// The lists of spare rows have each of them once, and nothing else.
+    /// The parts of each table count the rows of theirs that are in use.
+    fn check_in_use(&self, wrong: &mut Vec<String>) {
+        let tables = [
+            (
+                "blocks",
+                self.geometry.block_shift,
+                self.live().map(|b| b.id).collect(),
+            ),
+            (
+                "tickets",
+                self.geometry.ticket_shift,
+                self.open().map(|ticket| ticket.id).collect::<Vec<u32>>(),
+            ),
+        ];
+        // The last chunk of each part: 16 alone, then 8 parts up to twice as many.
+        let mut ends: Vec<u32> = (0..16).collect();
+        let mut length = 2;
+        while ends.len() < PARTS {
+            for _ in 0..8 {
+                ends.push(ends[ends.len() - 1] + length);
+            }
+            length *= 2;
+        }
+        for ((what, shift, ids), counted) in tables.into_iter().zip(&self.in_use) {
+            let mut counts = vec![0; PARTS];
+            for id in ids {
+                counts[ends.partition_point(|end| *end < id >> shift)] += 1;
+            }
+            if counts != *counted {
+                wrong.push(format!("{what} in use: {counts:?}, counted {counted:?}"));
+            }
+        }
+    }
+
+    /// The lists of spare rows have each of them once, and nothing else; those behind what is
+    /// listed are in none.
     fn check_spares(&self, wrong: &mut Vec<String>) {
         let unused = self.blocks.iter().filter(|block| block.state == UNUSED);
         let closed = self.tickets.iter().filter(|ticket| ticket.state == CLOSED);
@@ -613,15 +659,18 @@ impl Snapshot {
                 self.tickets.iter().map(|ticket| ticket.next).collect(),
             ),
         ];
-        for (what, (first, count), expected, next) in lists {
+        for ((what, (first, count), expected, next), end) in lists.into_iter().zip(self.listed) {
             match follow(first, &next) {
                 Some(found) => {
                     let set: BTreeSet<u32> = found.iter().copied().collect();
-                    if set != expected || found.len() != count as usize {
+                    let all = expected.len();
+                    let listed: BTreeSet<u32> =
+                        expected.into_iter().filter(|id| *id < end).collect();
+                    if set != listed || found.len() != listed.len() || all != count as usize {
                         wrong.push(format!(
-                            "the list of {what} has {} ({count} by its count) of {}",
+                            "the list of {what} has {} of {}; there are {all}, by the count {count}",
                             found.len(),
-                            expected.len()
+                            listed.len()
                         ));
                     }
                 }
@@ -671,8 +720,8 @@ impl Snapshot {
             if !seen.contains(&block.id) {
                 wrong.push(format!("free extent {} is in no bin", block.id));
             }
-            let whole = block.whole == 1;
-            if block.whole > 1
+            let whole = block.whole & 1 == 1;
+            if ![0, 1, 3].contains(&block.whole)
                 || block.warm_or_owned > block.size
                 || (whole && block.warm_or_owned < block.size)
             {

@@ -31,6 +31,7 @@ impl Mappings {
     }
 
     pub fn set(&self, index: usize, place: NonNull<u8>) {
+        // Release, pairs with the acquire in `get`: the memory is mapped, and its length noted.
         self.0[index].store(place.as_ptr(), Ordering::Release)
     }
 }
@@ -67,7 +68,8 @@ pub struct Work<'a>(pub(super) &'a AtomicU32);
 
 impl Drop for Work<'_> {
     fn drop(&mut self) {
-        // Release, pairs with the acquire in `is_at_work`.
+        // Release, pairs with the loads in `is_at_work` and `work`, which acquire: what was done
+        // comes before.
         self.0.fetch_sub(1, Ordering::Release);
     }
 }
@@ -144,6 +146,8 @@ impl Core {
 
     /// The slots that may have a process.
     pub fn known_slots(&self) -> impl Iterator<Item = (SlotId, &SlotRow)> {
+        // Pairs with the exchange in `know_slot`: before a slot's life can be seen in its state, its
+        // row is among these.
         let count = self.header().slot_rows.read() as usize;
         let rows = self.slots().iter().enumerate().take(count);
         rows.map(|(number, row)| (SlotId(number as u16), row))
@@ -188,7 +192,8 @@ impl Core {
         // aligned, and holds atomics only; it outlives this function.
         let header = unsafe { base.cast::<DataHeader>().as_ref() };
         header.validate(number, self.uuid(), size)?;
-        // A thread that finds the place before and this length is on its way to a block which
+        // Relaxed, ordered by the release of the place that follows. A thread that finds the place
+        // before and this length is on its way to a block which
         // it found under the lock: that lies in both.
         self.lengths[number].store(size, Ordering::Relaxed);
         self.segments.set(number, base);
@@ -240,6 +245,7 @@ impl Core {
         let size = wanted.count_ones() as u64 * PAGE;
         let reserved = self.platform.reserve(Address::new(0, first), size);
         reserved.map_err(|error| self.without_memory(error, size))?;
+        // The exchange pairs with the read in `has_pages`: the memory is there.
         let mut seen = header.pages.read();
         while let Err(now) = header.pages.swap_if(seen, seen | wanted) {
             seen = now;
@@ -263,8 +269,9 @@ impl Core {
     #[inline(always)]
     pub fn work(&self, me: Member) -> Result<Work<'_>> {
         let work = loop {
-            // A full barrier between this and the look, as in `leaving`: one of the
-            // two threads sees the other.
+            // SeqCst, pairs with that of `leaving` and `is_at_work`: both threads count up one
+            // number and then look at the other one. Since all four accesses are in one order, one
+            // of the threads sees the other.
             self.work.fetch_add(1, Ordering::SeqCst);
             let work = Work(&self.work);
             if self.leaving.load(Ordering::SeqCst) == 0 {
@@ -273,6 +280,7 @@ impl Core {
             drop(work);
             std::thread::yield_now();
         };
+        // (This process's own state, which it leaves under the lock and while nobody is at work.)
         let state = self.slot(me.slot).state.read();
         let [alive, reserved] = [ALIVE, RESERVED].map(|which| state_word(me.generation, which));
         match state == alive || state == reserved {
@@ -283,12 +291,14 @@ impl Core {
 
     /// Keeps other threads from beginning such work, until the result is dropped.
     pub(super) fn leaving(&self) -> Work<'_> {
+        // SeqCst, pairs with that of `work`, as told there.
         self.leaving.fetch_add(1, Ordering::SeqCst);
         Work(&self.leaving)
     }
 
     /// Whether a thread of this process is at work outside the lock.
     pub(super) fn is_at_work(&self) -> bool {
+        // SeqCst, pairs with that of `work`, as told there; the callers have called `leaving`.
         self.work.load(Ordering::SeqCst) > 0
     }
 

@@ -92,14 +92,13 @@ impl Locked<'_> {
         give: impl Fn(Block<'_>),
     ) -> Result<()> {
         let (word, bit) = SlotSet::place(self.me.slot);
-        for block in self.all_blocks() {
-            let block = block?;
+        self.each_live(|block| {
             let held = self.holders_at(block, word).get() & bit != 0;
-            if held && block.state() == LIVE && survives_fork(BlockId(block.id)) {
+            if held && survives_fork(BlockId(block.id)) {
                 give(block);
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }
 

@@ -59,6 +59,7 @@
 //!                                       made of ahead of need
 //! 3072            counters     24 x u64  lock, though nothing depends on them
 //! 3264    C       idle memory            lock; see `IdleCache`
+//! 3400    C       rows in use            lock; see `RowsCache`
 //! 4096 T          segments     1024 x 16 lock; the row of segment n
 //! 20480 T         block directory  4096 x u32   lock; block that holds chunk n, + 1
 //! 36864 T         ticket directory 4096 x u32   lock; the same
@@ -106,7 +107,7 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"snpARENA");
 /// The first eight bytes of a data segment.
 pub const DATA_MAGIC: u64 = u64::from_le_bytes(*b"snpSPACE");
 /// The version of this format.
-pub const VERSION: u32 = 8;
+pub const VERSION: u32 = 9;
 
 /// Blocks begin at multiples of this and their sizes are multiples of it.
 pub const ALIGN: u64 = 64;
@@ -140,6 +141,11 @@ pub const NIL: u32 = u32::MAX;
 pub const CLASSES: usize = 40;
 /// Bins in a size class.
 pub const BINS: usize = 16;
+
+/// In how many parts the rows of a table are counted: see [`part_of`].
+pub const PARTS: usize = 80;
+/// So many chunks, the first ones, are a part each.
+const SINGLE: u32 = 16;
 
 /// How far the offset in a segment reaches in an [`Address`].
 const OFFSET_BITS: u32 = 48;
@@ -183,6 +189,8 @@ pub const PAGES_UNKNOWN: u64 = 0;
 pub const PAGES_THERE: u64 = 1;
 /// They were given back to the system, but for those that it shares.
 pub const PAGES_RETURNED: u64 = 2;
+/// All of them, and nobody has written there since the system gave them: they hold zeros.
+pub const PAGES_NEW: u64 = 3;
 /// The bits of a block's marks that speak of pages.
 pub const PAGES: u64 = 3;
 /// The mark of a block that children without a slot have inherited.
@@ -353,11 +361,19 @@ pub struct BlockCache {
     pub bin_next: U32,
     /// A block: how many open tickets refer to it.
     pub tickets: U32,
-    /// A free extent: 1 if all its pages are there.
+    /// A free extent: 1 if all its pages are there, 3 if they are new, too.
     pub whole: U32,
     /// A free extent: how many of its bytes have pages, at most. A block: how
     /// many open tickets it answers for.
     pub warm_or_owned: U64,
+}
+
+impl BlockCache {
+    /// Whether all pages of a free extent are there.
+    #[inline(always)]
+    pub fn is_whole(&self) -> bool {
+        self.whole.get() & PAGES_THERE as u32 != 0
+    }
 }
 
 /// A ticket: a reference in flight. All of it is written under the lock.
@@ -502,6 +518,47 @@ pub struct IdleCache {
     pub large_wanted: U64,
 }
 
+/// Where the rows are that are in use, so that nobody need look at the others; and which of the
+/// unused ones are in a list.
+#[derive(Debug)]
+#[repr(C)]
+pub struct RowsCache {
+    /// How many blocks are LIVE in each part of their table.
+    pub live: [U32; PARTS],
+    /// How many tickets are open in each part of theirs.
+    pub open: [U32; PARTS],
+    /// Unused rows of blocks below this one are in the list of them; the others are looked for when
+    /// that is empty.
+    pub listed_blocks: U32,
+    /// The same for closed tickets.
+    pub listed_tickets: U32,
+}
+
+/// The part of a table in which a chunk is: the first chunks are one each, and then of as many chunks as
+/// there are before a part has an eighth.
+#[inline(always)]
+pub fn part_of(chunk: u32) -> usize {
+    match chunk < SINGLE {
+        true => chunk as usize,
+        false => larger_part_of(chunk),
+    }
+}
+
+#[cold]
+fn larger_part_of(chunk: u32) -> usize {
+    let log = chunk.ilog2();
+    (SINGLE + (log - 4) * 8 + (chunk >> (log - 3) & 7)) as usize
+}
+
+/// The first chunk of a part; that of the part behind the last is the number of chunks.
+pub fn first_chunk(part: usize) -> u32 {
+    let part = part as u32;
+    match part < SINGLE {
+        true => part,
+        false => (8 + (part - SINGLE) % 8) << ((part - SINGLE) / 8 + 1),
+    }
+}
+
 /// What has happened so far, counted under the lock.
 #[derive(Debug, Default)]
 #[repr(C)]
@@ -617,7 +674,9 @@ pub struct Header {
     pub counters: Counters,
     /// Free memory that is left unused.
     pub idle: IdleCache,
-    rest_of_counters: [U64; 87],
+    /// Rows that are in use.
+    pub rows: RowsCache,
+    rest_of_counters: [U64; 6],
     /// The segments.
     pub segments: [SegmentRow; SEGMENTS],
     /// The blocks that hold the chunks of the table of blocks.
@@ -660,6 +719,7 @@ const _: () = {
     assert!(SLOTS_AT + SLOTS * size_of::<SlotRow>() <= 64 * PAGE as usize);
     assert!(offset_of!(Header, counters) == 3072);
     assert!(offset_of!(Header, idle) == 3264);
+    assert!(offset_of!(Header, rows) == 3400);
     assert!(offset_of!(Header, segments) == 4096);
     assert!(offset_of!(Header, block_directory) == 20480);
     assert!(offset_of!(Header, ticket_directory) == 36864);
@@ -678,6 +738,7 @@ pub const ABI: u32 = {
     let facts = [
         size_of::<Header>(),
         size_of::<IndexCache>(),
+        size_of::<RowsCache>(),
         size_of::<Counters>(),
         size_of::<SlotRow>(),
         size_of::<BlockRow>(),
@@ -907,6 +968,7 @@ impl Header {
 
     /// Whether these pages have memory.
     pub fn has_pages(&self, pages: u64) -> bool {
+        // Pairs with the exchange in `Core::reserve_header`.
         self.pages.read() & pages == pages
     }
 
@@ -923,6 +985,7 @@ impl Header {
     /// `Foreign` says in what it differs, `OtherVersion` which one it is of.
     pub fn validate(&self, expected: &Expected) -> Result<Geometry> {
         let foreign = |why| Err(Error::Foreign { why });
+        // Pairs with the commit in `Core::create`: all else that is read here was written before.
         if self.magic.read() != MAGIC {
             return foreign("it has no arena's magic number; it may still be in the making");
         }
@@ -977,6 +1040,7 @@ impl DataHeader {
     /// # Errors
     /// `Corrupted`: its name is one that only this arena can have made.
     pub fn validate(&self, number: usize, uuid: [u64; 2], size: u64) -> Result<()> {
+        // Pairs with the commit in `write`.
         let same = self.magic.read() == DATA_MAGIC
             && self.number.get() == number as u64
             && [self.uuid[0].get(), self.uuid[1].get()] == uuid
@@ -1018,6 +1082,16 @@ mod tests {
         }
         assert!(TicketOwner::unpack(1024 << 2).is_err());
         assert!(TicketOwner::unpack(1 << 34 | 3).is_err());
+    }
+
+    #[test]
+    fn parts_follow_one_another() {
+        assert_eq!(first_chunk(PARTS), CHUNKS as u32);
+        for part in 0..PARTS {
+            for chunk in first_chunk(part)..first_chunk(part + 1) {
+                assert_eq!(part_of(chunk), part, "of chunk {chunk}");
+            }
+        }
     }
 
     #[test]

@@ -76,7 +76,7 @@ impl Locked<'_> {
         self.count(|c| &c.grown, 1);
         let space = (size - DATA_START) / ALIGN * ALIGN;
         let start = Address::new(number, DATA_START);
-        self.add_extent(start, space, NIL, NIL, true)?;
+        self.add_extent(start, space, NIL, NIL, PAGES_NEW)?;
         self.note_freed(space);
         Ok(())
     }
@@ -142,6 +142,7 @@ impl Locked<'_> {
         entry.set(which.id.0 + 1);
         count.commit(chunk + 1);
         // From here on recovery does the rest.
+        self.discount_live(block.id);
         self.make_table(block);
         self.meet_chunks()?;
         Ok(true)

@@ -37,7 +37,8 @@ impl Unfinished {
         let next = self.0.load(Ordering::Relaxed);
         let node = Box::into_raw(Box::new(Node { what, next }));
         let mut seen = next;
-        // Release, pairs with the acquire in `take`.
+        // Release, pairs with the acquire in `take`: the node is written before. (Exchanges of
+        // other threads that follow keep the pair: so it holds for all nodes below the first.)
         while let Err(now) =
             self.0
                 .compare_exchange_weak(seen, node, Ordering::Release, Ordering::Relaxed)
@@ -51,6 +52,7 @@ impl Unfinished {
     /// Takes all of it.
     pub fn take(&self) -> Vec<HalfDone> {
         let mut all = Vec::new();
+        // Acquire, pairs with the release in `note`.
         let mut node = self.0.swap(null_mut(), Ordering::Acquire);
         while !node.is_null() {
             // SAFETY: made by `note` from a box, and taken off the stack by this swap alone.

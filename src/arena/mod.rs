@@ -31,6 +31,7 @@
 //! | `core`       | a process's mappings of the segments                                  |
 //! | `waiting`    | waiting for a lock in the arena's memory                              |
 //! | `locked`     | the arena under its lock: the rows of its tables                      |
+//! | `rows`       | which rows are in use, and which are taken next: a cache              |
 //! | `space`      | the index of free space: a cache                                      |
 //! | `recovery`   | rebuilding every cache from the truth                                 |
 //! | `page_state` | which free memory keeps its pages                                     |
@@ -69,6 +70,7 @@ pub mod plain;
 pub mod platform;
 mod recovery;
 mod refs;
+mod rows;
 mod slots;
 mod space;
 mod stats;

@@ -46,7 +46,7 @@ impl<'a> Locked<'a> {
             return Ok(None);
         }
         let extent = self.block(next)?;
-        if extent.state() != FREE || extent.cache.whole.get() == 1 {
+        if extent.state() != FREE || extent.cache.is_whole() {
             return Ok(None);
         }
         let start = extent.address().offset();
@@ -106,7 +106,7 @@ impl<'a> Locked<'a> {
             return Ok(None);
         };
         self.meet_extent(extent)?;
-        let size = match extent.cache.whole.get() == 1 {
+        let size = match extent.cache.is_whole() {
             // No more than that, and what lies in pages that are not its own.
             true => (surplus.next_multiple_of(PAGE) + 2 * PAGE).min(extent.size()),
             // Which of its pages are there is not known.
@@ -121,6 +121,16 @@ impl<'a> Locked<'a> {
 }
 
 impl Core {
+    /// Whether a block just allocated holds zeros: nobody has written there since the system gave
+    /// its memory.
+    ///
+    /// # Errors
+    /// As for any operation.
+    pub fn is_new(&self, me: Member, which: BlockRef) -> Result<bool> {
+        let marks = &self.lock(me)?.live(which)?.row.marks;
+        Ok(marks.get() & PAGES == PAGES_NEW)
+    }
+
     /// Sees to it that a block just allocated has all its pages.
     ///
     /// # Errors

@@ -44,7 +44,7 @@ pub unsafe trait Platform: Send + Sync {
     /// The memory of segment `number`, which is there and `size` bytes long.
     fn map(&self, number: usize, size: u64) -> Result<NonNull<u8>>;
 
-    /// Makes segment `number` with `size` bytes that are all reserved and has
+    /// Makes segment `number` with `size` bytes that are all reserved and zero, and has
     /// its beginning written by `fill`. Its number is this process's alone
     /// until it is made. A segment that cannot be made leaves nothing.
     fn create(&self, number: usize, size: u64, fill: &dyn Fn(NonNull<u8>)) -> Result<()>;

@@ -47,17 +47,24 @@ impl<'a> Locked<'a> {
 
     /// Blocks that the directories name belong to the tables.
     fn finish_tables(&self) -> Result<()> {
+        for block in self.table_blocks() {
+            self.make_table(block?);
+        }
+        Ok(())
+    }
+
+    /// The blocks that the directories name.
+    pub fn table_blocks(&self) -> impl Iterator<Item = Result<Block<'a>>> + '_ {
         let header = self.header;
         let tables = [
             (&header.block_directory, header.block_chunks.get()),
             (&header.ticket_directory, header.ticket_chunks.get()),
         ];
-        for (directory, chunks) in tables {
-            for entry in &directory[1..chunks as usize] {
-                self.make_table(self.block(entry.get().wrapping_sub(1))?);
-            }
-        }
-        Ok(())
+        let entries = tables.into_iter().flat_map(|(directory, chunks)| {
+            let chunks = (chunks as usize).clamp(1, CHUNKS);
+            directory[1..chunks].iter()
+        });
+        entries.map(|entry| self.block(entry.get().wrapping_sub(1)))
     }
 
     /// Counts the open tickets of each block, lists those that it answers for, and closes those
@@ -121,7 +128,9 @@ impl<'a> Locked<'a> {
         let index = &self.header.index;
         for id in (0..self.header.ticket_rows.get()).rev() {
             let ticket = self.ticket(id)?;
-            if state_of(ticket.state.get()) == CLOSED {
+            if state_of(ticket.state.get()) == OPEN {
+                self.open_in_part(id).add(1);
+            } else {
                 ticket.next.set(index.spare_ticket.get());
                 index.spare_ticket.set(id);
                 index.spare_tickets.add(1);
@@ -150,6 +159,9 @@ impl<'a> Locked<'a> {
                 continue;
             }
             self.check_extent(block)?;
+            if block.state() == LIVE {
+                self.count_live(block.id);
+            }
             // Rows are mostly in the order of their addresses, so that going
             // backwards a run grows at its front.
             block.cache.next.set(NIL);
@@ -270,7 +282,7 @@ impl<'a> Locked<'a> {
             return Ok(last);
         }
         let place = Address::new(segment, from);
-        match self.add_extent(place, to - from, last, NIL, false)? {
+        match self.add_extent(place, to - from, last, NIL, PAGES_UNKNOWN)? {
             Some(extent) => {
                 self.follow(last, extent.id)?;
                 Ok(extent.id)

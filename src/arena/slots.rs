@@ -13,12 +13,14 @@
 use super::core::Core;
 use super::format::*;
 use super::growth::maker_of;
-use super::locked::Locked;
+use super::locked::{Block, Locked};
 use super::platform::Identity;
 use super::refs::Member;
+use super::rows::SLICE;
 use super::word::{U32, U64};
 use crate::activity::{Event, EVENTS};
 use crate::error::{Error, Exhausted, Result};
+use std::ops::Range;
 
 /// How often a process looks for a slot while one is being freed, with a short sleep in
 /// between. One that is stopped halfway keeps nobody waiting for longer.
@@ -46,23 +48,29 @@ impl Locked<'_> {
 
     /// Reaps all dead processes; how many there were.
     pub fn reap_the_dead(&self) -> Result<u64> {
+        self.reap_but(&Advance::default())
+    }
+
+    /// Reaps all dead processes, some of which hold nothing any more.
+    fn reap_but(&self, advance: &Advance) -> Result<u64> {
+        self.give_up_lists();
         let dead = self.dead();
-        self.reap_slots(dead)?;
+        self.reap_slots(dead, advance)?;
         Ok(dead.iter().count() as u64)
     }
 
     /// Drops all that the processes in `dead` held, and ends tickets whose grace is over.
-    fn drop_holdings(&self, dead: SlotSet) -> Result<()> {
+    fn drop_holdings(&self, dead: SlotSet, advance: &Advance) -> Result<()> {
         let now = self.core.platform().now();
         self.orphan_tickets(dead, now)?;
-        self.drop_holders(dead)?;
+        self.drop_holders(self.without(dead, advance))?;
         self.abandon_buildings(dead);
         Ok(())
     }
 
     /// Drops all that the processes in `dead` held, and empties their slots.
-    fn reap_slots(&self, dead: SlotSet) -> Result<()> {
-        self.drop_holdings(dead)?;
+    fn reap_slots(&self, dead: SlotSet, advance: &Advance) -> Result<()> {
+        self.drop_holdings(dead, advance)?;
         for slot in dead.iter() {
             let row = self.slot(slot);
             let state = row.state.read();
@@ -81,36 +89,55 @@ impl Locked<'_> {
     /// The tickets of killed senders live for the time of grace; those whose
     /// time is over end.
     fn orphan_tickets(&self, dead: SlotSet, now: u64) -> Result<()> {
-        let grace = self.header.grace.get();
-        let orphans = &self.header.orphans;
         // When the first of those that stay ends.
         let mut first = u64::MAX;
-        for id in 0..self.header.ticket_rows.get() {
-            let ticket = self.ticket(id)?;
-            if state_of(ticket.state.get()) != OPEN {
-                continue;
-            }
-            let owner = TicketOwner::unpack(ticket.owner.get());
-            match owner.map_err(|_| self.corrupted("a ticket's owner"))? {
-                TicketOwner::Sender(slot) if dead.contains(slot) && grace == 0 => {
-                    self.end(id, ticket)?
-                }
-                TicketOwner::Sender(slot) if dead.contains(slot) => {
-                    let end = now.saturating_add(grace).min(u64::MAX >> 2);
-                    // First of all: a process that finds this one dead continues from it.
-                    if orphans.get() == 0 {
-                        orphans.commit(end);
-                    }
-                    ticket.owner.commit(TicketOwner::Nobody(end).pack());
-                    first = first.min(end);
-                }
-                TicketOwner::Nobody(end) if end <= now => self.end(id, ticket)?,
-                TicketOwner::Nobody(end) => first = first.min(end),
-                _ => {}
-            }
+        for id in self.ticket_ids() {
+            first = first.min(self.orphan_ticket(id, &dead, now)?);
         }
+        let orphans = &self.header.orphans;
         orphans.commit(if first == u64::MAX { 0 } else { first });
         Ok(())
+    }
+
+    /// The same for one ticket: when it ends, or `u64::MAX`.
+    fn orphan_ticket(&self, id: u32, dead: &SlotSet, now: u64) -> Result<u64> {
+        let grace = self.header.grace.get();
+        let ticket = self.ticket(id)?;
+        if state_of(ticket.state.get()) != OPEN {
+            return Ok(u64::MAX);
+        }
+        let owner = TicketOwner::unpack(ticket.owner.get());
+        match owner.map_err(|_| self.corrupted("a ticket's owner"))? {
+            TicketOwner::Sender(slot) if dead.contains(slot) && grace == 0 => {
+                self.end(id, ticket)?
+            }
+            TicketOwner::Sender(slot) if dead.contains(slot) => {
+                let end = now.saturating_add(grace).min(u64::MAX >> 2);
+                // First of all: a process that finds this one dead continues from it.
+                let orphans = &self.header.orphans;
+                if orphans.get() == 0 {
+                    orphans.commit(end);
+                }
+                ticket.owner.commit(TicketOwner::Nobody(end).pack());
+                return Ok(end);
+            }
+            TicketOwner::Nobody(end) if end <= now => self.end(id, ticket)?,
+            TicketOwner::Nobody(end) => return Ok(end),
+            _ => {}
+        }
+        Ok(u64::MAX)
+    }
+
+    /// Those of the dead that may hold blocks.
+    fn without(&self, dead: SlotSet, advance: &Advance) -> SlotSet {
+        let mut left = dead;
+        for (slot, life) in &advance.lives {
+            if self.slot(*slot).state.read() == *life {
+                let (word, bit) = SlotSet::place(*slot);
+                left.0[word] &= !bit;
+            }
+        }
+        left
     }
 
     fn drop_holders(&self, dead: SlotSet) -> Result<()> {
@@ -123,27 +150,8 @@ impl Locked<'_> {
         if dead.is_empty() && !pins_end && !thaws {
             return Ok(());
         }
-        // (Copies, which the compiler knows that no store to shared memory changes.)
-        let [a, b, c, d, further @ ..] = dead.0;
-        for block in self.all_blocks() {
-            let block = block?;
-            if block.state() != LIVE {
-                continue;
-            }
-            let mut dropped = 0;
-            let mut drop = |holders: &U64, dead: u64| {
-                let had = holders.get();
-                if had & dead != 0 {
-                    holders.commit(had & !dead);
-                    dropped += (had & dead).count_ones() as u64;
-                }
-            };
-            for (holders, dead) in block.row.holders.iter().zip([a, b, c, d]) {
-                drop(holders, dead);
-            }
-            for (holders, dead) in self.further_holders(block).iter().zip(&further) {
-                drop(holders, *dead);
-            }
+        self.each_live(|block| {
+            let mut dropped = self.drop_holders_of(block, &dead);
             let marks = block.row.marks.get();
             if pins_end && marks & PINNED != 0 {
                 block.row.marks.commit(marks & !PINNED);
@@ -155,11 +163,86 @@ impl Locked<'_> {
             if dropped > 0 || thaws {
                 self.free_if_unwanted(block)?;
             }
-        }
+            Ok(())
+        })?;
         if pins_end {
             self.header.pinned.commit(0);
         }
         Ok(())
+    }
+
+    /// Takes dead processes from the holders of a block; how many it were.
+    #[inline(always)]
+    fn drop_holders_of(&self, block: Block<'_>, dead: &SlotSet) -> u64 {
+        // (Copies, which the compiler knows that no store to shared memory changes.)
+        let [a, b, c, d, further @ ..] = dead.0;
+        let mut dropped = 0;
+        let mut drop = |holders: &U64, dead: u64| {
+            let had = holders.get();
+            if had & dead != 0 {
+                holders.commit(had & !dead);
+                dropped += (had & dead).count_ones() as u64;
+            }
+        };
+        for (holders, dead) in block.row.holders.iter().zip([a, b, c, d]) {
+            drop(holders, dead);
+        }
+        for (holders, dead) in self.further_holders(block).iter().zip(&further) {
+            drop(holders, *dead);
+        }
+        dropped
+    }
+
+    /// What [`drop_holdings`](Self::drop_holdings) does, for some rows of each table from `first` on; false if none
+    /// follow.
+    fn drop_some(&self, dead: &SlotSet, first: u32) -> Result<bool> {
+        let now = self.core.platform().now();
+        let (tickets, blocks) = (self.busy_tickets(first), self.busy_blocks(first));
+        let some = |rows: &Range<u32>| rows.start..rows.end.min(first.saturating_add(SLICE));
+        for id in tickets.iter().flat_map(some) {
+            self.orphan_ticket(id, dead, now)?;
+        }
+        for rows in blocks.iter().map(some) {
+            self.each_live_in(rows, |block| {
+                let dropped = self.drop_holders_of(block, dead);
+                if dropped > 0 {
+                    self.count(|c| &c.reaped_holders, dropped);
+                    self.free_if_unwanted(block)?;
+                }
+                Ok(())
+            })?;
+        }
+        Ok(tickets.is_some() || blocks.is_some())
+    }
+
+    /// Drops this process's blocks that it does not use, of some rows from `first` on; false if no
+    /// rows follow.
+    fn drop_some_unused(&self, first: u32, is_used: &dyn Fn(BlockId) -> bool) -> Result<bool> {
+        let Some(rows) = self.busy_blocks(first) else {
+            return Ok(false);
+        };
+        let end = rows.end.min(first.saturating_add(SLICE));
+        self.drop_unused(rows.start..end, is_used)?;
+        Ok(true)
+    }
+
+    /// Drops this process's blocks that it does not use; whether that are all it has.
+    fn drop_unused(&self, rows: Range<u32>, is_used: &dyn Fn(BlockId) -> bool) -> Result<bool> {
+        let (word, bit) = SlotSet::place(self.me.slot);
+        let mut all = true;
+        self.each_live_in(rows, |block| {
+            let holders = self.holders_at(block, word);
+            if holders.get() & bit == 0 {
+                return Ok(());
+            }
+            if is_used(BlockId(block.id)) {
+                all = false;
+                return Ok(());
+            }
+            holders.commit(holders.get() & !bit);
+            self.free_if_unwanted(block).map(drop)
+        })?;
+        Ok(all)
     }
 
     /// Removes the segments that the dead were making.
@@ -189,21 +272,7 @@ impl Locked<'_> {
                 ticket.owner.commit(TicketOwner::Arena.pack());
             }
         }
-        let (word, bit) = SlotSet::place(me);
-        let mut left = true;
-        for block in self.all_blocks() {
-            let block = block?;
-            let holders = self.holders_at(block, word);
-            if block.state() != LIVE || holders.get() & bit == 0 {
-                continue;
-            }
-            if is_used(BlockId(block.id)) {
-                left = false;
-                continue;
-            }
-            holders.commit(holders.get() & !bit);
-            self.free_if_unwanted(block)?;
-        }
+        let left = self.drop_unused(0..self.header.block_rows.get(), is_used)?;
         if left {
             let row = self.slot(me);
             // The number of a process that lives on must not vouch for a process that dies in this
@@ -266,7 +335,7 @@ impl Locked<'_> {
     /// that is to be kept, what is lasting.
     fn end_abandoned(&self, time: u64, keep_lasting: bool, now: u64) -> Result<()> {
         let grace = self.header.grace.get();
-        for id in 0..self.header.ticket_rows.get() {
+        for id in self.ticket_ids() {
             let ticket = self.ticket(id)?;
             if state_of(ticket.state.get()) != OPEN {
                 continue;
@@ -286,6 +355,13 @@ impl Locked<'_> {
         }
         Ok(())
     }
+}
+
+/// Dead processes that are no holders of blocks any more.
+#[derive(Default)]
+struct Advance {
+    /// Their slots and the words of their states.
+    lives: Vec<(SlotId, u64)>,
 }
 
 /// How a process has detached from an arena.
@@ -385,6 +461,7 @@ impl Core {
         self.header().know_slot(slot);
         let generation = generation_of(seen) + 1;
         let alive = state_word(generation, ALIVE);
+        // Pairs with the reads of others: `know_slot` comes before.
         row.state.swap_if(seen, alive).ok()?;
         // Not before: the row may be a child's by then. The byte speaks for
         // this process meanwhile.
@@ -458,7 +535,8 @@ impl Core {
     fn replace_dead(&self, successor: Member) -> Result<()> {
         let mut dead = SlotSet::default();
         dead.insert(successor.slot);
-        self.lock(successor)?.drop_holdings(dead)
+        self.lock(successor)?
+            .drop_holdings(dead, &Advance::default())
     }
 
     /// Ends this process's membership: its references are dropped, and the arena becomes the owner
@@ -490,6 +568,8 @@ impl Core {
         is_used: impl Fn(BlockId) -> bool,
         program_ends: bool,
     ) -> Result<Detachment> {
+        self.reap_in_advance(me)?;
+        let mut first = 0;
         loop {
             let _leaving = self.leaving();
             let locked = self.lock(me)?;
@@ -497,6 +577,11 @@ impl Core {
                 // Of another thread, which goes on as a member.
                 drop((locked, _leaving));
                 std::thread::yield_now();
+                continue;
+            }
+            // Most of it some rows at a time, so that no process waits for long.
+            if locked.has_many_in_use() && locked.drop_some_unused(first, &is_used)? {
+                first = first.saturating_add(SLICE);
                 continue;
             }
             let detachment = locked.detach(&is_used, program_ends)?;
@@ -550,6 +635,42 @@ impl Core {
     /// how many processes were found dead.
     pub fn reap(&self, me: Member) -> Result<u64> {
         self.finish(me)?;
-        self.lock(me)?.reap_the_dead()
+        let advance = self.reap_in_advance(me)?;
+        self.lock(me)?.reap_but(&advance)
+    }
+
+    /// Where dead processes have held much, drops it some rows at a time, so that no process waits
+    /// for long.
+    fn reap_in_advance(&self, me: Member) -> Result<Advance> {
+        let mut advance = Advance::default();
+        let locked = self.lock(me)?;
+        if !locked.has_many_in_use() {
+            return Ok(advance);
+        }
+        let dead = locked.dead();
+        drop(locked);
+        advance.lives = dead
+            .iter()
+            .map(|slot| (slot, self.slot(slot).state.read()))
+            .collect();
+        let mut first = 0;
+        while !advance.lives.is_empty() {
+            let locked = self.lock(me)?;
+            // Not those whose slots others have taken meanwhile.
+            let same = |(slot, life): &(SlotId, u64)| {
+                self.slot(*slot).state.read() == *life && self.is_over(*slot)
+            };
+            advance.lives.retain(same);
+            let mut still = SlotSet::default();
+            advance
+                .lives
+                .iter()
+                .for_each(|(slot, _)| still.insert(*slot));
+            if !locked.drop_some(&still, first)? {
+                break;
+            }
+            first = first.saturating_add(SLICE);
+        }
+        Ok(advance)
     }
 }

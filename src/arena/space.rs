@@ -17,6 +17,7 @@
 
 use super::format::*;
 use super::locked::{Block, Locked};
+use super::rows::SLICE;
 use crate::error::{Error, Exhausted, Result};
 
 /// Rows of blocks that stay unused until one is needed to make more of them,
@@ -29,9 +30,6 @@ const LOOKS: usize = 8;
 
 /// How many of them are looked at before memory is said to be wanting. `join` finds the others.
 const LAST_LOOKS: usize = 256;
-
-/// How many rows an operation looks at before it gives the lock back and takes it again.
-pub(super) const SLICE: u32 = 8192;
 
 /// What came of a search for free neighbours.
 pub(super) enum Joined {
@@ -82,7 +80,11 @@ impl<'a> Locked<'a> {
     #[inline(always)]
     pub fn take_row(&self) -> Result<Option<Block<'a>>> {
         let index = &self.header.index;
-        let id = index.spare_block.get();
+        let mut id = index.spare_block.get();
+        if id == NIL && index.spare_blocks.get() != 0 {
+            self.core.list_blocks(self.me)?;
+            id = index.spare_block.get();
+        }
         if id != NIL {
             let block = self.block(id)?;
             if block.state() != UNUSED {
@@ -107,9 +109,11 @@ impl<'a> Locked<'a> {
     pub fn leave_row(&self, block: Block<'_>) {
         let index = &self.header.index;
         block.row.state.set(state_word(block.generation(), UNUSED));
-        block.cache.bin_next.set(index.spare_block.get());
-        index.spare_block.set(block.id);
         index.spare_blocks.add(1);
+        if block.id < self.header.rows.listed_blocks.get() {
+            block.cache.bin_next.set(index.spare_block.get());
+            index.spare_block.set(block.id);
+        }
     }
 
     /// Puts a free extent into its bin and its bytes into the sums.
@@ -239,7 +243,7 @@ impl<'a> Locked<'a> {
             return Ok(None);
         }
         let block = self.block(id)?;
-        let like = block.state() == FREE && block.cache.whole.get() == extent.cache.whole.get();
+        let like = block.state() == FREE && block.cache.is_whole() == extent.cache.is_whole();
         Ok(like.then_some(block))
     }
 
@@ -382,15 +386,15 @@ impl<'a> Locked<'a> {
     }
 
     /// Makes a free extent of bytes that belong to nothing yet, between two
-    /// neighbours, and puts it into its bin. Without a row the bytes stay
-    /// unused until the next recovery.
+    /// neighbours, and puts it into its bin. Its pages are PAGES_NEW or PAGES_UNKNOWN. Without a
+    /// row the bytes stay unused until the next recovery.
     pub fn add_extent(
         &self,
         address: Address,
         size: u64,
         previous: u32,
         next: u32,
-        whole: bool,
+        pages: u64,
     ) -> Result<Option<Block<'a>>> {
         let Some(extent) = self.take_row()? else {
             return Ok(None);
@@ -399,7 +403,7 @@ impl<'a> Locked<'a> {
         extent.row.size.set(size);
         extent.cache.previous.set(previous);
         extent.cache.next.set(next);
-        extent.cache.whole.set(whole as u32);
+        extent.cache.whole.set(pages as u32);
         extent.warm().set(size);
         extent.row.state.set(state_word(extent.generation(), FREE));
         self.enter_bin(extent)?;
@@ -408,6 +412,7 @@ impl<'a> Locked<'a> {
 
     /// Empties the index: no bins, no unused rows, no sums.
     pub fn clear_index(&self) {
+        self.clear_rows();
         let index = &self.header.index;
         index.spare_block.set(NIL);
         index.spare_blocks.set(0);
@@ -431,7 +436,8 @@ impl<'a> Locked<'a> {
         let geometry = self.core.geometry();
         let start = Address::new(0, geometry.data());
         let size = (geometry.size - geometry.data()) / ALIGN * ALIGN;
-        self.add_extent(start, size, NIL, NIL, true).map(|_| ())
+        self.add_extent(start, size, NIL, NIL, PAGES_NEW)
+            .map(|_| ())
     }
 }
 

@@ -81,26 +81,21 @@ impl Locked<'_> {
             returns: counters.returns.get(),
             ..Stats::default()
         };
-        for block in self.all_blocks() {
-            let block = block?;
-            match block.state() {
-                LIVE => {
-                    stats.blocks += 1;
-                    stats.block_bytes += block.size();
-                }
-                TABLE => stats.table_bytes += block.size(),
-                _ => {}
-            }
+        self.each_live(|block| {
+            stats.blocks += 1;
+            stats.block_bytes += block.size();
+            Ok(())
+        })?;
+        for block in self.table_blocks() {
+            stats.table_bytes += block?.size();
         }
-        for id in 0..self.header.ticket_rows.get() {
-            let ticket = self.ticket(id)?;
-            if state_of(ticket.state.get()) == OPEN {
-                let age = now.saturating_sub(ticket.opened.get());
-                stats.tickets += 1;
-                stats.oldest_ticket = stats.oldest_ticket.max(age);
-                let owner = TicketOwner::unpack(ticket.owner.get());
-                stats.orphans += matches!(owner, Ok(TicketOwner::Nobody(_))) as u64;
-            }
+        for ticket in self.open_tickets() {
+            let ticket = ticket?;
+            let age = now.saturating_sub(ticket.opened.get());
+            stats.tickets += 1;
+            stats.oldest_ticket = stats.oldest_ticket.max(age);
+            let owner = TicketOwner::unpack(ticket.owner.get());
+            stats.orphans += matches!(owner, Ok(TicketOwner::Nobody(_))) as u64;
         }
         for (number, row) in self.header.known_segments() {
             if state_of(row.state.get()) == PRESENT {
@@ -120,15 +115,15 @@ impl Core {
     pub fn named_blocks(&self, me: Member) -> Result<Vec<BlockRef>> {
         let locked = self.lock(me)?;
         let mut found = Vec::new();
-        for block in locked.all_blocks() {
-            let block = block?;
-            if block.state() == LIVE && block.row.marks.get() & NAMED != 0 {
+        locked.each_live(|block| {
+            if block.row.marks.get() & NAMED != 0 {
                 found.push(BlockRef {
                     id: BlockId(block.id),
                     generation: block.generation(),
                 });
             }
-        }
+            Ok(())
+        })?;
         Ok(found)
     }
 

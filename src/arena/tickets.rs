@@ -17,7 +17,9 @@ use super::core::Core;
 use super::format::*;
 use super::locked::{Block, Locked};
 use super::refs::{BlockRef, Extent, Member, TicketRef};
+use super::rows::SLICE;
 use crate::error::{Error, Exhausted, Result};
+use std::ops::Range;
 
 /// What an error names as damaged if the tickets of a block are not as they should be.
 const OWNED: &str = "the list of tickets that a block owns";
@@ -27,7 +29,11 @@ impl<'a> Locked<'a> {
     #[inline(always)]
     fn take_ticket(&self) -> Result<(u32, &'a TicketRow)> {
         let index = &self.header.index;
-        let id = index.spare_ticket.get();
+        let mut id = index.spare_ticket.get();
+        if id == NIL && index.spare_tickets.get() != 0 {
+            self.core.list_tickets(self.me)?;
+            id = index.spare_ticket.get();
+        }
         if id != NIL {
             let ticket = self.ticket(id)?;
             if state_of(ticket.state.get()) != CLOSED {
@@ -63,6 +69,7 @@ impl<'a> Locked<'a> {
         ticket.lasting.set(lasting as u64);
         let generation = generation_of(ticket.state.get());
         ticket.state.commit(state_word(generation, OPEN));
+        self.open_in_part(id).add(1);
         block.cache.tickets.add(1);
         self.count(|c| &c.sent, 1);
         Ok(TicketRef {
@@ -73,7 +80,7 @@ impl<'a> Locked<'a> {
 
     /// The rows of tickets that are open.
     pub fn open_tickets(&self) -> impl Iterator<Item = Result<&'a TicketRow>> + '_ {
-        let rows = (0..self.header.ticket_rows.get()).map(|id| self.ticket(id));
+        let rows = self.ticket_ids().map(|id| self.ticket(id));
         rows.filter(|row| !matches!(row, Ok(row) if state_of(row.state.get()) != OPEN))
     }
 
@@ -248,10 +255,13 @@ impl<'a> Locked<'a> {
         }
         let generation = generation_of(ticket.state.get()) + 1;
         ticket.state.commit(state_word(generation, CLOSED));
+        self.open_in_part(id).sub(1);
         let index = &self.header.index;
-        ticket.next.set(index.spare_ticket.get());
-        index.spare_ticket.set(id);
         index.spare_tickets.add(1);
+        if id < self.header.rows.listed_tickets.get() {
+            ticket.next.set(index.spare_ticket.get());
+            index.spare_ticket.set(id);
+        }
         Ok(())
     }
 
@@ -313,10 +323,11 @@ impl<'a> Locked<'a> {
         }
     }
 
-    /// Ends the tickets opened at `time` or before, except those that a block owns; how many.
-    fn cancel_before(&self, time: u64) -> Result<u64> {
+    /// Ends the tickets opened at `time` or before, of some rows, except those that a block owns; how
+    /// many.
+    fn cancel_before(&self, rows: Range<u32>, time: u64) -> Result<u64> {
         let mut ended = 0;
-        for id in 0..self.header.ticket_rows.get() {
+        for id in rows {
             let ticket = self.ticket(id)?;
             let open = state_of(ticket.state.get()) == OPEN;
             if open && ticket.opened.get() <= time && self.owner(ticket)?.is_none() {
@@ -481,7 +492,14 @@ impl Core {
     /// Ends all tickets that were opened at least `age` ms ago and that no block owns; how many.
     pub fn cancel_older(&self, me: Member, age: u64) -> Result<u64> {
         let time = self.platform().now().saturating_sub(age);
-        let locked = self.lock(me)?;
-        locked.cancel_before(time)
+        let (mut first, mut ended) = (0, 0);
+        loop {
+            let locked = self.lock(me)?;
+            let Some(rows) = locked.busy_tickets(first) else {
+                return Ok(ended);
+            };
+            first = rows.end.min(rows.start.saturating_add(SLICE));
+            ended += locked.cancel_before(rows.start..first, time)?;
+        }
     }
 }

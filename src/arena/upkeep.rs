@@ -180,11 +180,9 @@ impl Core {
     /// did.
     #[cold]
     pub(super) fn free_after_deaths(&self, me: Member, which: BlockRef) -> Result<bool> {
-        let locked = self.lock(me)?;
-        let before = locked.header.index.warm.get();
-        locked.reap_the_dead()?;
-        let freed = locked.live(which).is_err();
-        drop(locked);
+        let before = self.header().index.warm.get();
+        self.reap(me)?;
+        let freed = self.lock(me)?.live(which).is_err();
         self.trim(me, before.max(self.least_warm()))?;
         Ok(freed)
     }

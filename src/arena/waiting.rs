@@ -87,6 +87,8 @@ impl Surroundings<U32> for Waiting<'_> {
         let Some(row) = self.core.find_slot(slot) else {
             return true;
         };
+        // Pairs with the exchange in `enter` and the commit in `detach`, by which a life of
+        // the slot begins and ends.
         let state = row.state.read();
         // (Before the next life of the slot begins.)
         self.dead.set(row.pid.get());

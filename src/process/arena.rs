@@ -304,6 +304,19 @@ impl Arena {
         self.0.perform_as(Membership::member, |me| self.0.trim(me))
     }
 
+    /// Of some blocks, which live: a process has them, or a ticket refers to them.
+    pub fn which_live(&self, blocks: &[BlockRef]) -> Result<Vec<bool>> {
+        self.0.perform_as(Membership::member, |me| {
+            self.0.empty_cache();
+            let lives = |which: &BlockRef| match self.0.core.locate(me, *which) {
+                Ok(_) => Ok(true),
+                Err(Error::Stale) => Ok(false),
+                Err(error) => Err(error),
+            };
+            blocks.iter().map(lives).collect()
+        })
+    }
+
     /// The arena in numbers.
     pub fn stats(&self) -> Result<Stats> {
         self.0.perform_as(Membership::member, |me| {

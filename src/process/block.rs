@@ -51,7 +51,7 @@
 //!
 //! [`Counts::is_cached`]: super::counts::Counts::is_cached
 
-use super::block_cache::CachedBlock;
+use super::block_cache::{CachedBlock, LARGEST};
 use super::counts::Count;
 use super::membership::{Arena, Membership};
 use super::shm_platform::ShmPlatform;
@@ -282,6 +282,14 @@ impl Block {
     /// Its length in bytes, at least what was asked for.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Whether a block that was just allocated, and not written to, is known to hold zeros. (Small
+    /// ones may have been another's before, see `block_cache`.)
+    pub fn is_new(&self) -> bool {
+        let membership = &self.arena.0;
+        let is_new = || membership.perform(|me| membership.core.is_new(me, self.which));
+        self.size > LARGEST && is_new().unwrap_or(false)
     }
 
     /// Its row, and the life of the row.

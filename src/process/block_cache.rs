@@ -15,7 +15,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The largest block that is cached, in bytes.
-const LARGEST: u64 = 4096;
+pub const LARGEST: u64 = 4096;
 
 const EMPTY: u32 = 0;
 /// A thread reads or writes it.
@@ -133,6 +133,8 @@ impl<A: Atomic<Value = u32>> CachePlace<A> {
 
     #[inline(always)]
     fn leave(&self, state: u32) {
+        // Release, pairs with the acquire in `exchange`: what this thread did to the cell and to
+        // the block comes before.
         self.state.store(state, Ordering::Release);
     }
 

@@ -109,7 +109,9 @@ impl<A: Atomic<Value = u32>> Count<A> {
 
     /// Drops a reference; whether it was the last.
     pub fn drop_one(&self) -> bool {
-        // Acquire, pairs with the release in `drop_one_of_many`.
+        // Acquire, pairs with the release in `drop_one_of_many` and here. Release, pairs with the
+        // acquire here: if a block was received while its last reference was dropped, another thread
+        // drops it after this one.
         self.0.fetch_sub(1, Ordering::AcqRel) & !FLAGS == 1
     }
 }
@@ -186,6 +188,8 @@ impl Counts {
     fn add(&self, chunk: &AtomicPtr<Count>) -> NonNull<Count> {
         let counts: Box<[Count]> = (0..1 << self.shift).map(|_| Count::default()).collect();
         let counts = Box::into_raw(counts).cast::<Count>();
+        // Release, pairs with the acquire in `of`, `is_cached` and `all`: the counts are made before
+        // they are found. Acquire if another thread's chunk is there, pairs with this release.
         let exchanged =
             chunk.compare_exchange(null_mut(), counts, Ordering::AcqRel, Ordering::Acquire);
         let first = match exchanged {

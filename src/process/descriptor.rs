@@ -49,6 +49,7 @@ impl Descriptor {
     /// # Errors
     /// What opening reports; ENOENT if the name is another file's by now.
     pub fn lend(&self, reopened: impl FnOnce(BorrowedFd<'_>)) -> Result<BorrowedFd<'_>> {
+        // Acquire, pairs with the release below: the file that the number stands for is open.
         let fd = self.fd.load(Ordering::Acquire);
         if self.is_ours(fd) {
             // SAFETY: it is of our file. Only code that closes what is not its own closes it, and
@@ -65,6 +66,8 @@ impl Descriptor {
         }
         // The old number belongs to other code now and stays open.
         let number = other.into_raw_fd();
+        // Release, pairs with the acquire above. (If two threads open the file at once, one number
+        // stays open and unused.)
         self.fd.store(number, Ordering::Release);
         // SAFETY: opened above and not closed before `self` is dropped.
         let fd = unsafe { BorrowedFd::borrow_raw(number) };

@@ -309,7 +309,7 @@ impl Membership {
     /// Ends this process's membership.
     pub fn leave(&self) -> Result<()> {
         let forked = self.fork_number() != ForkMark::get().number();
-        // Acquire, as in `member_word`.
+        // Acquire, pairs with the release in `register`, as in `member_word`.
         let Some(me) = unpack(self.me.swap(DETACHED, Ordering::Acquire)) else {
             return Ok(());
         };

@@ -467,6 +467,8 @@ unsafe impl Platform for ShmPlatform {
         let fd = self.memory()?;
         let start = start_of(number);
         let map = || self.map_segment(number, size, size);
+        // Its number may have been that of a segment before, whose removal failed.
+        let zero = patiently(|| shm::deallocate(fd, start, LONGEST)).is_ok();
         let take = || {
             self.huge_pages.extend(fd, start + size, size);
             self.huge_pages.reserve(fd, start, size)
@@ -476,6 +478,10 @@ unsafe impl Platform for ShmPlatform {
             .and_then(|()| map());
         match made {
             Ok(base) => {
+                if !zero {
+                    // SAFETY: mapped above, as long as that, and no process knows of the segment.
+                    unsafe { base.write_bytes(0, size as usize) };
+                }
                 fill(base);
                 // SAFETY: mapped above, and `fill` keeps no reference.
                 let _ = unsafe { map::unmap(base, size as usize) };

@@ -1,6 +1,7 @@
 //! What Python can do with an [`Arena`], and with all of a process's.
 
 use super::attaching::{attach, create, name_in, NO_FOLDER};
+use super::block_trace::note_object;
 use super::default_arena::find_own_default;
 use super::error::{exception, natural};
 use super::exit_state;
@@ -228,6 +229,7 @@ impl Arena {
         watch_end(py)?;
         let arena = self.open()?;
         let made = work(py, || arena.allocate_owned(bytes)).map(Block::new);
+        let made = made.and_then(|block| note_object(py, &block).map(|()| block));
         records::emit_after(py, made)
     }
 
@@ -496,10 +498,10 @@ impl Arena {
     ///     taken; ``longest_lock_wait``, the longest sleep until it had the lock, in µs; ``spins``
     ///     and ``sleeps``, waits for a message, a frame or room that ended without and with a sleep;
     ///     messages and bytes through queues and executors, ``ring_sent``, ``ring_sent_bytes``,
-    ///     ``ring_received``, ``ring_received_bytes``, and ``pipe_sent`` and so on where their
-    ///     channel is a pipe: pickles, without the arrays that go by reference; frames of ring
-    ///     buffers, ``frames_written``, ``frames_written_bytes``, ``frames_read``,
-    ///     ``frames_read_bytes``.
+    ///     ``ring_received``, ``ring_received_bytes``, and where their channel is a pipe
+    ///     ``pipe_sent``, ``pipe_sent_bytes``, ``pipe_received``, ``pipe_received_bytes``: pickles,
+    ///     without the arrays that go by reference; frames of ring buffers, ``frames_written``,
+    ///     ``frames_written_bytes``, ``frames_read``, ``frames_read_bytes``.
     #[pyo3(text_signature = "($self)")]
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<&'py PyDict> {
         let stats = self.operate_long(py, |arena| arena.stats())?;

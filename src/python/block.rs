@@ -39,6 +39,12 @@ impl Block {
         self.first_byte() as usize
     }
 
+    /// Whether the block, just allocated, is known to hold zeros.
+    #[getter]
+    fn is_new(&self) -> bool {
+        self.inner.is_new()
+    }
+
     #[getter]
     fn is_of_this_user(&self) -> bool {
         self.inner.arena().is_of_this_user()

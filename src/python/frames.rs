@@ -1,5 +1,6 @@
 //! Rings of frames as Python has them.
 
+use super::block_trace::note_made;
 use super::closable::{Closable, InBlock, Using};
 use super::default_arena::find_own_default;
 use super::gil::end;
@@ -119,7 +120,9 @@ impl Frames {
         let made = work(py, || {
             frames::Frames::create(&arena, slots, nbytes, overwrites)
         })?;
-        Ok(Frames::over(made))
+        let ring = Frames::over(made);
+        note_made(py, ring.inner(py)?.base().block())?;
+        Ok(ring)
     }
 
     /// Open the ring that lies in a block.

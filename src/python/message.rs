@@ -7,6 +7,7 @@
 //! The block answers for the handles that the pickle has in it: whatever becomes of a
 //! message, they end with it, unless they were received.
 
+use super::block_trace::note_made;
 use super::default_arena::{arena_of, find_default};
 use super::gil::{self, end};
 use super::handles::{decode, encoded};
@@ -93,6 +94,10 @@ pub(super) fn laid_down(
         transferred.push(decode(py, handle.downcast()?)?);
     }
     let block = work(py, || arena.allocate((HEAD + pickle.len()) as u64))?;
+    if let Err(error) = note_made(py, &block) {
+        end(py, || drop(block));
+        return Err(error);
+    }
     fill(py, &block, pickle);
     let kept = end(py, || {
         let mut each = transferred.iter();

@@ -29,6 +29,7 @@
 //! | `attaching`       | making an arena and attaching one                                  |
 //! | `default_arena`   | which arena this process allocates in                              |
 //! | `objects`         | the classes `Arena` and `Block`, without their methods             |
+//! | `block_trace`     | where blocks were made                                             |
 //! | `handles`         | handles and names of blocks                                        |
 //! | `ticket_guard`    | a handle while it is pickled                                       |
 //! | `numpy`           | arrays on blocks                                                   |
@@ -52,6 +53,8 @@ mod arena;
 mod attaching;
 #[cfg(arenas)]
 mod block;
+#[cfg(arenas)]
+mod block_trace;
 #[cfg(arenas)]
 mod closable;
 #[cfg(arenas)]
@@ -137,6 +140,7 @@ fn add_arena_to(module: &PyModule) -> PyResult<()> {
     default_arena::add_to(module)?;
     handles::add_to(module)?;
     new_arrays::add_to(module)?;
+    block_trace::add_to(module)?;
     records::add_to(module)?;
     traffic::add_to(module)?;
     arena::add_to(module)

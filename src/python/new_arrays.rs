@@ -1,5 +1,6 @@
 //! Arrays in new blocks: empty ones, and copies.
 
+use super::block_trace::note_object;
 use super::default_arena::{find_default, find_own_default};
 use super::numpy::{self, Contiguous, Items, Layout, Shape};
 use super::objects::Block;
@@ -45,8 +46,9 @@ pub fn make_array(
     let shape = Shape::new(shape)?;
     let bytes = shape.bytes(&items)?;
     let arena = arena(bytes)?;
-    let block = work(py, || arena.allocate_owned(bytes))?;
-    let block = Py::new(py, Block::new(block))?;
+    let block = Block::new(work(py, || arena.allocate_owned(bytes))?);
+    note_object(py, &block)?;
+    let block = Py::new(py, block)?;
     numpy::array(py, block, Layout::whole(items, shape, fortran), class)
 }
 
@@ -133,7 +135,9 @@ pub fn copy(
         false => first,
     };
     let at = to as usize - first as usize;
-    let block = Py::new(py, Block::new(block))?;
+    let block = Block::new(block);
+    note_object(py, &block)?;
+    let block = Py::new(py, block)?;
     let mut layout = Layout::whole(items, shape, found.fortran);
     layout.begin_at(at);
     let made = numpy::array(py, block.clone_ref(py), layout, cls)?;

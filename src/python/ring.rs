@@ -1,5 +1,6 @@
 //! Rings as Python has them.
 
+use super::block_trace::note_made;
 use super::closable::{Closable, InBlock, Using};
 use super::default_arena::find_own_default;
 use super::gil::end;
@@ -184,7 +185,9 @@ impl Ring {
             first,
             longest,
         };
-        Self::over(work(py, || Messages::create(&arena, settings))?)
+        let ring = Self::over(work(py, || Messages::create(&arena, settings))?)?;
+        note_made(py, ring.inner(py)?.base().block())?;
+        Ok(ring)
     }
 
     /// Open the ring that lies in a block.

@@ -155,6 +155,7 @@ impl Base {
     pub fn open<L: Layout>(block: Block) -> Result<Base> {
         let base = Base::over(block);
         let fits = base.block.size() >= size_of::<L>() as u64;
+        // Pairs with the commit in `create`: what was filled in comes before.
         match fits && base.head().magic.read() == L::MAGIC {
             true => Ok(base),
             false => Err(Error::BadHandle {
@@ -201,6 +202,9 @@ impl Base {
 
     /// Lets the waits of this process end, and none begin.
     pub fn close(&self) {
+        // SeqCst, pairs with the load in `is_closed`. A waiter that sees the step below sees this,
+        // too: the step releases, and the look at the count acquires. (If the owner of the lock
+        // writes the count after the step, a waiter may see that and not this: it sleeps once.)
         self.closed.store(true, Ordering::SeqCst);
         for event in &self.head().events {
             // A waiter that is about to sleep must not: the count is another one than it has seen.
@@ -213,6 +217,7 @@ impl Base {
 
     /// Whether it was closed here.
     pub fn is_closed(&self) -> bool {
+        // SeqCst, pairs with the store in `close`.
         self.closed.load(Ordering::SeqCst)
     }
 

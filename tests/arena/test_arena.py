@@ -885,7 +885,12 @@ def test_statistics(arena):
         "blocks", "block_bytes", "free_bytes", "warm_bytes", "table_bytes", "segments",
         "segment_bytes", "processes", "handles", "orphans", "oldest_handle", "allocated",
         "freed", "sent", "received", "expired", "recoveries", "reaped_processes",
-        "reaped_references", "returned_bytes", "forks", "pinned_forks",
+        "reaped_references", "returned_bytes", "forks", "pinned_forks", "grows", "returns",
+        # Of the process: see test_statistics.py.
+        "lock_waits", "longest_lock_wait", "spins", "sleeps", "ring_sent", "ring_sent_bytes",
+        "ring_received", "ring_received_bytes", "pipe_sent", "pipe_sent_bytes", "pipe_received",
+        "pipe_received_bytes", "frames_written", "frames_written_bytes", "frames_read",
+        "frames_read_bytes",
     }  # fmt: skip
     kept = arena.alloc(100)
     stats = arena.stats()

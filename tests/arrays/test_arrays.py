@@ -494,3 +494,44 @@ def test_first_copies(steps):
     while "" not in faults and len(faults) < 5:
         faults.append(run_python(FIRST_COPY.format(steps)))
     assert "" in faults
+
+
+def test_zeros_of_memory_that_nobody_has_had_are_not_written():
+    run_python(
+        """
+import resource
+import shared_numpy as snp
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+snp.zeros(3)
+before = faults()
+made = snp.zeros(64 << 20, "u1"), snp.zeros_like(snp.empty(32 << 20, "u1"))
+assert faults() - before < 1000, faults() - before
+assert not any(array.any() for array in made)
+"""
+    )
+
+
+@pytest.mark.parametrize("size", [1 << 10, 1 << 16, 1 << 20, 5 << 20])
+def test_zeros_are_zeros_whatever_was_there(size):
+    run_python(
+        """
+import random
+import numpy as np
+import shared_numpy as snp
+chance = random.Random(%d)
+held = []
+for step in range(60):
+    length = chance.randrange(1, 2 * %d)
+    array = snp.zeros(length, "u1")
+    assert not array.any(), step
+    array.fill(255)
+    held.append(array)
+    del array
+    while held and chance.random() < 0.5:
+        del held[chance.randrange(len(held))]
+    if chance.random() < 0.1:
+        snp.trim()
+"""
+        % (size, size)
+    )

@@ -59,6 +59,7 @@ const ORDER: &[(&str, &[&str])] = &[
             "core",
             "waiting",
             "locked",
+            "rows",
             "space",
             "recovery",
             "page_state",
@@ -133,6 +134,7 @@ const ORDER: &[(&str, &[&str])] = &[
             "attaching",
             "default_arena",
             "objects",
+            "block_trace",
             "handles",
             "ticket_guard",
             "numpy/capi",
@@ -382,6 +384,54 @@ fn violations_are_seen() {
         violations("sys", &["libc"], "libc::EINTR // not pyo3").len(),
         0
     );
+}
+
+/// The lines of a text with an order that has a partner, above which no comment names that.
+fn unpaired(text: &str) -> Vec<String> {
+    /// As many lines above as a comment and the expression may have.
+    const ABOVE: usize = 8;
+    const ORDERS: &[&str] = &["Acquire", "Release", "AcqRel", "SeqCst"];
+    let lines: Vec<&str> = text
+        .split("\nmod tests {")
+        .next()
+        .unwrap()
+        .lines()
+        .collect();
+    let mut found = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let code = line.split("//").next().unwrap();
+        let ordered = ORDERS.iter().any(|order| {
+            let named = format!("Ordering::{order}");
+            code.contains(&named) && !code.contains("compiler_fence")
+        });
+        let mut above = lines[at.saturating_sub(ABOVE)..at].iter();
+        // (A comment may be broken anywhere.)
+        if ordered && !above.any(|line| line.contains("//") && line.contains("pairs")) {
+            found.push(line.trim().to_owned());
+        }
+    }
+    found
+}
+
+/// Whoever weakens an order has to see for whose sake it is there.
+#[test]
+fn each_order_names_its_partner() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for path in sources(&root) {
+        let found = unpaired(&fs::read_to_string(&path).unwrap());
+        assert!(found.is_empty(), "{}: {found:#?}", path.display());
+    }
+}
+
+#[test]
+fn orders_without_partners_are_seen() {
+    let alone = "word.store(1, Ordering::Release);";
+    assert_eq!(unpaired(alone), [alone]);
+    let paired = format!("// Release, pairs with the acquire in `a`.\n{alone}");
+    assert!(unpaired(&paired).is_empty());
+    let far = format!("// It pairs.{}{alone}", "\n".repeat(9));
+    assert_eq!(unpaired(&far), [alone]);
+    assert!(unpaired("word.load(Ordering::Relaxed) // Ordering::Acquire").is_empty());
 }
 
 /// One subject a file: no longer than this many lines, but for two that are one list each.

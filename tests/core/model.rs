@@ -280,6 +280,7 @@ impl Model {
                         self.blocks.insert(key, block);
                         assert!(self.lives.insert((true, key.0, key.1)), "a life came back");
                         self.handles.push((which, None));
+                        self.new_is_zero(p, which, place);
                         self.stamp(p, which, place);
                     }
                     Err(Error::Full {
@@ -513,6 +514,17 @@ impl Model {
     }
 
     /// Writes into a block what tells it from all others.
+    /// A block that the arena calls new holds zeros at its ends, where others would be stamped.
+    fn new_is_zero(&self, p: usize, which: BlockRef, place: Extent) {
+        let process = &self.processes[p];
+        if process.core.is_new(process.me, which).unwrap() {
+            for end in self.ends(p, place) {
+                // SAFETY: within the block, aligned, held by process `p`.
+                assert_eq!(unsafe { end.read() }, 0);
+            }
+        }
+    }
+
     fn stamp(&self, p: usize, which: BlockRef, place: Extent) {
         for end in self.ends(p, place) {
             // SAFETY: within the block, aligned, held by process `p`.

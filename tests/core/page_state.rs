@@ -5,6 +5,7 @@
 //! * after a recovery, or after pages went back, many small blocks cost few calls of the system,
 //!   and each of them has its pages;
 //! * where the system has only the pages of the block, the block is made all the same;
+//! * a block in memory that nobody has had is called new, and no other;
 //! * neighbours that are joined for a large block do not spoil what they have beyond it.
 
 use shared_numpy::arena::format::{Address, Geometry, Header, PAGE, UNSETTLED};
@@ -116,4 +117,64 @@ fn joined_neighbours_keep_the_pages_that_are_not_needed() {
     let (_, rest) = core.allocate(me, MIB).unwrap();
     assert_eq!(rest.address, end(large));
     world.at_work(|| ());
+}
+
+/// The words of a block that are not zero, of which there is one if it was written to.
+fn written(core: &Core, place: Extent) -> usize {
+    let bytes = core.bytes(place);
+    // SAFETY: the block is this process's own, as long as that and aligned; nobody writes there.
+    let words = unsafe {
+        std::slice::from_raw_parts(bytes.cast::<u64>().as_ptr(), (place.size / 8) as usize)
+    };
+    words.iter().filter(|word| **word != 0).count()
+}
+
+fn fill(core: &Core, place: Extent) {
+    // SAFETY: the block is this process's own, and this long.
+    unsafe { core.bytes(place).write_bytes(0xff, place.size as usize) };
+}
+
+#[test]
+fn only_memory_that_nobody_has_had_is_new() {
+    let (_world, core, me) = with_a_segment();
+    let allocate = |size| {
+        let (which, place) = core.allocate(me, size).unwrap();
+        (which, place, core.is_new(me, which).unwrap())
+    };
+    // In a segment of its own, and in what is left of it.
+    let (first, place, new) = allocate(64 * MIB);
+    assert!(new);
+    assert_eq!(written(&core, place), 0);
+    fill(&core, place);
+    let rest: Vec<_> = (0..8).map(|_| allocate(MIB)).collect();
+    for (_, place, new) in &rest {
+        assert!(!new || written(&core, *place) == 0);
+        fill(&core, *place);
+    }
+    // Freed, joined with what is new beside it, given back, and had again.
+    core.release(me, first).unwrap();
+    let (again, place, new) = allocate(64 * MIB);
+    assert!(!new && written(&core, place) > 0);
+    core.release(me, again).unwrap();
+    for (which, ..) in rest {
+        core.release(me, which).unwrap();
+    }
+    for size in [MIB, 3 * MIB, 70 * MIB] {
+        let (which, place, new) = allocate(size);
+        assert!(!new || written(&core, place) == 0, "{size}");
+        fill(&core, place);
+        core.release(me, which).unwrap();
+    }
+    core.trim(me, 0).unwrap();
+    let (which, _, new) = allocate(MIB);
+    assert!(!new);
+    core.release(me, which).unwrap();
+    // What a recovery finds free is nothing that it knows.
+    let (which, ..) = allocate(200 * MIB);
+    core.release(me, which).unwrap();
+    let condition = &core.header().condition;
+    condition.set(condition.get() | UNSETTLED);
+    let (_, _, new) = allocate(MIB);
+    assert!(!new);
+    assert_eq!(core.check(me).unwrap(), Vec::<String>::new());
 }

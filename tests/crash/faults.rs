@@ -1809,7 +1809,7 @@ fn returned_pages() {
     let block = test.allocate(4 << 20).unwrap();
     assert!(blocks() >= 4 << 20, "{}", blocks());
     let live = snapshot(&test.arena);
-    assert!(live.live().all(|block| block.marks == PAGES_THERE));
+    assert!(live.live().all(|block| block.marks & PAGES_THERE != 0));
     assert_ne!(block.which().generation, 0);
     drop(block);
     assert_empty(&test.arena);

@@ -16,7 +16,7 @@ LAYERS = [
     "errors _reduce _system.forks _system.generics _system.interruptions",
     "_system.exit_order _command.exit_codes _command.output _command.startup.*",
     "_core _pickling.copy_warnings",
-    "_system.records",
+    "_system.block_trace _system.records",
     "_system.file_mapping _system.leftovers _system.list_layout _system.named_layout "
     "_system.posixshmem _system.shm_space",
     "_system.tracker_py37",

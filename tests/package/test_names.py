@@ -26,7 +26,7 @@ PUBLIC = set(
     # The backport, and managers.
     "ArrayManager ShareableList SharedMemory SharedMemoryManager "
     # Memory.
-    "Arena Block clean diagnose machine stats trim warn_on_copy "
+    "Arena Block clean diagnose machine stats trace_blocks trim warn_on_copy "
     # Errors.
     "ArenaBusyError ArenaCorruptedError ArenaFullError CopyWarning ForeignHandleError "
     "StaleHandleError "

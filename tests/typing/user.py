@@ -126,6 +126,8 @@ def memory() -> None:
     assert snp.machine()["page_size"] > 0
     assert [finding.title for finding in snp.diagnose()]
     assert snp.stats()["blocks"] >= 0
+    with snp.trace_blocks(frames=2) as trace:
+        assert [place.nbytes for place in trace.places()] == []
     snp.warn_on_copy()
     snp.warn_on_copy(False)
     try:

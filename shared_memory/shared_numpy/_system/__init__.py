@@ -3,6 +3,7 @@
 `forks`           handlers around forks, and no fork in the middle of an import
 `generics`        ``Queue[int]`` on every interpreter
 `interruptions`   results that no exception of a signal handler can come before
+`block_trace`     where the blocks were made that are alive
 `records`         log records of what has happened
 `exit_order`      the order in which parts end at process exit; daemon threads then
 `posixshmem`      ``shm_open`` and ``shm_unlink``

@@ -1,5 +1,6 @@
 //! Writing a stream.
 
+use super::super::block_trace::note_object;
 use super::super::default_arena::find_default;
 use super::super::gil;
 use super::super::handles::{cancel_all, encoded, give_up};
@@ -483,7 +484,9 @@ fn in_block(py: Python<'_>, bytes: &[u8]) -> PyResult<Py<Block>> {
     let block = work(py, || arena.allocate_owned(bytes.len() as u64))?;
     // SAFETY: the block is new, nobody else's, and has room for so many.
     unsafe { gil::copy_in(py, bytes.as_ptr(), &block, 0, bytes.len()) };
-    Py::new(py, Block::new(block))
+    let block = Block::new(block);
+    note_object(py, &block)?;
+    Py::new(py, block)
 }
 
 /// The class of functions that are written in Python.
