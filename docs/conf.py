@@ -1,6 +1,5 @@
 """The manual, as Sphinx builds it: ``make docs``."""
 
-import glob
 import os
 import re
 import sys
@@ -78,13 +77,6 @@ def point_to_pages(app, docname, source):
             source[0] = source[0].replace("](%s)" % link, "](%s%s.md)" % (up, page))
 
 
-def leave_out_patterns(app, docname, source):
-    """Take patterns that match no page out of tables of contents, which Sphinx warns of."""
-    for pattern in re.findall(r"^([\w-]+\*)$", source[0], re.M):
-        if not glob.glob(os.path.join(app.srcdir, pattern + ".md")):
-            source[0] = source[0].replace(pattern + "\n", "")
-
-
 def put_in_comments(app, docname, source):
     """Put the comments at the heads of Rust's files, which are Markdown, where a page asks for them."""
 
@@ -102,4 +94,3 @@ def setup(app):
     app.connect("source-read", put_in_documents)
     app.connect("source-read", put_in_comments)
     app.connect("source-read", point_to_pages)
-    app.connect("source-read", leave_out_patterns)
