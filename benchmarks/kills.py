@@ -14,7 +14,7 @@ A program that did not survive is killed as a whole, and another one goes on. Co
 is in /dev/shm in the end: when the last of the programs has ended by itself, and when such a program
 is killed with all its processes and another one of the same kind has run. All that takes place
 in a mount namespace with a /dev/shm of its own, for which it needs root; without, what other
-programs leave meanwhile counts as well.
+programs make meanwhile counts as well, and what is left stays there.
 """
 
 import argparse
@@ -217,15 +217,17 @@ class Program:
         self.process.stdout.close()
 
 
-def in_use():
-    """Return the bytes of what is in /dev/shm."""
+def in_use(before):
+    """Return the bytes of what is in /dev/shm beside the names that were there before."""
+    found = [os.path.join(FOLDER, name) for name in set(os.listdir(FOLDER)) - before]
     total = 0
-    for folder, _, names in os.walk(FOLDER):
-        for name in names:
-            try:
-                total += os.lstat(os.path.join(folder, name)).st_blocks * 512
-            except FileNotFoundError:
-                pass
+    for path in found:
+        try:
+            total += os.lstat(path).st_blocks * 512
+            if os.path.isdir(path):
+                found += [os.path.join(path, name) for name in os.listdir(path)]
+        except FileNotFoundError:
+            pass
     return total
 
 
@@ -272,13 +274,13 @@ def measured(kills, seed=1):
     with tempfile.TemporaryDirectory() as folder:
         os.environ["TMPDIR"] = folder  # What killed programs leave there goes with it.
         for kind in kinds():
-            before = in_use()
+            before = set(os.listdir(FOLDER))
             count = survived(kind, kills, seed)
-            left = in_use() - before
+            left = in_use(before)
             clear()
-            before = in_use()
+            before = set(os.listdir(FOLDER))
             killed_as_a_whole(kind, seed)
-            last = in_use() - before
+            last = in_use(before)
             clear()
             for title, value in zip(titles, (kills, count, left, last)):
                 found[title][kind] = [value]
@@ -307,7 +309,7 @@ def apart(command):
             return ["env", APART + "=yes"] + unshared + command
     except OSError:
         pass
-    print("(no /dev/shm of its own: what other programs leave counts as well)", flush=True)
+    print("(no /dev/shm of its own: what others make counts, and what is left stays)", flush=True)
     return ["env", APART + "="] + command
 
 
