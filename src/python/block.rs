@@ -39,7 +39,6 @@ impl Block {
         self.first_byte() as usize
     }
 
-    /// Whether the block, just allocated, is known to hold zeros.
     #[getter]
     fn is_new(&self) -> bool {
         self.inner.is_new()
