@@ -9,7 +9,7 @@ TIMES ?= 20
 AMOUNT ?= whole
 PAGES ?= 16
 
-.PHONY: help demo test test-full quick stress kill-full mutants wheel bench clean
+.PHONY: help demo test test-full quick stress kill-full mutants wheel bench bench-full clean
 .PHONY: test-aarch64 test-aarch64-vm
 
 help:
@@ -20,11 +20,14 @@ help:
 	@echo "make quick      for use while one works: one CPython, no slow tests"
 	@echo "make stress     TESTS=\"tests/x/test_y.py\" again and again, beside load (TIMES=20)"
 	@echo "make kill-full  the core's processes killed after every single instruction"
+	@echo "make docs       the manual, in build/manual/index.html"
+	@echo "make sdist      the source distribution, in dist/"
 	@echo "make mutants    the core broken on purpose: the tests must notice"
 	@echo "make test-aarch64     the core and the quick tests on an emulated 64-bit Arm"
 	@echo "make test-aarch64-vm  the core's processes there, on a kernel with pages of 16 KiB (PAGES=\"16 4\")"
 	@echo "make wheel      the release wheels, manylinux2014 and musllinux, in dist/"
-	@echo "make bench      the arena, and the backport beside the standard library's"
+	@echo "make bench      all scenarios beside their peers; writes the numbers of README and docs, and charts"
+	@echo "make bench-full the same with more rounds and Ray, then each benchmark on every CPython"
 	@echo "make clean      remove what all of these made"
 
 demo:
@@ -33,9 +36,14 @@ demo:
 	&& python=$$("$$python" dev/environments.py demo "$$python") \
 	&& "$$python" -m shared_numpy demo
 
-test test-full quick kill-full wheel bench:
+test test-full quick kill-full wheel bench bench-full:
 	@python=$$(sh dev/preflight.sh "$(PYTHON)" rust lint cc objdump venv) \
 	&& exec "$$python" -u dev/matrix.py $@ $(PYTHONS)
+
+.PHONY: docs sdist
+docs sdist:
+	@python=$$(sh dev/preflight.sh "$(PYTHON)" rust cc venv) \
+	&& exec "$$python" -u dev/matrix.py $@
 
 test-aarch64:
 	@python=$$(sh dev/preflight.sh "$(PYTHON)" rust cc venv) \

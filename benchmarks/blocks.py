@@ -18,6 +18,8 @@ import time
 
 import numpy as np
 
+import peers
+import shared_numpy as snp
 from shared_numpy._core import Arena, array_maker, receive
 
 ROUNDS = 7
@@ -37,6 +39,11 @@ def timed(function, number):
 def numpys(size):
     dtype = np.dtype("u1")
     return lambda: np.empty(size, dtype)
+
+
+def packages(size):
+    dtype = np.dtype("u1")
+    return lambda: snp.empty(size, dtype)
 
 
 def ours(arena):
@@ -73,13 +80,10 @@ def shared_array(size):
 
 
 def iceoryx(size):
-    import iceoryx2 as iox2
-
-    iox2.set_log_level(iox2.LogLevel.Error)
-    node = iox2.NodeBuilder.new().create(iox2.ServiceType.Ipc)
-    name = iox2.ServiceName.new("snp/bench/%d/%d" % (os.getpid(), size))
-    pattern = node.service_builder(name).publish_subscribe(iox2.Slice[ctypes.c_uint8])
-    publisher = pattern.open_or_create().publisher_builder().initial_max_slice_len(size).create()
+    # With files of its own, which go at the end.
+    channel = peers.Iceoryx(size, 2)
+    builder = channel.service().publisher_builder()
+    publisher = builder.initial_max_slice_len(size).create()
 
     def run():
         sample = publisher.loan_slice_uninit(size)
@@ -87,12 +91,11 @@ def iceoryx(size):
         sample.delete()
 
     run()
-    run.keep = node
     return run
 
 
-def peers(arena):
-    found = [("numpy.empty", numpys), ("arena.empty", ours(arena))]
+def ways(arena):
+    found = [("numpy.empty", numpys), ("snp.empty", packages), ("arena.empty", ours(arena))]
     for name, prepare in [
         ("SharedMemory", standard),
         ("SharedArray", shared_array),
@@ -107,21 +110,26 @@ def peers(arena):
     return found
 
 
-def table(arena):
-    """Make and drop 1 KiB, 1 MiB and 64 MiB, untouched."""
+def table(arena, rounds=ROUNDS, share=1):
+    """Make and drop 1 KiB, 1 MiB and 64 MiB, untouched; return {(peer, bytes): times}.
+
+    Of the number of calls in a round only a part is made if `share` is greater than 1.
+    """
     print("make and drop, ns")
     print("{:24}{:>12}{:>12}{:>12}".format("", "1 KiB", "1 MiB", "64 MiB"))
     columns = [(KIB, 100000), (1 << 20, 20000), (64 << 20, 2000)]
-    results = {}
-    everybody = peers(arena)
+    results, found = {}, {}
+    everybody = ways(arena)
     for size, number in columns:
         runs = {name: prepare(size) for name, prepare in everybody}
         times = {name: [] for name in runs}
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             for name, run in runs.items():
                 slow = name in ("SharedMemory", "SharedArray")
-                times[name].append(timed(run, max(200, number // 50) if slow else number))
+                count = max(200, number // 50) if slow else number
+                times[name].append(timed(run, count // share))
         for name in runs:
+            found[name, size] = times[name]
             results[name, size] = statistics.median(times[name])
     for name, _ in everybody:
         cells = "".join("{:12.0f}".format(results[name, size]) for size, _ in columns)
@@ -131,6 +139,7 @@ def table(arena):
             continue
         ratio = results["arena.empty", KIB] / results[name, KIB]
         print("1 KiB, arena.empty / {}: {:.3f}".format(name, ratio))
+    return found
 
 
 def ten(arena):

@@ -19,6 +19,7 @@ from multiprocessing.reduction import ForkingPickler
 import numpy as np
 
 import shared_numpy as snp
+from peers import given, taken
 from shared_numpy import _channels, _core
 from shared_numpy._pickling import moved, pickler
 from shared_numpy.shared_memory import SharedMemory
@@ -50,22 +51,6 @@ def echo_segments(get, put):
         del array
         shm.close()
         shm.unlink()
-
-
-def given(array):
-    """Copy an array to a new segment; return what tells of it."""
-    shm = SharedMemory(create=True, size=array.nbytes, track=False)
-    np.ndarray(array.shape, array.dtype, buffer=shm.buf)[...] = array
-    name = shm.name
-    shm.close()
-    return name, array.shape, array.dtype.str
-
-
-def taken(message):
-    """Return the array of a message, and its segment."""
-    name, shape, dtype = message
-    shm = SharedMemory(name, track=False)
-    return np.ndarray(shape, dtype, buffer=shm.buf), shm
 
 
 def produce_frames(get, put):

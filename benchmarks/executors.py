@@ -7,15 +7,15 @@ results that are checked:
 
 * one function over one large array, 160 MB there and back, beside the bare function;
 * a thousand calls with arrays of 10 KiB, submitted one by one;
-* `multiprocessing.Pool.starmap` over a hundred slices of one array, shared and plain;
-* a context whose functions use two large arrays, beside the serial time by the workers;
-* the memory of a large array that is sent to two workers, shared and plain.
+* `starmap` over a hundred slices of one array, shared and plain;
+* a context whose functions use two large arrays, beside the serial time by the workers.
 
-joblib, ray and SharedArray are measured where they are installed.
+joblib, mpire, ray and SharedArray are measured where they are installed.
 """
 
 import argparse
 import concurrent.futures
+import contextlib
 import multiprocessing
 import os
 import statistics
@@ -24,8 +24,10 @@ import time
 import numpy as np
 
 import shared_numpy as snp
+from peers import is_installed
 
 WORKERS = 2
+SHARED_SLICES = "shared_numpy's array, multiprocessing.Pool"
 
 
 def add_one(array):
@@ -60,20 +62,22 @@ def show(title, unit, factor, rows, base):
     medians = {name: statistics.median(times) * factor for name, times in rows.items()}
     for name, median in medians.items():
         ratio = median / medians[base]
-        print("  {:<28}{:10.1f} {}  {:8.2f} x {}".format(name, median, unit, ratio, base))
-    return medians
+        print("  {:<42}{:10.1f} {}  {:8.2f} x {}".format(name, median, unit, ratio, base))
+    return rows
 
 
-def large(rounds):
+def large(rounds, warm=2):
     """One function over one large array."""
     data = np.ones(int(2e7))
     ours = snp.ProcessPoolExecutor(WORKERS)
     in_place = snp.ProcessPoolExecutor(WORKERS, results="in_place")
+    copied = snp.ProcessPoolExecutor(WORKERS, results="copy")
     theirs = concurrent.futures.ProcessPoolExecutor(WORKERS)
     ways = {
         "bare": lambda: add_one(data),
         "shared_numpy": lambda: ours.submit(add_one, data).result(),
-        "shared_numpy, zero copy": lambda: in_place.submit(add_one, data).result(),
+        "shared_numpy, in place": lambda: in_place.submit(add_one, data).result(),
+        "shared_numpy, copy": lambda: copied.submit(add_one, data).result(),
         "concurrent.futures": lambda: theirs.submit(add_one, data).result(),
     }
     try:
@@ -110,17 +114,19 @@ def large(rounds):
 
         ways["SharedArray by hand"] = by_hand
     times = {name: [] for name in ways}
-    for number in range(rounds + 2):
+    for number in range(rounds + warm):
         for name, way in ways.items():
             data[:] = number
             seconds, result = timed(way)
             assert result[0] == result[-1] == number + 1
             del result
-            if number >= 2:  # Warm.
+            if number >= warm:
                 times[name].append(seconds)
-    for pool in (ours, in_place, theirs):
+    for pool in (ours, in_place, copied, theirs):
         pool.shutdown()
-    show("add_one over 2e7 float64", "ms", 1e3, times, "bare")
+    if "ray" in ways:
+        ray.shutdown()
+    return show("add_one over 2e7 float64", "ms", 1e3, times, "bare")
 
 
 def small(rounds):
@@ -128,6 +134,7 @@ def small(rounds):
     pools = {
         "shared_numpy": snp.ProcessPoolExecutor(WORKERS),
         "concurrent.futures": concurrent.futures.ProcessPoolExecutor(WORKERS),
+        "multiprocessing.Pool": multiprocessing.Pool(WORKERS),
     }
     times = {name: [] for name in pools}
     for number in range(2 * rounds + 1):
@@ -135,6 +142,9 @@ def small(rounds):
             arrays = [np.full(1280, number + i) for i in range(1000)]
 
             def work(pool=pool, arrays=arrays):
+                if hasattr(pool, "apply_async"):
+                    calls = [pool.apply_async(add_one, (array,)) for array in arrays]
+                    return [call.get() for call in calls]
                 futures = [pool.submit(add_one, array) for array in arrays]
                 return [future.result() for future in futures]
 
@@ -143,27 +153,42 @@ def small(rounds):
             if number:
                 times[name].append(seconds / 1000)
     for pool in pools.values():
-        pool.shutdown()
-    show("1,000 calls with 10 KiB", "us a call", 1e6, times, "shared_numpy")
+        getattr(pool, "shutdown", getattr(pool, "terminate", None))()
+    return show("1,000 calls with 10 KiB", "us a call", 1e6, times, "shared_numpy")
 
 
 def slices(rounds):
     """starmap over slices of one array."""
-    arrays = {"shared": snp.empty((100, 100000)), "plain": np.empty((100, 100000))}
-    times = {name: [] for name in arrays}
-    with multiprocessing.Pool(WORKERS) as pool:
+    shared, plain = snp.empty((100, 100000)), np.empty((100, 100000))
+    with contextlib.ExitStack() as stack:
+        pool = stack.enter_context(multiprocessing.Pool(WORKERS))
+        stack.callback(pool.join)
+        stack.callback(pool.close)
+        ways = {
+            "bare": lambda: [total(row) for row in plain],
+            SHARED_SLICES: lambda: pool.starmap(total, [(row,) for row in shared]),
+            "multiprocessing.Pool": lambda: pool.starmap(total, [(row,) for row in plain]),
+        }
+        if is_installed("joblib", "joblib"):
+            import joblib
+
+            parallel = stack.enter_context(joblib.Parallel(n_jobs=WORKERS))
+            ways["joblib"] = lambda: parallel(joblib.delayed(total)(row) for row in plain)
+        if is_installed("mpire", "mpire"):
+            import mpire
+
+            pool_of_mpire = stack.enter_context(mpire.WorkerPool(WORKERS))
+            arguments = lambda: [(row,) for row in plain]  # noqa: E731 (else it unpacks rows)
+            ways["mpire"] = lambda: pool_of_mpire.map(total, arguments(), chunk_size=4)
+        times = {name: [] for name in ways}
         for number in range(rounds + 1):
-            for name, array in arrays.items():
-                array[:] = number + 1
-                seconds, results = timed(
-                    lambda array=array: pool.starmap(total, [(row,) for row in array])
-                )
-                assert results == [5.0 * (number + 1)] * 100
+            for name, way in ways.items():
+                (shared if name == SHARED_SLICES else plain)[:] = number + 1
+                seconds, results = timed(way)
+                assert list(results) == [5.0 * (number + 1)] * 100
                 if number:
                     times[name].append(seconds)
-        pool.close()
-        pool.join()
-    show("Pool.starmap over 100 slices of 800 kB", "ms", 1e3, times, "shared")
+    return show("starmap over 100 slices of 800 kB", "ms", 1e3, times, SHARED_SLICES)
 
 
 def context(rounds, size=2000):
@@ -174,10 +199,11 @@ def context(rounds, size=2000):
     times = {"serial / workers": [], "SharedContext": []}
     with snp.SharedContext(arrays, WORKERS) as ctx:
         registered = ctx.register(solve)
-        for number in range(rounds):
+        for number in range(rounds + 1):
             sigmas = 2.0 ** np.arange(1, 13) + number
             seconds, expected = timed(lambda sigmas=sigmas: [solve(each) for each in sigmas])
-            times["serial / workers"].append(seconds / WORKERS)
+            if number:
+                times["serial / workers"].append(seconds / WORKERS)
 
             def parallel(sigmas=sigmas):
                 for sigma in sigmas:
@@ -188,46 +214,7 @@ def context(rounds, size=2000):
             assert all(np.allclose(a, b) for a, b in zip(results, expected))
             if number:
                 times["SharedContext"].append(seconds)
-    show("12 kernels of 2000 x 2000, solved", "ms", 1e3, times, "serial / workers")
-
-
-def touch(array):
-    result = float(array[::512].sum())
-    time.sleep(2)
-    return result
-
-
-def tree_memory():
-    """Return the proportional memory of this process and its children, in bytes."""
-    pids = [os.getpid()] + [child.pid for child in multiprocessing.active_children()]
-    total = 0
-    for pid in pids:
-        with open("/proc/{}/smaps_rollup".format(pid)) as file:
-            total += sum(int(line.split()[1]) for line in file if line.startswith("Pss:"))
-    return total * 1024
-
-
-def memory(size=1 << 30):
-    """One array to two workers: what it costs beside itself."""
-    print("memory of an array of {} MiB that two workers have, beside itself".format(size >> 20))
-    for name, make in (("shared", snp.zeros), ("plain", np.zeros)):
-        array = make(size // 8)
-        array[:] = 1
-        with snp.ProcessPoolExecutor(WORKERS) as pool:
-            list(pool.map(abs, range(10)))
-            before = tree_memory()
-            futures = [pool.submit(touch, array) for _ in range(WORKERS)]
-            samples = []
-            while not any(future.done() for future in futures):
-                samples.append((time.perf_counter(), tree_memory() - before))
-                time.sleep(0.01)
-            # When both have it: a look at the processes, one after the other, counts
-            # pages twice that come to be shared meanwhile.
-            end = samples[-1][0]
-            most = statistics.median(used for when, used in samples if end - when < 1)
-            assert [future.result() for future in futures] == [size / 8 / 512] * WORKERS
-        print("  {:<28}{:10.2f} copies".format(name, most / size))
-        del array, futures
+    return show("12 kernels of 2000 x 2000, solved", "ms", 1e3, times, "serial / workers")
 
 
 def main():
@@ -239,7 +226,6 @@ def main():
     small(rounds)
     slices(rounds)
     context(rounds)
-    memory()
 
 
 if __name__ == "__main__":

@@ -236,6 +236,17 @@ fn held() {
             black_box(core.reap(me).unwrap());
         })
     );
+    println!("  fork: {:.0}", {
+        let mut best = f64::MAX;
+        for _ in 0..9 {
+            let start = cpu();
+            core.prepare_fork(me, |_| true, |_| true, || true).unwrap();
+            best = best.min((cpu() - start) / 1e3);
+            core.finish_fork(me);
+            core.reap(me).unwrap();
+        }
+        best
+    });
     println!(
         "  fork, and reap of its child: {:.0}",
         least(|| fork_and_reap(&arena))

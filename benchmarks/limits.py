@@ -2,8 +2,8 @@
 
     python benchmarks/limits.py [--rounds 5] [--only WORD]
 
-The limit is measured in the same run, by turns with the scenario: a copy of memory, a `pwrite` of
-fresh pages, the wake-up of a sleeping process, numpy's own allocation, or the bare function in this
+The limit is measured in the same run, by turns with the scenario: a copy of memory, the faults of
+fresh pages, a `pwrite` of them, the wake-up of a sleeping process, numpy's own allocation, or the bare function in this
 process. For each the table has the least, median and greatest time, and the ratio of the medians.
 The last part shows costs that must not grow, beside what they were at first.
 
@@ -12,6 +12,7 @@ have to be free.
 """
 
 import argparse
+import mmap
 import multiprocessing
 import os
 import statistics
@@ -21,16 +22,9 @@ import time
 import numpy as np
 
 import shared_numpy as snp
+from measuring import timed_each as timed
 
 MIB = 1 << 20
-
-
-def timed(call, count=1):
-    """Return the seconds that a call takes, of `count` in a row."""
-    start = time.perf_counter()
-    for _ in range(count):
-        call()
-    return (time.perf_counter() - start) / count
 
 
 # ---- what works in other processes -----------------------------------------------------------
@@ -156,6 +150,23 @@ def making():
                 at += os.pwrite(file.fileno(), view[at : at + (64 << 20)], at)
             return time.perf_counter() - start
 
+    def touched():
+        snp.trim()
+        array = snp.empty(8 * MIB)
+        return timed(lambda: array.fill(1))
+
+    def faults():
+        # Shared, as those are that several processes map; private ones cost less.
+        with mmap.mmap(-1, 64 * MIB) as memory:
+            array = np.frombuffer(memory, "f8")
+            seconds = timed(lambda: array.fill(1))
+            del array
+            return seconds
+
+    yield (
+        "64 MiB of snp.empty filled, in fresh memory", "ms", 1e-3, touched, faults,
+        "faults of a new shared mapping",
+    )  # fmt: skip
     yield (
         "from_array of 80 MB into fresh memory", "ms", 1e-3, first_copy, write_fresh,
         "pwrite of it to a new file",
@@ -294,6 +305,37 @@ def growing():
 
 
 SCENARIOS = (echoes, making, calls, rings)
+FORM = "%-44s %-4s %29s %29s %7s  %s"
+
+
+def measured(rounds, only=""):
+    """Yield a dict for each scenario: its name, what the limit is, the unit, its seconds, and the
+    times of all rounds, here and at the limit, in that unit."""
+    for scenario in SCENARIOS:
+        for name, unit, factor, ours, limit, what in scenario():
+            if only not in name:
+                continue
+            # In the first round pages are fetched and caches are filled.
+            found = [(ours() / factor, limit() / factor) for _ in range(rounds + 1)][1:]
+            here, there = [list(column) for column in zip(*found)]
+            yield dict(name=name, limit=what, unit=unit, factor=factor, here=here, there=there)
+
+
+def shown(row):
+    """Return the line of the table for what was measured of a scenario."""
+    columns = [sorted(row["here"]), sorted(row["there"])]
+    middle = [statistics.median(column) for column in columns]
+    cells = [
+        "%9.1f %9.1f %9.1f" % (column[0], center, column[-1])
+        for column, center in zip(columns, middle)
+    ]
+    ratio = "%.2f" % (middle[0] / middle[1])
+    return FORM % (row["name"], row["unit"], cells[0], cells[1], ratio, row["limit"])
+
+
+def head():
+    here, limit = [each + ": least, median, greatest" for each in ("here", "limit")]
+    return FORM % ("", "", here, limit, "ratio", "")
 
 
 def main():
@@ -301,21 +343,9 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="", help="scenarios with this in their names")
     options = parser.parse_args()
-    form = "%-44s %-4s %29s %29s %7s  %s"
-    head = ("", "", "here: least, median, greatest", "limit: least, median, greatest", "ratio", "")
-    print(form % head)
-    for scenario in SCENARIOS:
-        for name, unit, factor, ours, limit, what in scenario():
-            if options.only not in name:
-                continue
-            found = [(ours() / factor, limit() / factor) for _ in range(options.rounds)]
-            columns = [sorted(column) for column in zip(*found)]
-            middle = [statistics.median(column) for column in columns]
-            shown = [
-                "%9.1f %9.1f %9.1f" % (column[0], center, column[-1])
-                for column, center in zip(columns, middle)
-            ]
-            print(form % (name, unit, shown[0], shown[1], "%.2f" % (middle[0] / middle[1]), what))
+    print(head())
+    for row in measured(options.rounds, options.only):
+        print(shown(row), flush=True)
     print("\n%-44s %-4s %9s %9s %7s" % ("what must not grow", "", "later", "at first", "ratio"))
     for name, unit, factor, later, first in growing():
         if options.only in name:

@@ -19,206 +19,23 @@ instead of waiting. The queues whose messages can be counted hold 1,000 at most.
 """
 
 import argparse
-import contextlib
-import ctypes
 import functools
-import glob
-import itertools
 import multiprocessing
 import os
-import shutil
-import signal
 import statistics
 import sys
-import tempfile
 import time
-from multiprocessing import util
 
 import numpy as np
 
+import peers
 import shared_numpy as snp
+from measuring import LIMIT, by_turns, echoed, made, timed, workers
+from peers import BASE, MIB
 
-BASE = "shared_numpy.Queue"
-BOUND = 1000
 FRAMES, SIDE = 10, 3000
-MIB = 1 << 20
-# After so many seconds a turn has failed.
-LIMIT = 60
-WARM, FEWEST = 20, 20
-PR_SET_PDEATHSIG = 1
 # The medians that were shown, by title and name.
 FOUND = {}
-
-
-class Pipe:
-    """One direction of a pipe, for one process at each end."""
-
-    is_shared = False
-
-    def __init__(self):
-        self.reader, self.writer = multiprocessing.Pipe(duplex=False)
-
-    def put(self, message):
-        self.writer.send(message)
-
-    def get(self):
-        return self.reader.recv()
-
-
-class Iceoryx:
-    """A service of iceoryx2, whose two ends are opened when they are first used."""
-
-    is_shared = False
-    numbers = itertools.count()
-
-    def __init__(self):
-        self.prefix = "rings-{}-{}-".format(os.getpid(), next(self.numbers))
-        self.publisher = self.subscriber = None
-
-    def service(self):
-        import iceoryx2
-
-        util.Finalize(self, self.remove, (self.prefix,), exitpriority=0)
-        iceoryx2.set_log_level(iceoryx2.LogLevel.Fatal)
-        config = iceoryx2.config.global_config()
-        config.global_cfg.prefix = iceoryx2.FileName.new(self.prefix)
-        config.global_cfg.root_path = iceoryx2.Path.new(self.folder(self.prefix))
-        node = iceoryx2.NodeBuilder.new().config(config).create(iceoryx2.ServiceType.Ipc)
-        builder = node.service_builder(iceoryx2.ServiceName.new("rings"))
-        builder = builder.publish_subscribe(iceoryx2.Slice[ctypes.c_uint8])
-        return builder.enable_safe_overflow(False).subscriber_max_buffer_size(64).open_or_create()
-
-    def put(self, message):
-        if self.publisher is None:
-            import iceoryx2
-
-            builder = self.service().publisher_builder().initial_max_slice_len(MIB)
-            discard = iceoryx2.BackpressureStrategy.DiscardData
-            self.publisher = builder.backpressure_strategy(discard).create()
-        received_by = 0
-        while not received_by:
-            sample = self.publisher.loan_slice_uninit(len(message))
-            ctypes.memmove(sample.payload_ptr, message, len(message))
-            received_by = sample.assume_init().send()
-
-    def get(self):
-        if self.subscriber is None:
-            self.subscriber = self.service().subscriber_builder().create()
-        sample = None
-        while sample is None:
-            sample = self.subscriber.receive()
-        part = sample.payload()
-        return ctypes.string_at(part.as_ptr(), part.len())
-
-    def close(self):
-        self.publisher = self.subscriber = None
-        self.remove(self.prefix)
-
-    @staticmethod
-    def folder(prefix):
-        return os.path.join(tempfile.gettempdir(), prefix)
-
-    @classmethod
-    def remove(cls, prefix):
-        """Remove what killed processes left, or this one is about to leave."""
-        shutil.rmtree(cls.folder(prefix), ignore_errors=True)
-        for path in glob.glob("/dev/shm/" + prefix + "*"):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-
-
-def peers():
-    """Return what makes the queue of each peer that is installed."""
-    found = {
-        "multiprocessing.Pipe": Pipe,
-        "multiprocessing.SimpleQueue": multiprocessing.SimpleQueue,
-        "multiprocessing.Queue": functools.partial(multiprocessing.Queue, BOUND),
-        "shared_numpy.SimpleQueue": snp.SimpleQueue,
-        BASE: functools.partial(snp.Queue, BOUND),
-    }
-    try:
-        import faster_fifo
-    except ImportError:
-        print("(faster-fifo is not installed)")
-    else:
-        found["faster-fifo"] = functools.partial(faster_fifo.Queue, 8 * MIB)
-    try:
-        import iceoryx2  # noqa: F401
-    except ImportError:
-        print("(iceoryx2 is not installed)")
-    else:
-        found["iceoryx2"] = Iceoryx
-    return found
-
-
-@contextlib.contextmanager
-def made(*factories):
-    """Make queues; be done with them at the end."""
-    queues = [factory() for factory in factories]
-    try:
-        yield queues
-    finally:
-        for queue in queues:
-            for name in ("cancel_join_thread", "close"):
-                getattr(queue, name, lambda: None)()
-
-
-def work(target, *args):
-    """Do something in a worker, which ends when its parent does."""
-    if any(isinstance(arg, Iceoryx) for arg in args):
-        # It has files to remove at its end.
-        signal.signal(signal.SIGTERM, lambda *args: sys.exit(1))
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    target(*args)
-
-
-@contextlib.contextmanager
-def workers(*tasks):
-    """Have functions run in processes of their own, to the end of the block at most."""
-    processes = [
-        multiprocessing.Process(target=work, args=task, daemon=True) for task in tasks
-    ]
-    for process in processes:
-        process.start()
-    try:
-        yield
-    finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.join(5)
-            if process.is_alive():
-                os.kill(process.pid, signal.SIGKILL)
-                process.join()
-
-
-@contextlib.contextmanager
-def limited():
-    """Raise `TimeoutError` where it takes too long."""
-
-    def late(*args):
-        raise TimeoutError("it took more than {} s".format(LIMIT))
-
-    signal.signal(signal.SIGALRM, late)
-    signal.alarm(LIMIT)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-
-
-def by_turns(rounds, ways):
-    """Do each thing once in each round; return the results of those that never failed."""
-    results = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name in list(results):
-            try:
-                with limited():
-                    results[name].append(ways[name]())
-            except Exception as error:
-                print("({} failed: {!r})".format(name, error))
-                del results[name]
-    return results
 
 
 def show(title, unit, factor, rows, base=BASE):
@@ -254,43 +71,15 @@ PAYLOADS = {
 }
 
 
-def echo(requests, answers):
-    """Send back what comes, an array with its last item changed."""
-    while True:
-        message = requests.get()
-        if not isinstance(message, bytes):
-            message[-1] += 1
-        answers.put(message)
-        del message
-
-
-def echoed(requests, answers, payload, seconds):
-    """Return the median and the 99th percentile of the times of echoes."""
-    times, end = [], time.perf_counter() + seconds
-    while len(times) < WARM + FEWEST or time.perf_counter() < end:
-        message = payload(len(times))
-        start = time.perf_counter()
-        requests.put(message)
-        back = answers.get()
-        times.append(time.perf_counter() - start)
-        if isinstance(message, bytes):
-            assert back == message
-        else:
-            assert back[0] == message[0] and back[-1] == message[-1] + 1
-        del back
-    times = sorted(times[WARM:])
-    return statistics.median(times), times[int(len(times) * 0.99)]
-
-
-def echoes(factories, rounds, seconds, condition):
+def echoes(factories, rounds, seconds, condition, labels=tuple(PAYLOADS)):
     """Echo messages of each size, each peer with one worker for all of them."""
 
     def turn(factory):
-        payloads = dict(PAYLOADS)
-        if factory is Iceoryx:
-            del payloads["an array of 1 MiB"]
+        payloads = {label: PAYLOADS[label] for label in labels}
+        if factory is peers.Iceoryx:
+            payloads.pop("an array of 1 MiB", None)
         with made(factory, factory) as (requests, answers):
-            with workers((echo, requests, answers)):
+            with workers((peers.echo, requests, answers)):
                 return {
                     label: echoed(requests, answers, payload, seconds)
                     for label, payload in payloads.items()
@@ -298,21 +87,22 @@ def echoes(factories, rounds, seconds, condition):
 
     ways = {name: functools.partial(turn, factory) for name, factory in factories.items()}
     results = by_turns(rounds, ways)
-    for label in PAYLOADS:
+    for label in labels:
         rows = {
             name: [found[label] for found in turns]
             for name, turns in results.items()
             if label in turns[0]
         }
         show("echo of {}, {}".format(label, condition), "us: median, p99", 1e6, rows)
+    return results
 
 
-def pinned(factories, rounds, seconds):
+def pinned(factories, rounds, seconds, labels=tuple(PAYLOADS)):
     """Echo with all processes on one CPU."""
     cpus = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cpus)})
     try:
-        echoes(factories, rounds, seconds, "one CPU")
+        return echoes(factories, rounds, seconds, "one CPU", labels)
     finally:
         os.sched_setaffinity(0, cpus)
 
@@ -323,10 +113,10 @@ def burn(cpu):
         pass
 
 
-def loaded(factories, rounds, seconds):
+def loaded(factories, rounds, seconds, labels=tuple(PAYLOADS)):
     """Echo beside processes that take all the CPU they get."""
     with workers(*[(burn, cpu) for cpu in os.sched_getaffinity(0)]):
-        echoes(factories, rounds, seconds, "loaded")
+        return echoes(factories, rounds, seconds, "loaded", labels)
 
 
 def produce(queue, message, count, barrier, reports):
@@ -435,13 +225,6 @@ def check_frames(channel, empty):
         del frame
 
 
-def timed(*calls):
-    start = time.perf_counter()
-    for call in calls:
-        call()
-    return time.perf_counter() - start
-
-
 def frames(rounds):
     """Have frames written in one process and checked in another."""
     first, second = np.zeros_like(picture()), np.zeros_like(picture())
@@ -465,6 +248,9 @@ def frames(rounds):
         "shared_numpy.Queue, plain": lambda: turn(lambda: snp.Queue(2), np.empty),
         "shared_numpy.Queue, shared": lambda: turn(lambda: snp.Queue(2), snp.empty),
     }
+    if peers.is_installed("faster_fifo", "faster-fifo"):
+        size = 5 * picture().nbytes // 2
+        ways["faster-fifo"] = lambda: turn(lambda: peers.faster_fifo_queue(size), np.empty)
     if hasattr(snp, "RingBuffer"):
         shape = SIDE, SIDE
         ways["shared_numpy.RingBuffer"] = lambda: turn(
@@ -473,7 +259,9 @@ def frames(rounds):
     else:
         print("(there is no shared_numpy.RingBuffer)")
     title = "{} frames of {} x {} float32".format(FRAMES, SIDE, SIDE)
-    show(title, "ms", 1e3, by_turns(rounds, ways), "two copies")
+    results = by_turns(rounds, ways)
+    show(title, "ms", 1e3, results, "two copies")
+    return results
 
 
 def summary():
@@ -508,7 +296,7 @@ def main():
     versions = "CPython {}.{}.{}".format(*sys.version_info[:3]), snp.__version__, np.__version__
     print("{}, shared_numpy {}, numpy {}".format(*versions))
     print("{} CPUs, load {:.1f}".format(os.cpu_count(), os.getloadavg()[0]))
-    factories = peers()
+    factories = peers.queues()
     parts = {
         "echo": lambda: echoes(factories, rounds, seconds, "all CPUs"),
         "pinned": lambda: pinned(factories, rounds, seconds),

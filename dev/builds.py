@@ -15,6 +15,7 @@ import threading
 
 import environments
 import interpreters
+import package_page
 from environments import ROOT
 from jobs import Failed
 
@@ -32,7 +33,7 @@ GLIBC = (2, 17)
 
 # What a wheel is made of.
 INPUTS = ["src", "shared_memory", "build.rs", "Cargo.toml", "Cargo.lock", "pyproject.toml"]
-INPUTS += ["README.md", "LICENSE", "rustfmt.toml", "dev/unwind.c"]
+INPUTS += ["README.md", "LICENSE", "rustfmt.toml", "dev/unwind.c", "dev/package_page.py"]
 
 
 def fingerprint(paths):
@@ -136,6 +137,7 @@ def build_wheel(job):
     if "-cp36-abi3-" not in name or "manylinux2014" not in name:
         raise Failed("%s is no cp36-abi3 wheel for manylinux2014" % name)
     newest = _check_symbols(wheel())
+    package_page.rewrite_wheel(wheel())
     kept.remember()
     return "newest symbol: GLIBC_%d.%d" % newest
 
@@ -165,6 +167,7 @@ def build_sdist(job):
     _forget(".tar.gz")
     # In the environment that built the wheel, so that a run makes one.
     maturin(job, RELEASE_PACKAGES, "sdist", "--out", DIST)
+    package_page.rewrite_sdist(sdist())
 
 
 def build_quick(job):
@@ -214,6 +217,7 @@ def build_for(job, target, compatibility, profile, folder):
     words += ["--compatibility", compatibility, "--out", folder]
     # The stable ABI needs no interpreter of that system.
     maturin_by_zig(job, target, *words, PYO3_NO_PYTHON="1")
+    package_page.rewrite_wheel(_only(pattern))
     return _only(pattern)
 
 

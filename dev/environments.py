@@ -77,6 +77,13 @@ def make(name, executable, packages):
     return python
 
 
+def add(python, package):
+    """Install one more package into an environment; return whether that was possible."""
+    command = [python, "-m", "pip", "install", "-q", "--no-compile", package]
+    quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return subprocess.call(command, stdin=subprocess.DEVNULL, cwd=ROOT, **quiet) == 0
+
+
 def install(python, source):
     """Install the package into an environment that has what it depends on.
 

@@ -3,21 +3,26 @@
     python3 dev/matrix.py test [3.6 3.13 ...]
     python3 dev/matrix.py test-full [3.6 3.13 ...]
     python3 dev/matrix.py quick [3.11]
+    python3 dev/matrix.py docs
+    python3 dev/matrix.py sdist
     python3 dev/matrix.py kill-full
     python3 dev/matrix.py test-aarch64
     python3 dev/matrix.py test-aarch64-vm [16 4]
     python3 dev/matrix.py wheel
-    python3 dev/matrix.py bench [3.6 3.13 ...]
+    python3 dev/matrix.py bench [3.13]
+    python3 dev/matrix.py bench-full [3.6 3.13 ...]
 
 `test` is the gate: tests, start methods and interpreters in pairs. `test-full`
 is every combination of the three, the tests of processes ten times as long, installs
 from source everywhere, the mutants, and both commands of the README on bare machines. With versions `test`
-leaves out what does not depend on the interpreter, and says so. `quick` is for use while one works:
+leaves out what does not depend on the interpreter, and says so. `docs` builds the manual. `quick` is for use while one works:
 one interpreter, a third of the tests that are not slow (chosen by the seed), a wheel without the
 last optimisations. `kill-full` kills processes of the core after every
 instruction of every operation, and at 25,000 random moments. `test-aarch64` and
 `test-aarch64-vm` test on an emulated 64-bit Arm; the second on kernels whose pages are of so
-many KiB.
+many KiB. `bench` measures all scenarios beside their peers, by the newest of the interpreters, and
+writes the figures into `benchmarks/results`, README and docs; `bench-full` takes more rounds and
+Ray as well, and runs every benchmark on every interpreter.
 
 A run has one seed, from the variable SNP_SEED or of the moment. In CI (the variable CI is
 set) CPython 3.6 and 3.7, rustfmt and clippy must be there; elsewhere they are skipped.
@@ -39,6 +44,7 @@ import builds
 import environments
 import interpreters
 import jobs
+import manual
 import suites
 import times
 from environments import ROOT
@@ -50,6 +56,9 @@ TEST_PACKAGES = ["numpy>=1.17", "pytest", "hypothesis"]
 TEST_PACKAGES += ["cloudpickle", "tqdm", "joblib", "loky", "pandas"]
 # What looks at types; they serve newer interpreters only.
 TYPE_PACKAGES = ["numpy", "mypy", "basedpyright", "jedi"]
+# What the package is measured beside; Ray is large, and takes long.
+PEERS = ["joblib", "SharedArray", "iceoryx2", "faster-fifo", "pyarraypool", "mpire"]
+CHART_PACKAGES = ["matplotlib>=3.7"]
 
 # The package of the memory orders, which is its own for the sake of what it depends on.
 ORDERS = os.path.join("tests", "orders", "Cargo.toml")
@@ -294,7 +303,7 @@ def amount_of(suite, version, oldest, complete):
 
 
 # Jobs whose result is the same on all interpreters.
-ALIKE = ("types", "core, AddressSanitizer", "source distribution", "install from source")
+ALIKE = ("types", "manual", "core, AddressSanitizer", "source distribution", "install from source")
 
 
 def narrowed(made):
@@ -321,6 +330,8 @@ def gate(pythons, complete, results):
         made.append(Job("install " + version, work, ["wheel", "environment " + version]))
     types = partial(check_types, first, pythons[first], builds.wheel)
     made.append(Job("types", types, ["wheel"]))
+    pages = partial(manual.build, first, pythons[first], builds.wheel)
+    made.append(Job("manual", pages, ["wheel"]))
     # Of a single interpreter nothing is left out for the other one.
     shared = bool(others) and not complete
     on_first, on_others = (["--interpreter=" + each] * shared for each in ("newest", "oldest"))
@@ -384,6 +395,13 @@ def quick(pythons, results):
     made += suite_jobs(version, "turns", results, ["arrays", "pools", "backport"], [turn])
     made.append(Job("core", partial(check_core, ["--lib", "--test", "core"]), ["lints"]))
     return made
+
+
+def docs(pythons):
+    """Return the jobs of `docs`."""
+    version = first_of(pythons)
+    pages = partial(manual.build, version, pythons[version], builds.quick_wheel)
+    return [Job("quick wheel", builds.build_quick), Job("manual", pages, ["quick wheel"])]
 
 
 # ---- commands --------------------------------------------------------------------------
@@ -455,15 +473,35 @@ def show(command):
         sys.exit("FAILED: " + " ".join(command))
 
 
-def bench(pythons):
+def with_peers(python, packages):
+    """Install a wheel and peers into an environment; print and return the peers that cannot be."""
+    environments.install_once(python, builds.wheel())
+    missing = [package for package in packages if not environments.add(python, package)]
+    for package in missing:
+        print("{} is left out: pip does not install it for {}".format(package, python), flush=True)
+    return missing
+
+
+def bench(pythons, complete):
+    """Measure everything beside its peers, and write the figures into README, docs and charts."""
+    version = first_of(pythons)
+    packages = ["numpy>=1.17"] + CHART_PACKAGES
+    python = environments.make("bench-" + version, pythons[version], packages)
+    missing = with_peers(python, PEERS + ["ray"] * complete)
+    command = [python, "benchmarks/compare.py", "--amount", "full" if complete else "usual"]
+    for package in missing:
+        command += ["--left-out", package]
+    show(command + ["--out", "benchmarks/results/compare.json"])
+    show([python, "dev/results.py"])
+
+
+def bench_each(pythons):
+    """Run each benchmark of its own, on each interpreter."""
     show(["cargo", "bench"] + CORE + ["--bench", "arena"])
     for version, executable in pythons.items():
         peers = ["shared-memory38"] if version in ("3.6", "3.7") else []
-        python = environments.make("bench-" + version, executable, ["numpy>=1.17"] + peers)
-        environments.install(python, builds.wheel())
-        for peer in ("SharedArray", "iceoryx2", "faster-fifo"):
-            # Where there is none for this version the benchmark says so.
-            subprocess.call([python, "-m", "pip", "install", "-q", peer], stderr=subprocess.DEVNULL)
+        python = environments.make("peers-" + version, executable, ["numpy>=1.17"] + peers)
+        with_peers(python, PEERS)
         for name in ("limits", "blocks", "channels", "rings", "executors", "doors", "backport"):
             show([python, "benchmarks/%s.py" % name])
 
@@ -484,8 +522,9 @@ def chosen(wanted):
     return pythons, missing
 
 
-COMMANDS = ("test", "test-full", "quick", "kill-full", "wheel", "bench")
+COMMANDS = ("test", "test-full", "quick", "kill-full", "wheel", "bench", "bench-full")
 COMMANDS += ("test-aarch64", "test-aarch64-vm")
+COMMANDS += ("docs", "sdist")
 
 
 def main():
@@ -500,20 +539,26 @@ def main():
         made = aarch64.vm_jobs(words or ["16"])
     elif command == "kill-full":
         made = [Job("core, processes, at every instruction", kill_full)]
-    elif command in ("wheel", "bench"):
+    elif command in ("wheel", "bench", "bench-full"):
         made = [Job("wheel", builds.build_wheel)]
         if command == "wheel":
             made.append(Job("wheels for other systems", build_other_wheels, ["wheel"]))
     elif command == "quick":
         made = quick(pythons, results)
+    elif command == "docs":
+        made = docs(pythons)
+    elif command == "sdist":
+        made = [Job("source distribution", builds.build_sdist)]
     else:
         made = gate(pythons, command == "test-full", results)
         if words and command == "test":
             made = narrowed(made)
     if not run_jobs(made, results, missing):
         sys.exit(1)
-    if command == "bench":
-        bench(pythons)
+    if command in ("bench", "bench-full"):
+        bench(pythons, command == "bench-full")
+    if command == "bench-full":
+        bench_each(pythons)
 
 
 if __name__ == "__main__":

@@ -86,11 +86,37 @@ class ArrayManager(SharedMemoryManager):
         return array
 
     def zeros(self, shape: "Any", dtype: "Any" = float, order: str = "C") -> "ndarray":
-        """Make an array of zeros; see `empty`."""
+        """Make an array of zeros in /dev/shm.
+
+        Parameters
+        ----------
+        shape : int or tuple of int
+            Its shape.
+        dtype : data-type
+            The type of the items; not one with references to Python objects.
+        order : {"C", "F"}
+            The order of the items in memory.
+
+        Returns
+        -------
+        ndarray
+            A shared array, which the manager deletes. Errors are those of `empty`.
+        """
         return self.empty(shape, dtype, order)
 
     def from_array(self, a: "Any") -> "ndarray":
-        """Make an array with the items of another one; see `empty`."""
+        """Make an array with the items of another one.
+
+        Parameters
+        ----------
+        a : array_like
+            The other one, whose dtype, shape and order the new array has.
+
+        Returns
+        -------
+        ndarray
+            A shared array, which the manager deletes. Errors are those of `empty`.
+        """
         a = np.asanyarray(a)
         made = self.empty(a.shape, a.dtype, order_of(a))
         made[...] = a

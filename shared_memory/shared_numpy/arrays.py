@@ -133,7 +133,13 @@ class ndarray(np.ndarray):
             memory.unlink()
 
     def squeeze(self, axis: "Any" = None) -> "ndarray":
-        """Return a view without dimensions of length 1, as ``numpy.squeeze``."""
+        """Return a view without dimensions of length 1, as ``numpy.squeeze``.
+
+        Parameters
+        ----------
+        axis : int or tuple of int, optional
+            Which of them to leave out; all of them by default.
+        """
         # numpy's method passes the view to `__array_wrap__`, which would make it plain. Indexing
         # goes through `__array_finalize__` alone.
         index = [slice(None)] * self.ndim
@@ -270,7 +276,29 @@ def empty(shape: "Any", dtype: "Any" = float, order: "Optional[str]" = "C") -> n
 
 
 def zeros(shape: "Any", dtype: "Any" = float, order: "Optional[str]" = "C") -> ndarray:
-    """Return a new array of zeros; parameters and errors are those of `empty`."""
+    """Return a new array of zeros in shared memory.
+
+    Parameters
+    ----------
+    shape : int or tuple of int
+        Lengths of the dimensions.
+    dtype : dtype_like
+        The type of the items; not one with references to Python objects.
+    order : {"C", "F"}
+        Whether the last or the first index varies fastest.
+
+    Raises
+    ------
+    TypeError, ArenaFullError
+        As `empty`.
+
+    Examples
+    --------
+    >>> import shared_numpy as snp
+    >>> frame = snp.zeros((2, 3), "f4")
+    >>> frame.dtype.name, float(frame.sum())
+    ('float32', 0.0)
+    """
     return _cleared(empty(shape, dtype, order))
 
 
@@ -286,7 +314,22 @@ def _cleared(made):
 
 
 def ones(shape: "Any", dtype: "Any" = None, order: "Optional[str]" = "C") -> ndarray:
-    """Return a new array of ones; parameters and errors are those of `empty`."""
+    """Return a new array of ones in shared memory.
+
+    Parameters
+    ----------
+    shape : int or tuple of int
+        Lengths of the dimensions.
+    dtype : dtype_like, optional
+        The type of the items, float64 by default; not one with references to Python objects.
+    order : {"C", "F"}
+        Whether the last or the first index varies fastest.
+
+    Raises
+    ------
+    TypeError, ArenaFullError
+        As `empty`.
+    """
     return full(shape, 1, np.dtype(dtype), order)
 
 
@@ -297,12 +340,19 @@ def full(
 
     Parameters
     ----------
-    shape, order
-        As in `empty`.
+    shape : int or tuple of int
+        Lengths of the dimensions.
     fill_value : array_like
         The value, broadcast to the shape.
     dtype : dtype_like, optional
         The type of the items; by default that of ``numpy.array(fill_value)``.
+    order : {"C", "F"}
+        Whether the last or the first index varies fastest.
+
+    Raises
+    ------
+    TypeError, ArenaFullError
+        As `empty`.
 
     Examples
     --------
@@ -569,7 +619,21 @@ def zeros_like(
     subok: bool = True,
     shape: "Any" = None,
 ) -> ndarray:
-    """Return an array of zeros like another; parameters are those of `empty_like`."""
+    """Return an array of zeros with the shape and dtype of another.
+
+    Parameters
+    ----------
+    a : array_like
+        The other.
+    dtype : dtype_like, optional
+        Another type of the items.
+    order : {"K", "A", "C", "F"}
+        The order of the items in memory; "K": as in `a`.
+    subok : bool
+        Keep the class of `a` if it is a subclass of `ndarray`.
+    shape : int or tuple of int, optional
+        Another shape.
+    """
     return _cleared(empty_like(a, dtype, order, subok, shape))
 
 
@@ -580,7 +644,21 @@ def ones_like(
     subok: bool = True,
     shape: "Any" = None,
 ) -> ndarray:
-    """Return an array of ones like another; parameters are those of `empty_like`."""
+    """Return an array of ones with the shape and dtype of another.
+
+    Parameters
+    ----------
+    a : array_like
+        The other.
+    dtype : dtype_like, optional
+        Another type of the items.
+    order : {"K", "A", "C", "F"}
+        The order of the items in memory; "K": as in `a`.
+    subok : bool
+        Keep the class of `a` if it is a subclass of `ndarray`.
+    shape : int or tuple of int, optional
+        Another shape.
+    """
     return full_like(a, 1, dtype, order, subok, shape)
 
 
@@ -592,9 +670,22 @@ def full_like(
     subok: bool = True,
     shape: "Any" = None,
 ) -> ndarray:
-    """Return an array filled with a value like another.
+    """Return an array with the shape and dtype of another, filled with a value.
 
-    Parameters are those of `empty_like`, and the value, broadcast to the shape.
+    Parameters
+    ----------
+    a : array_like
+        The other.
+    fill_value : array_like
+        The value, broadcast to the shape.
+    dtype : dtype_like, optional
+        Another type of the items.
+    order : {"K", "A", "C", "F"}
+        The order of the items in memory; "K": as in `a`.
+    subok : bool
+        Keep the class of `a` if it is a subclass of `ndarray`.
+    shape : int or tuple of int, optional
+        Another shape.
     """
     made = empty_like(a, dtype, order, subok, shape)
     made[...] = fill_value

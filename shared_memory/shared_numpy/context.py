@@ -262,9 +262,32 @@ class SharedContext:
         buffersize: "Optional[int]" = None,
         progress: bool = False
     ) -> "Iterator[Any]":
-        """Call a function with the items of iterables; see `ProcessPoolExecutor.map`.
+        """Call a function with the items of iterables, as `ProcessPoolExecutor.map` does.
 
-        It raises ValueError as `register` does.
+        Parameters
+        ----------
+        fn : callable
+            The function.
+        *iterables
+            Its arguments, one from each.
+        timeout : float, optional
+            The results may take so many seconds from now on.
+        chunksize : int
+            A worker takes so many calls at a time.
+        buffersize : int, optional
+            So many chunks are submitted ahead of the results that were taken.
+        progress : bool
+            Show a progress bar, by tqdm.
+
+        Returns
+        -------
+        iterator
+            The results, in order.
+
+        Raises
+        ------
+        ValueError
+            As by `register`.
         """
         self._check(fn)
         return self._executor.map(

@@ -259,13 +259,25 @@ class SharedMemoryManager(BaseManager):
         )
 
     def SharedMemory(self, size: int) -> SharedMemory:
-        """Make a block of `size` bytes, which the manager unlinks when it ends."""
+        """Make a block, which the manager unlinks when it ends.
+
+        Parameters
+        ----------
+        size : int
+            Its length in bytes.
+        """
         with self._connection() as connection:
             shm = SharedMemory(self._new_name(), create=True, size=size)
             return _handed_over(connection, shm, shm)
 
     def ShareableList(self, sequence: "Iterable[Item]") -> ShareableList:
-        """Make a list, which the manager unlinks when it ends."""
+        """Make a list, which the manager unlinks when it ends.
+
+        Parameters
+        ----------
+        sequence : iterable
+            Its items, as for `shared_numpy.ShareableList`.
+        """
         with self._connection() as connection:
             sl = ShareableList(sequence, name=self._new_name())
             return _handed_over(connection, sl, sl.shm)
@@ -301,7 +313,22 @@ class SharedMemoryManager(BaseManager):
             raise
 
     def start(self, initializer: "Any" = None, initargs: "Tuple[Any, ...]" = ()) -> None:
-        """Start the server's process."""
+        """Start the server's process.
+
+        Parameters
+        ----------
+        initializer : callable, optional
+            Called in that process before anything else.
+        initargs : tuple
+            Its arguments.
+
+        Raises
+        ------
+        ProcessError
+            The server was started before.
+        TypeError
+            `initializer` is not callable.
+        """
         if self._state.value == State.STARTED:
             raise ProcessError("Already started server")
         if self._state.value == State.SHUTDOWN:

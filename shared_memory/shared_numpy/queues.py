@@ -82,6 +82,11 @@ class SimpleQueue(Closable):
     def put(self, obj: "Any") -> None:
         """Put an object in; wait until there is room.
 
+        Parameters
+        ----------
+        obj : object
+            It must support pickling.
+
         Raises
         ------
         ValueError
@@ -357,11 +362,17 @@ class Queue(SimpleQueue):
         return things
 
     def put_nowait(self, obj: "Any") -> None:
-        """The same as ``put(obj, False)``."""
+        """Put an object in without waiting: the same as ``put(obj, False)``.
+
+        Parameters
+        ----------
+        obj : object
+            It must support pickling.
+        """
         self.put(obj, False)
 
     def get_nowait(self) -> "Any":
-        """The same as ``get(False)``."""
+        """Take an object out without waiting: the same as ``get(False)``."""
         return self.get(False)
 
     def qsize(self) -> int:

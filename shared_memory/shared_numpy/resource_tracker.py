@@ -98,7 +98,17 @@ def register(name: str, rtype: str) -> None:
 def unregister(name: str, rtype: str) -> None:
     """Tell the tracker that a resource has been removed.
 
-    Parameters and errors are those of `register`.
+    Parameters
+    ----------
+    name : str
+        As given to `register`.
+    rtype : str
+        As given to `register`.
+
+    Raises
+    ------
+    ValueError
+        As by `register`.
     """
     check(name, rtype)
     if not is_lost():

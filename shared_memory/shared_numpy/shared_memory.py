@@ -475,11 +475,22 @@ class ShareableList:
         return "".join(map(self._get_packing_format, range(self._length)))
 
     def count(self, value: object) -> int:
-        """Return how many items equal `value`."""
+        """Return how many items equal a value.
+
+        Parameters
+        ----------
+        value : object
+            The value.
+        """
         return sum(value == item for item in self)
 
     def index(self, value: object) -> int:
-        """Return the position of the first item that equals `value`.
+        """Return the position of the first item that equals a value.
+
+        Parameters
+        ----------
+        value : object
+            The value.
 
         Raises
         ------

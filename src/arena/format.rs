@@ -107,7 +107,7 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"snpARENA");
 /// The first eight bytes of a data segment.
 pub const DATA_MAGIC: u64 = u64::from_le_bytes(*b"snpSPACE");
 /// The version of this format.
-pub const VERSION: u32 = 9;
+pub const VERSION: u32 = 10;
 
 /// Blocks begin at multiples of this and their sizes are multiples of it.
 pub const ALIGN: u64 = 64;

@@ -3,7 +3,7 @@
 //! The tables are read, not mapped: a file that is cut meanwhile yields fewer bytes and no signal, and
 //! holes stay holes. Whether processes live is asked of the kernel's locks, without taking one.
 
-use super::objects::{patiently, LOCK_SUFFIX, PIN_BYTE};
+use super::objects::{is_of, patiently, LOCK_SUFFIX, PIN_BYTE};
 use super::process_arenas;
 use crate::arena::image::{Image, Kind};
 use crate::error::Result;
@@ -34,7 +34,8 @@ pub struct Look {
     pub now: u64,
 }
 
-/// How often tables are read in which rows cannot be, since they may be between two states.
+/// How often tables are read in which rows cannot be, since they may be between two states; and how
+/// often a name is followed that others give to another arena meanwhile.
 const LOOKS: usize = 4;
 
 /// Looks at the arena whose memory is the file of this path.
@@ -42,9 +43,21 @@ const LOOKS: usize = 4;
 /// # Errors
 /// That its memory cannot be opened.
 pub fn look(path: &str) -> Result<Look> {
-    let text = |path: String| CString::new(path).unwrap_or_default();
-    let memory = patiently(|| shm::open_object(&text(path.to_owned()), 0, 0))?;
-    let mut image = read(memory.as_fd())?;
+    let text = CString::new(path).unwrap_or_default();
+    let mut left = LOOKS;
+    loop {
+        let memory = patiently(|| shm::open_object(&text, 0, 0))?;
+        let look = look_into(path, memory.as_fd())?;
+        left -= 1;
+        // Another arena may have got the name between the two files.
+        if look.same_lock_file != Some(false) || left == 0 || is_of(&text, memory.as_fd()) {
+            return Ok(look);
+        }
+    }
+}
+
+fn look_into(path: &str, memory: BorrowedFd<'_>) -> Result<Look> {
+    let mut image = read(memory)?;
     let mut before = Vec::new();
     for _ in 1..LOOKS {
         // Rows that stay as they are are no step of a process at work.
@@ -53,10 +66,10 @@ pub fn look(path: &str) -> Result<Look> {
         }
         before = image.odd.clone();
         std::thread::sleep(std::time::Duration::from_millis(1));
-        image = read(memory.as_fd())?;
+        image = read(memory)?;
         image.odd.retain(|odd| before.contains(odd));
     }
-    let lock_path = text(format!("{path}{LOCK_SUFFIX}"));
+    let lock_path = CString::new(format!("{path}{LOCK_SUFFIX}")).unwrap_or_default();
     let facts = shm::facts_of(&lock_path).ok();
     // To close the lock file would drop this process's own locks.
     let list = process_arenas::lock();
@@ -66,7 +79,7 @@ pub fn look(path: &str) -> Result<Look> {
         .flatten();
     let is_locked = |fd: BorrowedFd<'_>, byte| patiently(|| locks::is_locked(fd, byte)).ok();
     let locked = image.slots.iter().map(|slot| match (slot.reserved, &lock) {
-        (true, _) => is_locked(memory.as_fd(), slot.slot.into()),
+        (true, _) => is_locked(memory, slot.slot.into()),
         (false, Some(lock)) => is_locked(lock.as_fd(), slot.slot.into()),
         (false, None) => None,
     });
@@ -80,7 +93,7 @@ pub fn look(path: &str) -> Result<Look> {
     Ok(Look {
         locked,
         any_locked,
-        pinned: is_locked(memory.as_fd(), PIN_BYTE).unwrap_or(false),
+        pinned: is_locked(memory, PIN_BYTE).unwrap_or(false),
         ours,
         same_lock_file: facts.map(|facts| facts.file() == image.lock_file),
         same_boot: image.kind != Kind::Arena || proc::boot().is_ok_and(|boot| boot == image.boot),

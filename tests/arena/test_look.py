@@ -78,12 +78,13 @@ def test_each_block_lies_where_it_is_told(arena):
 def test_one_who_looks_keeps_its_arena_and_others_see_its_lock(arena):
     code = (
         "import sys; from shared_numpy import _core; look = _core.look_at_arena(sys.argv[1]);"
-        "print(look['ours'], look['any_locked'], [m['locked'] for m in look['members']])"
+        "mine = [m['locked'] for m in look['members'] if m['pid'] == int(sys.argv[2])];"
+        "print(look['ours'], look['any_locked'], mine)"
     )
     path = "/dev/shm/" + arena.name
     for _ in range(2):
         assert look(arena)["ours"] is True
-        assert run_python(code, path) == "False True [True]\n"
+        assert run_python(code, path, str(os.getpid())) == "False True [True]\n"
 
 
 def test_what_is_no_arena(new_name, tmp_path):

@@ -172,6 +172,8 @@ def test_after_the_statement_places_stay():
     with snp.trace_blocks() as trace:
         kept = make(2)
         before = trace.places()
+        dropped = make(1)
+        del dropped
     later = make(1)
     del kept
     gc.collect()

@@ -221,14 +221,14 @@ def test_interrupted_calls_are_repeated(interrupting, name):
     code = INTERRUPTED + """
 fd = posixshmem.shm_open("/" + sys.argv[1], flags, 0o600)
 print(len(handled))
-_core.reserve(fd, (2 << 20) + 4096)
-print(len(handled), os.fstat(fd).st_blocks * 512 == (2 << 20) + 4096)
+_core.reserve(fd, (4 << 20) + 4096)
+print(len(handled), os.fstat(fd).st_blocks * 512 == (4 << 20) + 4096)
 posixshmem.shm_unlink("/" + sys.argv[1])
 print(len(handled))
 """
     output = run_python(code, name, "0", env=interrupting)
-    mib = "+1048576"
-    asked = ["0" + mib] + ["1048576" + mib] * 4 + ["2097152+4096"]
+    chunk = "+2097152"
+    asked = ["0" + chunk] + ["2097152" + chunk] * 4 + ["4194304+4096"]
     assert output.split() == ["3"] + asked + ["6", "True", "9"]
 
 
@@ -244,7 +244,7 @@ except KeyError:
 """
     environment = dict(interrupting, INTERRUPTIONS="0", SUCCEED="1")
     output = run_python(code, name, "2", env=environment).split()
-    assert output == ["0+1048576", "1048576+1048576", "2", str(2 << 20)]
+    assert output == ["0+2097152", "2097152+2097152", "2", str(4 << 20)]
 
 
 @pytest.mark.parametrize("fatal", ["1", "2", "3"])

@@ -11,6 +11,7 @@ import re
 import struct
 import xml.etree.ElementTree as ElementTree
 
+import numpy as np
 import pytest
 from cli.commands import asked, shared_numpy
 from cli.test_ls import place  # noqa: F401
@@ -143,13 +144,15 @@ def test_rings(place):
         ("snp.create('weights', 8, 'u1')[:] = range(8)", "0 1 2 3 4 5", "6 7"),
         ("snp.create('weights', (0, 3))", "", ""),
         ("snp.create('weights', (), 'f8')[()] = 2.5", "2.5", ""),
-        ("snp.create('weights', 2, [('a', 'i2'), ('b', 'f4')])['a'] = 3", "(3, 0.0)|(3, 0.0)", ""),
+        ("snp.create('weights', 2, [('a', 'i2'), ('b', 'f4')])['a'] = 3", "{0}|{0}", ""),
     ],
 )
 def test_the_ends_of_a_named_array(make, head, tail, place):
     place.start(make)
     told = asked("info", "shm://weights", env=place.env)[1]
     separator = "|" if "|" in head else None
+    # (Versions of numpy write records differently.)
+    head = head.format(np.array([(3, 0)], "i2,f4")[0])
     assert told["items"]["head"] == head.split(separator)
     assert told["items"]["tail"] == tail.split()
     text = shared_numpy("info", place.path + "/weights", env=place.env)

@@ -175,7 +175,7 @@ def test_a_process_that_closed_its_descriptors_is_a_user(place):
 
 
 @pytest.mark.parametrize("age", [0, 3600])
-@pytest.mark.parametrize("memory", [None, b"", bytes(100000)])
+@pytest.mark.parametrize("memory", [None, b"", bytes(100000)], ids=["none", "empty", "zeros"])
 def test_an_unfinished_arena(age, memory, place):
     place.make("snp-it-ff-00000000" + LOCK_SUFFIX, age=age)
     if memory is not None:
@@ -267,6 +267,21 @@ def test_arenas_at_work_are_never_called_damaged(place):
     for _ in range(5):
         item = place.item()
         assert (item["damaged"], item["state"]) == (False, "in use"), item["note"]
+
+
+def test_an_arena_that_is_made_and_removed_all_the_time_is_not_damaged(place):
+    code = (
+        "import threading\n"
+        "def work():\n"
+        "    while True:\n"
+        "        with snp.Arena.create(name='again') as arena: arena.alloc(100)\n"
+        "threading.Thread(target=work, daemon=True).start()"
+    )
+    place.start(code)
+    for _ in range(5):
+        for item in place.items().values():
+            assert item["kind"] == "arena" and not item["damaged"], item["note"]
+            assert "was killed" not in item["note"]
 
 
 # ---- named arrays ---------------------------------------------------------------------------

@@ -18,6 +18,7 @@ mod random;
 mod references;
 mod ring;
 mod room;
+mod rows;
 mod seed;
 mod slots;
 mod unfinished;

@@ -6,6 +6,7 @@
 //!   and each of them has its pages;
 //! * where the system has only the pages of the block, the block is made all the same;
 //! * a block in memory that nobody has had is called new, and no other;
+//! * neighbours are joined, wherever their rows are in the table, before memory is said to be wanting;
 //! * neighbours that are joined for a large block do not spoil what they have beyond it.
 
 use shared_numpy::arena::format::{Address, Geometry, Header, PAGE, UNSETTLED};
@@ -176,5 +177,22 @@ fn only_memory_that_nobody_has_had_is_new() {
     condition.set(condition.get() | UNSETTLED);
     let (_, _, new) = allocate(MIB);
     assert!(!new);
+    assert_eq!(core.check(me).unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn neighbours_are_joined_in_whatever_rows_they_are() {
+    let (world, core, me) = with_a_segment();
+    // More rows than are looked at in one go.
+    for _ in 0..20_000 {
+        core.allocate(me, 100).unwrap();
+    }
+    let [a, b] = [(); 2].map(|()| core.allocate(me, MIB).unwrap().0);
+    core.allocate(me, 10 * MIB).unwrap();
+    core.release(me, b).unwrap();
+    core.trim(me, 0).unwrap();
+    core.release(me, a).unwrap();
+    world.set_room(MIB);
+    core.allocate(me, 2 * MIB).unwrap();
     assert_eq!(core.check(me).unwrap(), Vec::<String>::new());
 }

@@ -41,9 +41,10 @@ def test_files_are_there(document):
         assert missing(document, file.read()) == []
 
 
-def test_the_architecture_is_short():
-    with open(os.path.join(ROOT, "ARCHITECTURE.md"), encoding="utf-8") as file:
-        assert len(file.readlines()) <= 250
+@pytest.mark.parametrize("document, most", [("ARCHITECTURE.md", 250), ("README.md", 150)])
+def test_what_one_reads_first_is_short(document, most):
+    with open(os.path.join(ROOT, document), encoding="utf-8") as file:
+        assert len(file.readlines()) <= most
 
 
 def test_each_decision_is_listed():

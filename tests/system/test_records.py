@@ -255,6 +255,19 @@ def test_cleaning_names_what_it_has_removed(tmp_path):
     assert [line.split()[:2] for line in told if name in line] == [["cleaning", "INFO"]]
 
 
+def test_managers_that_were_killed_are_cleaned_and_told(collected, monkeypatch, tmp_path):
+    from shared_numpy._system import leftovers
+
+    monkeypatch.setattr(leftovers, "_FOLDER", str(tmp_path))
+    (tmp_path / leftovers.file_of("12ab")).write_bytes(b"")
+    (tmp_path / (leftovers.prefix_of("12ab") + "block")).write_bytes(b"x")
+    assert leftovers.clean() == ["snpmgr-12ab-block"]
+    leftovers.clean()
+    _core.emit_records()
+    (text,) = collected.texts("cleaning")
+    assert ", 1 in number" in text and text.endswith(": snpmgr-12ab-block")
+
+
 PIPES = """
 import logging
 class Handler(logging.Handler):
@@ -281,11 +294,22 @@ def kill_yourself():
 def test_a_worker_s_death_and_its_task(collected):
     from concurrent.futures.process import BrokenProcessPool
 
+    submitted, done = threading.Event(), []
+
+    def look(record):
+        if record.event == "worker":
+            submitted.wait()
+            done.append(future.done())
+
+    collected.then = look
     with snp.ProcessPoolExecutor(1, mp_context="fork") as pool:
         pid = pool.submit(os.getpid).result()
+        future = pool.submit(kill_yourself)
+        submitted.set()
         with pytest.raises(BrokenProcessPool):
-            pool.submit(kill_yourself).result()
-        # (Before the future has failed.)
+            future.result()
+        # Who sees the future fail has seen the record.
+        assert done == [False]
         (text,) = collected.texts("worker")
     assert "the worker with pid %d" % pid in text
     assert "SIGKILL" in text and "kill_yourself" in text
@@ -311,6 +335,28 @@ print("done")
 def test_nobody_who_did_not_ask_sees_anything():
     assert run_python(SILENT.format(before="", there=False)) == "done\n"
     assert run_python(SILENT.format(before="import logging", there=True)) == "done\n"
+
+
+LATE = """
+import sys
+import shared_numpy as snp
+
+def refuse(size):
+    try:
+        snp.SharedMemory(create=True, size=size, reserve=True)
+    except OSError:
+        snp.zeros(1)
+
+refuse(1 << 50)
+import logging
+logging.basicConfig(stream=sys.stdout, format="%(message)s")
+refuse(1 << 51)
+"""
+
+
+def test_what_came_before_logging_was_imported_is_not_told_later():
+    (line,) = run_python(LATE).splitlines()
+    assert str(1 << 51) in line
 
 
 def test_a_program_that_has_configured_logging_sees_warnings():
@@ -395,18 +441,21 @@ if __name__ == "__main__":
 
 
 def test_a_handler_may_use_the_package(collected, arena):
-    made = []
+    made, inside = [], []
 
     def use(record):
+        assert not inside, "a record came in the handler of another one"
+        inside.append(record)
         made.append(arena.empty(1 << 22, "u1").nbytes)
         arena.check()
+        inside.clear()
 
     collected.then = use
     arena.alloc(1 << 20)
     grown = about(collected.texts("growth"), arena)
     # That of the call, and that of the handler: by one loop, not one in the other.
     assert len(grown) == arena.stats()["grows"] >= 2
-    assert len(made) == len(collected.records)
+    assert len(made) == len(collected.records) and not inside
 
 
 def test_calls_that_do_not_wait_emit_nothing(collected):
@@ -438,6 +487,17 @@ def test_records_of_a_pool_are_emitted_without_its_lock(collected):
     assert collected.records
 
 
+def test_an_executor_s_thread_emits_while_its_caller_only_waits(collected):
+    threads = []
+    collected.then = lambda record: threads.append(threading.current_thread().name)
+    with snp.ProcessPoolExecutor(1, mp_context="fork") as executor:
+        executor.submit(abs, -1).result()
+        records.note("test", records.INFO, "while it works")
+        executor.submit(abs, -1).result()
+        eventually(lambda: collected.texts("test") == ["while it works"])
+    assert threads[-1] == "ExecutorDispatcher"
+
+
 def test_more_than_can_wait_is_counted(collected):
     for number in range(100):
         records.note("test", records.INFO, "number %d", number)
@@ -456,8 +516,10 @@ def test_a_child_emits_nothing_of_its_parent_s(collected, arena):
     if pid == 0:
         collected.records.clear()
         _core.emit_records()
-        os._exit(len(collected.records))
-    assert os.WEXITSTATUS(os.waitpid(pid, 0)[1]) == 0
+        records.note("test", records.INFO, "of the child")
+        _core.emit_records()
+        os._exit(7 if collected.texts("test") == ["of the child"] else 1)
+    assert os.WEXITSTATUS(os.waitpid(pid, 0)[1]) == 7
     _core.emit_records()
     assert collected.texts("test") == ["of the parent"]
 

@@ -365,7 +365,7 @@ def _member_row(member):
     state = {True: "alive", False: "dead", None: "unknown"}[member["alive"]]
     if member["elsewhere"]:
         state = "alive, elsewhere"
-    elif member["reserved"]:
+    elif member["reserved"] and member["alive"]:
         state = "being forked"
     return [
         str(member["slot"]),

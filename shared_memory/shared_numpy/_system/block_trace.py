@@ -5,7 +5,6 @@ import os
 import sys
 
 from .. import _core
-from . import forks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +17,6 @@ _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 # Where the trace that this process has was begun: contains at most one text.
 _begun = []  # type: List[str]
-forks.register_at_fork(after_in_child=_begun.clear)
 
 
 class Place(collections.namedtuple("Place", "stack count nbytes")):

@@ -60,7 +60,7 @@ def note(event: str, level: int, text: str, *args: "Any") -> None:
 def note_cleaning(names: "List[str]") -> None:
     """Note that arenas, or blocks of managers, were removed that no process had any more."""
     if names:
-        text = "removed %d names that programs have left in shared memory: %s"
+        text = "removed what killed programs have left in shared memory, %d in number: %s"
         note("cleaning", INFO, text, len(names), ", ".join(names))
 
 
