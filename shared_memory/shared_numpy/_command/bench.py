@@ -326,18 +326,17 @@ def _echo_of_arrays(size, seconds):
 
     standard, ours = Peer(multiprocessing.Queue), Peer(queues.Queue)
     segments = Peer(multiprocessing.Queue, echo_segments)
-    times = measure(
-        {
-            "multiprocessing.Queue": lambda: by_value(standard, plain),
-            "a SharedMemory for each message": lambda: by_segment(segments),
-            "snp.Queue": lambda: by_value(ours, plain),
-            "snp.Queue, an array of snp.ones": lambda: by_value(ours, shared),
-        },
-        seconds,
-    )
-    for peer in (standard, segments, ours):
-        peer.close()
-    return times
+    ways = {
+        "multiprocessing.Queue": lambda: by_value(standard, plain),
+        "a SharedMemory for each message": lambda: by_segment(segments),
+        "snp.Queue": lambda: by_value(ours, plain),
+        "snp.Queue, an array of snp.ones": lambda: by_value(ours, shared),
+    }
+    try:
+        return measure(ways, seconds)
+    finally:
+        for peer in (standard, segments, ours):
+            peer.close()
 
 
 def _echo_of_bytes(size, seconds):
@@ -358,10 +357,11 @@ def _echo_of_bytes(size, seconds):
         _check(back == message)
         return taken
 
-    times = measure({name: lambda peer=peer: ask(peer) for name, peer in peers.items()}, seconds)
-    for peer in peers.values():
-        peer.close()
-    return times
+    try:
+        return measure({name: lambda peer=peer: ask(peer) for name, peer in peers.items()}, seconds)
+    finally:
+        for peer in peers.values():
+            peer.close()
 
 
 class _PipePeer:
@@ -419,21 +419,21 @@ def _functions(size, seconds):
         return perf_counter() - start
 
     pools = [concurrent.futures.ProcessPoolExecutor(1), ProcessPoolExecutor(1)]
-    # They start their workers with the first call.
-    with _deaf():
+    ways = {
+        "concurrent.futures": lambda: call(pools[0]),
+        "snp.ProcessPoolExecutor": lambda: call(pools[1]),
+        "in this process": directly,
+    }
+    try:
+        # They start their workers with the first call.
+        with _deaf():
+            for pool in pools:
+                pool.submit(abs, -1).result()
+        return measure(ways, seconds)
+    finally:
+        # (Also after Ctrl-C: at exit concurrent.futures may find its descriptors closed.)
         for pool in pools:
-            pool.submit(abs, -1).result()
-    times = measure(
-        {
-            "concurrent.futures": lambda: call(pools[0]),
-            "snp.ProcessPoolExecutor": lambda: call(pools[1]),
-            "in this process": directly,
-        },
-        seconds,
-    )
-    for pool in pools:
-        pool.shutdown()
-    return times
+            pool.shutdown()
 
 
 def _making(size, seconds):
