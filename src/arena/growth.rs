@@ -119,6 +119,21 @@ impl Locked<'_> {
         Ok(empty)
     }
 
+    /// Makes this process the one that removes the segments which dead processes were making.
+    fn take_over_buildings(&self) -> SegmentSet {
+        let mut taken = SegmentSet::default();
+        for (number, row) in self.header.known_segments() {
+            let word = row.state.get();
+            let maker = maker_of(word);
+            let known = self.core.find_slot(maker).is_some();
+            if state_of(word) == BUILDING && known && self.core.is_over(maker) {
+                row.state.commit(building(self.me.slot));
+                taken.insert(number);
+            }
+        }
+        taken
+    }
+
     /// All bytes of all segments, without the tables of the first.
     fn total(&self) -> u64 {
         let rows = self.header.known_segments();
@@ -277,9 +292,34 @@ impl Core {
             }
             (locked.close_empty_segments(lost)?, locked.begin_work())
         };
+        let segments = empty.iter().count() as u64;
+        let bytes = self.remove_segments(me, empty)?;
+        if bytes > 0 {
+            EVENTS.note(self.uuid(), Event::Returned { bytes, segments });
+        }
+        Ok(bytes)
+    }
+
+    /// Removes the segments that dead processes were making, outside the lock: that takes as long
+    /// as they are.
+    pub(super) fn remove_abandoned(&self, me: Member) -> Result<()> {
+        let header = self.header();
+        let mut rows = header.known_segments();
+        if !rows.any(|(_, row)| state_of(row.state.read()) == BUILDING) {
+            return Ok(());
+        }
+        let (taken, _work) = {
+            let locked = self.lock(me)?;
+            (locked.take_over_buildings(), locked.begin_work())
+        };
+        self.remove_segments(me, taken).map(drop)
+    }
+
+    /// Removes segments of which this process is the maker; how many bytes they had.
+    fn remove_segments(&self, me: Member, segments: SegmentSet) -> Result<u64> {
         let mut sum = 0;
         let mut result = Ok(());
-        for number in empty.iter() {
+        for number in segments.iter() {
             self.platform().remove(number);
             match self.lock_to_finish(me, HalfDone::Segment(number)) {
                 Ok(locked) => {
@@ -289,10 +329,6 @@ impl Core {
                 }
                 Err(error) => result = Err(error),
             }
-        }
-        if sum > 0 {
-            let (bytes, segments) = (sum, empty.iter().count() as u64);
-            EVENTS.note(self.uuid(), Event::Returned { bytes, segments });
         }
         result.map(|()| sum)
     }

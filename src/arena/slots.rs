@@ -635,6 +635,7 @@ impl Core {
     /// how many processes were found dead.
     pub fn reap(&self, me: Member) -> Result<u64> {
         self.finish(me)?;
+        self.remove_abandoned(me)?;
         let advance = self.reap_in_advance(me)?;
         self.lock(me)?.reap_but(&advance)
     }

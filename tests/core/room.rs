@@ -2,6 +2,7 @@
 //!
 //! * A segment in which nothing lies goes, and its number is another's later, of any length.
 //! * Members that have the segment before mapped see the one in its place, shorter or longer.
+//! * A segment that a dead process was making goes while nobody has the lock.
 //! * An arena begins small: rows of its tables have memory when they are used, and not before; a
 //!   lack of it is an error and no touch of a page that is not there.
 //! * The budget is a share of what the system has and of what is free there now, unless it was
@@ -14,6 +15,9 @@ use shared_numpy::arena::plain::World;
 use shared_numpy::arena::{BlockRef, Core, Member};
 use shared_numpy::error::Error;
 use std::mem::{offset_of, size_of};
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 
 const LARGE: u64 = 12 << 20;
 
@@ -78,6 +82,30 @@ fn segments_whose_memory_may_be_wanted_soon_stay() {
     assert_eq!(core.remove_empty_segments(me, 64 << 10), Ok(0));
     core.trim(me, 0).unwrap();
     assert!(core.remove_empty_segments(me, 64 << 10).unwrap() >= LARGE);
+    check(&core, me);
+}
+
+#[test]
+fn segments_of_the_dead_are_removed_outside_the_lock() {
+    let world = World::new(1 << 40);
+    let (core, me) = create(&world, 1 << 40);
+    let other = open(&world, 1);
+    let member = other.register().unwrap();
+    world.at_work(|| panic!("the end of the process that makes it"));
+    let made = AssertUnwindSafe(|| other.allocate(member, LARGE));
+    assert!(std::panic::catch_unwind(made).is_err());
+    world.kill(1);
+    let (witness, seen) = (open(&world, 2), Arc::new(AtomicBool::new(false)));
+    let removed = seen.clone();
+    world.at_work(move || {
+        assert_eq!(witness.header().owner.get(), 0, "somebody has the lock");
+        removed.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(core.reap(me), Ok(1));
+    assert!(seen.load(Ordering::Relaxed));
+    check(&core, me);
+    core.allocate(me, LARGE).unwrap();
+    assert_eq!(segments(&core, me), 2);
     check(&core, me);
 }
 
