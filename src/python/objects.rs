@@ -95,6 +95,8 @@ impl Drop for Arena {
 ///     Where it begins in this process's memory; a multiple of 64.
 /// arena : Arena
 ///     Where it is from.
+/// is_new : bool
+///     Whether the block, just allocated, is known to hold zeros.
 /// is_of_this_user : bool
 ///     Whether its arena was made as the user that this process is now.
 /// name : str
