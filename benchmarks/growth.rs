@@ -297,6 +297,8 @@ fn held() {
             }
         })
     );
+    // Else the arena waits for who receives them.
+    arena.cancel_unreceived(0).unwrap();
 }
 
 /// Memory that this process shares with its children.
