@@ -265,7 +265,7 @@ def test_a_handler_that_raises_ends_the_other_calls(interrupting, name, call):
 fd = os.open("/dev/shm/" + sys.argv[1], flags, 0o600)
 try:
     if sys.argv[3] == "reserve":
-        _core.reserve(fd, 2 << 20)
+        _core.reserve(fd, 4 << 20)
     else:
         posixshmem.shm_unlink("/" + sys.argv[1])
 except KeyError:

@@ -8,7 +8,15 @@ from .. import _core
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, List, Optional, Tuple
+    from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+
+    class _Fields(NamedTuple):
+        stack: Tuple[Tuple[str, int, str], ...]
+        count: int
+        nbytes: int
+
+else:
+    _Fields = collections.namedtuple("Place", "stack count nbytes")
 
 __all__ = ["trace_blocks"]
 
@@ -19,7 +27,7 @@ _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _begun = []  # type: List[str]
 
 
-class Place(collections.namedtuple("Place", "stack count nbytes")):
+class Place(_Fields):
     """A place in a program that has made blocks, and those of them that are alive.
 
     Attributes
