@@ -131,21 +131,28 @@ type Taken = (&'static str, Option<String>, (u64, u64, u64));
 
 /// Take the oldest event that was not taken yet.
 ///
+/// What has happened in an arena that this process has left is passed over: most are other
+/// programs', attached for the moment to remove or to trim them.
+///
 /// Returns
 /// -------
 /// tuple or None
-///     Its name, the arena's name (or its number, if the process has left it; None for no arena), and
-///     three numbers. None if there is none.
+///     Its name, the arena's name (None for no arena), and three numbers. None if there is none.
 #[pyfunction]
 #[pyo3(text_signature = "()")]
 fn take_event(py: Python<'_>) -> Option<Taken> {
-    let (uuid, event) = EVENTS.take()?;
-    let arena = (uuid != [0, 0]).then(|| {
+    let (arena, event) = loop {
+        let (uuid, event) = EVENTS.take()?;
+        if uuid == [0, 0] {
+            break (None, event);
+        }
         let arena = process::find(uuid);
         let name = arena.as_ref().map(|arena| arena.name().as_str().to_owned());
         leave(py, arena);
-        name.unwrap_or_else(|| format!("{:016x}{:016x}", uuid[0], uuid[1]))
-    });
+        if name.is_some() {
+            break (name, event);
+        }
+    };
     let (name, values) = match event {
         Event::Recovered { pid, ring } => ("recovery", (pid, ring as u64, 0)),
         Event::Reaped { pid, exited } => ("reap", (pid, exited as u64, 0)),

@@ -147,7 +147,6 @@ def test_a_reaped_process_is_told_once_by_its_pid(collected, arena):
 
 REAPERS = """
 import logging
-# (Of other arenas, too, is told at a program's start, where it removes what killed ones left.)
 name = " no arena "
 class Handler(logging.Handler):
     def emit(self, record):
@@ -243,7 +242,8 @@ if __name__ == "__main__":
     import subprocess, tempfile
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         killed = subprocess.run([sys.executable, __file__, folder], stdout=subprocess.PIPE)
-        name = killed.stdout.decode()
+        # (Its first lines are records: of what else it has found, and removed.)
+        name = killed.stdout.decode().split()[-1]
         removed = snp.clean(folder)
         assert [each for each in removed if each == name], (removed, name)
         print("cleaned", name)
@@ -544,3 +544,44 @@ def test_threads_emit_each_record_once(collected):
     _core.emit_records()
     wanted = sorted(number * 100 + step for number in range(4) for step in range(15))
     assert sorted(map(int, collected.texts("test"))) == wanted
+
+
+OTHERS = """
+import logging, subprocess
+class Handler(logging.Handler):
+    def emit(self, record):
+        print(record.event, record.getMessage())
+if __name__ == "__main__":
+    if sys.argv[1:]:
+        # Without a tracker.
+        arena = Arena.create(directory=sys.argv[1])
+        os.setpgrp()
+        for _ in range(3):
+            read, write = os.pipe()
+            if os.fork() == 0:
+                block = arena.alloc(100)
+                os.write(write, b"x")
+                signal.pause()
+            os.read(read, 1)
+        os.killpg(0, signal.SIGKILL)
+    import tempfile
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        subprocess.call([sys.executable, __file__, folder])
+        logging.getLogger("shared_numpy").addHandler(Handler())
+        logging.getLogger("shared_numpy").setLevel("INFO")
+        # (All are killed, and some may still be dying.)
+        removed, deadline = [], time.monotonic() + 60
+        while not removed and time.monotonic() < deadline:
+            removed = snp.clean(folder)
+        snp.trim()
+        print("removed", removed[0])
+"""
+
+
+def test_what_happens_in_an_arena_that_was_left_is_not_told(tmp_path):
+    told = run_program(tmp_path, OTHERS).splitlines()
+    name = told[-1].split()[1]
+    # Its removal, by its name, and no death there.
+    (line,) = [line for line in told[:-1] if name in line]
+    assert line.startswith("cleaning ")
+    assert not [line for line in told if line.startswith("reap ")], told
