@@ -218,7 +218,9 @@ def test_waits_for_a_lock_are_counted_and_the_longest_is_told_in_microseconds():
             thread.join()
         after = snp.stats()
         assert after["lock_waits"] - before["lock_waits"] == 1
-        assert 100000 < after["longest_lock_wait"] <= waited
+        # (Another test of this process may have waited for longer.)
+        longest = max(waited, before["longest_lock_wait"])
+        assert 100000 < after["longest_lock_wait"] <= longest
         # It is the longest of all.
         with held_lock(arena) as release:
             thread = threading.Thread(target=release, args=(0,))
