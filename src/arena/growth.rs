@@ -125,8 +125,9 @@ impl Locked<'_> {
         for (number, row) in self.header.known_segments() {
             let word = row.state.get();
             let maker = maker_of(word);
-            let known = self.core.find_slot(maker).is_some();
-            if state_of(word) == BUILDING && known && self.core.is_over(maker) {
+            // (Other threads of this process may be making some: it lives.)
+            let other = maker != self.me.slot && self.core.find_slot(maker).is_some();
+            if state_of(word) == BUILDING && other && self.core.is_over(maker) {
                 row.state.commit(building(self.me.slot));
                 taken.insert(number);
             }

@@ -10,7 +10,9 @@
 
 use crate::conformance::{geometry, SIZES};
 use crate::model::{create, open};
-use shared_numpy::arena::format::{Address, Geometry, Header, SlotRow, SHARE, SLOTS_AT};
+use shared_numpy::arena::format::{
+    state_of, Address, Geometry, Header, SlotRow, BUILDING, SHARE, SLOTS_AT,
+};
 use shared_numpy::arena::plain::World;
 use shared_numpy::arena::{BlockRef, Core, Member};
 use shared_numpy::error::Error;
@@ -107,6 +109,30 @@ fn segments_of_the_dead_are_removed_outside_the_lock() {
     core.allocate(me, LARGE).unwrap();
     assert_eq!(segments(&core, me), 2);
     check(&core, me);
+}
+
+/// Where the system tells nothing true of processes, not even of this one.
+#[test]
+fn a_segment_that_this_process_makes_is_not_taken_for_a_dead_one_s() {
+    let world = World::new(1 << 40);
+    let (core, me) = create(&world, 1 << 40);
+    let thread = open(&world, 0);
+    world.kill(0);
+    let seen = Arc::new(AtomicBool::new(false));
+    let asked = seen.clone();
+    world.at_work(move || {
+        let state = &thread.header().segments[1].state;
+        let before = state.get();
+        assert_eq!(state_of(before), BUILDING);
+        assert_eq!(thread.reap(me), Ok(0));
+        assert_eq!(state.get(), before);
+        asked.store(true, Ordering::Relaxed);
+    });
+    let (block, _) = core.allocate(me, LARGE).unwrap();
+    assert!(seen.load(Ordering::Relaxed));
+    assert_eq!(segments(&core, me), 2);
+    check(&core, me);
+    core.release(me, block).unwrap();
 }
 
 #[test]
