@@ -84,8 +84,15 @@ FIRST = ["tests/{}/test_{}.py".format(*name.split("/")) for name in (
     "queues/ring", "backport/shared_memory", "backport/posixshmem", "backport/shareable_list",
     "named/named", "pool/executor", "system/forks", "arena/memory", "queues/frames",
 )]  # fmt: skip
-# What of them cannot run, and why: "tests/x/test_y.py::test_z". So far nothing is known.
-NOT_EMULATED_OF_PACKAGE = {}
+# What of them cannot run, and why.
+NOT_EMULATED_OF_PACKAGE = {
+    "tests/arena/test_arena_processes.py::test_forks[('daemon',)]": _STAT,
+    "tests/arena/test_arena_processes.py::test_forks[('ends',)]": "the emulator prints a line of "
+    "its own when a program aborts",
+    "tests/arena/test_memory.py::test_what_the_dead_held_is_back_at_the_last_reference": _REMOVE,
+    "tests/arena/test_memory.py::test_what_the_dead_held_is_found_by_a_later_call": _REMOVE,
+    "tests/arena/test_memory.py::test_trim": _REMOVE,
+}
 # And what of the core's tests of processes the emulated machine cannot.
 NOT_ON_VM = {"arenas_on_a_disk_are_refused": "the machine has no disk"}
 # And which operations of those that are stepped: this one is all the way to where the child sleeps,

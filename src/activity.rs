@@ -275,7 +275,8 @@ impl Events {
     /// Notes an event.
     #[cold]
     pub fn note(&self, arena: Uuid, event: Event) {
-        loop {
+        // (Bounded, as a number that another thread of a parent was taking is never given back.)
+        for _ in 0..2 * MOST {
             let number = self.put.load(Ordering::Relaxed);
             let (place, free) = self.place(number);
             // Acquire, pairs with the release in `take`: the words of the last lap are read.
@@ -299,11 +300,12 @@ impl Events {
                 _ => {}
             }
         }
+        self.lost.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Takes the oldest event.
     pub fn take(&self) -> Option<(Uuid, Event)> {
-        loop {
+        for _ in 0..2 * MOST {
             let number = self.taken.load(Ordering::Relaxed);
             let (place, free) = self.place(number);
             // Acquire, pairs with the release in `note`.
@@ -323,6 +325,7 @@ impl Events {
                 _ => {}
             }
         }
+        None
     }
 
     /// How many events were lost since this was asked.
@@ -346,8 +349,13 @@ impl Events {
     }
 }
 
-/// Begins anew, in a forked child: all this is its parent's. It has one thread.
-pub fn begin_anew() {
+/// Begins anew, in a forked child: all this is its parent's. It has one thread. `number` is that of
+/// the fork, for which this is done once.
+pub fn begin_anew(number: u64) {
+    static BEGUN: AtomicU64 = AtomicU64::new(0);
+    if BEGUN.swap(number, Ordering::Relaxed) == number {
+        return;
+    }
     let Counters {
         lock_waits,
         longest_lock_wait,
@@ -496,7 +504,11 @@ mod tests {
             [sent, sent_bytes, received, received_bytes].map(Counter::get)
         };
         assert_eq!(counts(), [2, 30, 1, 40]);
-        begin_anew();
+        begin_anew(u64::MAX);
         assert_eq!(counts(), [0; 4]);
+        // Once, by whichever arena it is found out.
+        COUNTERS.pipes.count_sent(1, 5);
+        begin_anew(u64::MAX);
+        assert_eq!(counts(), [1, 5, 0, 0]);
     }
 }

@@ -151,7 +151,7 @@ def receive(handle: bytes) -> "Any":
     ValueError
         It is not a handle of `send`, or it is damaged.
     StaleHandleError
-        It was received or cancelled before.
+        It was received or cancelled before, or all processes of its program were killed.
     ForeignHandleError
         It comes from another machine or user, or from before this machine was restarted.
 
@@ -164,6 +164,7 @@ def receive(handle: bytes) -> "Any":
         stream, _owner = _core.take_up(_block_handle(handle))
     except StaleHandleError:
         raise StaleHandleError(
-            "{!r} was received or cancelled before".format(Handle(handle))
+            "{!r} was received or cancelled before, or all processes of the program that sent it "
+            "were killed".format(Handle(handle))
         ) from None
     return pickler.loads(stream)

@@ -164,13 +164,20 @@ impl<'a> Locked<'a> {
 
 impl Core {
     /// The size that a block for `bytes` bytes takes.
-    pub fn block_size(bytes: u64) -> Result<u64> {
+    #[inline(always)]
+    pub fn block_size(&self, bytes: u64) -> Result<u64> {
         let size = bytes.max(1).checked_next_multiple_of(ALIGN);
-        size.filter(|size| *size < LONGEST).ok_or(Error::Full {
+        size.filter(|size| *size < LONGEST)
+            .ok_or_else(|| self.lacks_room(bytes))
+    }
+
+    #[cold]
+    fn lacks_room(&self, asked: u64) -> Error {
+        Error::Full {
             what: Exhausted::Space,
-            asked: bytes,
-            left: 0,
-        })
+            asked,
+            left: self.platform().room().free,
+        }
     }
 
     /// Allocates a block of at least `bytes` bytes, held by `me`.
@@ -195,7 +202,7 @@ impl Core {
         bytes: u64,
         count: impl Fn(BlockId, u32),
     ) -> Result<(BlockRef, Extent)> {
-        let size = Self::block_size(bytes)?;
+        let size = self.block_size(bytes)?;
         if size >= LARGE {
             self.note_large();
         }

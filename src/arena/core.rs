@@ -59,18 +59,37 @@ pub struct Core {
     pub(super) work: AtomicU32,
     /// How many threads want the process to leave.
     leaving: AtomicU32,
+    /// How often the threads were forgotten: see [`Core::forget_threads`].
+    pub(super) forks: AtomicU32,
     pub(super) unfinished: Unfinished,
 }
 
 /// A thread's work outside the lock on a block or segment of its process's.
 /// The process does not leave before its end.
-pub struct Work<'a>(pub(super) &'a AtomicU32);
+pub struct Work<'a> {
+    count: &'a AtomicU32,
+    core: &'a Core,
+    forks: u32,
+}
+
+impl<'a> Work<'a> {
+    /// Work that was just counted.
+    pub(super) fn counted(core: &'a Core, count: &'a AtomicU32) -> Self {
+        // (Only a forked child changes it, and has one thread.)
+        let forks = core.forks.load(Ordering::Relaxed);
+        Work { count, core, forks }
+    }
+}
 
 impl Drop for Work<'_> {
     fn drop(&mut self) {
+        if self.core.forks.load(Ordering::Relaxed) != self.forks {
+            // A signal's handler has forked, and this is the child: it has counted nothing yet.
+            return;
+        }
         // Release, pairs with the loads in `is_at_work` and `work`, which acquire: what was done
         // comes before.
-        self.0.fetch_sub(1, Ordering::Release);
+        self.count.fetch_sub(1, Ordering::Release);
     }
 }
 
@@ -101,6 +120,7 @@ impl Core {
             found_alive: AtomicU64::new(0),
             work: AtomicU32::new(0),
             leaving: AtomicU32::new(0),
+            forks: AtomicU32::new(0),
             unfinished: Unfinished::new(),
         };
         core.lengths[0].store(geometry.size, Ordering::Relaxed);
@@ -273,7 +293,7 @@ impl Core {
             // number and then look at the other one. Since all four accesses are in one order, one
             // of the threads sees the other.
             self.work.fetch_add(1, Ordering::SeqCst);
-            let work = Work(&self.work);
+            let work = Work::counted(self, &self.work);
             if self.leaving.load(Ordering::SeqCst) == 0 {
                 break work;
             }
@@ -293,7 +313,7 @@ impl Core {
     pub(super) fn leaving(&self) -> Work<'_> {
         // SeqCst, pairs with that of `work`, as told there.
         self.leaving.fetch_add(1, Ordering::SeqCst);
-        Work(&self.leaving)
+        Work::counted(self, &self.leaving)
     }
 
     /// Whether a thread of this process is at work outside the lock.
@@ -304,6 +324,7 @@ impl Core {
 
     /// In a forked child: its parent's other threads are not here.
     pub fn forget_threads(&self) {
+        self.forks.fetch_add(1, Ordering::Relaxed);
         self.work.store(0, Ordering::Relaxed);
         self.leaving.store(0, Ordering::Relaxed);
         self.unfinished.forget();

@@ -372,7 +372,7 @@ impl<'a> Locked<'a> {
     /// Begins work that goes on after the lock is given back.
     pub(super) fn begin_work(&self) -> Work<'a> {
         self.core.work.fetch_add(1, Ordering::Relaxed);
-        Work(&self.core.work)
+        Work::counted(self.core, &self.core.work)
     }
 
     /// Adds `more` to one of the counters.

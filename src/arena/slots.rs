@@ -34,6 +34,11 @@ fn reaped(row: &SlotRow) -> Event {
     }
 }
 
+/// As many of some rows as are looked at before the lock is given back.
+fn slice_of(rows: Range<u32>) -> Range<u32> {
+    rows.start..rows.end.min(rows.start.saturating_add(SLICE))
+}
+
 impl Locked<'_> {
     /// The slots of dead processes.
     fn dead(&self) -> SlotSet {
@@ -193,16 +198,21 @@ impl Locked<'_> {
         dropped
     }
 
-    /// What [`drop_holdings`](Self::drop_holdings) does, for some rows of each table from `first` on; false if none
-    /// follow.
-    fn drop_some(&self, dead: &SlotSet, first: u32) -> Result<bool> {
+    /// What [`drop_holdings`](Self::drop_holdings) does, for some rows of each table from `next` on:
+    /// the tickets' and the blocks', which become those that follow. False if there were none.
+    fn drop_some(&self, dead: &SlotSet, next: &mut [u32; 2]) -> Result<bool> {
         let now = self.core.platform().now();
-        let (tickets, blocks) = (self.busy_tickets(first), self.busy_blocks(first));
-        let some = |rows: &Range<u32>| rows.start..rows.end.min(first.saturating_add(SLICE));
-        for id in tickets.iter().flat_map(some) {
-            self.orphan_ticket(id, dead, now)?;
+        let [ticket, block] = next;
+        let tickets = self.busy_tickets(*ticket).map(slice_of);
+        let blocks = self.busy_blocks(*block).map(slice_of);
+        for rows in tickets.iter().cloned() {
+            *ticket = rows.end;
+            for id in rows {
+                self.orphan_ticket(id, dead, now)?;
+            }
         }
-        for rows in blocks.iter().map(some) {
+        for rows in blocks.iter().cloned() {
+            *block = rows.end;
             self.each_live_in(rows, |block| {
                 let dropped = self.drop_holders_of(block, dead);
                 if dropped > 0 {
@@ -215,34 +225,30 @@ impl Locked<'_> {
         Ok(tickets.is_some() || blocks.is_some())
     }
 
-    /// Drops this process's blocks that it does not use, of some rows from `first` on; false if no
-    /// rows follow.
-    fn drop_some_unused(&self, first: u32, is_used: &dyn Fn(BlockId) -> bool) -> Result<bool> {
-        let Some(rows) = self.busy_blocks(first) else {
+    /// Drops this process's blocks that it does not use, of some rows from `next` on, which becomes
+    /// the row that follows; false if there were none.
+    fn drop_some_unused(&self, next: &mut u32, is_used: &dyn Fn(BlockId) -> bool) -> Result<bool> {
+        let Some(rows) = self.busy_blocks(*next).map(slice_of) else {
             return Ok(false);
         };
-        let end = rows.end.min(first.saturating_add(SLICE));
-        self.drop_unused(rows.start..end, is_used)?;
+        *next = rows.end;
+        self.each_live_in(rows, |block| self.drop_if_unused(block, is_used).map(drop))?;
         Ok(true)
     }
 
-    /// Drops this process's blocks that it does not use; whether that are all it has.
-    fn drop_unused(&self, rows: Range<u32>, is_used: &dyn Fn(BlockId) -> bool) -> Result<bool> {
+    /// Drops a block if this process holds it and does not use it; false if it uses it.
+    fn drop_if_unused(&self, block: Block<'_>, is_used: &dyn Fn(BlockId) -> bool) -> Result<bool> {
         let (word, bit) = SlotSet::place(self.me.slot);
-        let mut all = true;
-        self.each_live_in(rows, |block| {
-            let holders = self.holders_at(block, word);
-            if holders.get() & bit == 0 {
-                return Ok(());
-            }
-            if is_used(BlockId(block.id)) {
-                all = false;
-                return Ok(());
-            }
-            holders.commit(holders.get() & !bit);
-            self.free_if_unwanted(block).map(drop)
-        })?;
-        Ok(all)
+        let holders = self.holders_at(block, word);
+        if holders.get() & bit == 0 {
+            return Ok(true);
+        }
+        if is_used(BlockId(block.id)) {
+            return Ok(false);
+        }
+        holders.commit(holders.get() & !bit);
+        self.free_if_unwanted(block)?;
+        Ok(true)
     }
 
     /// Removes the segments that the dead were making.
@@ -272,7 +278,11 @@ impl Locked<'_> {
                 ticket.owner.commit(TicketOwner::Arena.pack());
             }
         }
-        let left = self.drop_unused(0..self.header.block_rows.get(), is_used)?;
+        let mut left = true;
+        self.each_live(|block| {
+            left &= self.drop_if_unused(block, is_used)?;
+            Ok(())
+        })?;
         if left {
             let row = self.slot(me);
             // The number of a process that lives on must not vouch for a process that dies in this
@@ -569,7 +579,7 @@ impl Core {
         program_ends: bool,
     ) -> Result<Detachment> {
         self.reap_in_advance(me)?;
-        let mut first = 0;
+        let mut next = 0;
         loop {
             let _leaving = self.leaving();
             let locked = self.lock(me)?;
@@ -580,8 +590,7 @@ impl Core {
                 continue;
             }
             // Most of it some rows at a time, so that no process waits for long.
-            if locked.has_many_in_use() && locked.drop_some_unused(first, &is_used)? {
-                first = first.saturating_add(SLICE);
+            if locked.has_many_in_use() && locked.drop_some_unused(&mut next, &is_used)? {
                 continue;
             }
             let detachment = locked.detach(&is_used, program_ends)?;
@@ -654,7 +663,7 @@ impl Core {
             .iter()
             .map(|slot| (slot, self.slot(slot).state.read()))
             .collect();
-        let mut first = 0;
+        let mut next = [0; 2];
         while !advance.lives.is_empty() {
             let locked = self.lock(me)?;
             // Not those whose slots others have taken meanwhile.
@@ -667,10 +676,9 @@ impl Core {
                 .lives
                 .iter()
                 .for_each(|(slot, _)| still.insert(*slot));
-            if !locked.drop_some(&still, first)? {
+            if !locked.drop_some(&still, &mut next)? {
                 break;
             }
-            first = first.saturating_add(SLICE);
         }
         Ok(advance)
     }

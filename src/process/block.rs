@@ -57,7 +57,7 @@ use super::membership::{Arena, Membership};
 use super::shm_platform::ShmPlatform;
 use crate::arena::format::{Address, POISONED};
 use crate::arena::word::Atomic;
-use crate::arena::{BlockRef, Core, Extent, Member, TicketRef};
+use crate::arena::{BlockRef, Extent, Member, TicketRef};
 use crate::error::{Error, Result};
 use std::cell::Cell;
 use std::ptr::NonNull;
@@ -207,8 +207,8 @@ impl Block {
     /// Allocates a block in `arena`, by a reference that becomes the block's.
     #[inline(always)]
     pub(super) fn allocate(arena: Arena, bytes: u64) -> Result<Block> {
-        let size = Core::block_size(bytes)?;
         let membership = &arena.0;
+        let size = membership.core.block_size(bytes)?;
         let made = membership.perform(|me| match membership.reuse(me, size) {
             Some(found) => Ok(found),
             None => membership.allocate_new(me, bytes),

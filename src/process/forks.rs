@@ -73,10 +73,10 @@ extern "C" fn after_fork_in_parent() {
 }
 
 extern "C" fn after_fork_in_child() {
-    activity::begin_anew();
     registration::forget_unregistered();
     private_pages::after_fork();
     let number = ForkMark::get().renew();
+    activity::begin_anew(number);
     resume(
         |arena, prepared| arena.resume_child(prepared, number),
         ProcessArenas::forget_detached,

@@ -275,7 +275,7 @@ impl Membership {
         if self.fork_number() != mark.number() {
             // A child that was made without the C library's fork.
             let number = mark.certain();
-            activity::begin_anew();
+            activity::begin_anew(number);
             self.core.forget_threads();
             self.forget_cached();
             // No handler has told the parent that a child has its blocks, too.

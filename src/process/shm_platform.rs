@@ -598,6 +598,10 @@ unsafe impl Platform for ShmPlatform {
     }
 
     fn is_dead(&self, slot: SlotId, row: &SlotRow) -> bool {
+        // The system does not tell a process of its own locks, and may tell nothing else.
+        if self.claimed.load(Ordering::Relaxed) == slot.0 as i32 {
+            return false;
+        }
         let locked = self
             .lock_fd()
             .and_then(|fd| patiently(|| locks::is_locked(fd, slot.0 as u64)));

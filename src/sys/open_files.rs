@@ -86,11 +86,12 @@ fn inode(path: &str) -> Option<u64> {
 /// One process; None if it has ended, or is a thread of the kernel.
 fn process(pid: u64, devices: &[u64]) -> Option<Process> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let folder = living(pid, &stat)?;
     let (flags, started) = facts_of(&stat)?;
     if flags & KERNEL_THREAD != 0 {
         return None;
     }
-    let status = fs::read(format!("/proc/{pid}/status")).ok()?;
+    let status = fs::read(format!("{folder}/status")).ok()?;
     let status = String::from_utf8_lossy(&status);
     let field = |name: &str| {
         let mut lines = status.lines();
@@ -100,44 +101,66 @@ fn process(pid: u64, devices: &[u64]) -> Option<Process> {
     };
     let number = |text: &str| text.parse().ok();
     // (Before Linux 4.1 there is no such line.)
-    let own = field("NSpid:").and_then(|line| line.split_ascii_whitespace().last());
+    let own = field("NStgid:").and_then(|line| line.split_ascii_whitespace().last());
     let uid = field("Uid:").and_then(|line| line.split_ascii_whitespace().next());
     let mut files = BTreeMap::new();
-    let readable = add_mapped(pid, devices, &mut files) & add_open(pid, devices, &mut files);
+    let readable =
+        add_mapped(&folder, devices, &mut files) & add_open(&folder, devices, &mut files);
     if !readable {
         // It may have ended meanwhile.
-        facts_of(&fs::read(format!("/proc/{pid}/stat")).ok()?)?;
+        living(pid, &fs::read(format!("/proc/{pid}/stat")).ok()?)?;
     }
     Some(Process {
         pid,
         own_pid: own.and_then(number).unwrap_or(pid),
-        namespace: inode(&format!("/proc/{pid}/ns/pid")).unwrap_or(0),
+        namespace: inode(&format!("{folder}/ns/pid")).unwrap_or(0),
         uid: uid.and_then(|uid| uid.parse().ok())?,
         started,
-        command: command(pid).or_else(|| Some(field("Name:")?.to_owned()))?,
+        command: command(&folder).or_else(|| Some(field("Name:")?.to_owned()))?,
         files,
         readable,
     })
 }
 
-/// The kernel's flags, and the time of the start, of a process that has not ended.
-fn facts_of(stat: &[u8]) -> Option<(u64, u64)> {
+/// The folder in which `/proc` tells of a process; None if that has ended. A process whose first
+/// thread has ended goes on in others, and that thread's folder tells nothing any more.
+fn living(pid: u64, stat: &[u8]) -> Option<String> {
+    let folder = format!("/proc/{pid}");
+    if !is_over(stat)? {
+        return Some(folder);
+    }
+    let threads = fs::read_dir(folder + "/task").ok()?;
+    threads.flatten().find_map(|thread| {
+        let folder = thread.path().to_str()?.to_owned();
+        let stat = fs::read(format!("{folder}/stat")).ok()?;
+        (!is_over(&stat)?).then_some(folder)
+    })
+}
+
+/// The fields of a process or thread from the third on: the state.
+fn fields_of(stat: &[u8]) -> Option<std::str::SplitAsciiWhitespace<'_>> {
     // The program's name may hold anything.
     let end = stat.iter().rposition(|byte| *byte == b')')?;
     let text = std::str::from_utf8(&stat[end + 1..]).ok()?;
-    let mut fields = text.split_ascii_whitespace();
-    if matches!(fields.next()?, "Z" | "X" | "x") {
-        return None;
-    }
-    // The state is field 3.
+    Some(text.split_ascii_whitespace())
+}
+
+/// Whether a process or thread has ended.
+fn is_over(stat: &[u8]) -> Option<bool> {
+    Some(matches!(fields_of(stat)?.next()?, "Z" | "X" | "x"))
+}
+
+/// The kernel's flags, and the time of the start, of a process.
+fn facts_of(stat: &[u8]) -> Option<(u64, u64)> {
+    let mut fields = fields_of(stat)?.skip(1);
     let flags = fields.nth(9 - 4)?.parse().ok()?;
     let started = fields.nth(22 - 10)?.parse().ok()?;
     Some((flags, started))
 }
 
 /// The command line of a process; None if it has none.
-fn command(pid: u64) -> Option<String> {
-    let mut bytes = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+fn command(folder: &str) -> Option<String> {
+    let mut bytes = fs::read(format!("{folder}/cmdline")).ok()?;
     bytes.truncate(LONGEST_COMMAND);
     let text = String::from_utf8_lossy(&bytes);
     // What is no letter for a terminal must not reach it.
@@ -148,8 +171,8 @@ fn command(pid: u64) -> Option<String> {
 }
 
 /// Adds the files that a process has mapped; whether that could be read.
-fn add_mapped(pid: u64, devices: &[u64], files: &mut BTreeMap<[u64; 2], bool>) -> bool {
-    let Ok(maps) = fs::read(format!("/proc/{pid}/maps")) else {
+fn add_mapped(folder: &str, devices: &[u64], files: &mut BTreeMap<[u64; 2], bool>) -> bool {
+    let Ok(maps) = fs::read(format!("{folder}/maps")) else {
         return false;
     };
     for line in maps.split(|byte| *byte == b'\n') {
@@ -177,8 +200,8 @@ fn mapped(line: &[u8]) -> Option<[u64; 2]> {
 }
 
 /// Adds the files that a process has open; whether that could be read.
-fn add_open(pid: u64, devices: &[u64], files: &mut BTreeMap<[u64; 2], bool>) -> bool {
-    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+fn add_open(folder: &str, devices: &[u64], files: &mut BTreeMap<[u64; 2], bool>) -> bool {
+    let Ok(entries) = fs::read_dir(format!("{folder}/fd")) else {
         return false;
     };
     for entry in entries {
@@ -213,7 +236,10 @@ mod tests {
     fn zombies_and_names_of_programs_do_not_confuse() {
         let text = b"17 (a) b (c) S 1 2 3 4 5 99 7 8 9 10 11 12 13 14 15 16 17 18 4242 20";
         assert_eq!(facts_of(text), Some((99, 4242)));
-        assert_eq!(facts_of(b"17 (a) Z 1 2 3 4 5 99"), None);
+        assert_eq!(facts_of(b"17 (a) S 1 2 3 4 5 99"), None);
+        assert_eq!(is_over(text), Some(false));
+        assert_eq!(is_over(b"17 (S) Z 1 2 3 4 5 99"), Some(true));
+        assert_eq!(is_over(b"17"), None);
     }
 
     #[test]

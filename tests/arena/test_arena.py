@@ -991,3 +991,27 @@ def test_blocks_are_found_by_names_that_were_asked_for(arena):
     with pytest.raises(snp.ForeignHandleError):
         arena.find("elsewhere/0.0")
     assert arena.check() == []
+
+
+WITHOUT_DESCRIPTORS = """
+import os, resource
+import shared_numpy as snp
+arena = snp.Arena.create()
+member = arena.member()
+assert not arena.is_gone(member)
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+held = []
+try:
+    while True:
+        held.append(os.dup(0))
+except OSError:
+    pass
+gone = arena.is_gone(member)
+for fd in held:
+    os.close(fd)
+assert not gone
+"""
+
+
+def test_a_process_without_descriptors_does_not_take_itself_for_dead():
+    run_python(WITHOUT_DESCRIPTORS)

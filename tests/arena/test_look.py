@@ -119,3 +119,41 @@ def test_processes_have_files(arena):
     assert mine["own_pid"] == os.getpid() and mine["uid"] == os.getuid()
     assert its["readable"] and path in its["command"] and its["started"] >= mine["started"]
     assert _core.list_processes([])[0][0]["files"] == []
+
+
+WITHOUT_ITS_FIRST_THREAD = """
+import ctypes, mmap, os, sys, threading
+fd = os.open(sys.argv[1], os.O_RDWR)
+mapped = mmap.mmap(fd, 4096)
+os.close(fd)
+libc = ctypes.CDLL(None)
+def wait_and_end():
+    with open("/proc/self/stat") as file:
+        while file.read().rsplit(")")[1].split()[0] != "Z":
+            file.seek(0)
+    print("alone", flush=True)
+    sys.stdin.read()
+    os._exit(0)
+threading.Thread(target=wait_and_end).start()
+libc.pthread_exit(None)
+"""
+
+
+def test_a_process_goes_on_without_its_first_thread(tmp_path):
+    path = tmp_path / "mapped"
+    path.write_bytes(bytes(4096))
+    process = subprocess.Popen(
+        [sys.executable, "-c", WITHOUT_ITS_FIRST_THREAD, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert process.stdout.readline() == b"alone\n"
+        file = path.stat()
+        found, _ = _core.list_processes([file.st_dev])
+        (seen,) = [each for each in found if each["own_pid"] == process.pid]
+        assert (file.st_dev, file.st_ino, True) in [tuple(each) for each in seen["files"]], seen
+        assert seen["readable"]
+    finally:
+        process.communicate()
+    assert process.returncode == 0

@@ -212,3 +212,21 @@ for make in (
 """,
         wrapper=namespace() + ["sh", "-c", 'mount -t tmpfs tmpfs /dev && exec "$@"', "sh"],
     )
+
+
+def test_more_than_there_can_be_is_refused_with_what_is_free():
+    in_tmpfs(
+        SMALL,
+        START
+        + """
+snp.zeros(3)
+for asked in (40 << 30, 1 << 47, 1 << 50, (1 << 63) - 1):
+    try:
+        snp.empty(asked, "u1")
+    except snp.ArenaFullError as error:
+        assert error.asked == asked, (asked, error.asked)
+        assert 50 * MIB < error.left <= 64 * MIB, (asked, error.left)
+    else:
+        raise AssertionError(asked)
+""",
+    )

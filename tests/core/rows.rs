@@ -18,9 +18,13 @@ const MANY: usize = 20_000;
 const GRACE: u64 = 30_000;
 
 fn create() -> (World, Core, Member) {
+    create_with(12, 10)
+}
+
+fn create_with(block_shift: u32, ticket_shift: u32) -> (World, Core, Member) {
     let mut geometry = Geometry {
-        block_shift: 12,
-        ticket_shift: 10,
+        block_shift,
+        ticket_shift,
         processes: 256,
         size: 0,
     };
@@ -123,6 +127,23 @@ fn much_that_the_dead_held_goes() {
         .chain([sent.id.0])
         .collect();
     assert_eq!(left, expected);
+}
+
+/// Parts that are shorter than what is looked at in one go.
+#[test]
+fn nothing_of_the_dead_is_passed_over() {
+    let (world, core, me) = create_with(8, 7);
+    let other = open(&world, 1);
+    let member = other.register().unwrap();
+    allocate_many(&other, member);
+    world.kill(1);
+    assert_eq!(core.reap(me), Ok(1));
+    check(&core, me);
+    world.pass(GRACE + 1);
+    core.reap(me).unwrap();
+    check(&core, me);
+    let stats = core.stats(me).unwrap();
+    assert_eq!((stats.blocks, stats.tickets), (0, 0));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! * A process that finds no slot waits while one is being freed, and gets it.
 //! * It does not wait for ever: not for a process that is stopped halfway.
 //! * It does not wait at all where all slots are in use.
+//! * A child that was forked in the middle of its parent's work is not at work.
 
 use crate::conformance::faulty::{Call, Fate, Faulty};
 use crate::conformance::SIZES;
@@ -162,4 +163,17 @@ fn a_process_that_has_parted_is_waited_for() {
         crowd.count_sleeps(move || world.kill(LEAVER));
         crowd.assert_taken(member.slot);
     }
+}
+
+#[test]
+fn what_a_parent_worked_at_is_no_work_of_its_child() {
+    let world = World::new(1 << 30);
+    let (core, me) = create_for(&world, 0, 256);
+    let work = core.work(me).unwrap();
+    // In the child, that returns out of a signal's handler into the middle of it.
+    core.forget_threads();
+    drop(work);
+    // Else it waits for that without end.
+    drop(core.work(me).unwrap());
+    assert!(core.detach(me, |_| false, true).unwrap().last);
 }
