@@ -14,7 +14,9 @@ use shared_numpy::arena::platform::Platform;
 use shared_numpy::arena::{Core, Member};
 use shared_numpy::error::{Error, Exhausted};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::Arc;
+use std::sync::{mpsc, Arc};
+use std::thread;
+use std::time::Duration;
 
 /// The number of the process that is going to end.
 const LEAVER: u64 = 7;
@@ -173,7 +175,11 @@ fn what_a_parent_worked_at_is_no_work_of_its_child() {
     // In the child, that returns out of a signal's handler into the middle of it.
     core.forget_threads();
     drop(work);
-    // Else it waits for that without end.
-    drop(core.work(me).unwrap());
-    assert!(core.detach(me, |_| false, true).unwrap().last);
+    // A process does not leave while it is at work.
+    let (told, left) = mpsc::channel();
+    thread::spawn(move || {
+        drop(core.work(me).unwrap());
+        let _ = told.send(core.detach(me, |_| false, true).unwrap().last);
+    });
+    assert_eq!(left.recv_timeout(Duration::from_secs(30)), Ok(true));
 }
