@@ -432,6 +432,49 @@ assert code == 0 and os.listdir(folder) == []
     )
 
 
+def test_a_name_means_what_info_shows():
+    """The folder of the environment comes first, also for ``clean``; a path means itself."""
+    inside(
+        """
+os.mkdir(SHM + "mine")
+os.environ["SHARED_NUMPY_DIR"] = SHM + "mine"
+def there():
+    return [where for where in ("weights", "mine/weights") if os.path.exists(SHM + where)]
+def info(name):
+    return json.loads(subprocess.check_output(COMMAND + ["info", "--json", name]).decode())["path"]
+for word, goes in (
+    ("weights", "mine/weights"), ("shm://weights", "mine/weights"), (SHM + "weights", "weights"),
+    (SHM + "mine/weights", "mine/weights"), (SHM + "mine/../mine/weights", "mine/weights"),
+):
+    make("weights"), make("mine/weights")
+    assert info(word) == SHM + goes, (word, info(word))
+    process = subprocess.run(COMMAND + ["clean", "--force", word], stdout=subprocess.DEVNULL)
+    assert process.returncode == 0
+    assert there() == [where for where in ("weights", "mine/weights") if where != goes], word
+"""
+    )
+
+
+def test_the_name_of_a_lock_file_that_is_not_there_means_nothing_else():
+    inside(
+        """
+make("x")
+make(LOCK, b"")
+code, told = clean("x" + LOCK, "--force")
+assert code == 3 and told["things"] == [] and names() == {"x", LOCK}
+code, told = clean("", "--force")
+assert code == 3 and names() == {"x", LOCK}
+code, told = clean(LOCK, "--force")
+assert code == 0 and names() == {"x"}
+name = dead_arena()
+os.unlink(SHM + name)
+age(name)
+code, told = clean(name + LOCK, "--force")
+assert code == 0 and names() == {"x"}
+"""
+    )
+
+
 @pytest.mark.parametrize(
     "text, wanted", [("90", 90), ("1.5h", 5400), ("15m", 900), ("7 d", 604800), ("0", 0), ("2w", 1209600)]
 )

@@ -240,12 +240,12 @@ def survey(all_users: bool = True, names: "Optional[List[str]]" = None) -> Surve
     """
     found = Survey()
     places = folders()
-    wanted = None if names is None else {_full_name(name, places) for name in names}
+    wanted = None if names is None else {full_name(name) for name in names}
     inside = {_file_at(path) for path in places}
     for folder in places:
         listed = set(os.listdir(folder))
         for plain in sorted(listed):
-            if plain.endswith(_core.LOCK_SUFFIX) and plain[: -len(_core.LOCK_SUFFIX)] in listed:
+            if _without_suffix(plain) != plain and _without_suffix(plain) in listed:
                 continue  # It is told of with the arena's memory.
             name = plain if folder == _SHM else os.path.join(folder, plain)
             if wanted is not None and _without_suffix(name) not in wanted:
@@ -258,26 +258,44 @@ def survey(all_users: bool = True, names: "Optional[List[str]]" = None) -> Surve
     return found
 
 
-def plain_name(name: str) -> str:
-    """Return a name as `Item.name` has it: without ``shm://``, without /dev/shm."""
+def full_name(name: str) -> str:
+    """Return what a user calls something as `Item.name` has it.
+
+    A name without a folder is looked for in the folder that the environment says first, then in
+    /dev/shm, as `attach` does. Also the name of an arena's lock file leads to the arena.
+
+    Parameters
+    ----------
+    name : str
+        A name or a path, with ``shm://`` or without.
+
+    Raises
+    ------
+    ValueError
+        SHARED_NUMPY_DIR cannot be a folder for shared memory.
+    """
     name = name[len("shm://") :] if name.startswith("shm://") else name
-    folder, _, plain = name.rpartition("/")
-    return _without_suffix(plain if folder == _SHM else name)
-
-
-def _full_name(name, places):
-    """Return what a user calls something as `Item.name` has it."""
-    name = plain_name(name)
-    if "/" not in name:
-        for folder in reversed(places):
-            path = os.path.join(folder, name)
-            if any(os.path.lexists(path + suffix) for suffix in ("", _core.LOCK_SUFFIX)):
-                return name if folder == _SHM else path
+    folder, plain = os.path.split(name)
+    if not plain:
+        return name
+    parent = _status_of(folder, follow=True) if folder else None
+    stem = _without_suffix(plain)
+    for place in reversed(folders()):
+        if folder and not (parent and os.path.samestat(parent, os.stat(place))):
+            continue
+        path = os.path.join(place, plain)
+        if stem != plain and os.path.lexists(path):
+            plain = stem
+        elif not any(os.path.lexists(path + suffix) for suffix in ("", _core.LOCK_SUFFIX)):
+            continue
+        return plain if place == _SHM else os.path.join(place, plain)
     return name
 
 
 def _without_suffix(name):
-    return name[: -len(_core.LOCK_SUFFIX)] if name.endswith(_core.LOCK_SUFFIX) else name
+    """Return the name or path of an arena's memory for that of its lock file; others as they are."""
+    is_lock = name.endswith(_core.LOCK_SUFFIX) and os.path.basename(name) != _core.LOCK_SUFFIX
+    return name[: -len(_core.LOCK_SUFFIX)] if is_lock else name
 
 
 def _file_at(path):
@@ -308,7 +326,7 @@ def _look_at(folder, plain, name, inside):
         _count_folder(item, inside)
     elif not stat.S_ISREG(status.st_mode):
         item.note = "not a file: a link, pipe, socket or device"
-    elif plain.endswith(_core.LOCK_SUFFIX):
+    elif _without_suffix(plain) != plain:
         item.kind, item.name, item.path = ARENA, _without_suffix(name), _without_suffix(path)
         pid = _kind_by_name(_without_suffix(plain))[1]
         item.maker = None if pid is None else Process(pid, "maker", alive=None)
@@ -464,9 +482,9 @@ def _unfinished(item):
     return "not finished: its maker, or the process that removed it, was killed"
 
 
-def _status_of(path):
+def _status_of(path, follow=False):
     try:
-        return os.stat(path, follow_symlinks=False)
+        return os.stat(path, follow_symlinks=follow)
     except OSError:
         return None
 
