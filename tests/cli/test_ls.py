@@ -373,6 +373,25 @@ def test_what_others_make(name, place):
         assert item["maker"]["alive"] is (False if sees_all() else None)
 
 
+@pytest.mark.parametrize(
+    "name", ["joblib_memmapping_folder_%d_abc_def", "loky-%d-abc", "sem.loky-%d-abc", "torch_%d_12_0"]
+)
+def test_what_a_living_program_will_open_again_is_in_use(name, place):
+    """Nobody has it mapped or open, and its name has the number of its maker, which lives."""
+    code = "path = os.path.join({!r}, {!r} % os.getpid())\n".format(place.path, name)
+    if name.startswith(("joblib", "loky")):
+        code += "os.mkdir(path); path += '/a.pkl'\n"
+    process = place.start(code + "with open(path, 'wb') as file: file.write(bytes(10000))")
+    item = place.item()
+    assert (item["maker"]["pid"], item["maker"]["alive"]) == (process.pid, True)
+    assert (item["state"], item["users"]) == ("in use", [])
+    told = shared_numpy("clean", "--force", item["path"], env=place.env)
+    assert told.returncode == 5 and "process %d, which has made it, lives" % process.pid in told.stdout
+    assert os.path.exists(item["path"])
+    place.kill(process)
+    assert place.item()["state"] == no_user("orphaned")
+
+
 def test_a_number_that_is_another_processs_by_now_is_not_the_maker(place):
     """The file is older than the process that has the number."""
     process = place.start("")
@@ -410,6 +429,29 @@ def test_links_and_pipes_are_not_opened(place):
     items = place.items()
     assert {item["kind"] for item in items.values()} == {"unknown"}
     assert all("not a file" in item["note"] for item in items.values())
+
+
+@pytest.mark.parametrize("content", [b"snpARENA" + bytes(5000), b"x"], ids=["an arena's", "other"])
+def test_names_that_are_no_text_harm_nobody(content, place):
+    names = [b"bad\xff", b"bad\xff.snp-lock", b"lone\xfe.snp-lock"]
+    for name in names:
+        place.make(os.fsdecode(name), content)
+    place.make(".snp-lock")
+    good = place.make("torch_1_1_0", bytes(5000))
+    items = place.items()
+    assert sorted(items) == sorted(list(map(os.fsdecode, names)) + [".snp-lock", "torch_1_1_0"])
+    assert {item["kind"] for item in items.values()} == {"unknown", "torch"}
+    for words in (["ls"], ["info", good], ["clean", "--dry-run"], ["doctor"]):
+        told = shared_numpy(*words, env=place.env)
+        assert told.returncode in (0, 1) and told.stderr == "", (words, told)
+    for name in names:
+        path = os.path.join(place.path, os.fsdecode(name))
+        told = shared_numpy("info", path, env=place.env)
+        assert (told.returncode, told.stderr) == (0, "") and "unknown" in told.stdout
+        told = shared_numpy("clean", "--force", path, env=place.env)
+        assert (told.returncode, told.stderr) == (0, "")
+        assert os.fsdecode(name) not in os.listdir(place.path)
+    assert sorted(os.listdir(place.path)) == [".snp-lock", "torch_1_1_0"]
 
 
 def test_a_folder_is_counted_once(place):

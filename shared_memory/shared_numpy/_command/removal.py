@@ -202,6 +202,8 @@ def _kept(item, reason, code):
 def _by_whom(item):
     """Return which processes use a thing, in words."""
     pids = [str(user.pid) for user in item.users if user.alive and not user.elsewhere]
+    if not any(user.alive for user in item.users) and item.maker is not None and item.maker.alive:
+        return ": process {}, which has made it, lives".format(item.maker.pid)
     if not pids:
         return ", by a process that is not seen from here"
     shown = ", ".join(pids[:4]) + (", ..." if len(pids) > 4 else "")
@@ -209,7 +211,7 @@ def _by_whom(item):
 
 
 def _has_lock_file(item):
-    return os.path.lexists(item.path + _core.LOCK_SUFFIX)
+    return survey.lock_of(item.path) is not None
 
 
 def _why_it_stays(item, grace):

@@ -295,7 +295,21 @@ def full_name(name: str) -> str:
 def _without_suffix(name):
     """Return the name or path of an arena's memory for that of its lock file; others as they are."""
     is_lock = name.endswith(_core.LOCK_SUFFIX) and os.path.basename(name) != _core.LOCK_SUFFIX
-    return name[: -len(_core.LOCK_SUFFIX)] if is_lock else name
+    return name[: -len(_core.LOCK_SUFFIX)] if is_lock and _is_text(name) else name
+
+
+def lock_of(path: str) -> "Optional[os.stat_result]":
+    """Return the status of the lock file that an arena at a path has, or None."""
+    return _status_of(path + _core.LOCK_SUFFIX) if _is_text(path) else None
+
+
+def _is_text(name):
+    """Tell whether an arena may have a name: others may have bytes in it that are no characters."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return bool(os.path.basename(name))
 
 
 def _file_at(path):
@@ -382,7 +396,8 @@ def _look_into(item):
     Each read is of the file that was opened: another one may get its name at any time.
     """
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    lock = _file_at(item.path + _core.LOCK_SUFFIX)
+    status = lock_of(item.path)
+    lock = None if status is None else (status.st_dev, status.st_ino)
     try:
         fd = os.open(item.path, flags)
     except FileNotFoundError:
@@ -432,6 +447,9 @@ def _read_layout(item, fd):
 
 
 def _look_at_arena(item):
+    if not _is_text(item.path):
+        item.note = "it begins as an arena does, but no arena has bytes in its name that are no text"
+        return item
     item.kind = ARENA
     try:
         item.look = look = _core.look_at_arena(item.path)
@@ -441,7 +459,7 @@ def _look_at_arena(item):
         item.note = "it may not be read: {}".format(error.strerror)
         return item
     kind = look["kind"]
-    lock = _status_of(item.path + _core.LOCK_SUFFIX)
+    lock = lock_of(item.path)
     if lock is not None:
         # (Nobody writes to the lock file: it is as old as the arena.)
         item.age = max(0.0, time.time() - lock.st_mtime)
@@ -559,8 +577,8 @@ def _add_processes(found, places):
         if item.kind == MANAGER and item.users:
             managers.add(_manager_of(item))
     for item in found.items:
-        item.state = _state_of(item, found.sees_all, managers)
         _describe_maker(item, processes, found.sees_all)
+        item.state = _state_of(item, found.sees_all, managers)
 
 
 def _manager_of(item):
@@ -607,6 +625,9 @@ def _state_of(item, sees_all, managers):
         if item.look["any_locked"] is False:
             return ORPHANED
     if item.kind == MANAGER and _manager_of(item) in managers:
+        return IN_USE
+    if item.kind in (JOBLIB, TORCH) and item.maker is not None and item.maker.alive:
+        # (Its maker opens it again by its name, or has another process do that.)
         return IN_USE
     if not sees_all:
         return NOT_KNOWN
