@@ -23,6 +23,8 @@ import pytest
 from cli.commands import asked, shared_numpy
 from conftest import complete, eventually, maker_of, needs_arenas, run_command
 
+from shared_numpy._command import survey
+
 pytestmark = needs_arenas
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root may do this")
 
@@ -216,7 +218,9 @@ def test_a_damaged_arena(what, place):
         assert item["damaged"] is False  # Nothing of a chunk that the table has not.
         return
     assert item["damaged"] and re.search(note, item["note"]), item["note"]
-    assert (item["kind"], item["state"]) == ("arena", "orphaned")
+    # (Where the lock file is another one its locks prove nothing.)
+    assert item["kind"] == "arena"
+    assert item["state"] == (no_user("orphaned") if what == "lock file" else "orphaned")
 
 
 def test_an_arena_that_was_cut_is_damaged(place):
@@ -502,7 +506,7 @@ def look_as(uid, place, all_users=True):
 def test_other_users_see_that_they_cannot_know(place):
     os.chmod(place.path, 0o755)
     process = place.start(MAKE + "\nc = snp.create('weights', 3)")
-    place.make("torch_1_1_0", bytes(5000))
+    place.make("torch_999999999_1_0", bytes(5000))  # (Of nobody who lives.)
     items, unseen = look_as(12345, place)
     assert unseen
     for item in items.values():
@@ -616,6 +620,50 @@ def test_a_process_that_looks_keeps_its_own_arena(place):
     look = _core.look_at_arena(item["path"])
     assert look["any_locked"] is True and [m["locked"] for m in look["members"]] == [True]
     assert process.poll() is None
+
+
+def test_without_proc_nothing_is_guessed(place, monkeypatch):
+    """Who made something, and before which start of the machine, is not known there."""
+
+    def missing(*words):
+        raise FileNotFoundError(2, "No such file or directory", "/proc")
+
+    place.start(MAKE)
+    place.make("torch_%d_1_0" % os.getpid(), bytes(5000))
+    look = survey._core.look_at_arena
+
+    def look_without_boot(*words):
+        return dict(look(*words), same_boot=False)
+
+    monkeypatch.setenv("SHARED_NUMPY_DIR", place.path)
+    monkeypatch.setattr(survey._core, "look_at_arena", look_without_boot)
+    note = "made before the machine was started"
+    found = [item for item in survey.survey().items if item.kind == "arena" and place.path in item.path]
+    assert len(found) == 1 and note in found[0].note
+    monkeypatch.setattr(survey, "_BOOT", "/proc/none")
+    monkeypatch.setattr(survey, "_uptime", missing)
+    arena, other = [item for item in survey.survey().items if place.path in item.path]
+    assert (arena.kind, arena.state, arena.note) == ("arena", "in use", "")
+    assert other.maker.alive is None
+    monkeypatch.setattr(survey._core, "list_processes", missing)
+    arena, other = [item for item in survey.survey().items if place.path in item.path]
+    assert (arena.state, arena.note, other.state) == ("in use", "", "unknown")
+    assert other.maker.alive is None
+
+
+def test_locks_of_another_lock_file_prove_nothing(needs_namespaces, place):
+    process = place.start(MAKE)
+    lock = place.arena() + LOCK_SUFFIX
+    os.rename(lock, lock + ".kept")
+    place.make(os.path.basename(lock))
+    os.chmod(lock, 0o600)
+    found = place.items(wrapper=in_namespace("--mount-proc"))
+    item = found[os.path.basename(place.arena())]
+    assert item["damaged"] and item["state"] == "unknown", item
+    assert [user["alive"] for user in item["users"]] == [None]
+    item = place.items()[os.path.basename(place.arena())]
+    assert item["state"] == "in use" and users_of(item) == [(process.pid, True, False)]
+    place.kill(process)
 
 
 # ---- the command ----------------------------------------------------------------------------

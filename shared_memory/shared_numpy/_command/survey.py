@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["KINDS", "Item", "Process", "Survey", "survey"]
 
 _SHM = "/dev/shm"
+# What tells one start of the machine from another. (Without /proc nothing does.)
+_BOOT = "/proc/sys/kernel/random/boot_id"
 
 # Kinds.
 ARENA = "arena"
@@ -278,7 +280,7 @@ def full_name(name: str) -> str:
     folder, plain = os.path.split(name)
     if not plain:
         return name
-    parent = _status_of(folder, follow=True) if folder else None
+    parent = status_of(folder, follow=True) if folder else None
     stem = _without_suffix(plain)
     for place in reversed(folders()):
         if folder and not (parent and os.path.samestat(parent, os.stat(place))):
@@ -300,7 +302,7 @@ def _without_suffix(name):
 
 def lock_of(path: str) -> "Optional[os.stat_result]":
     """Return the status of the lock file that an arena at a path has, or None."""
-    return _status_of(path + _core.LOCK_SUFFIX) if _is_text(path) else None
+    return status_of(path + _core.LOCK_SUFFIX) if _is_text(path) else None
 
 
 def _is_text(name):
@@ -458,6 +460,11 @@ def _look_at_arena(item):
     except OSError as error:
         item.note = "it may not be read: {}".format(error.strerror)
         return item
+    if look["same_lock_file"] is False:
+        # (Its members' locks are on another file: that nobody has one on this proves nothing.)
+        look["any_locked"] = look["any_locked"] or None
+        for member in look["members"]:
+            member["locked"] = member["locked"] or None
     kind = look["kind"]
     lock = lock_of(item.path)
     if lock is not None:
@@ -490,7 +497,7 @@ def _judge(item, look):
         item.damaged, item.note = True, "its lock file was replaced"
     elif look["same_lock_file"] is None:
         item.note = "its lock file is gone: it is being removed, or was removed in part"
-    elif not look["same_boot"]:
+    elif not look["same_boot"] and os.access(_BOOT, os.R_OK):
         item.note = "made before the machine was started, or on another machine"
 
 
@@ -500,7 +507,8 @@ def _unfinished(item):
     return "not finished: its maker, or the process that removed it, was killed"
 
 
-def _status_of(path, follow=False):
+def status_of(path: str, follow: bool = False) -> "Optional[os.stat_result]":
+    """Return the status of what is at a path, of a link itself unless it is followed; or None."""
     try:
         return os.stat(path, follow_symlinks=follow)
     except OSError:
@@ -524,7 +532,7 @@ class _Processes:
             for device, inode, mapped in process["files"]:
                 self.by_file.setdefault((device, inode), []).append((process, mapped))
             self.by_number.setdefault(process["own_pid"], []).append(process)
-        status = _status_of("/proc/self/ns/pid")
+        status = status_of("/proc/self/ns/pid")
         try:
             self.namespace = os.stat("/proc/self/ns/pid").st_ino if status else 0
         except OSError:
@@ -568,7 +576,7 @@ class _Processes:
 
 def _add_processes(found, places):
     """Add to each item its users, and what follows from them."""
-    devices = {status.st_dev for status in map(_status_of, places) if status is not None}
+    devices = {status.st_dev for status in map(status_of, places) if status is not None}
     processes = _Processes(devices)
     found.unseen, found.sees_all = processes.why, not processes.why
     managers = set()
@@ -647,16 +655,21 @@ def _describe_maker(item, processes, sees_all):
             maker.pid, maker.command, maker.uid = user.pid, user.command, user.uid
             maker.alive = True
             return
+    candidates = processes.by_number.get(maker.pid, [])
+    maker.alive = False if sees_all else None
     now = time.time()
-    boot = now - _uptime()
-    for process in processes.by_number.get(maker.pid, []):
+    try:
+        boot = now - _uptime() if candidates else now
+    except OSError:
+        maker.alive = None  # (No /proc: when they began is not known.)
+        return
+    for process in candidates:
         # (A number comes around: the maker began before what it has made.)
         started = boot + process["started"] / os.sysconf("SC_CLK_TCK")
         if process["uid"] == item.uid and started <= now - item.age + 1:
             maker.pid, maker.command, maker.uid = process["pid"], process["command"], process["uid"]
             maker.alive = True
             return
-    maker.alive = False if sees_all else None
 
 
 def _has_number(pid, own_pid, processes):
