@@ -23,7 +23,7 @@ import pytest
 from cli.commands import asked, shared_numpy
 from conftest import complete, eventually, maker_of, needs_arenas, run_command
 
-from shared_numpy._command import survey
+from shared_numpy._command import main, survey
 
 pytestmark = needs_arenas
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root may do this")
@@ -685,6 +685,31 @@ def test_a_wrong_folder_is_told(tmp_path):
         process = shared_numpy("ls", env=dict(os.environ, SHARED_NUMPY_DIR=folder))
         assert (process.returncode, process.stdout) == (4, "")
         assert "SHARED_NUMPY_DIR" in process.stderr and folder in process.stderr
+
+
+@pytest.mark.parametrize("words", [["ls"], ["info", "x"], ["map", "x"], ["clean"]])
+def test_where_there_is_no_folder(words, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(survey, "_SHM", str(tmp_path / "none"))
+    monkeypatch.delenv("SHARED_NUMPY_DIR", raising=False)
+    assert main.main(words) == 4
+    printed = capsys.readouterr()
+    assert printed.out == "" and "there is no /dev/shm" in printed.err
+
+
+@pytest.mark.parametrize("interval", ["0", "-1", "nan", "inf", "1e12"])
+def test_intervals_that_are_none(interval):
+    told = shared_numpy("ls", "--watch", "--interval=" + interval)
+    assert (told.returncode, told.stdout) == (2, "")
+    assert "--interval" in told.stderr and "Traceback" not in told.stderr
+
+
+def test_control_characters_of_a_name_are_shown_as_escapes(place):
+    path = place.make("red\x1b[31m\nline" + LOCK_SUFFIX, age=3600)
+    for words in (["ls"], ["info", path], ["doctor"], ["clean", "--dry-run", path]):
+        told = shared_numpy(*words, env=place.env)
+        assert "\x1b" not in told.stdout and told.stderr == "", (words, told)
+        assert words == ["doctor"] or "red\\x1b[31m" in told.stdout
+        assert words[0] not in ("info", "clean") or "31m\nline" not in told.stdout
 
 
 def test_watching_ends_with_its_reader(place):

@@ -544,7 +544,9 @@ class _Processes:
         elif not complete:
             self.why = "processes of other namespaces, or hidden ones, cannot be seen from here"
         elif hidden:
-            self.why = "{:,} processes of other users cannot be looked into".format(hidden)
+            self.why = "{:,} process{} cannot be looked into: other users', or of more rights".format(
+                hidden, "" if hidden == 1 else "es"
+            )
         # Whether a process of this namespace that is not in the list is dead.
         self.lists_own = any(p["namespace"] == self.namespace != 0 for p in self.list)
 
