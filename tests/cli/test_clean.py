@@ -190,19 +190,33 @@ DAMAGES = {
     "lock file written to": "write(name + LOCK, b'x')",
     "lock file's mode": "os.chmod(SHM + name + LOCK, 0o644)",
     "memory's mode": "os.chmod(SHM + name, 0o644)",
+    "segment": "write(name, b'\\x12', 4096)",
 }
+# What is not in order goes by force, what was half made or half removed without.
+GOES = ("no memory",)
 
 
 @pytest.mark.parametrize("damage", sorted(DAMAGES))
 def test_damaged_arenas_go_by_force(damage):
     inside(
-        """
+        "STAYS = {}".format(damage not in GOES)
+        + """
 name = dead_arena()
 """
         + DAMAGES[damage].replace("200000", "min(200000, os.path.getsize(SHM + name) - 69632)")
         + """
 age(name)
 before = names()
+# What would be done is what is done.
+for words in ([], [name]):
+    _, would = clean("--dry-run", *words)
+    if names() == before:
+        code, told = clean(*words)
+        assert [action.replace("would be ", "") for action in actions(would).values()] == (
+            list(actions(told).values())
+        ), (would, told)
+        assert [t["reason"] for t in would["things"]] == [t["reason"] for t in told["things"]]
+        assert words or STAYS is None or (names() == before) == STAYS
 # Without a name, and when any program starts: all of it or nothing.
 code, told = clean()
 assert code == 0 and names() in (before, set()), names()
@@ -267,8 +281,8 @@ program.kill()
 file.close()
 make("sem.mp-abc")
 os.mkdir(SHM + "folder")
-os.mkdir(SHM + "joblib_memmapping_folder_1_2")
-make("joblib_memmapping_folder_1_2/data")
+os.mkdir(SHM + "joblib_memmapping_folder_999999999_2")
+make("joblib_memmapping_folder_999999999_2/data")
 words = sorted(names())
 code, told = clean("--force", *words)
 assert code == 5 and names() == {"folder"}
@@ -346,6 +360,44 @@ code, told = clean()
 assert code == 0 and told["things"] == [] and len(names()) == 1
 code, told = clean(*names(), "--force")
 assert code == 0 and names() == set()
+"""
+    )
+
+
+def test_a_folder_with_a_dead_manager_s_name_stays():
+    inside(
+        "MANAGER = '''" + MANAGER + "'''" + """
+managing = Program(MANAGER)
+managing.kill()
+(block,) = managing.said
+folder = block.rpartition("-")[0] + "-1"
+os.mkdir(SHM + folder)
+code, would = clean("--dry-run")
+found = actions(would)
+assert code == 0 and found.pop(folder) == "kept" and set(found.values()) == {"would be removed"}
+code, told = clean()
+found = actions(told)
+assert code == 0 and found.pop(folder) == "kept" and set(found.values()) == {"removed"}
+assert names() == {folder}
+"""
+    )
+
+
+@pytest.mark.parametrize("made", ["mkfifo(path)", "symlink('/etc/passwd', path)", "mkdir(path)"])
+def test_what_is_no_manager_s_file(made):
+    """It has the name of one, and nothing says that a manager lives."""
+    inside(
+        "path = '/dev/shm/snpmgr-0123456789abcdef.snp-manager'\nos." + made + """
+(name,) = names()
+for words in ([], ["--dry-run"]):
+    code, told = clean(*words)
+    assert code == 0 and told["things"] == [] and names() == {name}
+is_folder = os.path.isdir(path) and not os.path.islink(path)
+code, told = clean(name, "--force")
+if is_folder:
+    assert code == 5 and "it is a folder" in reason(told) and names() == {name}
+else:
+    assert code == 0 and actions(told) == {name: "removed"} and names() == set()
 """
     )
 
@@ -428,6 +480,49 @@ code, told = clean()
 assert code == 0 and os.listdir(folder) == ["b"]
 code, told = clean("b", "--force")
 assert code == 0 and os.listdir(folder) == []
+"""
+    )
+
+
+def test_a_name_means_what_info_shows():
+    """The folder of the environment comes first, also for ``clean``; a path means itself."""
+    inside(
+        """
+os.mkdir(SHM + "mine")
+os.environ["SHARED_NUMPY_DIR"] = SHM + "mine"
+def there():
+    return [where for where in ("weights", "mine/weights") if os.path.exists(SHM + where)]
+def info(name):
+    return json.loads(subprocess.check_output(COMMAND + ["info", "--json", name]).decode())["path"]
+for word, goes in (
+    ("weights", "mine/weights"), ("shm://weights", "mine/weights"), (SHM + "weights", "weights"),
+    (SHM + "mine/weights", "mine/weights"), (SHM + "mine/../mine/weights", "mine/weights"),
+):
+    make("weights"), make("mine/weights")
+    assert info(word) == SHM + goes, (word, info(word))
+    process = subprocess.run(COMMAND + ["clean", "--force", word], stdout=subprocess.DEVNULL)
+    assert process.returncode == 0
+    assert there() == [where for where in ("weights", "mine/weights") if where != goes], word
+"""
+    )
+
+
+def test_the_name_of_a_lock_file_that_is_not_there_means_nothing_else():
+    inside(
+        """
+make("x")
+make(LOCK, b"")
+code, told = clean("x" + LOCK, "--force")
+assert code == 3 and told["things"] == [] and names() == {"x", LOCK}
+code, told = clean("", "--force")
+assert code == 3 and names() == {"x", LOCK}
+code, told = clean(LOCK, "--force")
+assert code == 0 and names() == {"x"}
+name = dead_arena()
+os.unlink(SHM + name)
+age(name)
+code, told = clean(name + LOCK, "--force")
+assert code == 0 and names() == {"x"}
 """
     )
 

@@ -23,6 +23,8 @@ import pytest
 from cli.commands import asked, shared_numpy
 from conftest import complete, eventually, maker_of, needs_arenas, run_command
 
+from shared_numpy._command import main, survey
+
 pytestmark = needs_arenas
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root may do this")
 
@@ -216,7 +218,9 @@ def test_a_damaged_arena(what, place):
         assert item["damaged"] is False  # Nothing of a chunk that the table has not.
         return
     assert item["damaged"] and re.search(note, item["note"]), item["note"]
-    assert (item["kind"], item["state"]) == ("arena", "orphaned")
+    # (Where the lock file is another one its locks prove nothing.)
+    assert item["kind"] == "arena"
+    assert item["state"] == (no_user("orphaned") if what == "lock file" else "orphaned")
 
 
 def test_an_arena_that_was_cut_is_damaged(place):
@@ -373,6 +377,25 @@ def test_what_others_make(name, place):
         assert item["maker"]["alive"] is (False if sees_all() else None)
 
 
+@pytest.mark.parametrize(
+    "name", ["joblib_memmapping_folder_%d_abc_def", "loky-%d-abc", "sem.loky-%d-abc", "torch_%d_12_0"]
+)
+def test_what_a_living_program_will_open_again_is_in_use(name, place):
+    """Nobody has it mapped or open, and its name has the number of its maker, which lives."""
+    code = "path = os.path.join({!r}, {!r} % os.getpid())\n".format(place.path, name)
+    if name.startswith(("joblib", "loky")):
+        code += "os.mkdir(path); path += '/a.pkl'\n"
+    process = place.start(code + "with open(path, 'wb') as file: file.write(bytes(10000))")
+    item = place.item()
+    assert (item["maker"]["pid"], item["maker"]["alive"]) == (process.pid, True)
+    assert (item["state"], item["users"]) == ("in use", [])
+    told = shared_numpy("clean", "--force", item["path"], env=place.env)
+    assert told.returncode == 5 and "process %d, which has made it, lives" % process.pid in told.stdout
+    assert os.path.exists(item["path"])
+    place.kill(process)
+    assert place.item()["state"] == no_user("orphaned")
+
+
 def test_a_number_that_is_another_processs_by_now_is_not_the_maker(place):
     """The file is older than the process that has the number."""
     process = place.start("")
@@ -410,6 +433,29 @@ def test_links_and_pipes_are_not_opened(place):
     items = place.items()
     assert {item["kind"] for item in items.values()} == {"unknown"}
     assert all("not a file" in item["note"] for item in items.values())
+
+
+@pytest.mark.parametrize("content", [b"snpARENA" + bytes(5000), b"x"], ids=["an arena's", "other"])
+def test_names_that_are_no_text_harm_nobody(content, place):
+    names = [b"bad\xff", b"bad\xff.snp-lock", b"lone\xfe.snp-lock"]
+    for name in names:
+        place.make(os.fsdecode(name), content)
+    place.make(".snp-lock")
+    good = place.make("torch_1_1_0", bytes(5000))
+    items = place.items()
+    assert sorted(items) == sorted(list(map(os.fsdecode, names)) + [".snp-lock", "torch_1_1_0"])
+    assert {item["kind"] for item in items.values()} == {"unknown", "torch"}
+    for words in (["ls"], ["info", good], ["clean", "--dry-run"], ["doctor"]):
+        told = shared_numpy(*words, env=place.env)
+        assert told.returncode in (0, 1) and told.stderr == "", (words, told)
+    for name in names:
+        path = os.path.join(place.path, os.fsdecode(name))
+        told = shared_numpy("info", path, env=place.env)
+        assert (told.returncode, told.stderr) == (0, "") and "unknown" in told.stdout
+        told = shared_numpy("clean", "--force", path, env=place.env)
+        assert (told.returncode, told.stderr) == (0, "")
+        assert os.fsdecode(name) not in os.listdir(place.path)
+    assert sorted(os.listdir(place.path)) == [".snp-lock", "torch_1_1_0"]
 
 
 def test_a_folder_is_counted_once(place):
@@ -460,7 +506,7 @@ def look_as(uid, place, all_users=True):
 def test_other_users_see_that_they_cannot_know(place):
     os.chmod(place.path, 0o755)
     process = place.start(MAKE + "\nc = snp.create('weights', 3)")
-    place.make("torch_1_1_0", bytes(5000))
+    place.make("torch_999999999_1_0", bytes(5000))  # (Of nobody who lives.)
     items, unseen = look_as(12345, place)
     assert unseen
     for item in items.values():
@@ -576,6 +622,50 @@ def test_a_process_that_looks_keeps_its_own_arena(place):
     assert process.poll() is None
 
 
+def test_without_proc_nothing_is_guessed(place, monkeypatch):
+    """Who made something, and before which start of the machine, is not known there."""
+
+    def missing(*words):
+        raise FileNotFoundError(2, "No such file or directory", "/proc")
+
+    place.start(MAKE)
+    place.make("torch_%d_1_0" % os.getpid(), bytes(5000))
+    look = survey._core.look_at_arena
+
+    def look_without_boot(*words):
+        return dict(look(*words), same_boot=False)
+
+    monkeypatch.setenv("SHARED_NUMPY_DIR", place.path)
+    monkeypatch.setattr(survey._core, "look_at_arena", look_without_boot)
+    note = "made before the machine was started"
+    found = [item for item in survey.survey().items if item.kind == "arena" and place.path in item.path]
+    assert len(found) == 1 and note in found[0].note
+    monkeypatch.setattr(survey, "_BOOT", "/proc/none")
+    monkeypatch.setattr(survey, "_uptime", missing)
+    arena, other = [item for item in survey.survey().items if place.path in item.path]
+    assert (arena.kind, arena.state, arena.note) == ("arena", "in use", "")
+    assert other.maker.alive is None
+    monkeypatch.setattr(survey._core, "list_processes", missing)
+    arena, other = [item for item in survey.survey().items if place.path in item.path]
+    assert (arena.state, arena.note, other.state) == ("in use", "", "unknown")
+    assert other.maker.alive is None
+
+
+def test_locks_of_another_lock_file_prove_nothing(needs_namespaces, place):
+    process = place.start(MAKE)
+    lock = place.arena() + LOCK_SUFFIX
+    os.rename(lock, lock + ".kept")
+    place.make(os.path.basename(lock))
+    os.chmod(lock, 0o600)
+    found = place.items(wrapper=in_namespace("--mount-proc"))
+    item = found[os.path.basename(place.arena())]
+    assert item["damaged"] and item["state"] == "unknown", item
+    assert [user["alive"] for user in item["users"]] == [None]
+    item = place.items()[os.path.basename(place.arena())]
+    assert item["state"] == "in use" and users_of(item) == [(process.pid, True, False)]
+    place.kill(process)
+
+
 # ---- the command ----------------------------------------------------------------------------
 
 
@@ -595,6 +685,31 @@ def test_a_wrong_folder_is_told(tmp_path):
         process = shared_numpy("ls", env=dict(os.environ, SHARED_NUMPY_DIR=folder))
         assert (process.returncode, process.stdout) == (4, "")
         assert "SHARED_NUMPY_DIR" in process.stderr and folder in process.stderr
+
+
+@pytest.mark.parametrize("words", [["ls"], ["info", "x"], ["map", "x"], ["clean"]])
+def test_where_there_is_no_folder(words, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(survey, "_SHM", str(tmp_path / "none"))
+    monkeypatch.delenv("SHARED_NUMPY_DIR", raising=False)
+    assert main.main(words) == 4
+    printed = capsys.readouterr()
+    assert printed.out == "" and "there is no /dev/shm" in printed.err
+
+
+@pytest.mark.parametrize("interval", ["0", "-1", "nan", "inf", "1e12"])
+def test_intervals_that_are_none(interval):
+    told = shared_numpy("ls", "--watch", "--interval=" + interval)
+    assert (told.returncode, told.stdout) == (2, "")
+    assert "--interval" in told.stderr and "Traceback" not in told.stderr
+
+
+def test_control_characters_of_a_name_are_shown_as_escapes(place):
+    path = place.make("red\x1b[31m\nline" + LOCK_SUFFIX, age=3600)
+    for words in (["ls"], ["info", path], ["doctor"], ["clean", "--dry-run", path]):
+        told = shared_numpy(*words, env=place.env)
+        assert "\x1b" not in told.stdout and told.stderr == "", (words, told)
+        assert words == ["doctor"] or "red\\x1b[31m" in told.stdout
+        assert words[0] not in ("info", "clean") or "31m\nline" not in told.stdout
 
 
 def test_watching_ends_with_its_reader(place):

@@ -27,7 +27,13 @@ _LONGEST = 100 * 366 * 86400
 
 def add_arguments(parser: "Any") -> None:
     """Add the arguments of the subcommand."""
-    parser.add_argument("names", nargs="*", metavar="NAME", help="as `ls` shows it, or a path")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="as `ls` shows it, or a path; without a folder it is looked for where SHARED_NUMPY_DIR "
+        "says first",
+    )
     parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
     parser.add_argument(
         "--older-than",
@@ -95,12 +101,8 @@ def _chosen(found, names, missing):
         ]
     chosen = []
     for name in names:
-        plain = survey.plain_name(name)
-        matches = [item for item in found.items if plain in (item.name, item.path)]
-        # (In the folder that SHARED_NUMPY_DIR says, as `attach` takes it.)
-        matches = matches or [
-            item for item in found.items if os.path.basename(item.path) == plain
-        ]
+        full = survey.full_name(name)
+        matches = [item for item in found.items if item.name == full]
         chosen += [item for item in matches if item not in chosen]
         if not matches:
             missing.append(name)

@@ -290,12 +290,13 @@ def _print_item(item, unseen):
     if item.maker is not None:
         lines.append(("maker", describe_process(item.maker)))
     for title, text in lines:
-        output.line("{:8} {}".format(title, text))
+        output.line("{:8} {}".format(title, output.visible(text)))
     if item.note:
         output.paragraph("note     " + item.note)
     others = [user for user in item.users if user.slot is None]
     for user in others:
-        output.line("{:8} {} ({})".format("user", describe_process(user), user.how))
+        program = output.visible(describe_process(user))
+        output.line("{:8} {} ({})".format("user", program, user.how))
     if not item.users:
         output.line("used by  nobody" + (" that can be seen: " + unseen if unseen else ""))
 

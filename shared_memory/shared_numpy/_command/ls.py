@@ -7,6 +7,7 @@ States: "in use": a process has it. "orphaned": no process has it, and none will
 to stay until it is deleted, and no process has it now. "unknown": it cannot be seen from here.
 """
 
+import threading
 import time
 
 from . import output, survey
@@ -41,8 +42,14 @@ def add_arguments(parser: "Any") -> None:
 
 
 def run(options: "argparse.Namespace") -> int:
-    if options.interval <= 0:
-        raise Failure(USAGE, "--interval takes seconds, more than 0")
+    # (The longest that the system waits; and no "nan".)
+    if not 0 < options.interval <= threading.TIMEOUT_MAX:
+        raise Failure(
+            USAGE,
+            "--interval takes seconds, more than 0 and at most {:.0f}: {} is not possible".format(
+                threading.TIMEOUT_MAX, options.interval
+            ),
+        )
     while True:
         found = survey.survey(all_users=options.all_users)
         items = [item for item in found.items if not options.kind or item.kind in options.kind]

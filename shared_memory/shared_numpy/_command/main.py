@@ -97,7 +97,7 @@ def version() -> str:
 
 
 def check_folder() -> None:
-    """Raise `Failure` if SHARED_NUMPY_DIR cannot be used, or there are no arenas on this system.
+    """Raise `Failure` if SHARED_NUMPY_DIR cannot be used, there is no folder, or there are no arenas here.
 
     Without this a command would look in the wrong place, and report that all is well.
     """
@@ -107,10 +107,18 @@ def check_folder() -> None:
         raise Failure(
             UNUSABLE, "arrays in shared memory need 64-bit Linux: there is nothing to look at here"
         )
+    from . import survey
+
     try:
-        _core.folder()
+        places = survey.folders()
     except ValueError as error:
         raise Failure(UNUSABLE, str(error)) from None
+    if not places:
+        raise Failure(
+            UNUSABLE,
+            "there is no /dev/shm to look at: have it mounted (a tmpfs, mode 1777), or let "
+            "SHARED_NUMPY_DIR say the folder",
+        )
 
 
 if __name__ == "__main__":

@@ -48,8 +48,8 @@ def discard() -> None:
 
 
 def line(text: str = "") -> bool:
-    """Write one line; as `write`."""
-    return write(text + "\n")
+    """Write one line, or more of them; as `write`."""
+    return write("\n".join(map(visible, text.split("\n"))) + "\n")
 
 
 def complain(text: str) -> None:
@@ -63,7 +63,7 @@ def complain(text: str) -> None:
 
 def as_json(value: "Any") -> bool:
     """Write a value as JSON; as `write`."""
-    return line(json.dumps(value, indent=2, ensure_ascii=True))
+    return write(json.dumps(value, indent=2, ensure_ascii=True) + "\n")
 
 
 def paragraph(text: str, indent: str = "") -> bool:
@@ -77,7 +77,7 @@ def paragraph(text: str, indent: str = "") -> bool:
         break_long_words=False,
         break_on_hyphens=False,
     )
-    return line("\n".join(lines))
+    return write("\n".join(map(visible, lines)) + "\n")
 
 
 def table(
@@ -100,7 +100,7 @@ def table(
         For each row a style of `rich` ("red", "dim"), or None.
     """
     # (Control characters in a name would move the cursor.)
-    rows = [[_visible(cell) for cell in row] for row in rows]
+    rows = [[visible(cell) for cell in row] for row in rows]
     if _is_terminal():
         drawn = _drawn_by_rich(titles, rows, right, styles or [None] * len(rows))
         if drawn is not None:
@@ -116,7 +116,8 @@ def table(
     return write(text)
 
 
-def _visible(text):
+def visible(text: str) -> str:
+    """Return a text with its control characters as escapes: in a name they would move the cursor."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

@@ -37,6 +37,8 @@ REMOVED, WOULD_REMOVE, KEPT = "removed", "would be removed", "kept"
 _GRACE = 600.0
 # The same for what a killed process was sending.
 _GRACE_OF_KILLED = 30.0
+# The end of a reason that holds unless it is named and forced.
+_BY_FORCE = "; by name, --force removes it"
 # An arena that is not in order and younger, in seconds, may be in the making.
 _IN_THE_MAKING = 10
 
@@ -125,21 +127,23 @@ class Removal:
         """Remove an arena as any program does when it starts, which asks whether it is in order."""
         grace = 0.0 if self.named else _GRACE
         why = _why_it_stays(item, grace)
+        if why:
+            return _kept(item, why, REFUSED if why.endswith(_BY_FORCE) else DONE)
         if self.dry:
-            return _kept(item, why, DONE) if why else Outcome(item, WOULD_REMOVE)
+            return Outcome(item, WOULD_REMOVE)
         try:
             _core.clean_arena(item.name, grace)
         except ValueError as error:
             # (Not a name that an arena can have.)
             return _kept(item, str(error), FAILED)
-        return _checked(item, why or _why_it_stayed(item))
+        return _checked(item, "a process has it by now")
 
     # ---- managers
 
     def _remove_manager(self, item):
         folder, plain = os.path.split(item.path)
         number = leftovers.number_of(plain)
-        mine = item.uid == os.geteuid() and folder == "/dev/shm" and leftovers.has_file(number)
+        mine = item.uid == os.geteuid() and folder == "/dev/shm" and _has_manager_file(number)
         if not mine:
             # (Without the file nothing tells whether the manager lives.)
             return [self._remove_file(item)] if self.named else []
@@ -154,13 +158,13 @@ class Removal:
                 return [_kept(item, text, REFUSED)]
         file = leftovers.file_of(number)
         if self.dry and leftovers.is_deserted(file):
-            return [Outcome(each, WOULD_REMOVE) for each in group]
+            return [_of_folder(each) or Outcome(each, WOULD_REMOVE) for each in group]
         if not self.dry:
             with suppress(OSError):
                 leftovers.clean_one(file)
         if leftovers.has_file(number):
             return [_kept(item, "its manager lives", REFUSED)]
-        return [_checked(each, "it could not be removed") for each in group]
+        return [_of_folder(each) or _checked(each, "it could not be removed") for each in group]
 
     # ---- files
 
@@ -177,7 +181,7 @@ class Removal:
             return _kept(item, "another file has got its name meanwhile", REFUSED)
         is_folder = stat.S_ISDIR(status.st_mode)
         if is_folder and item.kind != survey.JOBLIB:
-            return _kept(item, "it is a folder: rm -r removes it", REFUSED)
+            return _of_folder(item)
         if self.dry:
             return Outcome(item, WOULD_REMOVE)
         try:
@@ -202,37 +206,62 @@ def _kept(item, reason, code):
 def _by_whom(item):
     """Return which processes use a thing, in words."""
     pids = [str(user.pid) for user in item.users if user.alive and not user.elsewhere]
+    if not any(user.alive for user in item.users) and item.maker is not None and item.maker.alive:
+        return ": process {}, which has made it, lives".format(item.maker.pid)
     if not pids:
         return ", by a process that is not seen from here"
     shown = ", ".join(pids[:4]) + (", ..." if len(pids) > 4 else "")
     return " by process{} {}".format("" if len(pids) == 1 else "es", shown)
 
 
+def _of_folder(item):
+    """Return the outcome for a folder, which stays, and None for anything else."""
+    if not os.path.isdir(item.path) or os.path.islink(item.path):
+        return None
+    return _kept(item, "it is a folder: rm -r removes it", REFUSED)
+
+
+def _has_manager_file(number):
+    """Tell whether there is a manager's file of this user, whose lock tells whether it lives."""
+    status = survey.status_of(os.path.join("/dev/shm", leftovers.file_of(number)))
+    return status is not None and stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
+
+
 def _has_lock_file(item):
-    return os.path.lexists(item.path + _core.LOCK_SUFFIX)
+    return survey.lock_of(item.path) is not None
 
 
 def _why_it_stays(item, grace):
     """Return why an arena would not be removed although no process has it, or ""."""
+    if not _is_as_made(item):
+        return (
+            "its files are not as this package makes them (mode 600, an empty lock file of which the "
+            "other tells)" + _BY_FORCE
+        )
     look = item.look
     if look is not None and look["kind"] == "arena" and not item.note:
         return _what_waits(item, grace)
-    if look is None or look["kind"] in ("unfinished", "damaged") or look["poisoned"]:
+    if look is None or look["kind"] == "unfinished":
         return "it may be in the making" if item.age < _IN_THE_MAKING else ""
-    return item.note + "; by name, --force removes it"
+    return item.note + _BY_FORCE
 
 
-def _why_it_stayed(item):
-    """Return why an arena was not removed that seemed to be nobody's and in order."""
-    try:
-        if _core.look_at_arena(item.path)["any_locked"]:
-            return "a process has it by now"
-    except OSError:
-        pass
-    return (
-        "its files are not as this package makes them (mode 600, an empty lock file); by name, "
-        "--force removes it"
-    )
+def _is_as_made(item):
+    """Tell whether the files of an arena are what the package takes for one when it cleans."""
+    lock = survey.lock_of(item.path)
+    files = [status for status in (lock, survey.status_of(item.path)) if status is not None]
+    if any(
+        not stat.S_ISREG(status.st_mode)
+        or stat.S_IMODE(status.st_mode) != 0o600
+        or status.st_uid != item.uid
+        for status in files
+    ):
+        return False
+    if lock is None:
+        return item.look is not None  # What is missing is told.
+    # (One that was just begun tells of no lock file yet.)
+    young = item.age < _IN_THE_MAKING
+    return lock.st_size == 0 and (young or item.look is None or item.look["same_lock_file"] is not False)
 
 
 def _what_waits(item, grace):

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["KINDS", "Item", "Process", "Survey", "survey"]
 
 _SHM = "/dev/shm"
+# What tells one start of the machine from another. (Without /proc nothing does.)
+_BOOT = "/proc/sys/kernel/random/boot_id"
 
 # Kinds.
 ARENA = "arena"
@@ -240,12 +242,12 @@ def survey(all_users: bool = True, names: "Optional[List[str]]" = None) -> Surve
     """
     found = Survey()
     places = folders()
-    wanted = None if names is None else {_full_name(name, places) for name in names}
+    wanted = None if names is None else {full_name(name) for name in names}
     inside = {_file_at(path) for path in places}
     for folder in places:
         listed = set(os.listdir(folder))
         for plain in sorted(listed):
-            if plain.endswith(_core.LOCK_SUFFIX) and plain[: -len(_core.LOCK_SUFFIX)] in listed:
+            if _without_suffix(plain) != plain and _without_suffix(plain) in listed:
                 continue  # It is told of with the arena's memory.
             name = plain if folder == _SHM else os.path.join(folder, plain)
             if wanted is not None and _without_suffix(name) not in wanted:
@@ -258,26 +260,58 @@ def survey(all_users: bool = True, names: "Optional[List[str]]" = None) -> Surve
     return found
 
 
-def plain_name(name: str) -> str:
-    """Return a name as `Item.name` has it: without ``shm://``, without /dev/shm."""
+def full_name(name: str) -> str:
+    """Return what a user calls something as `Item.name` has it.
+
+    A name without a folder is looked for in the folder that the environment says first, then in
+    /dev/shm, as `attach` does. Also the name of an arena's lock file leads to the arena.
+
+    Parameters
+    ----------
+    name : str
+        A name or a path, with ``shm://`` or without.
+
+    Raises
+    ------
+    ValueError
+        SHARED_NUMPY_DIR cannot be a folder for shared memory.
+    """
     name = name[len("shm://") :] if name.startswith("shm://") else name
-    folder, _, plain = name.rpartition("/")
-    return _without_suffix(plain if folder == _SHM else name)
-
-
-def _full_name(name, places):
-    """Return what a user calls something as `Item.name` has it."""
-    name = plain_name(name)
-    if "/" not in name:
-        for folder in reversed(places):
-            path = os.path.join(folder, name)
-            if any(os.path.lexists(path + suffix) for suffix in ("", _core.LOCK_SUFFIX)):
-                return name if folder == _SHM else path
+    folder, plain = os.path.split(name)
+    if not plain:
+        return name
+    parent = status_of(folder, follow=True) if folder else None
+    stem = _without_suffix(plain)
+    for place in reversed(folders()):
+        if folder and not (parent and os.path.samestat(parent, os.stat(place))):
+            continue
+        path = os.path.join(place, plain)
+        if stem != plain and os.path.lexists(path):
+            plain = stem
+        elif not any(os.path.lexists(path + suffix) for suffix in ("", _core.LOCK_SUFFIX)):
+            continue
+        return plain if place == _SHM else os.path.join(place, plain)
     return name
 
 
 def _without_suffix(name):
-    return name[: -len(_core.LOCK_SUFFIX)] if name.endswith(_core.LOCK_SUFFIX) else name
+    """Return the name or path of an arena's memory for that of its lock file; others as they are."""
+    is_lock = name.endswith(_core.LOCK_SUFFIX) and os.path.basename(name) != _core.LOCK_SUFFIX
+    return name[: -len(_core.LOCK_SUFFIX)] if is_lock and _is_text(name) else name
+
+
+def lock_of(path: str) -> "Optional[os.stat_result]":
+    """Return the status of the lock file that an arena at a path has, or None."""
+    return status_of(path + _core.LOCK_SUFFIX) if _is_text(path) else None
+
+
+def _is_text(name):
+    """Tell whether an arena may have a name: others may have bytes in it that are no characters."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return bool(os.path.basename(name))
 
 
 def _file_at(path):
@@ -308,7 +342,7 @@ def _look_at(folder, plain, name, inside):
         _count_folder(item, inside)
     elif not stat.S_ISREG(status.st_mode):
         item.note = "not a file: a link, pipe, socket or device"
-    elif plain.endswith(_core.LOCK_SUFFIX):
+    elif _without_suffix(plain) != plain:
         item.kind, item.name, item.path = ARENA, _without_suffix(name), _without_suffix(path)
         pid = _kind_by_name(_without_suffix(plain))[1]
         item.maker = None if pid is None else Process(pid, "maker", alive=None)
@@ -364,7 +398,8 @@ def _look_into(item):
     Each read is of the file that was opened: another one may get its name at any time.
     """
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    lock = _file_at(item.path + _core.LOCK_SUFFIX)
+    status = lock_of(item.path)
+    lock = None if status is None else (status.st_dev, status.st_ino)
     try:
         fd = os.open(item.path, flags)
     except FileNotFoundError:
@@ -414,6 +449,9 @@ def _read_layout(item, fd):
 
 
 def _look_at_arena(item):
+    if not _is_text(item.path):
+        item.note = "it begins as an arena does, but no arena has bytes in its name that are no text"
+        return item
     item.kind = ARENA
     try:
         item.look = look = _core.look_at_arena(item.path)
@@ -422,8 +460,13 @@ def _look_at_arena(item):
     except OSError as error:
         item.note = "it may not be read: {}".format(error.strerror)
         return item
+    if look["same_lock_file"] is False:
+        # (Its members' locks are on another file: that nobody has one on this proves nothing.)
+        look["any_locked"] = look["any_locked"] or None
+        for member in look["members"]:
+            member["locked"] = member["locked"] or None
     kind = look["kind"]
-    lock = _status_of(item.path + _core.LOCK_SUFFIX)
+    lock = lock_of(item.path)
     if lock is not None:
         # (Nobody writes to the lock file: it is as old as the arena.)
         item.age = max(0.0, time.time() - lock.st_mtime)
@@ -454,7 +497,7 @@ def _judge(item, look):
         item.damaged, item.note = True, "its lock file was replaced"
     elif look["same_lock_file"] is None:
         item.note = "its lock file is gone: it is being removed, or was removed in part"
-    elif not look["same_boot"]:
+    elif not look["same_boot"] and os.access(_BOOT, os.R_OK):
         item.note = "made before the machine was started, or on another machine"
 
 
@@ -464,9 +507,10 @@ def _unfinished(item):
     return "not finished: its maker, or the process that removed it, was killed"
 
 
-def _status_of(path):
+def status_of(path: str, follow: bool = False) -> "Optional[os.stat_result]":
+    """Return the status of what is at a path, of a link itself unless it is followed; or None."""
     try:
-        return os.stat(path, follow_symlinks=False)
+        return os.stat(path, follow_symlinks=follow)
     except OSError:
         return None
 
@@ -488,7 +532,7 @@ class _Processes:
             for device, inode, mapped in process["files"]:
                 self.by_file.setdefault((device, inode), []).append((process, mapped))
             self.by_number.setdefault(process["own_pid"], []).append(process)
-        status = _status_of("/proc/self/ns/pid")
+        status = status_of("/proc/self/ns/pid")
         try:
             self.namespace = os.stat("/proc/self/ns/pid").st_ino if status else 0
         except OSError:
@@ -500,7 +544,9 @@ class _Processes:
         elif not complete:
             self.why = "processes of other namespaces, or hidden ones, cannot be seen from here"
         elif hidden:
-            self.why = "{:,} processes of other users cannot be looked into".format(hidden)
+            self.why = "{:,} process{} cannot be looked into: other users', or of more rights".format(
+                hidden, "" if hidden == 1 else "es"
+            )
         # Whether a process of this namespace that is not in the list is dead.
         self.lists_own = any(p["namespace"] == self.namespace != 0 for p in self.list)
 
@@ -532,7 +578,7 @@ class _Processes:
 
 def _add_processes(found, places):
     """Add to each item its users, and what follows from them."""
-    devices = {status.st_dev for status in map(_status_of, places) if status is not None}
+    devices = {status.st_dev for status in map(status_of, places) if status is not None}
     processes = _Processes(devices)
     found.unseen, found.sees_all = processes.why, not processes.why
     managers = set()
@@ -541,8 +587,8 @@ def _add_processes(found, places):
         if item.kind == MANAGER and item.users:
             managers.add(_manager_of(item))
     for item in found.items:
-        item.state = _state_of(item, found.sees_all, managers)
         _describe_maker(item, processes, found.sees_all)
+        item.state = _state_of(item, found.sees_all, managers)
 
 
 def _manager_of(item):
@@ -590,6 +636,9 @@ def _state_of(item, sees_all, managers):
             return ORPHANED
     if item.kind == MANAGER and _manager_of(item) in managers:
         return IN_USE
+    if item.kind in (JOBLIB, TORCH) and item.maker is not None and item.maker.alive:
+        # (Its maker opens it again by its name, or has another process do that.)
+        return IN_USE
     if not sees_all:
         return NOT_KNOWN
     is_temporary = os.path.basename(item.path).startswith(".snp-")
@@ -608,16 +657,21 @@ def _describe_maker(item, processes, sees_all):
             maker.pid, maker.command, maker.uid = user.pid, user.command, user.uid
             maker.alive = True
             return
+    candidates = processes.by_number.get(maker.pid, [])
+    maker.alive = False if sees_all else None
     now = time.time()
-    boot = now - _uptime()
-    for process in processes.by_number.get(maker.pid, []):
+    try:
+        boot = now - _uptime() if candidates else now
+    except OSError:
+        maker.alive = None  # (No /proc: when they began is not known.)
+        return
+    for process in candidates:
         # (A number comes around: the maker began before what it has made.)
         started = boot + process["started"] / os.sysconf("SC_CLK_TCK")
         if process["uid"] == item.uid and started <= now - item.age + 1:
             maker.pid, maker.command, maker.uid = process["pid"], process["command"], process["uid"]
             maker.alive = True
             return
-    maker.alive = False if sees_all else None
 
 
 def _has_number(pid, own_pid, processes):
