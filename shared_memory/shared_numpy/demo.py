@@ -11,10 +11,11 @@ another program finds an array by its name. A line under each figure says what i
 import multiprocessing
 import os
 import platform
+import queue
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 from . import __version__
 from ._command import output
@@ -23,10 +24,13 @@ from .shared_memory import ShareableList, SharedMemory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Optional
+    from typing import Any, Iterator, Optional
 
 FRAMES = 10
 SIDE = 3000
+# The most shared memory that the demo has at a time, in bytes for each pixel of a frame: arguments
+# and results of the executor, with room for what an arena has beside its arrays.
+BYTES_PER_PIXEL = 56
 # How many threads linear algebra starts in each process: as many processes compute at a time as
 # there are CPUs, and their threads would take these from each other.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -57,6 +61,33 @@ def compare(times):
 def means(text):
     """Print what a figure means."""
     output.paragraph(text, "  ")
+
+
+def side_that_fits() -> int:
+    """Return the rows of the largest frame for which there is room in /dev/shm, at most `SIDE`."""
+    try:
+        system = os.statvfs("/dev/shm")
+    except OSError:
+        return SIDE
+    pixels = system.f_bavail * system.f_frsize // BYTES_PER_PIXEL
+    return max(1, min(SIDE, int(pixels**0.5) // 100 * 100))
+
+
+@contextmanager
+def running(target: "Any", *args: "Any") -> "Iterator[Any]":
+    """Run a function in a process that ends with the ``with`` statement.
+
+    After an exception it is terminated: nobody reads its answers any more, nor tells it to end.
+    """
+    process = multiprocessing.Process(target=target, args=args)
+    process.start()
+    try:
+        yield process
+    except BaseException:
+        process.terminate()
+        raise
+    finally:
+        process.join()
 
 
 def brighten(array: "Any") -> None:
@@ -152,21 +183,30 @@ def queued(frames, side):
     from .queues import Queue
 
     requests, answers = Queue(), Queue()
-    process = multiprocessing.Process(target=queue_worker, args=(requests, answers))
-    process.start()
     total = 0.0
-    for number in range(frames):
-        start = time.perf_counter()
-        frame = empty((side, side), DTYPE)
-        frame[:] = pattern(number, side)
-        requests.put(frame)
-        result = answers.get()
-        total += time.perf_counter() - start
-        check(result, number)
-        check(frame, number)
-    requests.put(None)
-    process.join()
+    with running(queue_worker, requests, answers) as process:
+        for number in range(frames):
+            start = time.perf_counter()
+            frame = empty((side, side), DTYPE)
+            frame[:] = pattern(number, side)
+            requests.put(frame)
+            result = answer(answers, process)
+            total += time.perf_counter() - start
+            check(result, number)
+            check(frame, number)
+        requests.put(None)
     return total
+
+
+def answer(answers, process):
+    """Return the next answer of a process; fail if it has ended without one."""
+    while True:
+        try:
+            return answers.get(timeout=1)
+        except queue.Empty:
+            if process.exitcode is not None:
+                text = "a worker ended without an answer, with exit code {}"
+                raise AssertionError(text.format(process.exitcode)) from None
 
 
 def named(side: int) -> None:
@@ -312,9 +352,8 @@ def managed() -> str:
     """Share a list that a manager looks after; return its segment's name."""
     with SharedMemoryManager() as manager:
         settings = manager.ShareableList(["running", 41, 2.5, True])
-        editor = multiprocessing.Process(target=edit, args=(settings.shm.name,))
-        editor.start()
-        editor.join()
+        with running(edit, settings.shm.name):
+            pass
         output.line(
             "\na manager's list that another process changed: {}".format(list(settings))
         )
@@ -339,8 +378,8 @@ def run(frames: int = FRAMES, side: int = SIDE) -> None:
     ------
     AssertionError
         Something came back wrong or was left behind.
-    OSError
-        There is no room for one frame in shared memory.
+    OSError, MemoryError
+        There is no room for the frames in shared memory.
     """
     limit_threads()
     import numpy as np
@@ -362,14 +401,14 @@ def run(frames: int = FRAMES, side: int = SIDE) -> None:
     )
     shm = SharedMemory(create=True, size=size)
     parent, child = multiprocessing.Pipe()
-    process = multiprocessing.Process(target=worker, args=(child,))
-    process.start()
-    child.close()  # So that a worker's death ends the pipe.
     try:
-        times = {"pickled through a pipe": pickled(parent, frames, side)}
-        times["in a segment, by name"] = shared(parent, frames, side, shm)
-        if HAS_ARRAYS:
-            times["in a queue of arrays"] = queued(frames, side)
+        with running(worker, child):
+            child.close()  # So that a worker's death ends the pipe.
+            times = {"pickled through a pipe": pickled(parent, frames, side)}
+            times["in a segment, by name"] = shared(parent, frames, side, shm)
+            if HAS_ARRAYS:
+                times["in a queue of arrays"] = queued(frames, side)
+            parent.send(None)
         compare({way: seconds / frames for way, seconds in times.items()})
         means(
             "Pickled, each frame is copied into the pipe and out of it, on both ways. By name and by "
@@ -377,9 +416,6 @@ def run(frames: int = FRAMES, side: int = SIDE) -> None:
             "is a new array, and nobody has to think of names."
         )
     finally:
-        with suppress(BrokenPipeError):
-            parent.send(None)
-        process.join()
         shm.close()
         shm.unlink()
 

@@ -81,6 +81,26 @@ def test_the_largest_place_is_first():
     del small, large, medium
 
 
+@pytest.mark.parametrize("frames", ["x", None, 1.5, np.ones(2, int)])
+def test_frames_that_are_no_integer_are_refused_at_the_call(frames):
+    with pytest.raises(TypeError, match="frames must be an integer, not"):
+        snp.trace_blocks(frames)
+
+
+@pytest.mark.parametrize("frames", [0, -(2**70), sys.maxsize + 1, 2**70])
+def test_frames_out_of_range_are_refused_at_the_call(frames):
+    with pytest.raises(ValueError, match=r"frames must be from 1 to \d+ .*, not %d$" % frames):
+        snp.trace_blocks(frames)
+
+
+def test_any_integer_is_a_number_of_frames():
+    for frames in np.int64(3), True, sys.maxsize:
+        with snp.trace_blocks(frames) as trace:
+            kept = make(1)
+        assert 1 <= len(trace.places()[0].stack) <= frames
+        del kept
+
+
 @pytest.mark.parametrize("frames", [1, 2, 50])
 def test_a_stack_has_so_many_frames_at_most(frames):
     def deep(n):
@@ -198,7 +218,7 @@ def test_what_is_traced_no_more_is_not_noted():
 
 
 def test_misuse_is_refused():
-    with pytest.raises(ValueError, match="frames must be 1 or more, not 0"):
+    with pytest.raises(ValueError, match="frames must be from 1 to .*, not 0"):
         snp.trace_blocks(0)
     trace = snp.trace_blocks()
     with pytest.raises(RuntimeError, match="nothing is traced yet"):

@@ -166,6 +166,18 @@ def test_names_that_nobody_has(place, new_name):
         assert "there is nothing of the name" in process.stderr and place.path in process.stderr
 
 
+def test_control_characters_of_a_name_do_not_reach_the_terminal(place):
+    name = "snp-it\x1b[2J\nuser     7\r-ff-00000000"
+    place.make(name + ".snp-lock", age=100)
+    for words in ["info", name], ["map", name], ["ls"], ["doctor"]:
+        process = shared_numpy(*words, env=place.env)
+        for text in process.stdout, process.stderr:
+            assert not re.search(r"[\x00-\x09\x0b-\x1f]", text), (words, text)
+            assert "\nuser     7" not in text, (words, text)
+    told = shared_numpy("info", name, env=place.env).stdout
+    assert "/snp-it\\x1b[2J\\nuser     7\\r-ff-00000000\n" in told
+
+
 # ---- the picture ----------------------------------------------------------------------------
 
 
@@ -205,6 +217,26 @@ def test_a_picture_is_to_scale(place, tmp_path):
     place.kill(process)
     asked(*command, env=place.env)
     assert "orphaned" in drawn(out)[1] and "holder-0" not in drawn(out)[1]
+
+
+def test_a_picture_tells_that_an_arena_is_damaged(place, tmp_path):
+    process = place.start(PROGRAM)
+    place.kill(process)
+    out = str(tmp_path / "it.svg")
+    command = ["map", arena_of(place), "--out"]
+    assert asked(*(command + [out]), env=place.env)[1]["damaged"] is None
+    with open(place.arena(), "r+b") as file:
+        file.seek(192)
+        file.write(struct.pack("=I", 1))
+    assert "contradiction" in asked(*(command + [out]), env=place.env)[1]["damaged"]
+    text = shared_numpy(*(command + [out]), env=place.env)
+    assert text.returncode == 0 and "damaged: a process found" in " ".join(text.stdout.split())
+    texts = [text.text or "" for text in drawn(out)[0].iter(SVG + "text")]
+    assert any("damaged: a process found a contradiction" in text for text in texts)
+    # The picture alone on standard output, the rest on standard error.
+    piped = shared_numpy(*(command + ["-"]), env=place.env)
+    assert ElementTree.fromstring(piped.stdout).tag == SVG + "svg"
+    assert piped.returncode == 0 and "damaged: a process found" in piped.stderr
 
 
 def test_what_cannot_be_drawn_is_told(place):

@@ -86,6 +86,44 @@ def test_options_of_the_interpreter_hold(tmp_path):
     assert found == expected and "error" not in found[1] and "UserWarning" in found[2]
 
 
+@pytest.mark.parametrize(
+    "options",
+    [["-u"], ["-uO", "-Xfoo"], ["-X", "foo=1", "-X", "bar"], ["-bX", "dev"], ["-Wd", "-s"],
+     ["-X", "pycache_prefix=none", "-X", "no_debug_ranges", "-B"]],
+)  # fmt: skip
+def test_all_options_of_the_interpreter_hold(options):
+    code = (
+        "import sys; print(sorted(sys._xoptions.items()), sys.flags, sys.warnoptions)\n"
+        "print(type(sys.stdout.buffer).__name__, getattr(sys, 'pycache_prefix', None))"
+    )
+    expected, found = run_both(["-c", code, "-u"], options)
+    assert found == expected and found[0] == 0
+    if "u" in options[0]:
+        assert "FileIO" in found[1]
+
+
+@pytest.mark.parametrize(
+    "line, expected",
+    [
+        ("-m shared_numpy run x -u", ""),
+        ("-mshared_numpy", ""),
+        ("-Bum shared_numpy", "-Bu"),
+        ("-i -X -m -W -c -m shared_numpy", "-i -X -m -W -c"),
+        ("-Xm -Wcm -c code", "-Xm -Wcm"),
+        ("--check-hash-based-pycs never -m shared_numpy", "--check-hash-based-pycs never"),
+        ("-u /bin/shared-numpy run -O", "-u"),
+        ("-u - -O", "-u"),
+        ("-u -- program -O", "-u"),
+        ("-u", None),
+        ("", None),
+    ],
+)
+def test_options_are_what_goes_before_the_program(line, expected):
+    from shared_numpy._command.run import options_of
+
+    assert options_of(line.split()) == (None if expected is None else expected.split())
+
+
 CHILD = """
 from multiprocessing import shared_memory
 def child(name):

@@ -8,7 +8,7 @@
 3. A handler's exception is reported as `logging` does, and the call returns what it would have.
    An exception that is no `Exception`, such as Ctrl-C's, ends the call; nothing is lost, neither
    memory nor a message nor the records that wait.
-4. A handler may use the package. No record is emitted by a call that does not wait, nor while a lock
+4. A handler may use the package; a later call logs what is noted of that. No record is emitted by a call that does not wait, nor while a lock
    of the package is held.
 5. A forked child emits nothing that happened in its parent.
 """
@@ -455,10 +455,39 @@ def test_a_handler_may_use_the_package(collected, arena):
 
     collected.then = use
     arena.alloc(1 << 20)
+    assert len(about(collected.texts("growth"), arena)) == 1
+    # What the handler did is logged by the next call.
+    _core.emit_records()
     grown = about(collected.texts("growth"), arena)
-    # That of the call, and that of the handler: by one loop, not one in the other.
     assert len(grown) == arena.stats()["grows"] >= 2
     assert len(made) == len(collected.records) and not inside
+
+
+def test_a_handler_that_is_refused_each_time_makes_no_endless_loop(collected, arena):
+    def ask(record):
+        assert len(collected.records) < 100
+        with pytest.raises(snp.ArenaFullError):
+            arena.alloc(1 << 50)
+
+    def refused():
+        return len(collected.texts("refusal"))
+
+    collected.then = ask
+    with pytest.raises(snp.ArenaFullError):
+        arena.alloc(1 << 50)
+    assert refused() == 1
+    # A later call logs the handler's refusal, and that one alone; so it does without the core's queue.
+    _core.emit_records()
+    assert refused() == 2
+    collected.then = lambda record: records.note("test", records.INFO, "of a handler")
+    _core.emit_records()
+    assert (refused(), len(collected.texts("test"))) == (3, 0)
+    _core.emit_records()
+    assert len(collected.texts("test")) == 1
+    # Nothing that waits is lost on the way.
+    collected.then = None
+    _core.emit_records()
+    assert len(collected.texts("test")) == 2
 
 
 def test_calls_that_do_not_wait_emit_nothing(collected):

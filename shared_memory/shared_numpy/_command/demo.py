@@ -12,22 +12,26 @@ if TYPE_CHECKING:
 def add_arguments(parser: "Any") -> None:
     """Add the arguments of the subcommand."""
     parser.add_argument("--frames", type=int, default=10, help="how many (10)")
-    parser.add_argument("--side", type=int, default=3000, help="rows and columns (3000)")
+    parser.add_argument(
+        "--side", type=int, help="rows and columns (3000, or as many as /dev/shm has room for)"
+    )
 
 
 def run(options: "Any") -> int:
     """Run the subcommand; return the exit code."""
-    if options.frames < 1 or options.side < 1:
-        raise Failure(
-            USAGE,
-            "--frames and --side must be at least 1, and are {} and {}".format(
-                options.frames, options.side
-            ),
-        )
     from .. import demo
 
+    side = demo.side_that_fits() if options.side is None else options.side
+    if options.frames < 1 or side < 1:
+        raise Failure(
+            USAGE,
+            "--frames and --side must be at least 1, and are {} and {}".format(options.frames, side),
+        )
     try:
-        demo.run(options.frames, options.side)
+        demo.run(options.frames, side)
     except AssertionError as error:
         raise Failure(FAILED, str(error)) from None
+    except (EOFError, MemoryError, OSError) as error:
+        text = "frames of {0} x {0} cannot be shown: {1}; if room is missing, give a smaller --side"
+        raise Failure(FAILED, text.format(side, str(error) or type(error).__name__)) from None
     return DONE

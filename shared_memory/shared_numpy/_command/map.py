@@ -40,15 +40,29 @@ def run(options: "argparse.Namespace") -> int:
     subtitle = "{} in memory, {:,} blocks, {:,} handles in flight; {}".format(
         output.size(item.size), look["blocks"], look["handles"], item.state
     )
+    # What the tables of a damaged arena say need not be so.
+    damage = "damaged: " + item.note if item.damaged else ""
+    if damage:
+        subtitle += "; " + damage
     drawn = picture.draw(os.path.basename(item.path), look, alive, subtitle)
     if options.out == "-":
         output.write(drawn)
+        if damage:
+            output.complain("shared-numpy: {!r} is {}".format(item.name, damage))
         return DONE
     with open(options.out, "w", encoding="utf-8") as file:
         file.write(drawn)
     parts = picture.totals(picture.pieces(look, alive))
     if options.json:
-        output.as_json({"file": os.path.abspath(options.out), "bytes": parts})
+        output.as_json(
+            {
+                "file": os.path.abspath(options.out),
+                "bytes": parts,
+                "damaged": item.note if item.damaged else None,
+            }
+        )
     else:
         output.line("{} is drawn in {}".format(item.name, options.out))
+        if damage:
+            output.paragraph("It is {}. The picture shows what its tables say.".format(damage))
     return DONE

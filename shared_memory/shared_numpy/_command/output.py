@@ -48,8 +48,13 @@ def discard() -> None:
 
 
 def line(text: str = "") -> bool:
-    """Write one line, or more of them; as `write`."""
-    return write("\n".join(map(visible, text.split("\n"))) + "\n")
+    """Write one line; as `write`.
+
+    Line feeds at its start are empty lines before it. Control characters in the rest are written as
+    escapes: in the name of a file, which may be anybody's, they would move the cursor.
+    """
+    rest = text.lstrip("\n")
+    return write("\n" * (len(text) - len(rest)) + visible(rest) + "\n")
 
 
 def complain(text: str) -> None:
@@ -57,7 +62,8 @@ def complain(text: str) -> None:
     if sys.stderr is not None:
         encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
         with suppress(OSError, ValueError):
-            sys.stderr.write((text + "\n").encode(encoding, "backslashreplace").decode(encoding))
+            text = "\n".join(map(visible, text.split("\n"))) + "\n"
+            sys.stderr.write(text.encode(encoding, "backslashreplace").decode(encoding))
             sys.stderr.flush()
 
 
@@ -67,17 +73,17 @@ def as_json(value: "Any") -> bool:
 
 
 def paragraph(text: str, indent: str = "") -> bool:
-    """Write a text in lines that fit the terminal; as `write`."""
+    """Write a text in lines that fit the terminal; as `line`."""
     width = max(40, min(100, shutil.get_terminal_size((80, 24)).columns))
     lines = textwrap.wrap(
-        text,
+        visible(text),
         width,
         initial_indent=indent,
         subsequent_indent=indent,
         break_long_words=False,
         break_on_hyphens=False,
     )
-    return write("\n".join(map(visible, lines)) + "\n")
+    return write("\n".join(lines) + "\n")
 
 
 def table(
@@ -99,7 +105,6 @@ def table(
     styles : sequence of str or None, optional
         For each row a style of `rich` ("red", "dim"), or None.
     """
-    # (Control characters in a name would move the cursor.)
     rows = [[visible(cell) for cell in row] for row in rows]
     if _is_terminal():
         drawn = _drawn_by_rich(titles, rows, right, styles or [None] * len(rows))
@@ -117,7 +122,8 @@ def table(
 
 
 def visible(text: str) -> str:
-    """Return a text with its control characters as escapes: in a name they would move the cursor."""
+    """Return a text with escapes for what is not printable: it can neither move a terminal's cursor
+    nor look like another line."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

@@ -17,7 +17,7 @@ from .exit_codes import UNUSABLE, Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, List
+    from typing import Any, List, Optional
 
 _USAGE = """\
 shared-numpy run SCRIPT [ARGUMENT ...]
@@ -63,7 +63,60 @@ def run(words: "List[str]") -> int:
         # (What is not there is not an empty entry, which stands for the current folder.)
         others = environment.get("PYTHONPATH")
         environment["PYTHONPATH"] = os.pathsep.join([_STARTUP] + ([others] if others else []))
-    # (`subprocess` has them for `multiprocessing`, which starts interpreters like this one.)
-    options = subprocess._args_from_interpreter_flags()  # type: ignore
     sys.stdout.flush()
-    os.execve(sys.executable, [sys.executable] + options + words, environment)
+    os.execve(sys.executable, [sys.executable] + _options() + words, environment)
+
+
+def _options():
+    """Return the options that this interpreter was given: all words of its command line before the
+    program."""
+    line = getattr(sys, "orig_argv", None)  # (From 3.10 on.)
+    if line is None:
+        try:
+            with open("/proc/self/cmdline", "rb") as file:
+                line = [os.fsdecode(word) for word in file.read().split(b"\0")[:-1]]
+        except OSError:
+            line = []
+    options = options_of(line[1:])
+    if options is None:
+        # (`subprocess` has them for `multiprocessing`, which starts interpreters like this one. Those
+        # that nothing in a program tells of are missing.)
+        options = subprocess._args_from_interpreter_flags()  # type: ignore
+    return options
+
+
+def options_of(line: "List[str]") -> "Optional[List[str]]":
+    """Return the options of the interpreter in its command line, without the program.
+
+    Parameters
+    ----------
+    line : list of str
+        The command line without its first word.
+
+    Returns
+    -------
+    list of str or None
+        None if the line has no program: then it is not that of an interpreter.
+    """
+    options = []  # type: List[str]
+    words = iter(line)
+    for word in words:
+        if not word.startswith("-") or word in ("-", "--"):
+            return options
+        options.append(word)
+        if word.startswith("--"):
+            # Of the long options one has a value, in a word of its own.
+            if word == "--check-hash-based-pycs":
+                options += [value for value in [next(words, None)] if value is not None]
+            continue
+        for at, letter in enumerate(word[1:], 1):
+            if letter in "mc":
+                # The program's; letters before it in the same word are options.
+                options[-1:] = [word[:at]] if at > 1 else []
+                return options
+            if letter in "WX":
+                # The rest of the word is its value, or else the next word.
+                if at == len(word) - 1:
+                    options += [value for value in [next(words, None)] if value is not None]
+                break
+    return None

@@ -1,6 +1,7 @@
 """Where the blocks were made that are still alive: `trace_blocks`."""
 
 import collections
+import operator
 import os
 import sys
 
@@ -157,8 +158,10 @@ def trace_blocks(frames: int = 8) -> BlockTrace:
 
     Raises
     ------
+    TypeError
+        `frames` is no integer.
     ValueError
-        `frames` is less than 1.
+        `frames` is less than 1, or more than `sys.maxsize`.
     RuntimeError
         From the ``with`` statement: the process is traced already.
 
@@ -183,6 +186,11 @@ def trace_blocks(frames: int = 8) -> BlockTrace:
     >>> place.count, place.nbytes
     (3, 24000)
     """
-    if frames < 1:
-        raise ValueError("frames must be 1 or more, not {}".format(frames))
-    return BlockTrace(frames)
+    try:
+        count = operator.index(frames)
+    except TypeError:
+        raise TypeError("frames must be an integer, not {!r}".format(frames)) from None
+    if not 1 <= count <= sys.maxsize:
+        text = "frames must be from 1 to {} (sys.maxsize), not {}"
+        raise ValueError(text.format(sys.maxsize, count))
+    return BlockTrace(count)

@@ -31,10 +31,16 @@ DEBUG, INFO, WARNING, ERROR = 10, 20, 30, 40
 # each, and a place for no more than so many.
 _waiting = collections.deque(maxlen=64)  # type: Deque[Tuple[str, Record]]
 
+# Events that were taken from the core's queue and not logged yet. A call takes as many as that has
+# places, at most.
+_taken = collections.deque()  # type: Deque[Tuple[str, Record]]
+_MOST_TAKEN = 64
+
 # The threads that emit records right now.
 _emitting = set()  # type: Set[int]
 
 forks.register_at_fork(after_in_child=_waiting.clear)
+forks.register_at_fork(after_in_child=_taken.clear)
 forks.register_at_fork(after_in_child=_emitting.clear)
 
 
@@ -75,24 +81,33 @@ def emit() -> None:
     """
     me = get_ident()
     if me in _emitting:
-        return  # A handler uses the package. Its caller goes on with what comes meanwhile.
+        return  # A handler uses the package.
     _emitting.add(me)
     try:
-        while True:
+        # No more than what waits now: what handlers do may be noted, too, and each record of it would
+        # run them again. The next call logs that.
+        for _ in range(_MOST_TAKEN):
             taken = _core.take_event()
             if taken is None:
                 break
             record = _record(*taken)
             if record is not None:
-                _log(*record)
-        # Those for which the core had no place. (IndexError: another thread logs them.)
-        with suppress(IndexError):
-            while True:
-                _log(*_waiting.popleft())
+                _taken.append(record)
         lost = _core.take_lost_events()
+        # Those for which the core had no place. (IndexError: another thread takes them.)
+        with suppress(IndexError):
+            for _ in range(len(_waiting)):
+                _taken.append(_waiting.popleft())
         if lost:
             text = "%d more events were not recorded, since too many came at once"
-            _log("lost", (WARNING, text, (lost,)))
+            _taken.append(("lost", (WARNING, text, (lost,))))
+        with suppress(IndexError):
+            for _ in range(len(_taken)):
+                _log(*_taken.popleft())
+    except BaseException:
+        if _taken:
+            _core.note_event()  # (So that the next call finds that something waits.)
+        raise
     finally:
         _emitting.discard(me)
 
