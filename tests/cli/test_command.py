@@ -13,7 +13,8 @@ import sys
 
 import pytest
 from cli.commands import COMMAND, shared_numpy
-from conftest import run_command, run_python
+from cli.test_ls import place  # noqa: F401
+from conftest import needs_arenas, run_command, run_python
 
 from shared_numpy._command import arguments, main, output
 
@@ -71,6 +72,25 @@ def test_a_reader_that_has_gone(words):
     process = run_command(COMMAND + words, stdout=writer)
     os.close(writer)
     assert (process.returncode, process.stderr) == (wanted, "")
+
+
+@needs_arenas
+@pytest.mark.parametrize("words", [[], ["--json"]])
+def test_a_report_that_cannot_be_written_does_not_change_what_clean_returns(words, place, new_name):
+    """The work is done; another command ends with 6, and so does one that only says what it would do."""
+    place.kill(place.start("kept = snp.zeros(10)"))
+    command = ["clean", place.arena()] + words
+    with open("/dev/full", "w") as full:
+        dry = shared_numpy(*(command + ["--dry-run"]), env=place.env, stdout=full)
+        assert dry.returncode == 6 and "No space left" in dry.stderr
+        done = shared_numpy(*command, env=place.env, stdout=full)
+        missing = shared_numpy("clean", new_name(), *words, env=place.env, stdout=full)
+        listed = shared_numpy("ls", *words, env=place.env, stdout=full)
+    assert done.returncode == 0
+    assert done.stderr.count("\n") == 1 and "No space left" in done.stderr, done.stderr
+    assert missing.returncode == 3 and "No space left" in missing.stderr
+    assert listed.returncode == 6 and "No space left" in listed.stderr
+    assert [name for name in os.listdir(place.path) if name.startswith("snp-")] == []
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])

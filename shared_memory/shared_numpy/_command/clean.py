@@ -110,6 +110,8 @@ def _chosen(found, names, missing):
 
 
 def _report(options, found, outcomes, missing):
+    if not options.dry_run:
+        output.go_on_unwritten()
     removed = [each for each in outcomes if each.action != removal.KEPT]
     came_back = sum(outcome.item.size for outcome in removed)
     if options.json:

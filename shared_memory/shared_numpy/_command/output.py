@@ -18,12 +18,26 @@ if TYPE_CHECKING:
     from typing import Any, Iterable, Optional, Sequence
 
 _closed = False
+# Whether an output that cannot be written ends the command.
+_must_write = True
+
+
+def go_on_unwritten() -> None:
+    """Let the command go on if standard output cannot be written from now on: it is told once, to
+    standard error. For a report of what was done: the exit code is that of the work."""
+    global _must_write
+    _must_write = False
 
 
 def write(text: str) -> bool:
     """Write to standard output, at once; tell whether anybody can still read it.
 
     Characters that the output's encoding lacks are written as escapes.
+
+    Raises
+    ------
+    OSError
+        It cannot be written, such as on a full disk; not after `go_on_unwritten`.
     """
     global _closed
     if _closed or sys.stdout is None:
@@ -35,6 +49,12 @@ def write(text: str) -> bool:
     except BrokenPipeError:
         _closed = True
         discard()
+    except OSError as error:
+        if _must_write:
+            raise
+        _closed = True
+        discard()
+        complain("shared-numpy: the report cannot be written: {}".format(error))
     return not _closed
 
 
