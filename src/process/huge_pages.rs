@@ -13,10 +13,10 @@
 //!
 //! Nothing here can fail: without huge pages memory is as it is elsewhere.
 
-use super::objects::patiently;
+use super::objects::{self, patiently};
 use crate::arena::format::LONGEST;
 use crate::error::Result;
-use crate::segment::{Reservation, CHUNK};
+use crate::segment::CHUNK;
 use crate::sys::probe::{self, HUGE_PAGE};
 use crate::sys::{map, proc, shm};
 use std::os::fd::BorrowedFd;
@@ -82,12 +82,10 @@ impl HugePages {
     /// # Errors
     /// What the reservation reports, ENOSPC above all.
     pub fn reserve(&self, fd: BorrowedFd<'_>, start: u64, size: u64) -> Result<()> {
-        if self.unit(fd, size) == Some(HUGE_PAGE) && self.of(fd) == probe::HugePages::Advised {
+        if size >= LEAST && self.of(fd) == probe::HugePages::Advised {
             let _ = take_by_mapping(fd, start, size);
         }
-        let mut reservation = Reservation::of(start, size);
-        while !patiently(|| reservation.step(fd))? {}
-        Ok(())
+        objects::reserve(fd, start, size)
     }
 }
 
