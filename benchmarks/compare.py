@@ -72,6 +72,16 @@ def few_if_long(size):
     return dict(warm=20, fewest=20) if size < MIB else dict(warm=2, fewest=3)
 
 
+def by_size(requests, answers, numbered, seconds):
+    """Return the median times of echoes of arrays by their size; `numbered` makes them."""
+    return {
+        label: echoed(
+            requests, answers, functools.partial(numbered, label), seconds, **few_if_long(size)
+        )[0]
+        for label, size in SIZES.items()
+    }
+
+
 def plain(rounds, seconds):
     """Echoes of plain arrays, by their size, and two copies of each."""
     arrays = {label: np.ones(size // 8) for label, size in SIZES.items()}
@@ -84,16 +94,7 @@ def plain(rounds, seconds):
     def turn(factory):
         with made(factory, factory) as (requests, answers):
             with workers((peers.echo, requests, answers)):
-                return {
-                    label: echoed(
-                        requests,
-                        answers,
-                        functools.partial(numbered, label),
-                        seconds,
-                        **few_if_long(size)
-                    )[0]
-                    for label, size in SIZES.items()
-                }
+                return by_size(requests, answers, numbered, seconds)
 
     def copies():
         found = {}
@@ -137,16 +138,7 @@ def by_ray(numbered, seconds):
                 return ray.get(self.answer)
 
         channel = Channel()
-        return {
-            label: echoed(
-                channel,
-                channel,
-                functools.partial(numbered, label),
-                seconds,
-                **few_if_long(size)
-            )[0]
-            for label, size in SIZES.items()
-        }
+        return by_size(channel, channel, numbered, seconds)
     finally:
         ray.shutdown()
 
