@@ -3,7 +3,7 @@
 import os
 import pickle
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Callable, Iterator, List
+from typing import TYPE_CHECKING, Any, Callable, Iterator, List, Optional
 
 import numpy as np
 import shared_numpy as snp
