@@ -95,7 +95,10 @@ pub(super) fn attach_or_create(
             Some(Found::Nothing) => attaching::create(name, settings, Some(identifier)).map(Some),
             Some(Found::Begun(lock)) => {
                 if unchanged {
-                    remove_begun(name, lock);
+                    // (Its maker may not have locked its lock file yet: it finds that it is gone,
+                    // and begins again.)
+                    let is_begun = |found: &Remains| found.file() == lock && !found.is_finished();
+                    remove_dead(name, is_begun);
                 }
                 Ok(None)
             }
@@ -108,6 +111,10 @@ pub(super) fn attach_or_create(
             Ok(None) => (found, None),
             Err(Error::Os { errno, .. }) if errno == sys::EEXIST => (None, None),
             Err(error @ (Error::Foreign { .. } | Error::OtherVersion { .. })) => {
+                (found, Some(error))
+            }
+            Err(error @ Error::Corrupted { .. }) => {
+                remove_dead(name, |_| true);
                 (found, Some(error))
             }
             // What was there has gone, or the folder is missing.
@@ -150,15 +157,12 @@ fn attach(name: Name, identifier: [u8; 16], patience: u64) -> Result<Option<Arc<
     Ok(attached.admit(Entry::Resident)?.then_some(attached))
 }
 
-/// Removes what a killed process has left that made or ended the arena; not if a process is at it.
-/// (One that has not locked its lock file yet finds that it is gone, and begins again.)
-fn remove_begun(name: Name, lock: File) {
+/// Removes what dead processes have left; not what a process has a lock on.
+fn remove_dead(name: Name, goes: impl Fn(&Remains) -> bool) {
     let list = process_arenas::lock();
     let found = Remains::find(name, |file| list.has_lock_file(file));
-    if let Some(remains) = found {
-        if remains.file() == lock && !remains.is_finished() {
-            remains.remove();
-        }
+    if let Some(remains) = found.filter(goes) {
+        remains.remove();
     }
 }
 

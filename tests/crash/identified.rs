@@ -15,7 +15,7 @@ use crate::run::seed::{self, times, Random};
 use crate::storm::{kill_group, wait_for_orphans};
 use crate::tools::*;
 use crate::Test;
-use shared_numpy::arena::format::UNSETTLED;
+use shared_numpy::arena::format::{POISONED, UNSETTLED};
 use shared_numpy::arena::handle::Name;
 use shared_numpy::error::{Error, Result};
 use shared_numpy::process::{remove_deserted, remove_orphans, Arena, Block, Settings};
@@ -200,6 +200,18 @@ fn deserted() {
     let arena = meet();
     assert_empty(&arena);
     drop(arena);
+    assert!(is_gone());
+    // One whose tables were overwritten, while a process has it and later.
+    let poisoned = stopped(|| {
+        let arena = meet();
+        arena.core().header().condition.commit(POISONED);
+        stop();
+        0
+    });
+    let refused = || meet_within(1000).err();
+    assert!(matches!(refused(), Some(Error::Corrupted { .. })));
+    poisoned.kill();
+    assert_empty(&meet());
     assert!(is_gone());
     // A sweep removes it like any other.
     leave_deserted();
