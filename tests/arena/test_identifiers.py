@@ -16,6 +16,7 @@ import uuid
 
 import numpy as np
 import pytest
+from cli.commands import asked, shared_numpy
 from conftest import exists, run_python
 
 import shared_numpy as snp
@@ -272,3 +273,18 @@ def test_the_tracker_of_a_killed_program_leaves_it_to_others(identifier):
     other.end()
     assert exists(name_of(identifier))
     arena.close()
+
+
+def test_info_tells_of_both(identifier):
+    with snp.Arena.attach_or_create(identifier) as arena:
+        told = asked("info", arena.name)[1]["arena"]
+        assert (told["identifier"], told["root"]) == (identifier.hex(), None)
+        assert arena.publish_root(arena.alloc(64))
+        told = asked("info", arena.name)[1]["arena"]
+        assert told["root"] == told["largest"][0]["block"]
+        text = shared_numpy("info", arena.name).stdout
+        assert "found by {}\n".format(identifier.hex()) in text
+        assert "root     block {}\n".format(told["root"]) in text
+    with snp.Arena.create() as other:
+        told = asked("info", other.name)[1]["arena"]
+        assert (told["identifier"], told["root"]) == (None, None)
