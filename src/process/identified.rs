@@ -110,13 +110,12 @@ pub(super) fn attach_or_create(
             Ok(Some(membership)) => return Ok(membership),
             Ok(None) => (found, None),
             Err(Error::Os { errno, .. }) if errno == sys::EEXIST => (None, None),
-            Err(error @ (Error::Foreign { .. } | Error::OtherVersion { .. })) => {
-                (found, Some(error))
-            }
-            Err(error @ Error::Corrupted { .. }) => {
-                remove_dead(name, |_| true);
-                (found, Some(error))
-            }
+            // (An arena that was overwritten has lost its names by now: see `settle_names`.)
+            Err(
+                error @ (Error::Foreign { .. }
+                | Error::OtherVersion { .. }
+                | Error::Corrupted { .. }),
+            ) => (found, Some(error)),
             // What was there has gone, or the folder is missing.
             Err(error @ Error::Os { errno, .. }) if errno == sys::ENOENT => match found {
                 Some(Found::Arena(_)) => (None, None),
