@@ -27,7 +27,8 @@ fn create() -> (World, Core, Member) {
         processes: 256,
         size: 0,
     };
-    geometry.size = geometry.data() + 4 * MANY as u64 * 64;
+    // (Too short for all blocks: they lie in two segments.)
+    geometry.size = geometry.data() + MANY as u64 * 64;
     geometry.size = geometry.size.next_multiple_of(PAGE);
     let world = World::new(1 << 40);
     let (core, me) = Core::create(world.process(0), geometry, |header: &Header| {

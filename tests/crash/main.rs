@@ -24,6 +24,7 @@ mod mounts;
 mod pages;
 mod ring;
 mod run;
+mod scarce;
 mod step;
 mod storm;
 mod systems;
@@ -59,6 +60,7 @@ fn main() {
         faults::TESTS,
         folders::TESTS,
         pages::TESTS,
+        scarce::TESTS,
         step::TESTS,
         storm::TESTS,
         systems::TESTS,
