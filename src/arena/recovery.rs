@@ -96,6 +96,7 @@ impl<'a> Locked<'a> {
     /// [`close_unwanted`](Self::close_unwanted) wants them.
     fn count_tickets(&self) -> Result<u32> {
         let mut owners = NIL;
+        let rows = self.header.block_rows.get();
         for chunk in self.used_ticket_chunks().rev() {
             let first = chunk << self.core.geometry().ticket_shift;
             let mut open = 0;
@@ -108,6 +109,9 @@ impl<'a> Locked<'a> {
                 let block = self.block(ticket.block.get())?;
                 let gone = block.row.state.get() != state_word(ticket.generation.get(), LIVE);
                 let owner = self.owner(ticket)?;
+                if block.id >= rows || owner.is_some_and(|owner| owner.id >= rows) {
+                    return Err(self.corrupted("the block of an open ticket"));
+                }
                 if gone || owner.is_none() && self.is_orphan(ticket)? {
                     self.close_ticket(id, ticket);
                     continue;
