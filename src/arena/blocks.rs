@@ -84,7 +84,7 @@ impl<'a> Locked<'a> {
         extent.owned_tickets().set(0);
         let generation = extent.generation();
         extent.row.state.commit(state_word(generation, LIVE));
-        self.count_live(extent.id);
+        self.count_live(extent.id, 1);
         Ok(Allocated {
             which: BlockRef {
                 id: BlockId(extent.id),

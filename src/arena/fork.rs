@@ -126,11 +126,14 @@ impl Core {
     ) -> Result<ForkedChild> {
         let locked = self.lock(me)?;
         locked.count(|c| &c.forks, 1);
-        let child = match locked.reserve_slot(&mut sign)? {
-            Some(member) => Some(member),
+        let (child, locked) = match locked.reserve_slot(&mut sign)? {
+            Some(member) => (Some(member), locked),
             None => {
-                locked.reap_the_dead()?;
-                locked.reserve_slot(&mut sign)?
+                drop(locked);
+                // (If that fails there is no more slot.)
+                let _ = self.reap(me);
+                let locked = self.lock(me)?;
+                (locked.reserve_slot(&mut sign)?, locked)
             }
         };
         let child = match child {

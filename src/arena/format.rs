@@ -464,6 +464,11 @@ impl SegmentSet {
         self.0[number / 64] |= 1 << (number % 64);
     }
 
+    /// Whether no segment is.
+    pub fn is_empty(&self) -> bool {
+        self.0 == [0; SEGMENTS / 64]
+    }
+
     /// Whether the segment is in the set.
     pub fn contains(&self, number: usize) -> bool {
         self.0[number / 64] >> (number % 64) & 1 == 1

@@ -119,15 +119,13 @@ impl Locked<'_> {
         Ok(empty)
     }
 
-    /// Makes this process the one that removes the segments which dead processes were making.
-    fn take_over_buildings(&self) -> SegmentSet {
+    /// Makes this process the one that removes the segments which `makers` were making: outside the
+    /// lock, since that takes as long as they are.
+    pub fn take_over_buildings(&self, makers: &SlotSet) -> SegmentSet {
         let mut taken = SegmentSet::default();
         for (number, row) in self.header.known_segments() {
             let word = row.state.get();
-            let maker = maker_of(word);
-            // (Other threads of this process may be making some: it lives.)
-            let other = maker != self.me.slot && self.core.find_slot(maker).is_some();
-            if state_of(word) == BUILDING && other && self.core.is_over(maker) {
+            if state_of(word) == BUILDING && makers.contains(maker_of(word)) {
                 row.state.commit(building(self.me.slot));
                 taken.insert(number);
             }
@@ -268,9 +266,13 @@ impl Core {
         let locked = self.lock_to_finish(me, HalfDone::Segment(number))?;
         let opened = made.and_then(|()| locked.open_segment(number, length));
         let row = &locked.header.segments[number];
-        if opened.is_err() && state_of(row.state.get()) == BUILDING {
-            self.platform().remove(number);
-            row.state.commit(ABSENT as u64);
+        let is_left = state_of(row.state.get()) == BUILDING;
+        drop(locked);
+        if opened.is_err() && is_left {
+            let mut made = SegmentSet::default();
+            made.insert(number);
+            // (What cannot be finished is noted.)
+            let _ = self.remove_segments(me, made);
         }
         if opened.is_ok() {
             let (bytes, segment) = (length, number as u64);
@@ -301,23 +303,8 @@ impl Core {
         Ok(bytes)
     }
 
-    /// Removes the segments that dead processes were making, outside the lock: that takes as long
-    /// as they are.
-    pub(super) fn remove_abandoned(&self, me: Member) -> Result<()> {
-        let header = self.header();
-        let mut rows = header.known_segments();
-        if !rows.any(|(_, row)| state_of(row.state.read()) == BUILDING) {
-            return Ok(());
-        }
-        let (taken, _work) = {
-            let locked = self.lock(me)?;
-            (locked.take_over_buildings(), locked.begin_work())
-        };
-        self.remove_segments(me, taken).map(drop)
-    }
-
     /// Removes segments of which this process is the maker; how many bytes they had.
-    fn remove_segments(&self, me: Member, segments: SegmentSet) -> Result<u64> {
+    pub(super) fn remove_segments(&self, me: Member, segments: SegmentSet) -> Result<u64> {
         let mut sum = 0;
         let mut result = Ok(());
         for number in segments.iter() {

@@ -17,6 +17,7 @@ use super::waiting::Waiting;
 use super::word::{U32, U64};
 use crate::error::{Error, Result};
 use std::cell::Cell;
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 /// A row of the table of blocks: its truth and its cache.
@@ -189,6 +190,50 @@ impl<'a> Locked<'a> {
             // to 32 and made of atomics.
             cache: unsafe { cache.cast().as_ref() },
         })
+    }
+
+    /// The numbers of the chunks of the table of blocks that were ever used.
+    pub fn used_block_chunks(&self) -> Range<u32> {
+        let shift = self.core.geometry.block_shift;
+        0..self.header.block_rows.get().div_ceil(1 << shift)
+    }
+
+    /// The rows of such a chunk that were ever used, and their caches.
+    pub fn used_blocks_of(&self, chunk: u32) -> Result<(&'a [BlockRow], &'a [BlockCache])> {
+        let shift = self.core.geometry.block_shift;
+        let Some(place) = self.core.blocks.get(chunk as usize) else {
+            return Err(self.corrupted("the number of a chunk"));
+        };
+        let used = self.header.block_rows.get().saturating_sub(chunk << shift);
+        let count = used.min(1 << shift) as usize;
+        let size = (std::mem::size_of::<BlockRow>() as u64) << shift;
+        let (rows, caches) = (place.cast(), Core::within(place, size).cast());
+        // SAFETY: a chunk is `block_chunk()` bytes in a mapping that lives as long as the platform,
+        // and begins with `1 << shift` rows; they are atomics, for which all bytes are values.
+        let rows = unsafe { std::slice::from_raw_parts(rows.as_ptr(), count) };
+        // SAFETY: in each chunk so many caches follow the rows, made of atomics, too.
+        let caches = unsafe { std::slice::from_raw_parts(caches.as_ptr(), count) };
+        Ok((rows, caches))
+    }
+
+    /// The numbers of the chunks of the table of tickets that were ever used.
+    pub fn used_ticket_chunks(&self) -> Range<u32> {
+        let shift = self.core.geometry.ticket_shift;
+        0..self.header.ticket_rows.get().div_ceil(1 << shift)
+    }
+
+    /// The rows of such a chunk that were ever used.
+    pub fn used_tickets_of(&self, chunk: u32) -> Result<&'a [TicketRow]> {
+        let shift = self.core.geometry.ticket_shift;
+        let Some(place) = self.core.tickets.get(chunk as usize) else {
+            return Err(self.corrupted("the number of a chunk"));
+        };
+        let used = self.header.ticket_rows.get().saturating_sub(chunk << shift);
+        let rows = place.cast();
+        // SAFETY: a chunk is `ticket_chunk()` bytes in a mapping that lives as long as the
+        // platform, and consists of `1 << shift` rows; they are atomics, for which all bytes are
+        // values.
+        Ok(unsafe { std::slice::from_raw_parts(rows.as_ptr(), used.min(1 << shift) as usize) })
     }
 
     /// Of a block the words of the set of its holders that are not in its row.

@@ -7,11 +7,20 @@
 //! anywhere and be begun again.
 //!
 //! It needs the blocks in the order of their addresses and may not allocate. So it links them
-//! through their own caches and sorts by merging, which needs one number for each power of two.
+//! through their own caches, in many lists by their places, and sorts those that are out of order.
+//!
+//! Nobody else can use the arena meanwhile. So it reads each table as seldom as can be: the tickets
+//! once, the rows of blocks twice.
 
 use super::format::*;
 use super::locked::{Block, Locked};
+use super::refs::Extent;
 use crate::error::Result;
+
+/// So many rows need few lists.
+const FEW: u32 = 2048;
+/// How many blocks are sorted at a time before lists are merged.
+const RUN: usize = 256;
 
 impl<'a> Locked<'a> {
     /// Rebuilds every cache.
@@ -22,12 +31,15 @@ impl<'a> Locked<'a> {
         self.check_truth()?;
         self.finish_tables()?;
         self.root_block()?;
-        self.count_tickets()?;
-        self.close_orphans()?;
         self.clear_index();
-        self.list_spare_tickets()?;
-        let first = self.sort_blocks()?;
-        self.tile(first)
+        self.clear_counts()?;
+        let owners = self.count_tickets()?;
+        self.close_unwanted(owners)?;
+        // (To clear the lists of many would take longer than all the rest for few.)
+        match self.header.block_rows.get() <= FEW {
+            true => self.link::<16, 32>(),
+            false => self.link::<1024, SEGMENTS>(),
+        }
     }
 
     /// Refuses numbers of rows that are more than there is room for.
@@ -68,121 +80,142 @@ impl<'a> Locked<'a> {
         entries.map(|entry| self.block(entry.get().wrapping_sub(1)))
     }
 
-    /// Counts the open tickets of each block, lists those that it answers for, and closes those
-    /// whose block is gone.
-    fn count_tickets(&self) -> Result<()> {
-        for block in self.all_blocks() {
-            let block = block?;
-            block.cache.tickets.set(0);
-            if block.state() == LIVE {
-                block.owned_tickets().set(0);
-            }
-        }
-        for id in 0..self.header.ticket_rows.get() {
-            let ticket = self.ticket(id)?;
-            let word = ticket.state.get();
-            if state_of(word) != OPEN {
-                continue;
-            }
-            let block = self.block(ticket.block.get())?;
-            if block.row.state.get() == state_word(ticket.generation.get(), LIVE) {
-                block.cache.tickets.add(1);
-                if let Some(owner) = self.owner(ticket)? {
-                    self.add_owned(id, ticket, owner)?;
-                }
-            } else {
-                let closed = state_word(generation_of(word) + 1, CLOSED);
-                ticket.state.commit(closed);
+    /// Makes all blocks owners of no ticket, to which no ticket refers.
+    fn clear_counts(&self) -> Result<()> {
+        // (Whatever the rows are: nobody asks those that are no blocks. So this reads no row.)
+        for chunk in self.used_block_chunks() {
+            for cache in self.used_blocks_of(chunk)?.1 {
+                cache.tickets.set(0);
+                cache.warm_or_owned.set(0);
             }
         }
         Ok(())
     }
 
-    /// Closes the tickets that were transferred to blocks that are gone, or that
-    /// nobody wants and that will go: which may leave more such blocks.
-    fn close_orphans(&self) -> Result<()> {
-        let mut closed = true;
-        while closed {
-            closed = false;
-            for id in 0..self.header.ticket_rows.get() {
-                let ticket = self.ticket(id)?;
-                let word = ticket.state.get();
-                if state_of(word) != OPEN {
+    /// Counts the open tickets of each block, lists those that it owns, closes those whose block or
+    /// owner is gone, and lists the closed ones; the first of the blocks that own tickets, linked as
+    /// [`close_unwanted`](Self::close_unwanted) wants them.
+    fn count_tickets(&self) -> Result<u32> {
+        let mut owners = NIL;
+        let rows = self.header.block_rows.get();
+        for chunk in self.used_ticket_chunks().rev() {
+            let first = chunk << self.core.geometry().ticket_shift;
+            let mut open = 0;
+            for (i, ticket) in self.used_tickets_of(chunk)?.iter().enumerate().rev() {
+                let id = first + i as u32;
+                if state_of(ticket.state.get()) != OPEN {
+                    self.list_ticket(id, ticket);
                     continue;
                 }
-                let goes = match self.owner(ticket)? {
-                    Some(owner) => self.is_unwanted(owner),
-                    None => self.is_orphan(ticket)?,
-                };
-                if goes {
-                    let state = state_word(generation_of(word) + 1, CLOSED);
-                    ticket.state.commit(state);
-                    self.block(ticket.block.get())?.cache.tickets.sub(1);
-                    closed = true;
+                let block = self.block(ticket.block.get())?;
+                let gone = block.row.state.get() != state_word(ticket.generation.get(), LIVE);
+                let owner = self.owner(ticket)?;
+                if block.id >= rows || owner.is_some_and(|owner| owner.id >= rows) {
+                    return Err(self.corrupted("the block of an open ticket"));
+                }
+                if gone || owner.is_none() && self.is_orphan(ticket)? {
+                    self.close_ticket(id, ticket);
+                    continue;
+                }
+                open += 1;
+                block.cache.tickets.add(1);
+                if let Some(owner) = owner {
+                    if owner.owned_tickets().get() == 0 {
+                        owner.cache.bin_previous.set(owners);
+                        owners = owner.id;
+                    }
+                    self.add_owned(id, ticket, owner)?;
                 }
             }
+            self.open_in_part(first).add(open);
         }
-        Ok(())
+        Ok(owners)
     }
 
-    fn list_spare_tickets(&self) -> Result<()> {
+    /// Puts a ticket that is not open among those that are taken next.
+    fn list_ticket(&self, id: u32, ticket: &TicketRow) {
         let index = &self.header.index;
-        for id in (0..self.header.ticket_rows.get()).rev() {
-            let ticket = self.ticket(id)?;
-            if state_of(ticket.state.get()) == OPEN {
-                self.open_in_part(id).add(1);
-            } else {
-                ticket.next.set(index.spare_ticket.get());
-                index.spare_ticket.set(id);
-                index.spare_tickets.add(1);
-            }
-        }
-        Ok(())
+        ticket.next.set(index.spare_ticket.get());
+        index.spare_ticket.set(id);
+        index.spare_tickets.add(1);
     }
 
-    /// Links the blocks through `next` in the order of their addresses, and
-    /// makes all other rows unused; returns the first.
-    fn sort_blocks(&self) -> Result<u32> {
-        // `sorted[n]` is the head of a list of 2^n runs, like the digits of a
-        // binary counter.
-        let mut sorted = [NIL; 33];
-        let mut run: Option<(u32, Block<'a>)> = None;
-        for block in self.all_blocks().rev() {
-            let block = block?;
-            let kept = match block.state() {
-                TABLE => true,
-                LIVE => !self.is_unwanted(block),
-                UNUSED | FREE => false,
-                _ => return Err(self.corrupted("the state of a block")),
-            };
-            if !kept {
-                self.make_unused(block);
+    fn close_ticket(&self, id: u32, ticket: &TicketRow) {
+        let generation = generation_of(ticket.state.get()) + 1;
+        ticket.state.commit(state_word(generation, CLOSED));
+        self.list_ticket(id, ticket);
+    }
+
+    /// Closes the tickets whose owners nobody wants and which will go: which may leave more such
+    /// blocks.
+    ///
+    /// The blocks that own tickets are linked through `bin_previous`, which is no block's otherwise,
+    /// from `first` on. One that was looked at is its own neighbour there, and comes back if it is
+    /// unwanted later: so each ticket is looked at once, whoever owns whom.
+    fn close_unwanted(&self, first: u32) -> Result<()> {
+        let mut first = first;
+        while first != NIL {
+            let owner = self.block(first)?;
+            first = owner.cache.bin_previous.get();
+            owner.cache.bin_previous.set(owner.id);
+            if !self.is_unwanted(owner) {
                 continue;
             }
-            self.check_extent(block)?;
-            if block.state() == LIVE {
-                self.count_live(block.id);
+            let mut id = owner.first_owned_or_nil();
+            owner.owned_tickets().set(0);
+            while id != NIL {
+                let ticket = self.ticket(id)?;
+                let block = self.block(ticket.block.get())?;
+                let next = ticket.next.get();
+                self.open_in_part(id).sub(1);
+                self.close_ticket(id, ticket);
+                id = next;
+                block.cache.tickets.sub(1);
+                let was_looked_at = block.cache.bin_previous.get() == block.id;
+                if block.owned_tickets().get() != 0 && was_looked_at {
+                    block.cache.bin_previous.set(first);
+                    first = block.id;
+                }
             }
-            // Rows are mostly in the order of their addresses, so that going
-            // backwards a run grows at its front.
-            block.cache.next.set(NIL);
-            run = match run {
-                Some((head, first)) if block.address() < first.address() => {
-                    block.cache.next.set(head);
-                    Some((block.id, block))
-                }
-                Some((head, _)) => {
-                    self.add_run(&mut sorted, head)?;
-                    Some((block.id, block))
-                }
-                None => Some((block.id, block)),
-            };
         }
-        let mut all = run.map_or(NIL, |(head, _)| head);
-        for list in sorted {
-            all = self.merge_lists(list, all)?;
+        Ok(())
+    }
+
+    /// Links all blocks, and what is free between them, in the order of their addresses.
+    fn link<const LISTS: usize, const KNOWN: usize>(&self) -> Result<()> {
+        let mut places = Places::<LISTS, KNOWN>::over(self);
+        self.distribute(&mut places)?;
+        self.tile(&places)
+    }
+
+    /// Puts the blocks into lists by their places, and makes all other rows unused.
+    fn distribute<const LISTS: usize, const KNOWN: usize>(
+        &self,
+        places: &mut Places<'a, LISTS, KNOWN>,
+    ) -> Result<()> {
+        for chunk in self.used_block_chunks().rev() {
+            let first = chunk << self.core.geometry().block_shift;
+            let (rows, caches) = self.used_blocks_of(chunk)?;
+            let mut live = 0;
+            for (i, (row, cache)) in rows.iter().zip(caches).enumerate().rev() {
+                let id = first + i as u32;
+                let block = Block { id, row, cache };
+                let kept = match block.state() {
+                    TABLE => true,
+                    LIVE => !self.is_unwanted(block),
+                    UNUSED | FREE => false,
+                    _ => return Err(self.corrupted("the state of a block")),
+                };
+                if !kept {
+                    self.make_unused(block);
+                    continue;
+                }
+                live += (block.state() == LIVE) as u32;
+                places.put(self, block, self.check_extent(block)?)?;
+            }
+            self.count_live(first, live);
         }
-        Ok(all)
+        Ok(())
     }
 
     /// A row that stands for nothing, in a new life if it was a block.
@@ -235,67 +268,261 @@ impl<'a> Locked<'a> {
         Ok(first)
     }
 
-    /// Links the blocks of each segment with the free extents between them.
-    /// Which pages those have is not known.
-    fn tile(&self, first: u32) -> Result<()> {
-        let mut id = first;
-        for (number, row) in self.header.known_segments() {
-            if state_of(row.state.get()) != PRESENT {
-                continue;
-            }
-            let size = self.segment_size(number);
-            let start = self.data_start(number);
-            if size < start {
-                return Err(self.corrupted("the size of a segment"));
-            }
-            let end = start + (size - start) / ALIGN * ALIGN;
-            let mut reached = start;
-            let mut last = NIL;
-            while id != NIL {
-                let block = self.block(id)?;
-                if block.address().segment() != number {
+    /// Sorts a list of blocks by their addresses.
+    fn sort_list(&self, first: u32) -> Result<u32> {
+        // `sorted[n]` is the head of a list of 2^n runs, like the digits of a
+        // binary counter.
+        let mut sorted = [NIL; 33];
+        let mut next = first;
+        while next != NIL {
+            let mut run = [(0, NIL); RUN];
+            let mut count = 0;
+            for entry in &mut run {
+                if next == NIL {
                     break;
                 }
-                let from = block.address().offset();
-                if from < reached {
-                    return Err(self.corrupted("two blocks at one place"));
+                let block = self.block(next)?;
+                *entry = (block.address().0, next);
+                next = block.cache.next.get();
+                count += 1;
+            }
+            run[..count].sort_unstable();
+            let mut list = NIL;
+            for (_, id) in run[..count].iter().rev() {
+                self.block(*id)?.cache.next.set(list);
+                list = *id;
+            }
+            self.add_run(&mut sorted, list)?;
+        }
+        let mut all = NIL;
+        for list in sorted {
+            all = self.merge_lists(list, all)?;
+        }
+        Ok(all)
+    }
+
+    /// Links the blocks of each segment with the free extents between them.
+    /// Which pages those have is not known.
+    fn tile<const LISTS: usize, const KNOWN: usize>(
+        &self,
+        places: &Places<'a, LISTS, KNOWN>,
+    ) -> Result<()> {
+        let mut tiles = Tiles {
+            locked: self,
+            number: 0,
+            reached: 0,
+            end: 0,
+            last: None,
+        };
+        tiles.begin(0)?;
+        for (list, head) in places.heads.iter().enumerate() {
+            if places.disordered[list] {
+                // (Its rows are near when they are linked.)
+                let mut id = self.sort_list(*head)?;
+                while id != NIL {
+                    let block = self.block(id)?;
+                    id = block.cache.next.get();
+                    tiles.put(block)?;
                 }
-                last = self.fill(number, reached, from, last)?;
-                block.cache.previous.set(last);
-                self.follow(last, block.id)?;
-                last = block.id;
-                reached = from + block.size();
-                id = block.cache.next.get();
-                block.cache.next.set(NIL);
+            } else if *head != NIL {
+                // Those behind the first are linked already.
+                tiles.put(self.block(*head)?)?;
+                tiles.fill_gaps(places.gaps[list])?;
+                tiles.reach(self.block(places.tails[list])?);
             }
-            self.fill(number, reached, end, last)?;
         }
-        match id {
-            NIL => Ok(()),
-            _ => Err(self.corrupted("a block in no segment")),
+        while tiles.number < SEGMENTS {
+            tiles.finish()?;
+        }
+        Ok(())
+    }
+}
+
+/// The blocks in `LISTS` lists, by their places: what is in one lies before what is in the next. What
+/// lies in the segments from `KNOWN` on is in the last one.
+///
+/// A list is linked through `next`. If it is in order, and of one segment, it is linked through
+/// `previous`, too.
+struct Places<'a, const LISTS: usize, const KNOWN: usize> {
+    /// The bytes of all segments before one, and how many bits of the sum choose no list.
+    before: [u64; KNOWN],
+    shift: u32,
+    // Of each list:
+    heads: [u32; LISTS],
+    tails: [u32; LISTS],
+    /// The blocks behind which there is a gap, linked through `bin_previous`.
+    gaps: [u32; LISTS],
+    disordered: [bool; LISTS],
+    /// Where the head begins.
+    first: [u64; LISTS],
+    /// The block that came last.
+    last: Option<Block<'a>>,
+}
+
+impl<'a, const LISTS: usize, const KNOWN: usize> Places<'a, LISTS, KNOWN> {
+    fn over(locked: &Locked<'_>) -> Self {
+        let mut before = [0u64; KNOWN];
+        let mut all = 0u64;
+        for (number, row) in locked.header.known_segments() {
+            if let Some(before) = before.get_mut(number) {
+                *before = all;
+            }
+            if state_of(row.state.get()) == PRESENT {
+                all = all.saturating_add(locked.segment_size(number));
+            }
+        }
+        Places {
+            before,
+            shift: (u64::BITS - all.leading_zeros()).saturating_sub(LISTS.ilog2()),
+            heads: [NIL; LISTS],
+            tails: [NIL; LISTS],
+            gaps: [NIL; LISTS],
+            disordered: [false; LISTS],
+            first: [u64::MAX; LISTS],
+            last: None,
         }
     }
 
-    /// Makes a free extent of what lies between two offsets, behind the row
-    /// `last`; returns the row that is last now.
-    fn fill(&self, segment: usize, from: u64, to: u64, last: u32) -> Result<u32> {
-        if to <= from {
-            return Ok(last);
-        }
-        let place = Address::new(segment, from);
-        match self.add_extent(place, to - from, last, NIL, PAGES_UNKNOWN)? {
-            Some(extent) => {
-                self.follow(last, extent.id)?;
-                Ok(extent.id)
+    /// Puts a block at the front of its list.
+    ///
+    /// Rows are mostly in the order of their addresses: from the last one on a list grows in order.
+    #[inline(always)]
+    fn put(&mut self, locked: &Locked<'a>, block: Block<'a>, place: Extent) -> Result<()> {
+        let address = place.address;
+        let list = match self.before.get(address.segment()) {
+            Some(before) => before.saturating_add(address.offset()) >> self.shift,
+            None => u64::MAX,
+        };
+        let list = list.min(LISTS as u64 - 1) as usize;
+        let (head, first) = (self.heads[list], Address(self.first[list]));
+        block.cache.next.set(head);
+        if head == NIL {
+            self.tails[list] = block.id;
+        } else if !self.disordered[list] {
+            let head = match self.last {
+                Some(last) if last.id == head => last,
+                _ => locked.block(head)?,
+            };
+            let end = address.0.saturating_add(place.size);
+            self.disordered[list] = end > first.0 || address.segment() != first.segment();
+            head.cache.previous.set(block.id);
+            if end != first.0 {
+                block.cache.bin_previous.set(self.gaps[list]);
+                self.gaps[list] = block.id;
             }
-            None => Ok(last),
         }
+        self.heads[list] = block.id;
+        self.first[list] = address.0;
+        self.last = Some(block);
+        Ok(())
+    }
+}
+
+/// The blocks and free extents of a segment, up to where they are linked.
+struct Tiles<'l, 'a> {
+    locked: &'l Locked<'a>,
+    number: usize,
+    /// Up to here, in the segment, and where its space ends.
+    reached: u64,
+    end: u64,
+    last: Option<Block<'a>>,
+}
+
+impl<'a> Tiles<'_, 'a> {
+    /// Begins with the first segment from `number` on that is there.
+    fn begin(&mut self, number: usize) -> Result<()> {
+        let mut rows = self.locked.header.known_segments().skip(number);
+        let found = rows.find(|(_, row)| state_of(row.state.get()) == PRESENT);
+        self.number = found.map_or(SEGMENTS, |(number, _)| number);
+        self.last = None;
+        if self.number < SEGMENTS {
+            let size = self.locked.segment_size(self.number);
+            self.reached = self.locked.data_start(self.number);
+            if size < self.reached {
+                return Err(self.locked.corrupted("the size of a segment"));
+            }
+            self.end = self.reached + (size - self.reached) / ALIGN * ALIGN;
+        }
+        Ok(())
     }
 
-    /// Makes `id` the one behind `last`.
-    fn follow(&self, last: u32, id: u32) -> Result<()> {
-        if last != NIL {
-            self.block(last)?.cache.next.set(id);
+    /// Fills the rest of the segment, and goes on to the next one.
+    fn finish(&mut self) -> Result<()> {
+        self.fill(self.end)?;
+        if let Some(last) = self.last {
+            last.cache.next.set(NIL);
+        }
+        self.begin(self.number + 1)
+    }
+
+    /// Links a block, which lies behind all before it.
+    #[inline(always)]
+    fn put(&mut self, block: Block<'a>) -> Result<()> {
+        let address = block.address();
+        while self.number < address.segment().min(SEGMENTS) {
+            self.finish()?;
+        }
+        if self.number != address.segment() {
+            return Err(self.locked.corrupted("a block in no segment"));
+        }
+        if address.offset() < self.reached {
+            return Err(self.locked.corrupted("two blocks at one place"));
+        }
+        self.fill(address.offset())?;
+        block
+            .cache
+            .previous
+            .set(self.last.map_or(NIL, |last| last.id));
+        if let Some(last) = self.last {
+            last.cache.next.set(block.id);
+        }
+        self.reach(block);
+        Ok(())
+    }
+
+    /// Notes that all is linked up to the end of a block.
+    fn reach(&mut self, block: Block<'a>) {
+        self.reached = block.address().offset().saturating_add(block.size());
+        self.last = Some(block);
+    }
+
+    /// Makes a free extent of what lies between the last block and an offset.
+    #[inline(always)]
+    fn fill(&mut self, to: u64) -> Result<()> {
+        if to <= self.reached {
+            return Ok(());
+        }
+        let place = Address::new(self.number, self.reached);
+        let previous = self.last.map_or(NIL, |last| last.id);
+        let size = to - self.reached;
+        let locked = self.locked;
+        if let Some(extent) = locked.add_extent(place, size, previous, NIL, PAGES_UNKNOWN)? {
+            if let Some(last) = self.last {
+                last.cache.next.set(extent.id);
+            }
+            self.last = Some(extent);
+        }
+        Ok(())
+    }
+
+    /// Makes free extents of what lies behind some blocks, linked through `bin_previous` from `first`
+    /// on, of a list that is in order.
+    fn fill_gaps(&self, first: u32) -> Result<()> {
+        let mut id = first;
+        while id != NIL {
+            let before = self.locked.block(id)?;
+            id = before.cache.bin_previous.get();
+            let after = self.locked.block(before.cache.next.get())?;
+            let place = Address(before.address().0.wrapping_add(before.size()));
+            let size = after.address().0.saturating_sub(place.0);
+            let (previous, next) = (before.id, after.id);
+            let extent = self
+                .locked
+                .add_extent(place, size, previous, next, PAGES_UNKNOWN)?;
+            if let Some(extent) = extent {
+                before.cache.next.set(extent.id);
+                after.cache.previous.set(extent.id);
+            }
         }
         Ok(())
     }

@@ -46,10 +46,10 @@ fn is_due(unused: u32, used: u32, listed: u32) -> bool {
 }
 
 impl<'a> Locked<'a> {
-    /// Counts a block that has become LIVE.
+    /// Counts `count` blocks of one chunk, `id` among them, that have become LIVE.
     #[inline(always)]
-    pub fn count_live(&self, id: u32) {
-        self.live_in_part(id).add(1)
+    pub fn count_live(&self, id: u32, count: u32) {
+        self.live_in_part(id).add(count)
     }
 
     /// Counts a block that is LIVE no more.

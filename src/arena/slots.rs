@@ -12,7 +12,6 @@
 
 use super::core::Core;
 use super::format::*;
-use super::growth::maker_of;
 use super::locked::{Block, Locked};
 use super::platform::Identity;
 use super::refs::Member;
@@ -51,29 +50,15 @@ impl Locked<'_> {
         dead
     }
 
-    /// Reaps all dead processes; how many there were.
-    pub fn reap_the_dead(&self) -> Result<u64> {
-        self.reap_but(&Advance::default())
-    }
-
-    /// Reaps all dead processes, some of which hold nothing any more.
-    fn reap_but(&self, advance: &Advance) -> Result<u64> {
-        self.give_up_lists();
-        let dead = self.dead();
-        self.reap_slots(dead, advance)?;
-        Ok(dead.iter().count() as u64)
-    }
-
     /// Drops all that the processes in `dead` held, and ends tickets whose grace is over.
     fn drop_holdings(&self, dead: SlotSet, advance: &Advance) -> Result<()> {
         let now = self.core.platform().now();
         self.orphan_tickets(dead, now)?;
-        self.drop_holders(self.without(dead, advance))?;
-        self.abandon_buildings(dead);
-        Ok(())
+        self.drop_holders(self.without(dead, advance))
     }
 
-    /// Drops all that the processes in `dead` held, and empties their slots.
+    /// Drops all that the processes in `dead` held, and empties their slots. The segments that they
+    /// were making are another's by now.
     fn reap_slots(&self, dead: SlotSet, advance: &Advance) -> Result<()> {
         self.drop_holdings(dead, advance)?;
         for slot in dead.iter() {
@@ -251,27 +236,32 @@ impl Locked<'_> {
         Ok(true)
     }
 
-    /// Removes the segments that the dead were making.
-    fn abandon_buildings(&self, dead: SlotSet) {
-        for (number, row) in self.header.known_segments() {
-            let word = row.state.get();
-            if state_of(word) == BUILDING && dead.contains(maker_of(word)) {
-                self.core.platform().remove(number);
-                row.state.commit(ABSENT as u64);
-            }
+    /// Removes the segments that this process was making. No thread of it is at work: they are
+    /// nobody's, since what was half done could not be finished.
+    fn abandon_buildings(&self) {
+        let mut mine = SlotSet::default();
+        mine.insert(self.me.slot);
+        for number in self.take_over_buildings(&mine).iter() {
+            self.core.platform().remove(number);
+            self.header.segments[number].state.commit(ABSENT as u64);
         }
     }
 
     /// Gives this process's tickets to the arena, and drops the blocks that it
     /// does not keep; if it keeps none, empties its slot. If it is alone, and its
     /// whole program ends, so do tickets that nobody will receive.
-    fn detach(&self, is_used: &dyn Fn(BlockId) -> bool, program_ends: bool) -> Result<Detachment> {
+    ///
+    /// None of the `dead` is making a segment.
+    fn detach(
+        &self,
+        dead: SlotSet,
+        is_used: &dyn Fn(BlockId) -> bool,
+        program_ends: bool,
+    ) -> Result<Detachment> {
         let me = self.me.slot;
-        self.reap_the_dead()?;
-        // No thread of this process is at work: what it was making is nobody's.
-        let mut mine = SlotSet::default();
-        mine.insert(me);
-        self.abandon_buildings(mine);
+        self.give_up_lists();
+        self.reap_slots(dead, &Advance::default())?;
+        self.abandon_buildings();
         for ticket in self.open_tickets() {
             let ticket = ticket?;
             if ticket.owner.get() == TicketOwner::Sender(me).pack() {
@@ -545,8 +535,12 @@ impl Core {
     fn replace_dead(&self, successor: Member) -> Result<()> {
         let mut dead = SlotSet::default();
         dead.insert(successor.slot);
-        self.lock(successor)?
-            .drop_holdings(dead, &Advance::default())
+        let (made, _work) = {
+            let locked = self.lock(successor)?;
+            locked.drop_holdings(dead, &Advance::default())?;
+            (locked.take_over_buildings(&dead), locked.begin_work())
+        };
+        self.remove_segments(successor, made).map(drop)
     }
 
     /// Ends this process's membership: its references are dropped, and the arena becomes the owner
@@ -578,6 +572,8 @@ impl Core {
         is_used: impl Fn(BlockId) -> bool,
         program_ends: bool,
     ) -> Result<Detachment> {
+        // (What cannot be finished is abandoned.)
+        let _ = self.finish(me);
         self.reap_in_advance(me)?;
         let mut next = 0;
         loop {
@@ -593,7 +589,15 @@ impl Core {
             if locked.has_many_in_use() && locked.drop_some_unused(&mut next, &is_used)? {
                 continue;
             }
-            let detachment = locked.detach(&is_used, program_ends)?;
+            let dead = locked.dead();
+            let made = locked.take_over_buildings(&dead);
+            if !made.is_empty() {
+                let _work = locked.begin_work();
+                drop((locked, _leaving));
+                self.remove_segments(me, made)?;
+                continue;
+            }
+            let detachment = locked.detach(dead, &is_used, program_ends)?;
             drop(locked);
             if detachment.left {
                 self.platform().disclaim(me.slot);
@@ -644,9 +648,18 @@ impl Core {
     /// how many processes were found dead.
     pub fn reap(&self, me: Member) -> Result<u64> {
         self.finish(me)?;
-        self.remove_abandoned(me)?;
         let advance = self.reap_in_advance(me)?;
-        self.lock(me)?.reap_but(&advance)
+        let (dead, made, _work) = {
+            let locked = self.lock(me)?;
+            locked.give_up_lists();
+            let dead = locked.dead();
+            // Before a slot is empty: an empty one makes no segment.
+            let made = locked.take_over_buildings(&dead);
+            locked.reap_slots(dead, &advance)?;
+            (dead, made, locked.begin_work())
+        };
+        self.remove_segments(me, made)?;
+        Ok(dead.iter().count() as u64)
     }
 
     /// Where dead processes have held much, drops it some rows at a time, so that no process waits

@@ -332,9 +332,6 @@ impl<'a> Locked<'a> {
         let end = first.saturating_add(SLICE).min(all);
         let mut looks = 0;
         for id in first..end {
-            if looks > SLICE {
-                return Ok(Joined::NotIn(id));
-            }
             looks += 1;
             let extent = self.block(id)?;
             // Where free neighbours begin: each row of them is counted once.
@@ -352,6 +349,14 @@ impl<'a> Locked<'a> {
             if bytes >= size {
                 self.join_from(extent, size)?;
                 return Ok(Joined::Found);
+            }
+            if looks > SLICE {
+                // They go on beyond what is looked at in one go: they are looked at first the next
+                // time, and what is one by then is not looked at again.
+                if id == first {
+                    self.join_from(extent, bytes)?;
+                }
+                return Ok(Joined::NotIn(id));
             }
         }
         Ok(if end < all {

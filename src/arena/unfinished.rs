@@ -62,12 +62,16 @@ impl Core {
 
     /// Removes a segment that this process has begun to make.
     fn abandon_segment(&self, me: Member, number: usize) -> Result<()> {
+        let _work = {
+            let locked = self.lock(me)?;
+            if locked.header.segments[number].state.get() != building(me.slot) {
+                return Ok(());
+            }
+            locked.begin_work()
+        };
+        self.platform().remove(number);
         let locked = self.lock(me)?;
-        let row = &locked.header.segments[number];
-        if row.state.get() == building(me.slot) {
-            self.platform().remove(number);
-            row.state.commit(ABSENT as u64);
-        }
+        locked.header.segments[number].state.commit(ABSENT as u64);
         Ok(())
     }
 }

@@ -44,7 +44,10 @@ impl HugePages {
             _ => None,
         };
         known.unwrap_or_else(|| {
-            let found = probe::huge_pages_for(fd);
+            // (What could not be asked is not remembered.)
+            let Ok(found) = probe::huge_pages_for(fd) else {
+                return Never;
+            };
             let word = match found {
                 Never => 1,
                 Always => 2,

@@ -53,8 +53,8 @@ pub fn remove_orphan(name: Name) -> bool {
         // Not finished, or not in order: it was this program's, so no age is asked.
         let list = process_arenas::lock();
         let found = Remains::find(name, |file| list.has_lock_file(file));
-        if let Some(remains) = found.filter(|remains| !remains.is_finished()) {
-            remains.remove();
+        if let Some(remains) = found {
+            remains.remove(false);
         }
     }
     !objects::exists(name)
@@ -120,8 +120,8 @@ fn remove_remains(name: Name, corrupted: bool) {
         let age = now.duration_since(remains.modified());
         let old = age.is_ok_and(|age| age >= IN_THE_MAKING);
         // A finished one that cannot be attached is another version's.
-        if old && (corrupted || !remains.is_finished()) {
-            remains.remove();
+        if old {
+            remains.remove(corrupted);
         }
     }
 }

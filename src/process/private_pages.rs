@@ -17,8 +17,8 @@ use super::block::Block;
 use super::membership::{Arena, Membership};
 use super::wait_hooks::use_hooks;
 use crate::arena::platform::Room;
-use crate::error::Result;
-use crate::sys::{probe, proc};
+use crate::error::{Error, Result};
+use crate::sys::{self, probe, proc};
 use std::collections::BTreeMap;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -95,8 +95,16 @@ const MOST_COPIES: usize = 1 << 14;
 fn most_copies() -> usize {
     static MOST: OnceLock<usize> = OnceLock::new();
     // (65,530 unless it was set otherwise.)
-    *MOST
-        .get_or_init(|| proc::most_mappings().map_or(MOST_COPIES, |most| MOST_COPIES.min(most / 4)))
+    match MOST.get() {
+        Some(most) => *most,
+        None => match proc::most_mappings() {
+            // It could not be asked; the next time perhaps.
+            Err(Error::Os { errno, .. }) if sys::is_passing(errno) => MOST_COPIES,
+            most => {
+                *MOST.get_or_init(|| most.map_or(MOST_COPIES, |most| MOST_COPIES.min(most / 4)))
+            }
+        },
+    }
 }
 
 /// Whether one more piece may be made private. What is received beyond that is to be copied into

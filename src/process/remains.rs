@@ -65,20 +65,24 @@ impl Remains {
         self.facts.modified
     }
 
-    /// Whether there is an arena that can be attached.
-    pub fn is_finished(&self) -> bool {
-        memory_of(self.name, self.facts.file()) == Memory::Arena { finished: true }
-    }
-
-    /// Removes what there is, unless another process has taken a slot meanwhile or removes it.
+    /// Removes what there is, unless another process has taken a slot meanwhile or removes it; a
+    /// finished arena only if `even_finished`.
     ///
     /// Where the memory is not this lock file's both stay: it may be somebody else's object, or an
     /// arena whose header was overwritten. Without the lock file nothing would tell of the latter any
     /// more, and its memory would be lost.
-    pub fn remove(self) {
-        match memory_of(self.name, self.facts.file()) {
-            Memory::Other => (),
-            Memory::Nothing | Memory::Arena { .. } => drop(self.remove_all()),
+    pub fn remove(self, even_finished: bool) {
+        // The locks first: whoever had others may have changed what is there until now.
+        if self.lock_all() != Ok(true) {
+            return;
+        }
+        let goes = match memory_of(self.name, self.facts.file()) {
+            Memory::Other => false,
+            Memory::Nothing => true,
+            Memory::Arena { finished } => even_finished || !finished,
+        };
+        if goes {
+            let _ = self.unlink();
         }
     }
 
@@ -88,17 +92,65 @@ impl Remains {
     /// # Errors
     /// That the system refuses it.
     pub fn remove_all(self) -> Result<bool> {
-        let take = |byte| locks::try_for_process(self.lock.as_fd(), byte);
-        let path = lock_name(self.name);
-        if !(take(REMOVAL_BYTE)? && take(0)? && is_of(&path, self.lock.as_fd())) {
+        if !self.lock_all()? {
             return Ok(false);
         }
+        self.unlink()?;
+        Ok(true)
+    }
+
+    /// Keeps other processes from making the arena and from removing it; false if one has a lock
+    /// on the lock file, or has removed that.
+    fn lock_all(&self) -> Result<bool> {
+        let lock = self.lock.as_fd();
+        let take = |byte| locks::try_for_process(lock, byte);
+        // (Nobody has taken any other slot since this process has looked.)
+        Ok(take(REMOVAL_BYTE)?
+            && take(0)?
+            && !locks::is_any_locked(lock, REMOVAL_BYTE + 1)?
+            && is_of(&lock_name(self.name), lock))
+    }
+
+    fn unlink(&self) -> Result<()> {
         // (The lock file is the last: while it is there, the rest is found.)
         match shm::unlink_object(&memory_name(self.name)) {
             Err(Error::Os { errno, .. }) if errno == sys::ENOENT => (),
             result => result?,
         }
-        shm::unlink_object(&path)?;
-        Ok(true)
+        shm::unlink_object(&lock_name(self.name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::objects::{exists, make};
+
+    /// What another process does between the look at a lock file and its removal counts.
+    #[test]
+    fn an_arena_that_was_attached_meanwhile_stays() {
+        for slot in [None, Some(0), Some(1), Some(255)] {
+            let number = slot.map_or("none".to_string(), |slot: u64| slot.to_string());
+            let name = format!("snp-remains-{}-{number}", std::process::id());
+            let name = Name::new(&name).unwrap();
+            drop(make(&lock_name(name)).unwrap());
+            drop(make(&memory_name(name)).unwrap());
+            // (Two descriptions of one process have locks like two processes.)
+            let other = shm::open_object(&lock_name(name), READ_WRITE, 0).unwrap();
+            let remains = Remains::find(name, |_| false).unwrap();
+            if let Some(slot) = slot {
+                assert_eq!(
+                    locks::try_for_description(other.as_fd(), slot, false),
+                    Ok(true)
+                );
+            }
+            assert_eq!(remains.remove_all(), Ok(slot.is_none()));
+            assert_eq!(exists(name), slot.is_some());
+            drop(other);
+            if let Some(remains) = Remains::find(name, |_| false) {
+                remains.remove_all().unwrap();
+            }
+            assert!(!exists(name));
+        }
     }
 }

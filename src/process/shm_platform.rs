@@ -420,9 +420,12 @@ impl ShmPlatform {
 /// Whether the process that wrote a row lives, whatever became of its byte.
 fn lives(row: &SlotRow) -> bool {
     let namespace = row.namespace.get();
-    if namespace == 0 || proc::namespace() != Ok(namespace) {
+    match proc::namespace() {
+        Ok(here) if here == namespace && namespace != 0 => (),
+        // It cannot be told now; the next time perhaps.
+        Err(Error::Os { errno, .. }) if namespace != 0 && sys::is_passing(errno) => return true,
         // Its number means nothing here: the byte alone decides.
-        return false;
+        _ => return false,
     }
     let pid = row.pid.get();
     match proc::status(pid) {

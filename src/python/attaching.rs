@@ -138,6 +138,10 @@ fn clean_once(py: Python<'_>, folder: Option<&str>) -> PyResult<()> {
     if !CLEANED.swap(true, Ordering::Relaxed) || folder.is_some() {
         // Orphans that cannot be removed are no reason not to begin.
         let removed = end_long(py, || process::remove_orphans(folder));
+        if removed.is_err() {
+            // They could not be listed: the next time perhaps.
+            CLEANED.store(false, Ordering::Relaxed);
+        }
         announce(py);
         records::note_cleaning(py, &removed.unwrap_or_default())?;
         ask::<Nothing>(py, "clean_managers_once", ())?;

@@ -112,6 +112,16 @@ pub fn without_gil<T: Send>(_py: Python<'_>, work: impl FnOnce() -> T + Send) ->
 #[cfg(arenas)]
 const LONG: usize = 1 << 20;
 
+/// Does `work`, which copies `count` bytes, with the GIL released if that takes long.
+#[cfg(arenas)]
+#[inline(always)]
+fn copying(py: Python<'_>, count: usize, work: impl FnOnce() + Send) {
+    match count >= LONG {
+        true => without_gil(py, work),
+        false => work(),
+    }
+}
+
 /// Copies `count` bytes, with the GIL released if that takes long.
 ///
 /// # Safety
@@ -122,10 +132,7 @@ pub unsafe fn copy(py: Python<'_>, from: *const u8, to: *mut u8, count: usize) {
     // SAFETY: the caller promises that both ranges are valid for `count` bytes and do not overlap,
     // and that nobody frees or moves them while the GIL is released.
     let copy = move || unsafe { crate::sys::copy::copy(from as *const u8, to as *mut u8, count) };
-    match count >= LONG {
-        true => without_gil(py, copy),
-        false => copy(),
-    }
+    copying(py, count, copy)
 }
 
 /// Copies `count` bytes into a block that is new, from `at` on, with the GIL released if that takes
@@ -146,10 +153,7 @@ pub unsafe fn copy_in(
     // SAFETY: the caller promises that the source is valid for `count` bytes, that nobody frees or
     // moves it while the GIL is released, and that nobody else uses the block.
     let copy = move || unsafe { block.copy_in(at, from as *const u8, count) };
-    match count >= LONG {
-        true => without_gil(py, copy),
-        false => copy(),
-    }
+    copying(py, count, copy)
 }
 
 #[cfg(arenas)]

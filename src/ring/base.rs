@@ -331,10 +331,7 @@ impl Base {
             }
         };
         let spin = &self.spins[which];
-        let in_vain = match spin.until(start, changed) {
-            true => None,
-            false => Some(start.elapsed()),
-        };
+        let in_vain = spin.until(start, changed);
         let mut slept = false;
         if in_vain.is_some() {
             while !changed() {

@@ -73,23 +73,24 @@ impl Spin {
         self.enabled.load(Ordering::Relaxed) != 0
     }
 
-    /// Spins until `changed()` is true, or until the budget is used up, counted from `start`.
-    /// Returns whether it is true. Without a budget it checks once.
-    pub fn until(&self, start: Instant, changed: impl Fn() -> bool) -> bool {
+    /// Spins until `changed()` is true, or until the budget is used up, counted from `start`;
+    /// returns for how long it has spun in vain. Without a budget it checks once.
+    pub fn until(&self, start: Instant, changed: impl Fn() -> bool) -> Option<Duration> {
         let budget = self.next_budget();
         if budget < LEAST || !self.is_enabled() || !has_processors() {
-            return changed();
+            return (!changed()).then(|| start.elapsed());
         }
         let budget = Duration::from_nanos(budget as u64);
         loop {
             for _ in 0..LOOKS {
                 if changed() {
-                    return true;
+                    return None;
                 }
                 std::hint::spin_loop();
             }
-            if start.elapsed() >= budget {
-                return false;
+            let spun = start.elapsed();
+            if spun >= budget {
+                return Some(spun);
             }
         }
     }
@@ -142,7 +143,14 @@ fn has_processors() -> bool {
 /// first asked.
 fn quota() -> f64 {
     static QUOTA: OnceLock<f64> = OnceLock::new();
-    *QUOTA.get_or_init(cgroup::processors)
+    match QUOTA.get() {
+        Some(quota) => *quota,
+        None => match cgroup::processors() {
+            Ok(quota) => *QUOTA.get_or_init(|| quota),
+            // It could not be asked; the next time perhaps.
+            Err(_) => f64::INFINITY,
+        },
+    }
 }
 
 #[cfg(test)]
@@ -160,7 +168,8 @@ mod tests {
         spin.learn(Duration::from_micros(20), None);
         assert_eq!(budget(), LIMIT.as_nanos() as u32);
         spin.enable(false);
-        assert!(!spin.until(Instant::now(), || false));
+        assert!(spin.until(Instant::now(), || false).is_some());
+        assert_eq!(spin.until(Instant::now(), || true), None);
     }
 
     #[test]

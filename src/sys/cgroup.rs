@@ -4,6 +4,8 @@
 //! of them hold. In a container the path that `/proc/self/cgroup` tells may be the host's, while
 //! what is mounted begins with the container's group: folders that are not there have no limit.
 
+use super::system_files::text_of;
+use crate::error::Result;
 use std::fs::read_to_string;
 use std::path::{Path, PathBuf};
 
@@ -41,31 +43,39 @@ fn folders(groups: &str, mount: &Path, controller: &str) -> Vec<PathBuf> {
 
 /// How many processors the groups of this process let it use; infinite if there is no quota, or
 /// it cannot be known.
-pub fn processors() -> f64 {
+///
+/// # Errors
+/// That no descriptor or no memory was left to ask.
+pub fn processors() -> Result<f64> {
     processors_by(Path::new(PROC), Path::new(MOUNT))
 }
 
-fn processors_by(proc: &Path, mount: &Path) -> f64 {
-    let groups = read_to_string(proc.join("self/cgroup")).unwrap_or_default();
-    let folders = folders(&groups, mount, "cpu");
-    let quotas = folders.iter().filter_map(|folder| quota_of(folder));
-    quotas.fold(f64::INFINITY, f64::min)
+fn processors_by(proc: &Path, mount: &Path) -> Result<f64> {
+    let groups = text_of(proc.join("self/cgroup"))?.unwrap_or_default();
+    let mut least = f64::INFINITY;
+    for folder in folders(&groups, mount, "cpu") {
+        least = quota_of(&folder)?.map_or(least, |quota| least.min(quota));
+    }
+    Ok(least)
 }
 
 /// The quota that is written in a group's folder, of either version.
-fn quota_of(folder: &Path) -> Option<f64> {
-    let read = |name| read_to_string(folder.join(name)).ok();
-    let (quota, period) = match read("cpu.max") {
-        Some(both) => {
-            let (quota, period) = both.trim().split_once(' ')?;
-            (quota.to_owned(), period.to_owned())
+fn quota_of(folder: &Path) -> Result<Option<f64>> {
+    let read = |name| text_of(folder.join(name));
+    let words = match read("cpu.max")? {
+        Some(both) => both,
+        None => {
+            let parts = [read("cpu.cfs_quota_us")?, read("cpu.cfs_period_us")?];
+            parts.map(Option::unwrap_or_default).join(" ")
         }
-        None => (read("cpu.cfs_quota_us")?, read("cpu.cfs_period_us")?),
     };
     // ("max" and -1 are no quota.)
-    let quota: f64 = quota.trim().parse().ok().filter(|quota| *quota > 0.0)?;
-    let period: f64 = period.trim().parse().ok().filter(|period| *period > 0.0)?;
-    Some(quota / period)
+    let mut words = words.split_whitespace().map(|word| {
+        let number: Option<f64> = word.parse().ok();
+        number.filter(|number| *number > 0.0)
+    });
+    let both = words.next().flatten().zip(words.next().flatten());
+    Ok(both.map(|(quota, period)| quota / period))
 }
 
 /// How many bytes of memory the groups of this process leave it, before the kernel ends some
@@ -165,7 +175,7 @@ mod tests {
     #[test]
     fn quotas_of_all_groups_count() {
         let system = System::new("quota", "4:cpu,cpuacct:/c\n3:memory:/d\n0::/a/b\n");
-        let quota = || processors_by(&system.0, &system.0);
+        let quota = || processors_by(&system.0, &system.0).unwrap();
         assert_eq!(quota(), f64::INFINITY);
         system.set("a/b/cpu.max", "max 100000\n");
         assert_eq!(quota(), f64::INFINITY);

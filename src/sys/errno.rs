@@ -18,6 +18,19 @@ pub const EBADF: i32 = libc::EBADF;
 /// There is such a file already.
 pub const EEXIST: i32 = libc::EEXIST;
 
+/// Whether an error says nothing of the system, since the same call may succeed the next time: it
+/// was interrupted, or no descriptor or no memory was left. Such an answer is not to be remembered.
+pub fn is_passing(errno: i32) -> bool {
+    [
+        libc::EINTR,
+        libc::EAGAIN,
+        libc::EMFILE,
+        libc::ENFILE,
+        libc::ENOMEM,
+    ]
+    .contains(&errno)
+}
+
 /// The error number of the last call.
 pub fn last() -> Errno {
     Errno::last()

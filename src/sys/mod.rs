@@ -25,5 +25,7 @@ pub mod page_map;
 pub mod probe;
 pub mod proc;
 pub mod shm;
+#[cfg(target_os = "linux")]
+mod system_files;
 
-pub use errno::{EAGAIN, EBADF, EEXIST, EINTR, ENOENT, ENOSPC};
+pub use errno::{is_passing, EAGAIN, EBADF, EEXIST, EINTR, ENOENT, ENOSPC};

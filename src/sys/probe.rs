@@ -1,5 +1,8 @@
 //! What this kernel has, asked once.
 //!
+//! Only an answer is remembered: where the question failed, because no descriptor or no memory was
+//! left or a signal came, it is asked again.
+//!
 //! Kernels differ, and sandboxes forbid some calls or know only a part of them. What the arena can
 //! do differently is decided by the answers here, and nowhere else; each is asked when it is first
 //! needed, and the same from then on. [`machine`] asks all of them, to be shown.
@@ -11,7 +14,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 #[cfg(target_os = "linux")]
 use {
-    super::{copy::Way, errno::failed, futex, locks, shm},
+    super::{
+        copy::Way,
+        errno::{failed, is_passing},
+        futex, locks, shm,
+        system_files::text_of,
+    },
     crate::error::{Error, Result},
     std::os::fd::{AsFd, BorrowedFd, OwnedFd},
     std::sync::atomic::{AtomicU32, AtomicU8},
@@ -29,13 +37,16 @@ impl Answer {
         Answer(AtomicU8::new(0))
     }
 
-    fn get(&self, ask: impl FnOnce() -> bool) -> bool {
+    /// The answer; `otherwise` if the question failed.
+    fn get(&self, ask: impl FnOnce() -> Option<bool>, otherwise: bool) -> bool {
         match self.0.load(Ordering::Relaxed) {
-            0 => {
-                let answer = ask();
-                self.0.store(1 + answer as u8, Ordering::Relaxed);
-                answer
-            }
+            0 => match ask() {
+                Some(answer) => {
+                    self.0.store(1 + answer as u8, Ordering::Relaxed);
+                    answer
+                }
+                None => otherwise,
+            },
             known => known == 2,
         }
     }
@@ -61,21 +72,31 @@ pub fn page_size() -> usize {
 #[cfg(target_os = "linux")]
 pub fn has_description_locks(fd: BorrowedFd<'_>) -> bool {
     static KNOWN: Answer = Answer::unknown();
-    KNOWN.get(|| is_there(locks::ask_description(fd)))
+    let ask = || match locks::ask_description(fd) {
+        Ok(()) => Some(true),
+        Err(Error::Os { errno, .. }) if is_missing(errno) => Some(false),
+        // Of the descriptor: other code may have closed it.
+        Err(_) => None,
+    };
+    KNOWN.get(ask, true)
 }
 
 /// Whether processes can sleep on shared memory, `futex(2)`.
 #[cfg(target_os = "linux")]
 pub fn can_sleep() -> bool {
     static KNOWN: Answer = Answer::unknown();
-    KNOWN.get(|| {
+    let ask = || {
         let word = AtomicU32::new(0);
         // It is not what is expected, so that the call returns at once.
         match futex::wait(&word, 1, Duration::ZERO) {
-            Err(Error::Os { errno, .. }) => [libc::EAGAIN, libc::EINTR].contains(&errno),
-            _ => true,
+            Err(Error::Os { errno, .. }) if [libc::EAGAIN, libc::EINTR].contains(&errno) => {
+                Some(true)
+            }
+            Err(Error::Os { errno, .. }) if is_passing(errno) => None,
+            answer => Some(answer.is_ok()),
         }
-    })
+    };
+    KNOWN.get(ask, true)
 }
 
 /// What this kernel has, and how the package does things here.
@@ -174,16 +195,18 @@ fn getrandom() -> Result<()> {
 #[cfg(target_os = "linux")]
 fn huge_pages() -> Option<String> {
     let folder = shm::open_folder().ok()?;
-    huge_pages_in(shm::facts(folder.as_fd()).ok()?.device)
+    huge_pages_in(shm::facts(folder.as_fd()).ok()?.device).ok()?
 }
 
 /// When the file system of a device number has huge pages, in the kernel's words.
 #[cfg(target_os = "linux")]
-fn huge_pages_in(device: u64) -> Option<String> {
-    let all = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
-    let all = std::fs::read_to_string(all).ok();
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
-    huge_pages_of(all.as_deref(), &mounts, device)
+///
+/// # Errors
+/// That it could not be asked, but perhaps can the next time.
+fn huge_pages_in(device: u64) -> Result<Option<String>> {
+    let all = text_of("/sys/kernel/mm/transparent_hugepage/shmem_enabled")?;
+    let mounts = text_of("/proc/self/mountinfo")?;
+    Ok(mounts.and_then(|mounts| huge_pages_of(all.as_deref(), &mounts, device)))
 }
 
 /// [`huge_pages_in`], by what is chosen for the whole system, and by the mounts.
@@ -226,21 +249,21 @@ pub enum HugePages {
 }
 
 /// How the file system of an open file gives huge pages.
+///
+/// # Errors
+/// That it could not be asked, but perhaps can the next time.
 #[cfg(target_os = "linux")]
-pub fn huge_pages_for(fd: BorrowedFd<'_>) -> HugePages {
-    let length = "/sys/kernel/mm/transparent_hugepage/hpage_pmd_size";
-    let length = std::fs::read_to_string(length).ok();
+pub fn huge_pages_for(fd: BorrowedFd<'_>) -> Result<HugePages> {
+    let length = text_of("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size")?;
     if length.and_then(|text| text.trim().parse().ok()) != Some(HUGE_PAGE) {
-        return HugePages::Never;
+        return Ok(HugePages::Never);
     }
-    let granted = shm::facts(fd)
-        .ok()
-        .and_then(|facts| huge_pages_in(facts.device));
-    match granted.as_deref() {
+    let granted = huge_pages_in(shm::facts(fd)?.device)?;
+    Ok(match granted.as_deref() {
         Some("always" | "within_size") => HugePages::Always,
         Some("advise") => HugePages::Advised,
         _ => HugePages::Never,
-    }
+    })
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -251,9 +274,19 @@ mod tests {
     fn an_answer_is_asked_for_once() {
         for right in [true, false] {
             let answer = Answer::unknown();
-            assert_eq!(answer.get(|| right), right);
-            assert_eq!(answer.get(|| panic!("asked again")), right);
+            assert_eq!(answer.get(|| Some(right), false), right);
+            assert_eq!(answer.get(|| panic!("asked again"), !right), right);
         }
+    }
+
+    #[test]
+    fn a_question_that_failed_is_asked_again() {
+        let answer = Answer::unknown();
+        for otherwise in [true, false] {
+            assert_eq!(answer.get(|| None, otherwise), otherwise);
+        }
+        assert!(answer.get(|| Some(true), false));
+        assert!(answer.get(|| None, false));
     }
 
     #[test]

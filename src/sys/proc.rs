@@ -243,10 +243,16 @@ pub fn exists(pid: u64) -> bool {
 }
 
 /// How many mappings a process may have: `/proc/sys/vm/max_map_count`, `proc_sys_vm(5)`.
-pub fn most_mappings() -> Option<usize> {
+///
+/// # Errors
+/// That it cannot be read, or is no number.
+pub fn most_mappings() -> Result<usize> {
     let mut buffer = [0; 32];
-    let text = read_file(c"/proc/sys/vm/max_map_count", &mut buffer).ok()?;
-    std::str::from_utf8(text).ok()?.trim().parse().ok()
+    let text = read_file(c"/proc/sys/vm/max_map_count", &mut buffer)?;
+    let number = std::str::from_utf8(text)
+        .ok()
+        .and_then(|text| text.trim().parse().ok());
+    number.ok_or_else(|| failed("read")(Errno::EINVAL))
 }
 
 /// A number for this boot of this machine, from its boot id: `random(4)`. 0 where there

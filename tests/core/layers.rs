@@ -31,6 +31,7 @@ const ORDER: &[(&str, &[&str])] = &[
         "sys",
         &[
             "errno",
+            "system_files",
             "cgroup",
             "copy",
             "map",

@@ -15,6 +15,7 @@ mod owned;
 mod page_state;
 mod places;
 mod random;
+mod recovery;
 mod references;
 mod ring;
 mod room;

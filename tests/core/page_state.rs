@@ -6,7 +6,8 @@
 //!   and each of them has its pages;
 //! * where the system has only the pages of the block, the block is made all the same;
 //! * a block in memory that nobody has had is called new, and no other;
-//! * neighbours are joined, wherever their rows are in the table, before memory is said to be wanting;
+//! * neighbours are joined, wherever their rows are in the table and however many they are, before
+//!   memory is said to be wanting;
 //! * neighbours that are joined for a large block do not spoil what they have beyond it.
 
 use shared_numpy::arena::format::{Address, Geometry, Header, PAGE, UNSETTLED};
@@ -19,8 +20,13 @@ const MIB: u64 = 1 << 20;
 
 /// An arena with one segment of somewhat more than 16 MiB, in which nothing lies.
 fn with_a_segment() -> (World, Core, Member) {
+    with_a_segment_and(12)
+}
+
+/// The same, whose chunks have `1 << block_shift` rows of blocks.
+fn with_a_segment_and(block_shift: u32) -> (World, Core, Member) {
     let mut geometry = Geometry {
-        block_shift: 12,
+        block_shift,
         ticket_shift: 10,
         processes: 256,
         size: 0,
@@ -194,5 +200,30 @@ fn neighbours_are_joined_in_whatever_rows_they_are() {
     core.release(me, a).unwrap();
     world.set_room(MIB);
     core.allocate(me, 2 * MIB).unwrap();
+    assert_eq!(core.check(me).unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn neighbours_are_joined_however_many_they_are() {
+    // (All rows in one chunk: no chunk lies between the blocks.)
+    let (world, core, me) = with_a_segment_and(15);
+    let blocks: Vec<_> = (0..20_000)
+        .map(|_| core.allocate(me, 100).unwrap().0)
+        .collect();
+    core.allocate(me, 13 * MIB).unwrap();
+    let condition = &core.header().condition;
+    for parity in [0, 1] {
+        for which in blocks.iter().skip(parity).step_by(2) {
+            core.release(me, *which).unwrap();
+        }
+        if parity == 0 {
+            // The pages of what is free now are not known, and those of the others are there.
+            condition.commit(condition.get() | UNSETTLED);
+        }
+    }
+    world.set_room(0);
+    let before = core.stats(me).unwrap().segments;
+    core.allocate(me, 2 * MIB).unwrap();
+    assert_eq!(core.stats(me).unwrap().segments, before);
     assert_eq!(core.check(me).unwrap(), Vec::<String>::new());
 }

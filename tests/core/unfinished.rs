@@ -1,9 +1,10 @@
 //! Work that ends under a lock which is not to be had then is finished before the next operation.
 
-use crate::model::{create, open};
+use crate::model::{create, create_for, open};
 use shared_numpy::arena::plain::World;
-use shared_numpy::arena::{Core, Member};
+use shared_numpy::arena::{Core, ForkedChild, Member};
 use shared_numpy::error::{Error, Result};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
 
 const MANY: u64 = 4 << 20;
@@ -202,5 +203,78 @@ fn what_is_half_done_ends_with_its_maker() {
         let me = scene.core.register().unwrap();
         scene.core.do_upkeep(me).unwrap();
         assert_eq!(core.check(*member).unwrap(), Vec::<String>::new(), "{name}");
+    }
+}
+
+/// It is on no list, as after a failure that says nothing of the lock.
+#[test]
+fn what_is_half_done_and_forgotten_ends_with_its_maker() {
+    for (name, prepare, work) in WORK {
+        let scene = Scene::new();
+        prepare(&scene);
+        scene.disturb();
+        work(&scene).unwrap_err();
+        scene.calm();
+        scene.core.forget_threads();
+        scene.core.leave(scene.me).unwrap();
+        let (core, member) = &*scene.other;
+        assert_eq!(core.check(*member).unwrap(), Vec::<String>::new(), "{name}");
+        let mut rows = core.header().known_segments();
+        assert!(rows.all(|(_, row)| row.state.get() & 0xff != 1), "{name}");
+    }
+}
+
+/// What a process does that finds out that another one is dead.
+type Discovery = (&'static str, fn(&Core, Member));
+
+const DISCOVERIES: &[Discovery] = &[
+    ("reap", |core, me| assert_eq!(core.reap(me), Ok(1))),
+    ("leave", |core, me| assert!(core.leave(me).unwrap().left)),
+    ("fork where all slots are taken", |core, me| {
+        let child = core.prepare_fork(me, |_| true, |_| true, || true);
+        assert!(matches!(child, Ok(ForkedChild::Reserved(_))), "{child:?}");
+        core.finish_fork(me);
+    }),
+    ("take its slot", |core, _| {
+        core.register().unwrap();
+    }),
+];
+
+/// The removal of a segment takes as long as it is long: the others go on meanwhile.
+#[test]
+fn whoever_removes_segments_of_the_dead_does_so_outside_the_lock() {
+    for (name, find) in DISCOVERIES {
+        let world = World::new(1 << 40);
+        let (core, me) = create_for(&world, 1 << 40, 4);
+        let [maker, third, fourth] = [1, 2, 3].map(|pid| open(&world, pid));
+        let [member, witness, _] = [&maker, &third, &fourth].map(|core| core.register().unwrap());
+        let third = Arc::new(third);
+        // It dies when the segment is made, and not yet the arena's.
+        let (other, interrupted) = (third.clone(), world.clone());
+        world.at_work(move || {
+            other.lock_word(witness, &other.header().owner).unwrap();
+            interrupted.set_interrupted(true);
+        });
+        assert_eq!(maker.allocate(member, MANY), Err(Error::Interrupted));
+        third.unlock_word(witness, &third.header().owner);
+        world.set_interrupted(false);
+        world.kill(1);
+        assert_eq!(world.segments(), [0, 1], "{name}");
+        // What the lock's word is while it is removed.
+        let owner = Arc::new(AtomicU32::new(u32::MAX));
+        let (seen, other) = (owner.clone(), third.clone());
+        world.at_work(move || seen.store(other.header().owner.get(), Ordering::Relaxed));
+        let comer = open(&world, 5);
+        match *name == "take its slot" {
+            true => find(&comer, me),
+            false => find(&core, me),
+        }
+        assert_eq!(owner.load(Ordering::Relaxed), 0, "{name}");
+        assert_eq!(world.segments(), [0], "{name}");
+        assert_eq!(
+            third.check(witness).unwrap(),
+            Vec::<String>::new(),
+            "{name}"
+        );
     }
 }

@@ -25,6 +25,7 @@ mod mounts;
 mod pages;
 mod ring;
 mod run;
+mod scarce;
 mod step;
 mod storm;
 mod systems;
@@ -61,6 +62,7 @@ fn main() {
         folders::TESTS,
         identified::TESTS,
         pages::TESTS,
+        scarce::TESTS,
         step::TESTS,
         storm::TESTS,
         systems::TESTS,

@@ -2,6 +2,7 @@
 //!
 //! | module    | asks                                                              |
 //! |-----------|-------------------------------------------------------------------|
+//! | `closing` | what a process that closes a ring while others wait leaves them   |
 //! | `faults`  | who is woken, and what becomes of a ring that contradicts itself  |
 //! | `frames`  | what is left of a ring of frames after a death at any instruction   |
 //! | `history` | whether all that several processes see has one order              |
@@ -9,6 +10,7 @@
 //! | `step`    | what is left after a death at any instruction                     |
 //! | `storm`   | the same under load, with deaths, halts and forks at random       |
 
+mod closing;
 mod faults;
 mod frames;
 mod history;
@@ -27,6 +29,7 @@ use std::time::Duration;
 
 pub fn tests() -> Vec<Test> {
     let all = [
+        closing::TESTS,
         faults::TESTS,
         frames::TESTS,
         history::TESTS,

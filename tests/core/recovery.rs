@@ -1,0 +1,160 @@
+//! Recovery of many rows, on plain memory.
+//!
+//! Properties, beside that the checker finds nothing wrong:
+//!
+//! * blocks stay where they are, in whatever order their rows are, and free memory is whole again;
+//! * what nobody wants goes, and so do the tickets that it owned, and what these alone have kept;
+//! * what still has a ticket stays, with all that it owns;
+//! * a recovery after a recovery changes nothing.
+
+use crate::model::open;
+use crate::random::random;
+use crate::seed::Random;
+use shared_numpy::arena::format::{Address, BlockRow, Geometry, Header, PAGE, UNSETTLED};
+use shared_numpy::arena::plain::World;
+use shared_numpy::arena::{BlockRef, Core, Extent, Member, TicketRef};
+use std::mem::size_of;
+
+/// More than are sorted at a time.
+const MANY: usize = 3000;
+/// So long that they all lie in few of the lists that recovery sorts.
+const FAR: u64 = 256 << 20;
+
+fn create() -> (World, Core, Member) {
+    let mut geometry = Geometry {
+        block_shift: 13,
+        ticket_shift: 13,
+        processes: 256,
+        size: 0,
+    };
+    // (Too short for all blocks: they lie in two segments.)
+    geometry.size = geometry.data() + MANY as u64 * 64;
+    geometry.size = geometry.size.next_multiple_of(PAGE);
+    let world = World::new(1 << 40);
+    let (core, me) = Core::create(world.process(0), geometry, |header: &Header| {
+        header.grace.set(1000);
+        header.budget.set(1 << 40);
+        header.longest.set(1 << 30);
+    })
+    .unwrap();
+    (world, core, me)
+}
+
+/// As if the last owner of the lock had died.
+fn recover(core: &Core, me: Member) {
+    let condition = &core.header().condition;
+    condition.commit(condition.get() | UNSETTLED);
+    let before = core.header().block_rows.get();
+    assert_eq!(core.check(me).unwrap(), Vec::<String>::new());
+    assert_eq!(condition.get(), 0);
+    assert_eq!(core.header().block_rows.get(), before, "rows are wasted");
+}
+
+fn shuffle<T>(list: &mut [T], random: &mut Random) {
+    for i in 0..list.len() {
+        list.swap(i, random.below(list.len() as u64) as usize);
+    }
+}
+
+/// The blocks with their places, and how many bytes are free.
+fn picture(core: &Core, me: Member, blocks: &[BlockRef]) -> (Vec<Extent>, u64) {
+    let places = blocks.iter().map(|which| core.locate(me, *which).unwrap());
+    (places.collect(), core.stats(me).unwrap().free_bytes)
+}
+
+#[test]
+fn blocks_stay_in_whatever_order_their_rows_are() {
+    random("blocks_stay_in_whatever_order_their_rows_are", |seed| {
+        let random = &mut Random::new(seed);
+        let (_world, core, me) = create();
+        // Sometimes a segment far longer than what is used of it.
+        if random.below(2) == 0 {
+            let long = core.allocate(me, FAR).unwrap().0;
+            core.release(me, long).unwrap();
+        }
+        let mut blocks = Vec::new();
+        for _ in 0..3 {
+            while blocks.len() < MANY {
+                let size = 1 + random.below(256);
+                blocks.push(core.allocate(me, size).unwrap().0);
+            }
+            shuffle(&mut blocks, random);
+            let kept = random.below(MANY as u64) as usize;
+            for which in blocks.drain(kept..) {
+                core.release(me, which).unwrap();
+            }
+            let before = picture(&core, me, &blocks);
+            for _ in 0..2 {
+                recover(&core, me);
+                assert_eq!(picture(&core, me, &blocks), before);
+            }
+        }
+        for which in blocks {
+            core.release(me, which).unwrap();
+        }
+        assert_eq!(core.check(me).unwrap(), Vec::<String>::new());
+    });
+}
+
+/// The row of a block in the first chunk.
+fn row_of(core: &Core, which: BlockRef) -> &BlockRow {
+    let (geometry, size) = (core.geometry(), size_of::<BlockRow>() as u64);
+    let place = Extent {
+        address: Address::new(0, geometry.blocks() + size * which.id.0 as u64),
+        size,
+    };
+    // SAFETY: a row in the tables of the first segment, which is mapped while `core` lives.
+    unsafe { core.bytes(place).cast().as_ref() }
+}
+
+/// A chain of blocks of which each owns a ticket for the next, and nobody knows any but by that.
+fn chain(core: &Core, me: Member, blocks: &[BlockRef]) -> Vec<TicketRef> {
+    let tickets = blocks
+        .windows(2)
+        .map(|pair| core.send_owned(me, pair[1], pair[0]).unwrap());
+    let tickets = tickets.collect();
+    for which in &blocks[1..] {
+        core.release(me, *which).unwrap();
+    }
+    tickets
+}
+
+#[test]
+fn chains_of_what_nobody_wants_go() {
+    random("chains_of_what_nobody_wants_go", |seed| {
+        let random = &mut Random::new(seed);
+        let (world, core, me) = create();
+        let other = open(&world, 1);
+        let member = other.register().unwrap();
+        let mut blocks: Vec<_> = (0..MANY)
+            .map(|_| core.allocate(me, 64).unwrap().0)
+            .collect();
+        // The rows of a chain, and of its tickets, are in any order.
+        shuffle(&mut blocks, random);
+        let (gone, stays) = blocks.split_at(MANY / 2);
+        chain(&core, me, gone);
+        chain(&core, me, stays);
+        // From here on another ticket keeps the rest of the first chain.
+        let from = 1 + random.below(gone.len() as u64 - 1) as usize;
+        core.receive(me, gone[from], None).unwrap();
+        core.send(me, gone[from]).unwrap();
+        core.release(me, gone[from]).unwrap();
+        let before = core.stats(me).unwrap();
+        // As if its holder had died when it had dropped the first of them, and not freed it.
+        row_of(&core, gone[0]).holders[0].commit(0);
+        recover(&core, me);
+        let after = core.stats(me).unwrap();
+        assert_eq!(before.blocks - after.blocks, from as u64);
+        assert_eq!(before.tickets - after.tickets, from as u64);
+        for (i, which) in gone.iter().enumerate() {
+            assert_eq!(other.locate(member, *which).is_ok(), i >= from);
+        }
+        assert!(stays
+            .iter()
+            .all(|which| other.locate(member, *which).is_ok()));
+        // What is left ends as it always does: with its owner.
+        core.release(me, stays[0]).unwrap();
+        assert_eq!(core.stats(me).unwrap().blocks, (gone.len() - from) as u64);
+        recover(&core, me);
+    });
+}

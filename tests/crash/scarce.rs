@@ -1,0 +1,79 @@
+//! Processes that have no descriptor left, for a time.
+//!
+//! * What could not be asked then is not taken for an answer, and is asked again later.
+//! * A process whose files something has closed is not taken for dead by one that cannot look.
+
+use crate::tools::*;
+use crate::Test;
+use shared_numpy::error::{Error, Result};
+use shared_numpy::sys::{cgroup, is_passing, probe, proc};
+use std::os::fd::AsFd;
+
+pub const TESTS: &[Test] = &[
+    ("questions_without_descriptors", |_| questions()),
+    ("liveness_without_descriptors", |_| liveness()),
+];
+
+/// Does something while this process cannot open any file.
+fn without_descriptors<T>(work: impl FnOnce() -> T) -> T {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the call writes the struct that is lent to it.
+    assert_eq!(
+        unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) },
+        0
+    );
+    let none = libc::rlimit {
+        rlim_cur: 0,
+        ..limit
+    };
+    // SAFETY: the struct is lent to the call; what is open stays open.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &none) }, 0);
+    let result = work();
+    // SAFETY: as above.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
+    result
+}
+
+fn is_refused<T>(answer: Result<T>) -> bool {
+    matches!(answer, Err(Error::Os { errno, .. }) if is_passing(errno))
+}
+
+fn questions() {
+    let file = std::fs::File::open("/proc/self/exe").unwrap();
+    let refused = without_descriptors(|| {
+        [
+            is_refused(cgroup::processors()),
+            is_refused(proc::most_mappings()),
+            is_refused(probe::huge_pages_for(file.as_fd())),
+        ]
+    });
+    assert_eq!(refused, [true; 3]);
+    assert!(cgroup::processors().is_ok());
+    assert!(proc::most_mappings().is_ok());
+    assert!(probe::huge_pages_for(file.as_fd()).is_ok());
+}
+
+fn liveness() {
+    let test = TestArena::new(small());
+    let mut child = fork(|| {
+        let block = test.allocate(100).unwrap();
+        // As daemons do.
+        for fd in 3..256 {
+            // SAFETY: whosever they are, this child can do without.
+            unsafe { libc::close(fd) };
+        }
+        stop();
+        drop(block);
+        0
+    });
+    child.wait_for_stop();
+    // Its byte is free, and whether it lives cannot be seen.
+    assert_eq!(without_descriptors(|| test.reap()), Ok(0));
+    assert_eq!(snapshot(&test.arena).live().count(), 1);
+    child.kill();
+    assert_eq!(test.reap(), Ok(1));
+    assert_empty(&test.arena);
+}
