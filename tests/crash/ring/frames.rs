@@ -305,7 +305,7 @@ fn does(operation: &Operation, ring: &Frames) {
         Does::Create => {
             let arena = ring.base().block().arena();
             stop();
-            std::mem::forget(Frames::create(arena, SLOTS, LENGTH as u64, false).unwrap());
+            std::mem::forget(Frames::create(arena, SLOTS, LENGTH as u64, false, 0).unwrap());
         }
         Does::Written => {
             stop();
@@ -342,7 +342,7 @@ impl Scene {
     fn new(operation: &Operation) -> Self {
         let test = TestArena::new(small());
         let own = without_segments(picture(&snapshot(&test)));
-        let ring = Frames::create(&test, SLOTS, LENGTH as u64, operation.overwrites).unwrap();
+        let ring = Frames::create(&test, SLOTS, LENGTH as u64, operation.overwrites, 0).unwrap();
         if operation.dead_reader {
             fork(|| read_one(&ring).is_some() as i32).succeed();
         }
