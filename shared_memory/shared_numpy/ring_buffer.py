@@ -485,11 +485,12 @@ class RingBuffer(Closable):
         missing = self._call("missing_readers")
         if missing is not None:
             return (
-                "no frame could be filled within {:g} s: the ring waits for {} readers, and {} {} "
+                "no frame could be filled within {:g} s: the ring waits for {} reader{}, and {} {} "
                 "there; a process becomes one with ring.join() or its first read".format(
-                    timeout, missing[1], missing[0], "is" if missing[0] == 1 else "are"
+                    timeout, missing[1], "" if missing[1] == 1 else "s",
+                    missing[0], "is" if missing[0] == 1 else "are",
                 )
-            )
+            )  # fmt: skip
         held, unread = self._call("occupied")
         return (
             "no frame could be filled within {:g} s: of the ring's {} slots {} {} held (filled or "

@@ -626,7 +626,7 @@ def test_readers_that_die_before_the_start_do_not_count():
         ring.join()
         os.kill(os.getpid(), signal.SIGKILL)
     assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
-    with pytest.raises(queue.Full, match="1 readers, and 0 are"):
+    with pytest.raises(queue.Full, match="for 1 reader, and 0 are"):
         fill(ring, 0, timeout=0)
     ring.join()
     fill(ring, 0, timeout=0)
