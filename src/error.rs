@@ -117,6 +117,24 @@ impl Error {
         }
     }
 
+    /// The same for a caller that has given back so many bytes, of the same request, meanwhile: they
+    /// were free when it came.
+    #[cold]
+    pub fn having_taken(self, bytes: u64) -> Self {
+        match self {
+            Error::Full {
+                what: Exhausted::Space,
+                asked,
+                left,
+            } => Error::Full {
+                what: Exhausted::Space,
+                asked,
+                left: left.saturating_add(bytes),
+            },
+            error => error,
+        }
+    }
+
     /// Whether it would not have come up if there were more free memory, or more of it in one
     /// piece.
     pub fn is_for_want_of_memory(&self) -> bool {

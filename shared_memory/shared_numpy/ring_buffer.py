@@ -14,7 +14,7 @@ from multiprocessing import context, util
 
 import numpy as np
 
-from . import _core, arrays
+from . import _core, arrays, errors
 from ._channels.closable import Closable
 from ._pickling import by_reference, registry
 from ._system import exit_order
@@ -86,10 +86,27 @@ class _Frame:
     """The context manager of a frame: a ``with`` block fills it or looks at it."""
 
     _block = _frame = None  # type: Any
+    _call = ""  # The method of the ring that returns it.
 
     def __init__(self, ring, timeout):
         self._ring = ring
         self._timeout = timeout
+
+    def _refuse(self, *arguments, **options):
+        """Take the place of what a frame has and its manager has not."""
+        raise TypeError(
+            "ring.{0}() is no frame yet: use it as `with ring.{0}() as frame:`".format(self._call)
+        )
+
+    # (Without `__array__` numpy would make an array of one object.)
+    __array__ = __getitem__ = __setitem__ = __len__ = __iter__ = _refuse
+
+    def __getattr__(self, name):
+        raise AttributeError(
+            "ring.{0}() has no attribute {1!r}: use it as `with ring.{0}() as frame:`".format(
+                self._call, name
+            )
+        )
 
     def __enter__(self):
         if self._frame is not None:
@@ -162,6 +179,7 @@ class _Writing(_Frame):
 
     sequence = None  # type: Optional[int]
     _index = -1
+    _call = "write"
 
     def _begin(self):
         found = self._ring._call("blank", self._timeout)
@@ -187,21 +205,23 @@ class _Reading(_Frame):
     Attributes
     ----------
     sequence : int
-        Its number, counted from 0 in the order of publication.
+        Its number, counted from 0 in the order of publication. That of a process's first frame is
+        also how many frames were published before it, which this process does not get.
     time : float
         The time of its publication, in seconds of `time.monotonic`.
     skipped : int
-        How many frames this process has missed since its last one.
+        How many frames between this one and the process's last one it has missed. For its first
+        frame: how many were lost since it became a reader.
     """
 
     sequence = time = skipped = None  # type: Any
 
     def __init__(self, ring, timeout, which):
         super().__init__(ring, timeout)
-        self._which = which
+        self._call = which
 
     def _begin(self):
-        found = self._ring._call(self._which, self._timeout)
+        found = self._ring._call(self._call, self._timeout)
         if found is None:
             raise queue.Empty
         self._block, self.sequence, nanoseconds, self.skipped = found
@@ -234,10 +254,13 @@ class RingBuffer(Closable):
     when_full : {"wait", "drop_oldest"}
         What a writer does if no slot is free. "wait": it waits until all readers have read a frame.
         "drop_oldest": it overwrites the oldest frame that no reader looks at, read or not.
+    readers : int
+        How many readers the first `write` waits for, 0 to 64. 0, the default: it does not wait, and
+        a process that becomes a reader later does not get the frames that are overwritten by then.
 
     Attributes
     ----------
-    shape, dtype, slots, when_full
+    shape, dtype, slots, when_full, readers
         The arguments.
     spin : bool
         Whether a waiting thread of this process may spin for up to 50 µs before it sleeps. By
@@ -248,14 +271,20 @@ class RingBuffer(Closable):
     TypeError, ValueError
         No array can have this shape and dtype, or another argument is out of range.
     ArenaFullError
-        /dev/shm has no room for them.
+        /dev/shm has no room for all slots. None is kept then.
 
     Notes
     -----
-    Pass it to other processes as an argument of ``Process``. Each process that reads is one reader,
-    and sees all frames: from the oldest that is there, without a gap behind it, when it first
-    reads. A forked child begins where its parent is. There are at most 64 readers. A process is no
-    reader any more when it has exited or closed the ring.
+    Pass it to other processes as an argument of ``Process``, or of a pool's ``initializer``
+    (``initargs=(ring,)``). A process becomes a reader with `join`, or with its first `read` or
+    `latest`. It gets the frames that are still in the ring (from the last gap on, if older ones
+    were overwritten), and every later one; writers wait for it from then on, unless they drop the
+    oldest. A forked child begins where its parent is. There are at most 64 readers. A process is
+    no reader any more when it has exited or closed the ring.
+
+    With ``readers=n`` no frame can be filled until `n` processes are readers at the same time; one
+    that has exited before that does not count. Once they are there, writers never wait for readers
+    to come again. So each of them gets all frames from the first one, number 0, on.
 
     If a process keeps a frame, or a view of it, beyond the ``with`` block, its slot stays occupied
     until the last view is gone. If only the variable of the block refers to it, the frame ends with
@@ -277,7 +306,12 @@ class RingBuffer(Closable):
     """
 
     def __init__(
-        self, shape: "Any", dtype: "Any" = float, slots: int = 4, when_full: str = "wait"
+        self,
+        shape: "Any",
+        dtype: "Any" = float,
+        slots: int = 4,
+        when_full: str = "wait",
+        readers: int = 0,
     ) -> None:
         probe = np.empty(0, dtype)
         if probe.dtype.hasobject:
@@ -302,10 +336,24 @@ class RingBuffer(Closable):
         if when_full not in ("wait", "drop_oldest"):
             raise ValueError("when_full must be 'wait' or 'drop_oldest', not {!r}".format(when_full))
         self.when_full = when_full
-        # (A size above 1 << 62 does not fit into the core's integer, nor into any memory.)
-        overwrites = when_full == "drop_oldest"
-        self._frames = _core.Frames.create(self.slots, min(size, 1 << 62), overwrites)
+        self.readers = operator.index(readers)
+        if not 0 <= self.readers <= 64:
+            raise ValueError("readers must be 0 to 64, not {}".format(readers))
+        self._frames = self._make(size)
         self._begin()
+
+    def _make(self, size):
+        overwrites = self.when_full == "drop_oldest"
+        try:
+            # (A size above 1 << 62 does not fit into the core's integer, nor into any memory.)
+            return _core.Frames.create(self.slots, min(size, 1 << 62), overwrites, self.readers)
+        except errors.ArenaFullError as error:
+            asked = "a ring of {} slots of {:,} bytes is {:,} bytes: ".format(
+                self.slots, size, self.slots * size
+            )
+            error.args = (error.errno, asked + error.strerror)
+            error.strerror = asked + error.strerror
+            raise
 
     def _watch(self):
         util.Finalize(self, self._frames.leave, exitpriority=exit_order.CHANNELS)
@@ -342,12 +390,40 @@ class RingBuffer(Closable):
         Raises
         ------
         queue.Full
-            At the beginning of the block: no slot was free in time.
+            At the beginning of the block: no slot was free in time, or the readers have not come
+            that the ring waits for.
         ValueError
             The ring is closed.
         """
         self._check_open()
         return _Writing(self, timeout)
+
+    def join(self) -> None:
+        """Make this process a reader now, without waiting for a frame.
+
+        From here on writers wait for it (unless they drop the oldest), and it misses nothing until
+        its first `read`. A process that is a reader stays what it is.
+
+        Raises
+        ------
+        ValueError
+            The ring is closed.
+        ArenaFullError
+            There are 64 readers.
+
+        Examples
+        --------
+        >>> import shared_numpy as snp
+        >>> ring = snp.RingBuffer(3, "u1", readers=1)
+        >>> ring.join()
+        >>> with ring.write(timeout=1) as frame:  # Without a reader it would raise queue.Full.
+        ...     frame[:] = 7
+        >>> with ring.read(timeout=1) as frame:
+        ...     frame.sequence
+        0
+        """
+        self._check_open()
+        self._call("join")
 
     def read(self, timeout: "Optional[float]" = None) -> "_Reading":
         """Look at the next frame that this process has not read.
@@ -362,7 +438,10 @@ class RingBuffer(Closable):
         context manager
             Gives the frame, which is read-only. The frame and the manager have the attributes
             ``sequence``, the frame's number, counted from 0; ``time``, the time of its publication
-            by `time.monotonic`; and ``skipped``, how many frames this process has missed before it.
+            by `time.monotonic`; and ``skipped``, how many frames this process has missed between it
+            and the last one that it read. Of the first frame that a process reads, ``skipped``
+            counts the frames that were lost since it became a reader, and ``sequence`` all frames
+            that were published before it: it is 0 if the process has missed none.
 
         Raises
         ------
@@ -403,6 +482,15 @@ class RingBuffer(Closable):
         self._frames.close()
 
     def _say_why_full(self, timeout):
+        missing = self._call("missing_readers")
+        if missing is not None:
+            return (
+                "no frame could be filled within {:g} s: the ring waits for {} reader{}, and {} {} "
+                "there; a process becomes one with ring.join() or its first read".format(
+                    timeout, missing[1], "" if missing[1] == 1 else "s",
+                    missing[0], "is" if missing[0] == 1 else "are",
+                )
+            )  # fmt: skip
         held, unread = self._call("occupied")
         return (
             "no frame could be filled within {:g} s: of the ring's {} slots {} {} held (filled or "
@@ -431,7 +519,8 @@ class RingBuffer(Closable):
     def __getstate__(self):
         context.assert_spawning(self)
         self._check_open()
-        state = {name: getattr(self, name) for name in ("shape", "dtype", "slots", "when_full")}
+        names = ("shape", "dtype", "slots", "when_full", "readers")
+        state = {name: getattr(self, name) for name in names}
         state["block"], state["spin"] = by_reference.send(self._frames.block), self.spin
         return state
 

@@ -1,4 +1,4 @@
-# Types of the public part of frames.py.
+# Types of the public part of ring_buffer.py.
 
 from typing import Any, Generic, Optional, Tuple, overload, type_check_only
 
@@ -37,6 +37,7 @@ class RingBuffer(Generic[_Type]):
     dtype: _Type
     slots: int
     when_full: _WhenFull
+    readers: int
     @overload
     def __init__(
         self: RingBuffer[np.dtype[np.float64]],
@@ -44,6 +45,7 @@ class RingBuffer(Generic[_Type]):
         *,
         slots: int = 4,
         when_full: _WhenFull = "wait",
+        readers: int = 0,
     ) -> None: ...
     @overload
     def __init__(
@@ -52,6 +54,7 @@ class RingBuffer(Generic[_Type]):
         dtype: _Of[_Item],
         slots: int = 4,
         when_full: _WhenFull = "wait",
+        readers: int = 0,
     ) -> None: ...
     @overload
     def __init__(
@@ -60,6 +63,7 @@ class RingBuffer(Generic[_Type]):
         dtype: DTypeLike = ...,
         slots: int = 4,
         when_full: _WhenFull = "wait",
+        readers: int = 0,
     ) -> None: ...
     @property
     def spin(self) -> bool: ...
@@ -68,6 +72,7 @@ class RingBuffer(Generic[_Type]):
     @property
     def written(self) -> int: ...
     def write(self, timeout: Optional[float] = None) -> _Writing[_Type]: ...
+    def join(self) -> None: ...
     def read(self, timeout: Optional[float] = None) -> _Reading[_Type]: ...
     def latest(self, timeout: Optional[float] = None) -> _Reading[_Type]: ...
     def close(self) -> None: ...

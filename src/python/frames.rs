@@ -101,6 +101,8 @@ impl Frames {
     ///     The length of each.
     /// overwrites : bool
     ///     Frames may be filled again that some reader has not read.
+    /// readers : int
+    ///     Writers wait at first until so many processes are readers; 0 to 64.
     ///
     /// Returns
     /// -------
@@ -111,14 +113,20 @@ impl Frames {
     /// ArenaFullError
     ///     There is no room for it.
     /// ValueError
-    ///     There is no ring of so many frames.
+    ///     There is no ring of so many frames, or for so many readers.
     #[staticmethod]
-    #[pyo3(text_signature = "(slots, nbytes, overwrites)")]
-    fn create(py: Python<'_>, slots: usize, nbytes: u64, overwrites: bool) -> PyResult<Self> {
+    #[pyo3(text_signature = "(slots, nbytes, overwrites, readers)")]
+    fn create(
+        py: Python<'_>,
+        slots: usize,
+        nbytes: u64,
+        overwrites: bool,
+        readers: usize,
+    ) -> PyResult<Self> {
         watch_end(py)?;
         let arena = find_own_default(py)?;
         let made = work(py, || {
-            frames::Frames::create(&arena, slots, nbytes, overwrites)
+            frames::Frames::create(&arena, slots, nbytes, overwrites, readers)
         })?;
         let ring = Frames::over(made);
         note_made(py, ring.inner(py)?.base().block())?;
@@ -182,6 +190,37 @@ impl Frames {
     fn occupied(&self, py: Python<'_>) -> PyResult<(usize, usize)> {
         let inner = self.inner(py)?;
         work(py, || inner.occupied())
+    }
+
+    /// Tell whether writers wait for readers to come.
+    ///
+    /// Returns
+    /// -------
+    /// tuple of int, or None
+    ///     How many readers there are, and for how many writers wait; None if they wait for none.
+    ///
+    /// Raises
+    /// ------
+    /// OSError
+    ///     The ring was closed (EBADF).
+    #[pyo3(text_signature = "($self)")]
+    fn missing_readers(&self, py: Python<'_>) -> PyResult<Option<(usize, usize)>> {
+        let inner = self.inner(py)?;
+        work(py, || inner.missing_readers())
+    }
+
+    /// Make this process a reader, if it is none.
+    ///
+    /// Raises
+    /// ------
+    /// ArenaFullError
+    ///     There are 64 readers.
+    /// OSError
+    ///     The ring was closed (EBADF).
+    #[pyo3(text_signature = "($self)")]
+    fn join(&self, py: Python<'_>) -> PyResult<()> {
+        let inner = self.inner(py)?;
+        work(py, || inner.join())
     }
 
     /// Take a frame to fill it.

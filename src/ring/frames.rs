@@ -7,6 +7,8 @@
 //!         next       u64   how many frames were written
 //!         consumed   u64   all readers have read the frames below this number; falls when a
 //!                          reader comes for which there still are some
+//!         awaited    u32   writers wait until so many processes are readers; 0 once a writer has
+//!                          found them
 //!         readers    64 x 64
 //!         frames     256 x 64
 //! ```
@@ -50,6 +52,7 @@ struct Rows {
     overwrites: U32,
     next: U64,
     consumed: U64,
+    awaited: U32,
     readers: [Reader; READERS],
     frames: [Frame; SLOTS],
 }
@@ -115,34 +118,58 @@ pub struct Frames {
     looked: U64,
     /// Which row of readers was its own or its parent's; one more than its number.
     row: U32,
-    /// What was read here, or by its parent before it was forked; one more than the number.
+    /// Where this process is as a reader, or its parent was before it was forked: one more than the
+    /// number of the frame that it reads next; 0 if it is no reader.
     read: U64,
     /// How many frames were filled again between a fork and the child's first look.
     missed: U64,
 }
 
 impl Frames {
-    /// Makes a ring of so many frames of so many bytes in an arena.
+    /// Makes a ring of so many frames of so many bytes in an arena. Its first writer waits for so
+    /// many readers.
     ///
     /// # Errors
-    /// `Full` if there is no memory for it; `Invalid` for a number of frames that cannot be.
-    pub fn create(arena: &Arena, slots: usize, bytes: u64, overwrites: bool) -> Result<Frames> {
+    /// `Full` if there is no memory for all of it, and then none is kept; `Invalid` for a number of
+    /// frames or of readers that cannot be.
+    pub fn create(
+        arena: &Arena,
+        slots: usize,
+        bytes: u64,
+        overwrites: bool,
+        readers: usize,
+    ) -> Result<Frames> {
+        if readers > READERS {
+            return Err(Error::Invalid {
+                why: "a ring waits for 64 readers at most",
+            });
+        }
         if !(1..=SLOTS).contains(&slots) {
             return Err(Error::Invalid {
                 why: "a ring has 1 to 256 frames",
             });
         }
-        let base = Base::create(arena, 0, |base, rows: &Rows| {
+        let mut taken = 0;
+        let made = Base::create(arena, 0, |base, rows: &Rows| {
             for frame in &rows.frames[..slots] {
                 let block = arena.allocate(bytes)?;
+                taken += block.size();
                 arena.send_owned(&block, base.block())?;
                 frame.block.set(block.which().id.0);
                 frame.generation.set(block.which().generation);
             }
             rows.slots.set(slots as u32);
             rows.overwrites.set(overwrites as u32);
+            rows.awaited.set(readers as u32);
             Ok(())
-        })?;
+        });
+        if made.is_err() && taken > 0 {
+            // The blocks that there was room for are free again. (The error that counts is the
+            // first one.)
+            let _ = arena.trim();
+        }
+        let all = bytes.saturating_mul(slots as u64);
+        let base = made.map_err(|error| error.asking(all).having_taken(taken))?;
         Ok(Frames::over(base))
     }
 
@@ -208,7 +235,8 @@ impl Frames {
     /// A frame to be filled; None if there was none in time.
     ///
     /// It is one that holds nothing; or else the oldest one that nobody looks at, if the ring
-    /// overwrites or all readers have read it.
+    /// overwrites or all readers have read it. There is none before the readers are there that the
+    /// ring waits for.
     ///
     /// # Errors
     /// Those of waiting.
@@ -220,9 +248,11 @@ impl Frames {
             self.check_open()?;
             let seen = {
                 let held = self.lock()?;
-                if let Some(blank) = self.find_blank()? {
-                    held.hand_on(ROOM, patience, true);
-                    return Ok(Some(blank));
+                if self.has_begun() {
+                    if let Some(blank) = self.find_blank()? {
+                        held.hand_on(ROOM, patience, true);
+                        return Ok(Some(blank));
+                    }
                 }
                 self.seen(ROOM)
             };
@@ -235,6 +265,26 @@ impl Frames {
                 return Ok(None);
             }
         }
+    }
+
+    /// Whether the readers are there for which the ring waits, under the lock. Once a writer has
+    /// found all of them at a time, nobody waits for them again. Readers that have died or left
+    /// before that do not count: others come in their place, and each sees the first frame.
+    fn has_begun(&self) -> bool {
+        let awaited = &self.rows().awaited;
+        let is_met = awaited.get() != 0 && self.living_readers() >= awaited.get() as usize;
+        if is_met {
+            awaited.commit(0);
+        }
+        awaited.get() == 0
+    }
+
+    /// How many readers there are that have not died, under the lock.
+    fn living_readers(&self) -> usize {
+        let core = self.base.block().arena().core();
+        let members = self.rows().readers.iter().map(|reader| reader.member.get());
+        let lives = |member: &u64| *member != 0 && !core.is_gone(Member::of_word(*member));
+        members.filter(lives).count()
     }
 
     /// A frame that can be filled, under the lock.
@@ -316,6 +366,18 @@ impl Frames {
     pub fn let_go(&self) -> Result<()> {
         let held = self.lock()?;
         held.happen(ROOM, 1);
+        Ok(())
+    }
+
+    /// Makes this process a reader now, if it is none: writers wait for it from here on, and it gets
+    /// all frames that it would get if it read now.
+    ///
+    /// # Errors
+    /// Those of taking the lock; `Full` if there are too many readers.
+    pub fn join(&self) -> Result<()> {
+        self.check_open()?;
+        let held = self.lock()?;
+        self.reader(&held)?;
         Ok(())
     }
 
@@ -415,6 +477,11 @@ impl Frames {
         rows.consumed.commit(rows.consumed.get().min(position));
         reader.member.commit(me);
         self.row.set(index as u32 + 1);
+        // A child that is forked now begins where this one does.
+        self.read.set(position + 1);
+        if rows.awaited.get() != 0 {
+            held.happen(ROOM, usize::MAX);
+        }
         Ok(reader)
     }
 
@@ -477,6 +544,13 @@ impl Frames {
             }
         }
         Ok((held, unread))
+    }
+
+    /// How many readers there are, and how many writers wait for; None if they wait for none.
+    pub fn missing_readers(&self) -> Result<Option<(usize, usize)>> {
+        let _held = self.lock()?;
+        let awaited = self.rows().awaited.get() as usize;
+        Ok((awaited != 0).then(|| (self.living_readers(), awaited)))
     }
 
     /// How many frames were written so far.

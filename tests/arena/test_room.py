@@ -214,6 +214,27 @@ for make in (
     )
 
 
+def test_a_ring_that_is_too_large_says_what_all_slots_take():
+    """And what was free before; nothing of it is kept."""
+    in_tmpfs(
+        SMALL,
+        START
+        + """
+snp.RingBuffer(3).close()
+before, size = used(), 1080 * 1920 * 3
+try:
+    snp.RingBuffer((1080, 1920, 3), "u1", slots=30)
+except snp.ArenaFullError as error:
+    asked, left, text = error.asked, error.left, str(error)
+assert "a ring of 30 slots of 6,220,800 bytes is 186,624,000 bytes: " in text, text
+assert "no room in shared memory for 186624000 bytes: %d are free" % left in text, text
+assert asked == 30 * size and 60 * MIB < left <= 64 * MIB, (asked, left)
+settles(lambda: used() == before)
+ring = snp.RingBuffer((1080, 1920, 3), "u1", slots=left // size)
+""",
+    )
+
+
 def test_more_than_there_can_be_is_refused_with_what_is_free():
     in_tmpfs(
         SMALL,

@@ -12,6 +12,7 @@ import gc
 import os
 import pickle
 import queue
+import signal
 import threading
 import time
 import weakref
@@ -560,12 +561,98 @@ def test_any_shape_and_dtype(shape, dtype):
         (((1,) * 65,), ValueError),
         (((2,) * 33 + (0,) * 32,), ValueError),
         (((2**62, 2**62, 0),), ValueError),
+        ((1, "u1", 4, "wait", -1), ValueError),
+        ((1, "u1", 4, "wait", 65), ValueError),
+        ((1, "u1", 4, "wait", 0.5), TypeError),
         (((2**40, 2**40),), (OverflowError, ValueError, snp.ArenaFullError)),
     ],
 )
 def test_what_cannot_be(arguments, error):
     with pytest.raises(error):
         snp.RingBuffer(*arguments)
+
+
+def test_a_manager_is_no_frame():
+    """Forgotten ``with``: the error tells of it, and no frame is taken."""
+    ring = snp.RingBuffer((2, 2), "u1")
+    fill(ring, 5)
+    uses = [lambda it: it[0, 0], np.asarray, np.mean, len, list]
+    for name in ("read", "latest", "write"):
+        for use in uses + [lambda it: it.__setitem__(0, 1)]:
+            with pytest.raises(TypeError, match=r"use it as `with ring.%s\(\) as frame:`" % name):
+                use(getattr(ring, name)())
+        with pytest.raises(AttributeError, match=r"'mean'.* `with ring.%s\(\) as frame:`" % name):
+            getattr(ring, name)().mean()
+    assert seen(ring, 1) == [(5, 0, 0)]
+
+
+def test_the_first_writer_waits_for_readers():
+    ring = snp.RingBuffer(2, "i8", slots=2, readers=2)
+    with pytest.raises(queue.Full, match="within 0 s: the ring waits for 2 readers, and 0 are there"):
+        fill(ring, 0, timeout=0)
+    ring.join()
+    ring.join()
+    with pytest.raises(queue.Full, match=r"2 readers, and 1 is there; .* with ring.join\(\)"):
+        fill(ring, 0, timeout=0)
+    other = _core.Frames.open(ring._frames.block)
+    assert other.missing_readers() == (1, 2)
+    assert other.read(0) is None  # The first read makes it a reader, too.
+    fill(ring, 0, 1, timeout=0)
+    assert other.missing_readers() is None
+    assert seen(ring, 2) == [(0, 0, 0), (1, 1, 0)]
+    with pytest.raises(queue.Full, match="2 slots 0 are held .* and 2 wait to be read"):
+        fill(ring, 2, timeout=0)
+    assert rest(other) == [(0, 0), (1, 0)]
+    # Nobody waits for readers to come again.
+    other.close()
+    fill(ring, 2, 3, timeout=0)
+    assert seen(ring, 2) == [(2, 2, 0), (3, 3, 0)]
+
+
+def test_a_join_ends_the_wait():
+    for when_full in ("wait", "drop_oldest"):
+        ring = snp.RingBuffer(2, "i8", slots=2, when_full=when_full, readers=1)
+        writer = threading.Thread(target=fill, args=(ring, 5), kwargs={"timeout": 60})
+        writer.start()
+        ring.join()
+        writer.join()
+        assert seen(ring, 1) == [(5, 0, 0)]
+
+
+def test_readers_that_die_before_the_start_do_not_count():
+    ring = snp.RingBuffer(2, "i8", slots=2, readers=1)
+    pid = os.fork()
+    if pid == 0:
+        ring.join()
+        os.kill(os.getpid(), signal.SIGKILL)
+    assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
+    with pytest.raises(queue.Full, match="for 1 reader, and 0 are"):
+        fill(ring, 0, timeout=0)
+    ring.join()
+    fill(ring, 0, timeout=0)
+    assert seen(ring, 1) == [(0, 0, 0)]
+
+
+def test_who_has_joined_counts_all_that_is_lost():
+    """What comes after `join` is the reader's, and that of the children that it forks."""
+    ring = snp.RingBuffer(2, "i8", slots=3, when_full="drop_oldest")
+    fill(ring, 0)
+    ring.join()
+    (receive, go), (told, tell) = os.pipe(), os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.read(receive, 1)
+        os.write(tell, repr(seen(ring, 1)).encode())
+        os._exit(0)
+    fill(ring, *range(1, 10))
+    late = _core.Frames.open(ring._frames.block)
+    assert rest(late)[0] == (7, 0)
+    assert seen(ring, 1) == [(7, 7, 7)]
+    os.write(go, b"x")
+    assert os.read(told, 1000).decode() == "[(7, 7, 7)]"
+    os.waitpid(pid, 0)
+    for fd in (receive, go, told, tell):
+        os.close(fd)
 
 
 def test_what_is_closed():
@@ -575,8 +662,8 @@ def test_what_is_closed():
         ring.close()
         ring.close()
         assert (frame == 1).all()
-    for call in (ring.read, ring.latest, ring.write, lambda: ring.written):
-        with pytest.raises(ValueError, match="closed"):
+    for call in (ring.read, ring.latest, ring.write, ring.join, lambda: ring.written):
+        with pytest.raises(ValueError, match="^this RingBuffer is closed in this process$"):
             call()
     other = snp.RingBuffer(3)
     with pytest.raises(ValueError, match="closed"):

@@ -150,8 +150,9 @@ def test_what_is_closed(kind):
     q.put(snp.ones(2))
     q.close()
     q.close()
+    text = "^this {} is closed in this process$".format(type(q).__name__)
     for call in (lambda: q.put(1), q.get):
-        with pytest.raises(ValueError, match="closed"):
+        with pytest.raises(ValueError, match=text):
             call()
     if kind is not snp.SimpleQueue:
         q.join_thread()

@@ -75,7 +75,8 @@ def channels() -> None:
     joinable.get()
     joinable.task_done()
     joinable.join()
-    ring = snp.RingBuffer((2, 2), np.float32, slots=2, when_full="drop_oldest")
+    ring = snp.RingBuffer((2, 2), np.float32, slots=2, when_full="drop_oldest", readers=1)
+    ring.join()
     with ring.write(timeout=1) as frame:
         frame[...] = 7
     with ring.read() as seen:

@@ -21,13 +21,15 @@ class Closable(Subscriptable):
 
     def _check_open(self):
         if self._closed:
-            raise ValueError("{!r} is closed".format(self))
+            raise ValueError("this {} is closed in this process".format(type(self).__name__))
 
     def _explain(self, error):
         """Raise ValueError if another thread has closed the object, and `error` is why a call that
         was under way has failed."""
         if self._closed and isinstance(error, OSError):
-            raise ValueError("{!r} was closed meanwhile".format(self)) from None
+            raise ValueError(
+                "this {} was closed in this process meanwhile".format(type(self).__name__)
+            ) from None
 
 
 def _watch_in_child(closable):

@@ -530,7 +530,7 @@ fn contradictions() {
 fn frames_on_their_way() {
     let test = TestArena::new(small());
     let none = || Patience::none();
-    let ring = Frames::create(&test, 1, 64, true).unwrap();
+    let ring = Frames::create(&test, 1, 64, true, 0).unwrap();
     let blank = ring.blank(&mut none()).unwrap().unwrap();
     ring.write(&blank.block, blank.index).unwrap();
     drop(blank);

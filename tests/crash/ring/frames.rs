@@ -44,6 +44,8 @@ enum Does {
     /// Lets go of a view.
     LetGo,
     Leave,
+    /// Joins with a ring that it has opened itself.
+    Join,
     /// Opens the ring and looks into it.
     Open,
     /// Makes another ring.
@@ -54,6 +56,10 @@ enum Does {
 struct Operation {
     name: &'static str,
     overwrites: bool,
+    /// For how many readers the ring waits.
+    awaited: usize,
+    /// The parent is a reader from the first on.
+    joins: bool,
     /// A reader has come before all, and has died.
     dead_reader: bool,
     /// How many frames were written.
@@ -72,6 +78,8 @@ struct Operation {
 const SIMPLE: Operation = Operation {
     name: "",
     overwrites: false,
+    awaited: 0,
+    joins: false,
     dead_reader: false,
     written: 3,
     reads: 0,
@@ -175,6 +183,32 @@ const OPERATIONS: &[Operation] = &[
         ..SIMPLE
     },
     Operation {
+        name: "frames: join of an awaited reader",
+        awaited: 1,
+        written: 0,
+        does: Does::Join,
+        stages: &[&[]],
+        ..SIMPLE
+    },
+    Operation {
+        name: "frames: the first blank",
+        awaited: 1,
+        joins: true,
+        written: 0,
+        does: Does::Blank,
+        stages: &[&[]],
+        ..SIMPLE
+    },
+    Operation {
+        name: "frames: the first blank in vain",
+        awaited: 1,
+        dead_reader: true,
+        written: 0,
+        does: Does::BlankInVain,
+        stages: &[&[]],
+        ..SIMPLE
+    },
+    Operation {
         name: "frames: open",
         does: Does::Open,
         ..SIMPLE
@@ -274,6 +308,12 @@ fn does(operation: &Operation, ring: &Frames) {
             std::mem::forget(read_one(&own).unwrap());
             std::mem::forget(own);
         }
+        Does::Join => {
+            let own = Frames::open(ring.base().block().clone()).unwrap();
+            stop();
+            own.join().unwrap();
+            std::mem::forget(own);
+        }
         Does::Wait(time) => {
             read_one(ring).unwrap();
             let mut patience = Patience::new(Some(Duration::from_micros(time)));
@@ -305,7 +345,7 @@ fn does(operation: &Operation, ring: &Frames) {
         Does::Create => {
             let arena = ring.base().block().arena();
             stop();
-            std::mem::forget(Frames::create(arena, SLOTS, LENGTH as u64, false).unwrap());
+            std::mem::forget(Frames::create(arena, SLOTS, LENGTH as u64, false, 0).unwrap());
         }
         Does::Written => {
             stop();
@@ -342,7 +382,17 @@ impl Scene {
     fn new(operation: &Operation) -> Self {
         let test = TestArena::new(small());
         let own = without_segments(picture(&snapshot(&test)));
-        let ring = Frames::create(&test, SLOTS, LENGTH as u64, operation.overwrites).unwrap();
+        let ring = Frames::create(
+            &test,
+            SLOTS,
+            LENGTH as u64,
+            operation.overwrites,
+            operation.awaited,
+        )
+        .unwrap();
+        if operation.joins {
+            ring.join().unwrap();
+        }
         if operation.dead_reader {
             fork(|| read_one(&ring).is_some() as i32).succeed();
         }
