@@ -97,8 +97,7 @@ pub(super) fn attach_or_create(
                 if unchanged {
                     // (Its maker may not have locked its lock file yet: it finds that it is gone,
                     // and begins again.)
-                    let is_begun = |found: &Remains| found.file() == lock && !found.is_finished();
-                    remove_dead(name, is_begun);
+                    remove_begun(name, lock);
                 }
                 Ok(None)
             }
@@ -156,12 +155,12 @@ fn attach(name: Name, identifier: [u8; 16], patience: u64) -> Result<Option<Arc<
     Ok(attached.admit(Entry::Resident)?.then_some(attached))
 }
 
-/// Removes what dead processes have left; not what a process has a lock on.
-fn remove_dead(name: Name, goes: impl Fn(&Remains) -> bool) {
+/// Removes an arena that a dead process had begun, by its lock file; not what a process has a lock on.
+fn remove_begun(name: Name, lock: [u64; 2]) {
     let list = process_arenas::lock();
     let found = Remains::find(name, |file| list.has_lock_file(file));
-    if let Some(remains) = found.filter(goes) {
-        remains.remove();
+    if let Some(remains) = found.filter(|found| found.file() == lock) {
+        remains.remove(false);
     }
 }
 
