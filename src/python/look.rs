@@ -218,6 +218,7 @@ fn look_at_ring<'py>(py: Python<'py>, content: &[u8]) -> PyResult<Option<&'py Py
             written,
             consumed,
             overwrites,
+            awaited,
             frames,
             readers,
         } => {
@@ -225,6 +226,7 @@ fn look_at_ring<'py>(py: Python<'py>, content: &[u8]) -> PyResult<Option<&'py Py
             told.set_item("written", written)?;
             told.set_item("consumed", consumed)?;
             told.set_item("overwrites", overwrites)?;
+            told.set_item("awaited", awaited)?;
             told.set_item("frames", frames)?;
             told.set_item("readers", readers)?;
         }

@@ -537,6 +537,8 @@ pub enum BodyLook {
         consumed: u64,
         /// Whether frames that nobody has read may be filled again.
         overwrites: bool,
+        /// For how many readers its first writer waits; 0 once they have come.
+        awaited: u32,
         /// Of each frame: its number, if it has one, and its block.
         frames: Vec<(Option<u64>, u32)>,
         /// Of each reader: its slot, and the number of the frame that it reads next.

@@ -585,6 +585,7 @@ pub(super) fn look(bytes: &Numbers<'_>) -> Option<BodyLook> {
         written: bytes.u64(offset_of!(Rows, next)),
         consumed: bytes.u64(offset_of!(Rows, consumed)),
         overwrites: bytes.u32(offset_of!(Rows, overwrites)) != 0,
+        awaited: bytes.u32(offset_of!(Rows, awaited)),
         frames: frames.collect(),
         readers: readers.collect(),
     })

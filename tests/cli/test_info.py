@@ -136,6 +136,15 @@ def test_rings(place):
     assert "2 messages of at most 5" in text and "(frame 0): held by %d" % process.pid in text
 
 
+def test_a_ring_that_waits_for_readers(place):
+    place.start("ring = snp.RingBuffer(10, readers=2)\nring.join()")
+    command = ["info", arena_of(place)]
+    (ring,) = asked(*command, env=place.env)[1]["arena"]["rings"]
+    assert (ring["awaited_readers"], len(ring["readers"]), ring["written"]) == (2, 1, 0)
+    text = shared_numpy(*command, env=place.env).stdout
+    assert "writers wait for readers, 2 in all" in text
+
+
 @pytest.mark.parametrize(
     "make, head, tail",
     [

@@ -258,6 +258,7 @@ def _describe_ring(fd, block, live, users):
         told,
         written=ring["written"],
         overwrites=ring["overwrites"],
+        awaited_readers=ring["awaited"],
         slots=[
             {
                 "slot": index,
@@ -408,6 +409,10 @@ def _print_slots(ring):
             output.line("  ring {}, slot {} ({}): held by {}".format(
                 ring["block"], slot["slot"], number, _pids(slot["held_by"])
             ))  # fmt: skip
+    if ring.get("awaited_readers"):
+        output.line("  ring {}: writers wait for readers, {} in all".format(
+            ring["block"], ring["awaited_readers"]
+        ))  # fmt: skip
     for reader in ring.get("readers", []):
         output.line("  ring {}, reader {}: {:,} frames behind".format(
             ring["block"], _pids([reader["pid"]]), reader["behind"]
