@@ -186,6 +186,24 @@ mod tests {
         shm::unlink_object(&name).unwrap();
     }
 
+    #[test]
+    fn one_thread_at_a_time_opens_a_file_again() {
+        use std::sync::atomic::AtomicU32;
+        let (word, inside) = (AtomicU64::new(0), AtomicU32::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..2000 {
+                        let _opening = Opening::begin(&word);
+                        assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
+                        std::thread::yield_now();
+                        inside.fetch_sub(1, Ordering::SeqCst);
+                    }
+                });
+            }
+        });
+    }
+
     /// A thread of the parent process that was opening the file is not in a forked child.
     #[test]
     fn a_forked_child_does_not_wait_for_a_thread_of_its_parent() {
