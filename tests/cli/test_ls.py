@@ -23,7 +23,7 @@ import pytest
 from cli.commands import asked, shared_numpy
 from conftest import complete, eventually, maker_of, needs_arenas, run_command
 
-from shared_numpy._command import main, survey
+from shared_numpy._command import files, main, names, survey, users
 
 pytestmark = needs_arenas
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root may do this")
@@ -630,22 +630,22 @@ def test_without_proc_nothing_is_guessed(place, monkeypatch):
 
     place.start(MAKE)
     place.make("torch_%d_1_0" % os.getpid(), bytes(5000))
-    look = survey._core.look_at_arena
+    look = files._core.look_at_arena
 
     def look_without_boot(*words):
         return dict(look(*words), same_boot=False)
 
     monkeypatch.setenv("SHARED_NUMPY_DIR", place.path)
-    monkeypatch.setattr(survey._core, "look_at_arena", look_without_boot)
+    monkeypatch.setattr(files._core, "look_at_arena", look_without_boot)
     note = "made before the machine was started"
     found = [item for item in survey.survey().items if item.kind == "arena" and place.path in item.path]
     assert len(found) == 1 and note in found[0].note
-    monkeypatch.setattr(survey, "_BOOT", "/proc/none")
-    monkeypatch.setattr(survey, "_uptime", missing)
+    monkeypatch.setattr(files, "_BOOT", "/proc/none")
+    monkeypatch.setattr(users, "_uptime", missing)
     arena, other = [item for item in survey.survey().items if place.path in item.path]
     assert (arena.kind, arena.state, arena.note) == ("arena", "in use", "")
     assert other.maker.alive is None
-    monkeypatch.setattr(survey._core, "list_processes", missing)
+    monkeypatch.setattr(users._core, "list_processes", missing)
     arena, other = [item for item in survey.survey().items if place.path in item.path]
     assert (arena.state, arena.note, other.state) == ("in use", "", "unknown")
     assert other.maker.alive is None
@@ -689,7 +689,7 @@ def test_a_wrong_folder_is_told(tmp_path):
 
 @pytest.mark.parametrize("words", [["ls"], ["info", "x"], ["map", "x"], ["clean"]])
 def test_where_there_is_no_folder(words, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(survey, "_SHM", str(tmp_path / "none"))
+    monkeypatch.setattr(names, "SHM", str(tmp_path / "none"))
     monkeypatch.delenv("SHARED_NUMPY_DIR", raising=False)
     assert main.main(words) == 4
     printed = capsys.readouterr()
