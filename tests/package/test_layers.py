@@ -41,9 +41,10 @@ LAYERS = [
     "_command.arguments _command.items _command.names",
     "_command.files _command.users",
     "_command.survey",
-    "_command.findings _command.removal",
+    "_command.removal _command.finding",
     "_command.ls _command.picture",
-    "_command.info",
+    "_command.info _command.check_installation _command.check_memory _command.check_system",
+    "_command.findings",
     "_command.*",
     "_command.main",
 ]

@@ -199,7 +199,9 @@ def _look_at_arena(item):
     if kind == "unfinished":
         item.note = _unfinished(item)
     elif kind == "other version":
-        item.note = "made by another version of the package, in format {}".format(look["version"])
+        item.note = "made by another build of the package"
+        if look["version"] is not None:
+            item.note = "made by another version of the package, in format {}".format(look["version"])
     elif kind == "damaged":
         item.damaged, item.note = True, look["why"]
     else:

@@ -6,7 +6,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, List, Optional
+    from typing import Any, Dict, List, Optional, Tuple
 
 # Kinds.
 ARENA = "arena"
@@ -22,7 +22,7 @@ KINDS = (ARENA, NAMED, MANAGER, SEGMENT, SEMAPHORE, TORCH, JOBLIB, UNKNOWN)
 # States.
 IN_USE = "in use"  # A process has it.
 ORPHANED = "orphaned"  # No process has it, and none will.
-UNUSED = "unused"  # No process has it now; it is made to stay until it is deleted.
+UNUSED = "unused"  # No process has it now; one that lives, or comes, may want it.
 NOT_KNOWN = "unknown"  # It cannot be seen from here.
 
 
@@ -101,8 +101,8 @@ class Item:
     blocks, handles : int or None
         Of an arena: its blocks, and the handles in flight.
     state : str
-        ``"in use"``, ``"orphaned"``, ``"unused"`` (made to stay, and nobody has it now) or
-        ``"unknown"``.
+        ``"in use"``, ``"orphaned"``, ``"unused"`` (nobody has it now, and nothing tells that nobody
+        wants it) or ``"unknown"``.
     damaged : bool
         Whether what lies in it contradicts itself.
     note : str
@@ -139,3 +139,35 @@ class Item:
         told["maker"] = None if self.maker is None else self.maker.as_dict()
         told["users"] = [user.as_dict() for user in self.users]
         return told
+
+
+class Nameless:
+    """A file that was deleted, and that processes still have mapped or open: it takes memory.
+
+    Attributes
+    ----------
+    folder : str
+        The folder on whose file system it lies.
+    file : tuple of int
+        Its device and inode.
+    size : int or None
+        The bytes that have memory; None if they may not be asked from here.
+    users : list of Process
+        The processes that have it.
+    """
+
+    __slots__ = ("folder", "file", "size", "users")
+
+    def __init__(
+        self, folder: str, file: "Tuple[int, int]", size: "Optional[int]", users: "List[Process]"
+    ) -> None:
+        self.folder, self.file, self.size, self.users = folder, file, size, users
+
+    def as_dict(self) -> "Dict[str, Any]":
+        """Return it as JSON has it."""
+        return {
+            "folder": self.folder,
+            "inode": self.file[1],
+            "size": self.size,
+            "users": [user.as_dict() for user in self.users],
+        }

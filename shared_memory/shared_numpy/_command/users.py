@@ -12,16 +12,19 @@ from .items import (
     NAMED,
     NOT_KNOWN,
     ORPHANED,
+    SEGMENT,
+    SEMAPHORE,
     TORCH,
     UNKNOWN,
     UNUSED,
+    Nameless,
     Process,
 )
 from .names import status_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, List, Tuple
+    from typing import Any, Dict, List, Optional, Tuple
 
 
 class _Processes:
@@ -34,9 +37,13 @@ class _Processes:
             self.list, complete = [], False
         self.by_file = {}  # type: Dict[Tuple[int, int], List[Tuple[Dict[str, Any], bool]]]
         self.by_number = {}  # type: Dict[int, List[Dict[str, Any]]]
+        # The bytes of the files that have no name any more; None where they may not be asked.
+        self.nameless = {}  # type: Dict[Tuple[int, int], Optional[int]]
         for process in self.list:
-            for device, inode, mapped in process["files"]:
+            for device, inode, mapped, deleted, size in process["files"]:
                 self.by_file.setdefault((device, inode), []).append((process, mapped))
+                if deleted and self.nameless.get((device, inode)) is None:
+                    self.nameless[device, inode] = size
             self.by_number.setdefault(process["own_pid"], []).append(process)
         status = status_of("/proc/self/ns/pid")
         try:
@@ -74,7 +81,7 @@ class _Processes:
             if not member["namespace"]:
                 # It saw another namespace's /proc, and knows neither its own nor when it began. Any
                 # process may have that number: it is the one that has the files.
-                if any((device, inode) in files for device, inode, _ in process["files"]):
+                if any((each[0], each[1]) in files for each in process["files"]):
                     return process
             elif process["namespace"] in (0, member["namespace"]):
                 if member["started"] in (0, process["started"]):
@@ -83,9 +90,19 @@ class _Processes:
 
 
 def add_processes(found: "Any", places: "List[str]") -> None:
-    """Add to each item its users, and what follows from them."""
-    devices = {status.st_dev for status in map(status_of, places) if status is not None}
+    """Add to each item its users, and what follows from them; and the files without a name."""
+    devices = {}  # type: Dict[int, str]
+    for place in places:
+        status = status_of(place)
+        if status is not None:
+            devices.setdefault(status.st_dev, place)
     processes = _Processes(devices)
+    for file, size in sorted(processes.nameless.items()):
+        users = [
+            _user(process, "mapped" if mapped else "open")
+            for process, mapped in processes.by_file[file]
+        ]
+        found.nameless.append(Nameless(devices[file[0]], file, size, users))
     found.unseen, found.sees_all = processes.why, not processes.why
     managers = set()
     for item in found.items:
@@ -147,10 +164,21 @@ def _state_of(item, sees_all, managers):
         return IN_USE
     if not sees_all:
         return NOT_KNOWN
-    is_temporary = os.path.basename(item.path).startswith(".snp-")
-    if item.kind == NAMED and not is_temporary:
-        return UNUSED
-    return NOT_KNOWN if item.kind == UNKNOWN else ORPHANED
+    if item.kind == UNKNOWN:
+        return NOT_KNOWN
+    return UNUSED if _may_be_wanted(item) else ORPHANED
+
+
+def _may_be_wanted(item):
+    """Tell whether somebody may want a thing that no process has, as far as its name tells."""
+    name = os.path.basename(item.path)
+    if item.kind == NAMED:
+        return not name.startswith(".snp-")
+    if item.kind == SEMAPHORE:
+        # (Those of `multiprocessing` are mapped for as long as their makers may want them.)
+        return not name.startswith("sem.mp-")
+    # A program may close a segment and open it again, and its name tells of no maker.
+    return item.kind == SEGMENT
 
 
 def _describe_maker(item, processes, sees_all):
