@@ -20,6 +20,7 @@ mod conformance_on_system;
 mod faults;
 mod folders;
 mod instructions;
+mod looks;
 mod mounts;
 mod pages;
 mod ring;
@@ -58,6 +59,7 @@ fn main() {
         conformance_on_system::TESTS,
         faults::TESTS,
         folders::TESTS,
+        looks::TESTS,
         pages::TESTS,
         step::TESTS,
         storm::TESTS,
