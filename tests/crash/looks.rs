@@ -15,10 +15,10 @@ pub const TESTS: &[Test] = &[
 
 fn told() {
     let name = next_name();
-    let sizes = [100, 5000, 70_000];
+    let sizes = [100u64, 5000, 70_000];
     let mut child = fork(|| {
         let arena = Arena::create(name, small()).unwrap();
-        let blocks = sizes.map(|size| arena.allocate(size).unwrap());
+        let blocks = sizes.map(|size| arena.allocate(size as _).unwrap());
         arena.send(&blocks[1]).unwrap();
         stop();
         0
@@ -36,7 +36,7 @@ fn told() {
     assert_eq!(image.slots.len(), 1);
     assert_eq!(image.slots[0].pid, child.pid as u64);
     // (Each block is as long as was asked for, or somewhat longer.)
-    let mut live: Vec<_> = image.live().map(|block| block.size as usize).collect();
+    let mut live: Vec<_> = image.live().map(|block| block.size).collect();
     live.sort_unstable();
     assert_eq!(live.len(), 3);
     for (size, asked) in live.iter().zip(sizes) {
