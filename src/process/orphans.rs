@@ -239,14 +239,12 @@ fn is_deserted(name: Name) -> bool {
 /// the same time; whether it is gone. It stays while a reference waits for a receiver
 /// that is younger than `kept` ms.
 fn remove(name: Name, kept: u64) -> bool {
-    let corrupted = match Arena::attach(name, PATIENCE) {
+    match Arena::attach(name, PATIENCE) {
         Ok(arena) => {
             let _ = arena.end_abandoned(kept, false);
-            false
         }
-        Err(error) => matches!(error, Error::Corrupted { .. }),
-    };
-    remove_remains(name, kept, corrupted);
+        Err(error) => remove_remains(name, kept, matches!(error, Error::Corrupted { .. })),
+    }
     shm::facts_of(&objects::lock_name(name)).is_err()
 }
 
@@ -263,7 +261,7 @@ pub(super) fn remove_left(name: Name, tree: u64) {
     }
 }
 
-/// Removes what is there still and goes without being attached: names without an arena, and an arena
+/// Removes what cannot be attached, if it still is what goes: names without an arena, and an arena
 /// that is damaged, as can be seen from outside or as attaching it has shown (`corrupted`).
 fn remove_remains(name: Name, kept: u64, corrupted: bool) {
     let list = process_arenas::lock();

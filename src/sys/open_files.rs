@@ -12,11 +12,12 @@ use super::errno::failed;
 use crate::error::{Error, Result};
 use nix::errno::Errno;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A file that a process has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -111,7 +112,7 @@ struct Mounts<'a> {
     /// The numbers of the mounts, in all namespaces: each number is one mount's on the machine.
     ids: BTreeSet<u64>,
     /// Where they are mounted here.
-    points: Vec<Vec<u8>>,
+    points: Vec<PathBuf>,
 }
 
 impl<'a> Mounts<'a> {
@@ -151,20 +152,18 @@ impl<'a> Mounts<'a> {
         let id = lines.find_map(|line| line.strip_prefix("mnt_id:"));
         match id.and_then(|id| id.trim().parse().ok()) {
             Some(id) => self.ids.contains(&id),
-            None => {
-                let path = path.as_os_str().as_bytes();
-                self.points.iter().any(|point| path.starts_with(point))
-            }
+            None => self.points.iter().any(|point| path.starts_with(point)),
         }
     }
 }
 
 /// The number, the device and the place of a mount in a line of `/proc/PID/mountinfo`.
-fn mounted(line: &[u8]) -> Option<(u64, u64, Vec<u8>)> {
+fn mounted(line: &[u8]) -> Option<(u64, u64, PathBuf)> {
     let mut fields = line.split(|byte| *byte == b' ');
     let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
     let device = device_of(fields.nth(1)?, 10)?;
-    Some((id, device, fields.nth(1)?.to_vec()))
+    let point = OsStr::from_bytes(fields.nth(1)?);
+    Some((id, device, PathBuf::from(point)))
 }
 
 /// The device of a pair of numbers, as in `0:26`.
@@ -321,9 +320,10 @@ fn add_open(folder: &str, mounts: &Mounts<'_>, files: &mut BTreeMap<[u64; 2], Fi
             continue;
         };
         let number = entry.file_name();
-        let fdinfo = fs::read_to_string(Path::new(folder).join("fdinfo").join(number));
-        if !fdinfo.is_ok_and(|fdinfo| mounts.have(&fdinfo, &target)) {
-            continue;
+        match fs::read_to_string(Path::new(folder).join("fdinfo").join(number)) {
+            Ok(fdinfo) if mounts.have(&fdinfo, &target) => (),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return false,
+            _ => continue,
         }
         if let Ok(facts) = fs::metadata(&path) {
             if mounts.devices.contains(&facts.dev()) {
@@ -359,12 +359,12 @@ mod tests {
     fn files_lie_on_the_mounts_of_their_numbers() {
         let line = b"36 35 0:29 / /dev/shm rw,nosuid shared:5 - tmpfs tmpfs rw";
         let device = libc::makedev(0, 29);
-        assert_eq!(mounted(line), Some((36, device, b"/dev/shm".to_vec())));
+        assert_eq!(mounted(line), Some((36, device, "/dev/shm".into())));
         assert_eq!(mounted(b""), None);
         let mounts = Mounts {
             devices: &[],
             ids: BTreeSet::from([36]),
-            points: vec![b"/dev/shm".to_vec()],
+            points: vec!["/dev/shm".into()],
         };
         let [here, there] = ["/dev/shm/x (deleted)", "/net/x"].map(Path::new);
         assert!(mounts.have("pos:\t0\nmnt_id:\t36\n", there));
