@@ -18,6 +18,8 @@ pub enum Kind {
     Arena,
     /// An arena of another one, whose number this is.
     OtherVersion(u32),
+    /// An arena of this version by another build, whose numbers have other sizes.
+    OtherBuild,
     /// It has no magic number: a process makes it, or was killed while it did.
     Unfinished,
     /// Something else.
@@ -73,6 +75,8 @@ pub struct Image {
     pub uid: u32,
     pub boot: u64,
     pub lock_file: [u64; 2],
+    /// How long a killed sender's tickets live, in ms.
+    pub grace: u64,
     pub processes: u32,
     /// The slot whose process has the arena's lock.
     pub owner: Option<u16>,
@@ -150,6 +154,7 @@ impl Image {
                 offset_of!(Header, lock_file) + 8,
             ]
             .map(u64_of),
+            grace: fields.u64(offset_of!(Header, grace)),
             processes: geometry.processes,
             owner: Owner::of(fields.u32(offset_of!(Header, owner))).map(Owner::slot),
             poisoned: fields.u32(offset_of!(Header, condition)) & POISONED != 0,
@@ -436,9 +441,7 @@ fn kind_of(fields: &Bytes, length: u64) -> (Geometry, Kind) {
     let kind = match fields.u64(offset_of!(Header, magic)) {
         0 => Kind::Unfinished,
         MAGIC if version != VERSION => Kind::OtherVersion(version),
-        MAGIC if fields.u32(offset_of!(Header, abi)) != ABI => {
-            Kind::Damaged("it has the sizes of another build")
-        }
+        MAGIC if fields.u32(offset_of!(Header, abi)) != ABI => Kind::OtherBuild,
         MAGIC if geometry.check().is_err() => Kind::Damaged("its tables have impossible sizes"),
         MAGIC if fields.u64(offset_of!(Header, data)) != geometry.data() => {
             Kind::Damaged("its data do not begin behind its tables")

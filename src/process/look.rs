@@ -102,7 +102,8 @@ fn look_into(path: &str, memory: BorrowedFd<'_>) -> Result<Look> {
     })
 }
 
-fn read(memory: BorrowedFd<'_>) -> Result<Image> {
+/// Reads the tables in an arena's memory.
+pub(super) fn read(memory: BorrowedFd<'_>) -> Result<Image> {
     let facts = shm::facts(memory)?;
     let read = |mut offset: u64, bytes: &mut [u8]| {
         let mut count = 0;

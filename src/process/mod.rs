@@ -77,7 +77,7 @@ pub use forks::{fork_number, watch_forks};
 pub use look::{look, Look};
 pub use membership::Arena;
 pub use objects::{exists, open_memory, LOCK_SUFFIX};
-pub use orphans::{remove_anyway, remove_deserted, remove_orphan, remove_orphans};
+pub use orphans::{judge, remove_anyway, remove_deserted, remove_orphan, remove_orphans, Verdict};
 pub use private_pages::{
     allocate_private, can_make_private, free_private, lend_private, private_size, PrivatePages,
 };

@@ -23,9 +23,18 @@ impl Remains {
     /// says of a file whether this process has its arena.
     pub fn find(name: Name, is_ours: impl Fn([u64; 2]) -> bool) -> Option<Self> {
         let remains = Self::find_any(name, is_ours).ok()??;
-        let facts = remains.facts;
-        let mine = facts.uid == proc::user() && facts.permissions == MODE && facts.size == 0;
-        mine.then_some(remains)
+        remains.is_as_made().then_some(remains)
+    }
+
+    /// Whether the lock file is as this user's processes make them.
+    pub fn is_as_made(&self) -> bool {
+        let facts = self.facts;
+        facts.uid == proc::user() && facts.permissions == MODE && facts.size == 0
+    }
+
+    /// The device and the inode of the lock file, in the order in which an arena's header has them.
+    pub fn file(&self) -> [u64; 2] {
+        self.facts.file()
     }
 
     /// The same for a lock file that may be of another user, and may have been damaged; None if a
@@ -53,11 +62,6 @@ impl Remains {
         }
         let lock = shm::open_object(&path, READ_WRITE, 0).ok()?;
         locks::owner_of_any(lock.as_fd(), REMOVAL_BYTE + 1).ok()?
-    }
-
-    /// The lock file's inode and device.
-    pub fn file(&self) -> [u64; 2] {
-        self.facts.file()
     }
 
     /// When the lock file was made: nobody writes to it.

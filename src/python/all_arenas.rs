@@ -27,7 +27,9 @@ pub fn add_to(module: &PyModule) -> PyResult<()> {
 /// They are left where all processes of a program were killed together with the
 /// tracker that removes what they leave. An arena in which a handle waits for a
 /// receiver is kept for ten minutes after the handle was made, or half a minute
-/// if its sender was killed.
+/// if its sender was killed. A damaged arena goes, too, if it is of this version and its lock file is
+/// the one that it was made with. What a manager has made stays while a process is seen that has some
+/// of it mapped.
 ///
 /// Parameters
 /// ----------

@@ -56,6 +56,7 @@ fn tell_look(py: Python<'_>, told: &PyDict, look: &Look) -> PyResult<()> {
     let (kind, version, why) = match image.kind {
         Kind::Arena => ("arena", None, None),
         Kind::OtherVersion(version) => ("other version", Some(version), None),
+        Kind::OtherBuild => ("other version", None, None),
         Kind::Unfinished => ("unfinished", None, None),
         Kind::Other => ("other", None, None),
         Kind::Damaged(why) => ("damaged", None, Some(why)),
@@ -245,8 +246,9 @@ fn look_at_ring<'py>(py: Python<'py>, content: &[u8]) -> PyResult<Option<&'py Py
 /// -------
 /// processes : list of dict
 ///     Of each process its ``pid``, its ``own_pid`` in its own namespace of numbers, the
-///     ``namespace``, ``uid``, ``started``, ``command``, ``files`` as ``(device, inode, mapped)``,
-///     and whether it is ``readable``: whether no other file of it can be missing.
+///     ``namespace``, ``uid``, ``started``, ``command``, ``files`` as
+///     ``(device, inode, mapped, deleted, size)`` with the bytes that have memory or None, and whether
+///     it is ``readable``: whether no other file of it can be missing.
 /// complete : bool
 ///     Whether no process can be missing.
 ///
@@ -279,7 +281,7 @@ fn process_as_dict<'py>(py: Python<'py>, process: &Process) -> PyResult<&'py PyD
     told.set_item("command", &process.command)?;
     let files = process.files.iter();
     let files: Vec<_> = files
-        .map(|(file, mapped)| (file[0], file[1], *mapped))
+        .map(|(number, file)| (number[0], number[1], file.mapped, file.deleted, file.size))
         .collect();
     told.set_item("files", files)?;
     told.set_item("readable", process.readable)?;

@@ -9,7 +9,7 @@ use super::gil::{end, end_long, surviving, without_gil};
 use super::operation::work;
 use super::shutdown::is_over;
 use crate::arena::handle::Name;
-use crate::process;
+use crate::process::{self, Verdict};
 use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -161,25 +161,48 @@ fn end_arena(py: Python<'_>, name: &str) -> PyResult<bool> {
 /// grace : float, optional
 ///     For how many seconds what was sent may wait for a receiver.
 ///
+/// dry : bool, optional
+///     Only say what would become of it.
+///
 /// Returns
 /// -------
-/// bool
-///     Whether it was removed.
+/// verdict : str
+///     ``"gone"``: there is none. ``"goes"``: it was removed, unless a process has taken it meanwhile.
+///     It stays: ``"in use"``, ``"young"`` (it may be in the making), ``"awaited"`` (by a receiver of
+///     what was sent) or ``"unclear"``.
+/// count : int
+///     How many handles wait.
+/// why : str
+///     What is unclear.
 ///
 /// Raises
 /// ------
 /// ValueError
 ///     `name` cannot be an arena's.
-#[pyfunction(grace = "600.0")]
-#[pyo3(text_signature = "(name, grace=600.0)")]
-fn clean_arena(py: Python<'_>, name: &str, grace: f64) -> PyResult<bool> {
+#[pyfunction(grace = "600.0", dry = "false")]
+#[pyo3(text_signature = "(name, grace=600.0, dry=False)")]
+fn clean_arena(
+    py: Python<'_>,
+    name: &str,
+    grace: f64,
+    dry: bool,
+) -> PyResult<(&'static str, usize, String)> {
     let name = name_of(name)?;
     // (Out of range it is the nearest number that there is.)
-    let removed = end_long(py, || {
-        process::remove_deserted(name, (grace * 1000.0) as u64)
+    let kept = (grace * 1000.0) as u64;
+    let verdict = end_long(py, || match dry {
+        true => process::judge(name, kept),
+        false => process::remove_deserted(name, kept),
     });
     announce(py);
-    Ok(removed)
+    Ok(match verdict {
+        None => ("gone", 0, String::new()),
+        Some(Verdict::Orphan | Verdict::Remains) => ("goes", 0, String::new()),
+        Some(Verdict::InUse) => ("in use", 0, String::new()),
+        Some(Verdict::Young) => ("young", 0, String::new()),
+        Some(Verdict::Awaited(count)) => ("awaited", count, String::new()),
+        Some(Verdict::Unclear(why)) => ("unclear", 0, why),
+    })
 }
 
 /// Remove the objects of an arena, whatever is in them, unless a process has it.

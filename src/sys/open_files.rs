@@ -1,15 +1,35 @@
-//! Which processes have which files: `proc_pid_maps(5)`, `proc_pid_fd(5)`.
+//! Which processes have which files: `proc_pid_maps(5)`, `proc_pid_fd(5)`, `proc_pid_fdinfo(5)`.
 //!
 //! All of it is read from `/proc`, from outside: nobody is stopped, and what is told may have changed
 //! by the time that it is told.
+//!
+//! A file is asked for its numbers only if it lies on one of the file systems in question. Another one
+//! may be a network's whose server is gone, where `stat` waits without end. On which file system an
+//! open file lies is known without touching it: `/proc` tells the number of its mount, and which mounts
+//! there are.
 
 use super::errno::failed;
 use crate::error::{Error, Result};
 use nix::errno::Errno;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// A file that a process has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct File {
+    /// Whether it is mapped. (If not it is open only.)
+    pub mapped: bool,
+    /// Whether it has no name any more.
+    pub deleted: bool,
+    /// How many of its bytes have memory, where that could be asked: of open files, and of those
+    /// without a name.
+    pub size: Option<u64>,
+}
 
 /// A process, as `/proc` shows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,9 +46,8 @@ pub struct Process {
     pub started: u64,
     /// Its command line, cut; or the name of its program if that says nothing.
     pub command: String,
-    /// The files that it has among those that were asked for, by device and inode, and whether it
-    /// has mapped them. (The others are open only.)
-    pub files: BTreeMap<[u64; 2], bool>,
+    /// The files that it has among those that were asked for, by device and inode.
+    pub files: BTreeMap<[u64; 2], File>,
     /// Whether all its mappings and descriptors could be read.
     pub readable: bool,
 }
@@ -56,13 +75,17 @@ const LONGEST_COMMAND: usize = 4096;
 /// That there is no `/proc`, or that it cannot be read.
 pub fn processes(devices: &[u64]) -> Result<Processes> {
     let cannot = |error: io::Error| failed("readdir")(errno_of(&error));
-    let mut list = Vec::new();
+    let mut pids = Vec::new();
     for entry in fs::read_dir("/proc").map_err(cannot)? {
         let name = entry.map_err(cannot)?.file_name();
-        let pid = name.to_str().and_then(|name| name.parse().ok());
-        // (A process may end at any step.)
-        list.extend(pid.and_then(|pid| process(pid, devices)));
+        pids.extend(name.to_str().and_then(|name| name.parse::<u64>().ok()));
     }
+    let mounts = Mounts::of(&pids, devices);
+    // (A process may end at any step.)
+    let list: Vec<_> = pids
+        .iter()
+        .filter_map(|pid| process(*pid, &mounts))
+        .collect();
     if list.is_empty() {
         return Err(Error::Os {
             call: "readdir",
@@ -83,8 +106,79 @@ fn inode(path: &str) -> Option<u64> {
     fs::metadata(path).ok().map(|facts| facts.ino())
 }
 
+/// The file systems in question, and where they are mounted.
+struct Mounts<'a> {
+    devices: &'a [u64],
+    /// The numbers of the mounts, in all namespaces: each number is one mount's on the machine.
+    ids: BTreeSet<u64>,
+    /// Where they are mounted here.
+    points: Vec<PathBuf>,
+}
+
+impl<'a> Mounts<'a> {
+    /// The mounts that these processes see.
+    fn of(pids: &[u64], devices: &'a [u64]) -> Self {
+        let mut ids = BTreeSet::new();
+        let mut namespaces = BTreeSet::new();
+        let mut add = |folder: &str| {
+            let mounts = fs::read(format!("{folder}/mountinfo")).unwrap_or_default();
+            let mounts = mounts.split(|byte| *byte == b'\n').filter_map(mounted);
+            let mounts = mounts.filter(|(_, device, _)| devices.contains(device));
+            let (numbers, points): (Vec<u64>, Vec<_>) =
+                mounts.map(|(id, _, point)| (id, point)).unzip();
+            ids.extend(numbers);
+            points
+        };
+        let points = add("/proc/self");
+        namespaces.extend(inode("/proc/self/ns/mnt"));
+        for pid in pids {
+            // (Of a process whose namespace cannot be asked for no file is told either.)
+            let namespace = inode(&format!("/proc/{pid}/ns/mnt"));
+            if namespace.is_some_and(|namespace| namespaces.insert(namespace)) {
+                add(&format!("/proc/{pid}"));
+            }
+        }
+        Mounts {
+            devices,
+            ids,
+            points,
+        }
+    }
+
+    /// Whether a file lies on one of the file systems: by its `fdinfo`, or by its path where that
+    /// tells no mount (before Linux 3.15, and in sandboxes).
+    fn have(&self, fdinfo: &str, path: &Path) -> bool {
+        let mut lines = fdinfo.lines();
+        let id = lines.find_map(|line| line.strip_prefix("mnt_id:"));
+        match id.and_then(|id| id.trim().parse().ok()) {
+            Some(id) => self.ids.contains(&id),
+            None => self.points.iter().any(|point| path.starts_with(point)),
+        }
+    }
+}
+
+/// The number, the device and the place of a mount in a line of `/proc/PID/mountinfo`.
+fn mounted(line: &[u8]) -> Option<(u64, u64, PathBuf)> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+    let device = device_of(fields.nth(1)?, 10)?;
+    let point = OsStr::from_bytes(fields.nth(1)?);
+    Some((id, device, PathBuf::from(point)))
+}
+
+/// The device of a pair of numbers, as in `0:26`.
+fn device_of(pair: &[u8], radix: u32) -> Option<u64> {
+    let (major, minor) = std::str::from_utf8(pair).ok()?.split_once(':')?;
+    let number = |text| u32::from_str_radix(text, radix).ok();
+    let device = libc::makedev(number(major)?, number(minor)?);
+    // The type differs between systems.
+    #[allow(clippy::unnecessary_cast)]
+    let device = device as u64;
+    Some(device)
+}
+
 /// One process; None if it has ended, or is a thread of the kernel.
-fn process(pid: u64, devices: &[u64]) -> Option<Process> {
+fn process(pid: u64, mounts: &Mounts<'_>) -> Option<Process> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
     let folder = living(pid, &stat)?;
     let (flags, started) = facts_of(&stat)?;
@@ -105,7 +199,7 @@ fn process(pid: u64, devices: &[u64]) -> Option<Process> {
     let uid = field("Uid:").and_then(|line| line.split_ascii_whitespace().next());
     let mut files = BTreeMap::new();
     let readable =
-        add_mapped(&folder, devices, &mut files) & add_open(&folder, devices, &mut files);
+        add_mapped(&folder, mounts.devices, &mut files) & add_open(&folder, mounts, &mut files);
     if !readable {
         // It may have ended meanwhile.
         living(pid, &fs::read(format!("/proc/{pid}/stat")).ok()?)?;
@@ -171,16 +265,25 @@ fn command(folder: &str) -> Option<String> {
 }
 
 /// Adds the files that a process has mapped; whether that could be read.
-fn add_mapped(folder: &str, devices: &[u64], files: &mut BTreeMap<[u64; 2], bool>) -> bool {
+fn add_mapped(folder: &str, devices: &[u64], files: &mut BTreeMap<[u64; 2], File>) -> bool {
     let Ok(maps) = fs::read(format!("{folder}/maps")) else {
         return false;
     };
     for line in maps.split(|byte| *byte == b'\n') {
-        if let Some([device, inode]) = mapped(line) {
-            if devices.contains(&device) {
-                files.insert([device, inode], true);
-            }
+        let Some([device, inode]) = mapped(line).filter(|file| devices.contains(&file[0])) else {
+            continue;
+        };
+        let file = files.entry([device, inode]).or_default();
+        if !file.mapped && line.ends_with(b" (deleted)") {
+            // (Only root may ask so.)
+            let facts = range_of(line).map(|range| format!("{folder}/map_files/{range}"));
+            let facts = facts.and_then(|path| fs::metadata(path).ok());
+            let facts = facts.filter(|facts| [facts.dev(), facts.ino()] == [device, inode]);
+            // A name may end so, too.
+            file.deleted = facts.as_ref().is_none_or(|facts| facts.nlink() == 0);
+            file.size = facts.map(|facts| facts.blocks() * 512);
         }
+        file.mapped = true;
     }
     true
 }
@@ -188,31 +291,45 @@ fn add_mapped(folder: &str, devices: &[u64], files: &mut BTreeMap<[u64; 2], bool
 /// The device and the inode of the file in a line of `/proc/PID/maps`, if there is one.
 fn mapped(line: &[u8]) -> Option<[u64; 2]> {
     let mut fields = line.split(|byte| *byte == b' ').skip(3);
-    let device = std::str::from_utf8(fields.next()?).ok()?;
+    let device = device_of(fields.next()?, 16)?;
     let inode: u64 = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
-    let (major, minor) = device.split_once(':')?;
-    let number = |text| u32::from_str_radix(text, 16).ok();
-    let device = libc::makedev(number(major)?, number(minor)?);
-    // The type differs between systems.
-    #[allow(clippy::unnecessary_cast)]
-    let device = device as u64;
     (inode != 0).then_some([device, inode])
 }
 
+/// The addresses in a line of `/proc/PID/maps`, as `/proc/PID/map_files` has them.
+fn range_of(line: &[u8]) -> Option<String> {
+    let (start, end) = std::str::from_utf8(line.split(|byte| *byte == b' ').next()?)
+        .ok()?
+        .split_once('-')?;
+    let plain = |address: &str| address.trim_start_matches('0').to_owned();
+    Some(format!("{}-{}", plain(start), plain(end)))
+}
+
 /// Adds the files that a process has open; whether that could be read.
-fn add_open(folder: &str, devices: &[u64], files: &mut BTreeMap<[u64; 2], bool>) -> bool {
+fn add_open(folder: &str, mounts: &Mounts<'_>, files: &mut BTreeMap<[u64; 2], File>) -> bool {
     let Ok(entries) = fs::read_dir(format!("{folder}/fd")) else {
         return false;
     };
     for entry in entries {
-        let Ok(path) = entry.map(|entry| entry.path()) else {
+        let Ok(entry) = entry else {
             return false;
         };
+        let path = entry.path();
         // (Sockets and pipes are in no folder. A descriptor may be closed at any step.)
-        let is_file = fs::read_link(&path).is_ok_and(|target| target.has_root());
-        if let Some(facts) = is_file.then(|| fs::metadata(&path).ok()).flatten() {
-            if devices.contains(&facts.dev()) {
-                files.entry([facts.dev(), facts.ino()]).or_insert(false);
+        let Some(target) = fs::read_link(&path).ok().filter(|path| path.has_root()) else {
+            continue;
+        };
+        let number = entry.file_name();
+        match fs::read_to_string(Path::new(folder).join("fdinfo").join(number)) {
+            Ok(fdinfo) if mounts.have(&fdinfo, &target) => (),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return false,
+            _ => continue,
+        }
+        if let Ok(facts) = fs::metadata(&path) {
+            if mounts.devices.contains(&facts.dev()) {
+                let file = files.entry([facts.dev(), facts.ino()]).or_default();
+                file.deleted = facts.nlink() == 0;
+                file.size = Some(facts.blocks() * 512);
             }
         }
     }
@@ -230,6 +347,31 @@ mod tests {
         assert_eq!(mapped(line), Some([libc::makedev(0, 0x1a), 4321]));
         assert_eq!(mapped(b"7f00-7f01 rw-p 00000000 00:00 0"), None);
         assert_eq!(mapped(b""), None);
+    }
+
+    #[test]
+    fn addresses_have_no_zeros_in_front() {
+        let range = range_of(b"00400000-0040b000 r-xp 00000000 00:1a 4321 /x").unwrap();
+        assert_eq!(range, "400000-40b000");
+    }
+
+    #[test]
+    fn files_lie_on_the_mounts_of_their_numbers() {
+        let line = b"36 35 0:29 / /dev/shm rw,nosuid shared:5 - tmpfs tmpfs rw";
+        let device = libc::makedev(0, 29);
+        assert_eq!(mounted(line), Some((36, device, "/dev/shm".into())));
+        assert_eq!(mounted(b""), None);
+        let mounts = Mounts {
+            devices: &[],
+            ids: BTreeSet::from([36]),
+            points: vec!["/dev/shm".into()],
+        };
+        let [here, there] = ["/dev/shm/x (deleted)", "/net/x"].map(Path::new);
+        assert!(mounts.have("pos:\t0\nmnt_id:\t36\n", there));
+        assert!(!mounts.have("pos:\t0\nmnt_id:\t37\n", here));
+        // Where the mount is not told the path counts.
+        assert!(mounts.have("pos:\t0\n", here));
+        assert!(!mounts.have("pos:\t0\n", there));
     }
 
     #[test]
@@ -252,7 +394,7 @@ mod tests {
         let me = me.unwrap();
         assert!(me.readable && me.started > 0 && !me.command.is_empty());
         // (The program is mapped, too.)
-        assert_eq!(me.files.get(&[facts.dev(), facts.ino()]), Some(&true));
+        assert!(me.files[&[facts.dev(), facts.ino()]].mapped);
         assert!(file.as_raw_fd() >= 0);
         let none = processes(&[]).unwrap();
         assert!(none.list.iter().all(|process| process.files.is_empty()));

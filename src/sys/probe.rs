@@ -113,8 +113,8 @@ pub struct Machine {
     pub fallocate: Option<bool>,
     /// Memory within a file can be given back.
     pub punch_hole: Option<bool>,
-    /// Files without a name.
-    pub unnamed_files: bool,
+    /// Files without a name; None if this user may make no file in /dev/shm.
+    pub unnamed_files: Option<bool>,
     /// Two files can exchange their names in one step.
     pub rename_exchange: bool,
     /// Random numbers by a call of their own.
@@ -147,12 +147,23 @@ pub fn machine() -> Machine {
         description_locks: ask(has_description_locks),
         fallocate: on_file(|file| shm::allocate_natively(file.as_fd(), 0, page_size() as u64)),
         punch_hole: on_file(|file| shm::deallocate(file.as_fd(), 0, page_size() as u64)),
-        unnamed_files: unnamed.is_ok(),
+        unnamed_files: has_unnamed(&unnamed),
         rename_exchange: is_there(shm::rename(c"", c"", shm::Rename::Exchange)),
         getrandom: is_there(getrandom()),
         futex: can_sleep(),
         copy: Way::of_this_processor(),
         huge_pages: huge_pages(),
+    }
+}
+
+/// Whether files without a name can be made, by the answer to making one; None if that says nothing.
+#[cfg(target_os = "linux")]
+fn has_unnamed(made: &Result<OwnedFd>) -> Option<bool> {
+    match made {
+        Ok(_) => Some(true),
+        // (A kernel that lacks the flag sees a folder that is to be opened for writing.)
+        Err(Error::Os { errno, .. }) if *errno == libc::EISDIR || is_missing(*errno) => Some(false),
+        Err(_) => None,
     }
 }
 
@@ -309,6 +320,18 @@ mod tests {
         assert_eq!(told(Some("always [deny] force"), &huge), "never");
         assert_eq!(told(Some("always deny [force]"), &plain), "always");
         assert_eq!(told(None, &huge), "never");
+    }
+
+    #[test]
+    fn a_folder_that_may_not_be_written_to_says_nothing_of_the_kernel() {
+        let refused = |errno| {
+            let call = "open";
+            has_unnamed(&Err(Error::Os { call, errno }))
+        };
+        assert_eq!(refused(libc::EISDIR), Some(false));
+        assert_eq!(refused(libc::EOPNOTSUPP), Some(false));
+        assert_eq!(refused(libc::EACCES), None);
+        assert_eq!(refused(libc::ENOENT), None);
     }
 
     #[test]

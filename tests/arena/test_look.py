@@ -112,10 +112,13 @@ def test_processes_have_files(arena):
     assert isinstance(complete, bool)
     by_number = {process["pid"]: process for process in found}
     mine, its = by_number[os.getpid()], by_number[child.pid]
-    mapped = {(device, inode): mapped for device, inode, mapped in mine["files"]}
+    mapped = {(each[0], each[1]): each[2] for each in mine["files"]}
     assert mapped[files[0].st_dev, files[0].st_ino] is True
     assert mapped[files[1].st_dev, files[1].st_ino] is False
-    assert its["files"] == [(files[0].st_dev, files[0].st_ino, False)]
+    # Open, and with a name; its size in memory was so at that moment.
+    ((*file, mapped, deleted, size),) = its["files"]
+    assert file == [files[0].st_dev, files[0].st_ino]
+    assert (mapped, deleted) == (False, False) and size == files[0].st_blocks * 512
     assert mine["own_pid"] == os.getpid() and mine["uid"] == os.getuid()
     assert its["readable"] and path in its["command"] and its["started"] >= mine["started"]
     assert _core.list_processes([])[0][0]["files"] == []
@@ -152,7 +155,7 @@ def test_a_process_goes_on_without_its_first_thread(tmp_path):
         file = path.stat()
         found, _ = _core.list_processes([file.st_dev])
         (seen,) = [each for each in found if each["own_pid"] == process.pid]
-        assert (file.st_dev, file.st_ino, True) in [tuple(each) for each in seen["files"]], seen
+        assert (file.st_dev, file.st_ino, True) in [tuple(each[:3]) for each in seen["files"]], seen
         assert seen["readable"]
     finally:
         process.communicate()

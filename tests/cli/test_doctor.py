@@ -3,6 +3,7 @@
 The machine's own state is not known to the tests, so they compare topics: with a fault and without.
 """
 
+import json
 import os
 import re
 import subprocess
@@ -14,7 +15,7 @@ from conftest import needs_arenas, run_python
 from small_shm import namespace
 
 import shared_numpy as snp
-from shared_numpy._command import findings
+from shared_numpy._command import check_installation, check_memory, check_system, findings
 
 pytestmark = needs_arenas
 
@@ -88,26 +89,26 @@ def test_the_interpreter_is_told():
 
     for word in (sys.version.split()[0], snp.__version__, np.__version__, "cp36-abi3"):
         assert word in finding["title"]
-    assert findings.version_of("numpy") == np.__version__
-    assert findings.version_of("there-is-none") is None
+    assert check_installation.version_of("numpy") == np.__version__
+    assert check_installation.version_of("there-is-none") is None
 
 
 @pytest.mark.parametrize("numpy, level", [("1.16.6", "error"), (None, "error"), ("1.17", "ok")])
 def test_an_old_numpy_is_an_error(monkeypatch, numpy, level):
-    monkeypatch.setattr(findings, "version_of", lambda package: numpy)
-    assert [finding.level for finding in findings.interpreter()] == [level]
+    monkeypatch.setattr(check_installation, "version_of", lambda package: numpy)
+    assert [finding.level for finding in check_installation.interpreter()] == [level]
 
 
 @pytest.mark.parametrize(
     "name, level", [(None, "ok"), ("byte_locks", "error"), ("punch_hole", "warning")]
 )
 def test_what_the_kernel_lacks(monkeypatch, name, level):
-    machine = dict.fromkeys((each[0] for each in findings._FEATURES), True)
+    machine = dict.fromkeys((each[0] for each in check_system._FEATURES), True)
     machine.update(page_size=4096, huge_pages=None, getrandom=None)
     if name:
         machine[name] = False
-    monkeypatch.setattr(findings._core, "machine", lambda: machine)
-    (finding,) = findings.kernel()
+    monkeypatch.setattr(check_system._core, "machine", lambda: machine)
+    (finding,) = check_system.kernel()
     assert finding.level == level and (name is None or name in finding.title)
 
 
@@ -118,8 +119,50 @@ def test_a_folder_is_missing():
     assert set(found) == {"error"} and "/dev/shm" in found["error"][0]["title"]
 
 
+AS_ANOTHER = """
+import contextlib, io, json, os
+from shared_numpy._command import main
+def run(*words):
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        return main.main(["doctor"] + list(words)), said.getvalue()
+# (The interpreter may lie where that user cannot read: all is imported before.)
+run()
+os.setgid(12345)
+os.setuid(12345)
+answers = [run("--json"), run("--json", "--quiet"), run("--json", "--strict"), run("--quiet")]
+print(json.dumps(answers))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be other users")
+@pytest.mark.parametrize("mode", ["0311", "1733"])
+def test_a_folder_that_cannot_be_listed(mode):
+    if namespace() is None:
+        pytest.skip("this user may not mount, or not run the interpreter where that is allowed")
+    mount = "mount -t tmpfs -o mode={} tmpfs /dev/shm && exec ".format(mode) + '"$@"'
+    answers = run_python(AS_ANOTHER, wrapper=namespace() + ["sh", "-c", mount, "sh"])
+    *answers, (code, text) = json.loads(answers)
+    # Where arrays can be made nothing fails, and what is left there is not seen.
+    level, what = {
+        "0311": ("error", "/dev/shm cannot be written to by user 12345"),
+        "1733": ("warning", "/dev/shm cannot be listed by user 12345"),
+    }[mode]
+    for strict, (answered, told) in enumerate(answers):
+        told = json.loads(told)
+        found = levels("folder", told["findings"])
+        assert [(each, finding["title"]) for each in found for finding in found[each]] == [(level, what)]
+        (finding,) = levels("leftovers", told["findings"])["warning"]
+        assert "cannot be listed" in finding["title"] and "about the folder" in finding["advice"]
+        # The folder's fault is not taken for the kernel's.
+        assert not any("o_tmpfile" in each["title"] for each in told["findings"])
+        assert answered == int(told["wrong"]) and (told["wrong"] or level == "warning" and strict < 2)
+    wrong = any(finding["level"] == "error" for finding in told["findings"])
+    text = " ".join(text.split())
+    assert code == int(wrong) and "{} {}".format(level, what) in text
+
+
 def test_a_folder_on_a_disk(tmp_path):
-    if findings._is_tmpfs(str(tmp_path)):
+    if check_memory._is_tmpfs(str(tmp_path)):
         pytest.skip("the temporary folder is on a tmpfs")
     code, told = mounted("mount --bind {} /dev/shm".format(tmp_path))
     assert code == 1
@@ -167,20 +210,20 @@ def status(**values):
 
 
 def test_a_folder_without_a_limit():
-    (finding,) = findings._space_of("/dev/shm", status())
+    (finding,) = check_memory._space_of("/dev/shm", status())
     assert finding.level == "ok" and "no limit" in finding.title
 
 
 @pytest.mark.parametrize("left, level", [(None, "ok"), (1 << 20, "error"), (1 << 60, "ok")])
 def test_the_memory_limit(monkeypatch, left, level):
-    monkeypatch.setattr(findings._core, "memory_left", lambda: left)
-    assert [finding.level for finding in findings.memory_limit()] == [level]
+    monkeypatch.setattr(check_system._core, "memory_left", lambda: left)
+    assert [finding.level for finding in check_memory.memory_limit()] == [level]
 
 
 def test_a_memory_limit_below_the_folder_s_space(monkeypatch):
-    monkeypatch.setattr(findings._core, "memory_left", lambda: 1 << 30)
+    monkeypatch.setattr(check_system._core, "memory_left", lambda: 1 << 30)
     monkeypatch.setattr(os, "statvfs", lambda place: status(f_blocks=1 << 20, f_bavail=1 << 19))
-    (finding,) = findings.memory_limit()
+    (finding,) = check_memory.memory_limit()
     assert finding.level == "warning" and "2 GiB" in finding.meaning
 
 
@@ -199,7 +242,7 @@ def test_the_limit_of_processes_of_a_group(tmp_path):
         (tmp_path / path).write_text(text)
 
     def limit():
-        return findings._group_limit("pids.max", "pids.current", str(tmp_path))
+        return check_system._group_limit("pids.max", "pids.current", str(tmp_path))
 
     assert limit() is None
     write("proc/self/cgroup", "4:cpu:/x\n0::/a/b\n")
@@ -236,12 +279,12 @@ def test_logind_s_files(tmp_path, files, wanted):
     for path, text in files.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text)
-    assert findings.removes_ipc(str(tmp_path)) is wanted
+    assert check_system.removes_ipc(str(tmp_path)) is wanted
 
 
 def test_logout(tmp_path, monkeypatch):
     def level():
-        (finding,) = findings.logout(str(tmp_path))
+        (finding,) = check_system.logout(str(tmp_path))
         return finding.level
 
     user = [1234567]
@@ -277,18 +320,18 @@ def test_nothing_is_chosen_or_made_by_looking():
 
 def test_huge_pages(monkeypatch):
     for chosen, advised in ((None, False), ("never", True), ("within_size", False)):
-        monkeypatch.setattr(findings._core, "machine", lambda: {"huge_pages": chosen})
-        (finding,) = findings.huge_pages()
+        monkeypatch.setattr(check_system._core, "machine", lambda: {"huge_pages": chosen})
+        (finding,) = check_system.huge_pages()
         assert bool(finding.advice) is advised and str(chosen or "unknown") in finding.title
 
 
 def test_optional_packages(monkeypatch):
     there = {"tqdm": "4.1"}
-    monkeypatch.setattr(findings, "version_of", there.get)
-    (finding,) = findings.extras()
+    monkeypatch.setattr(check_installation, "version_of", there.get)
+    (finding,) = check_installation.extras()
     assert "tqdm 4.1" in finding.title and finding.advice.endswith("cloudpickle rich")
     there.update(cloudpickle="1", rich="2")
-    (finding,) = findings.extras()
+    (finding,) = check_installation.extras()
     assert finding.advice == ""
 
 

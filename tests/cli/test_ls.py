@@ -21,9 +21,10 @@ import time
 import numpy as np
 import pytest
 from cli.commands import asked, shared_numpy
-from conftest import complete, eventually, maker_of, needs_arenas, run_command
+from conftest import complete, eventually, maker_of, needs_arenas, run_command, run_python, shimmed
+from small_shm import namespace
 
-from shared_numpy._command import main, survey
+from shared_numpy._command import files, main, names, survey, users
 
 pytestmark = needs_arenas
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root may do this")
@@ -338,6 +339,7 @@ def test_an_array_that_is_replaced_all_the_time_is_not_damaged(place):
 FOREIGN = {
     "psm_0a1b2c3d": "segment",
     "sem.mp-abc123": "semaphore",
+    "sem.other": "semaphore",
     "sem.loky-%d-abc": "joblib",
     "torch_%d_12_0": "torch",
     "joblib_memmapping_folder_%d_abc_def": "joblib",
@@ -371,7 +373,9 @@ def test_what_others_make(name, place):
         assert item["maker"] is None
     place.kill(process)
     item = place.item()
-    left = "unknown" if kind == "unknown" else no_user("orphaned")
+    # A segment and a semaphore may be opened again by their names, which tell of no maker.
+    left = "unused" if name in ("psm_0a1b2c3d", "sem.other") else "orphaned"
+    left = "unknown" if kind == "unknown" else no_user(left)
     assert (item["state"], item["users"]) == (left, [])
     if has_number:
         assert item["maker"]["alive"] is (False if sees_all() else None)
@@ -425,6 +429,125 @@ def test_managers(new_name):
     mine = {name: item["state"] for name, item in items.items() if number in name}
     assert mine == {name: "in use", "snpmgr-%s.snp-manager" % number: "in use"}
     complete(process)
+
+
+CLOSED = """
+import subprocess, sys
+from shared_numpy._command import main
+code = (
+    "import sys; from shared_numpy.shared_memory import SharedMemory\\n"
+    "shm = SharedMemory(create=True, size=10000); shm.close(); print(shm.name, flush=True)\\n"
+    "sys.stdin.readline(); shm = SharedMemory(shm.name); shm.close(); shm.unlink()"
+)
+with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as maker:
+    name = maker.stdout.readline().decode().strip()
+    assert name.startswith("psm_")
+    for words in (["ls", "--json"], ["doctor"], ["clean"]):
+        print("----", name, flush=True)
+        main.main(words)
+    # It wants it still.
+    maker.communicate(b"\\n")
+assert maker.returncode == 0
+"""
+
+
+def test_a_segment_that_its_living_maker_has_closed_is_no_orphan():
+    if namespace() is None:
+        pytest.skip("this user may not mount, or not run the interpreter where that is allowed")
+    mount = 'mount -t tmpfs tmpfs /dev/shm && exec "$@"'
+    said = run_python(CLOSED, wrapper=namespace() + ["sh", "-c", mount, "sh"])
+    parts = re.split("---- (.*)\n", said)[1:]
+    name, listed, doctor, cleaned = parts[0], parts[1], parts[3], parts[5]
+    told = json.loads(listed)
+    (item,) = [item for item in told["items"] if item["name"] == name]
+    assert (item["state"], item["users"]) == ("unused" if told["sees_all"] else "unknown", [])
+    doctor = " ".join(doctor.split())
+    assert "Killed programs left them" not in doctor
+    assert not told["sees_all"] or "1 segment or semaphore of this user that no process has now" in doctor
+    assert name not in cleaned
+
+
+@pytest.mark.parametrize("keeps", ["open", "mapped"])
+def test_files_without_a_name_are_told_with_their_holders(keeps, place):
+    size = 3 << 20
+    process = place.start(
+        "import mmap\n"
+        "path = {!r} + '/gone'\n"
+        "file = open(path, 'w+b')\n"
+        "file.write(bytes({})); file.flush()\n"
+        "if {!r} == 'mapped': mapped = mmap.mmap(file.fileno(), 0); file.close()\n"
+        "os.unlink(path)".format(place.path, size, keeps)
+    )
+    code, told = asked("ls", env=place.env)
+    (file,) = [
+        file for file in told["nameless"] if process.pid in [user["pid"] for user in file["users"]]
+    ]
+    # (What is only mapped may be asked for its size by root alone.)
+    assert file["size"] == size or keeps == "mapped" and os.geteuid() and file["size"] is None
+    assert [user["how"] for user in file["users"]] == [keeps]
+    (space,) = [space for space in told["spaces"] if space["folder"] == file["folder"]]
+    assert space["used"] >= size
+    said = " ".join(shared_numpy("ls", env=place.env).stdout.split())
+    assert "no name any more" in said and "In {} ".format(file["folder"]) in said
+    place.kill(process)
+    told = asked("ls", env=place.env)[1]
+    assert process.pid not in [user["pid"] for file in told["nameless"] for user in file["users"]]
+
+
+SUM = """
+import json, os, subprocess, sys
+command = [sys.executable, "-m", "shared_numpy"]
+def asked(word):
+    return json.loads(subprocess.Popen(command + [word, "--json"], stdout=subprocess.PIPE).communicate()[0].decode())
+with open("/dev/shm/named", "wb") as file:
+    file.write(bytes(5 << 20))
+file = open("/dev/shm/gone", "wb")
+file.write(bytes(7 << 20))
+file.flush()
+os.unlink("/dev/shm/gone")
+told = asked("ls")
+(space,) = told["spaces"]
+assert space == {"folder": "/dev/shm", "used": 12 << 20, "named": 5 << 20}, space
+(gone,) = told["nameless"]
+assert gone["size"] == 7 << 20 and [user["pid"] for user in gone["users"]] == [os.getpid()]
+def findings():
+    return [each for each in asked("doctor")["findings"] if "no name any more" in each["title"]]
+(finding,) = findings()
+assert "1 file takes 7 MiB" in finding["title"] and str(os.getpid()) in finding["title"], finding
+assert finding["level"] == "ok" and finding["topic"] == "leftovers"
+file.close()
+assert asked("ls")["nameless"] == [] and findings() == []
+"""
+
+
+def test_what_has_names_and_what_has_none_is_all_that_is_used():
+    if namespace() is None:
+        pytest.skip("this user may not mount, or not run the interpreter where that is allowed")
+    mount = 'mount -t tmpfs tmpfs /dev/shm && exec "$@"'
+    run_python(SUM, wrapper=namespace() + ["sh", "-c", mount, "sh"])
+
+
+def test_files_of_a_dead_network_are_not_touched(place, tmp_path):
+    """A process has files open there: to ask one for its status would take without end."""
+    dead = tmp_path / "network"
+    dead.mkdir()
+    (dead / "file").write_text("x")
+    place.make("torch_1_1_0", bytes(5000))
+    process = place.start(
+        "files = [open({!r}), open({!r}), open({!r})]".format(
+            str(dead / "file"), os.path.join(place.path, "torch_1_1_0"), str(dead / "file")
+        )
+    )
+    env = dict(shimmed("dead_network", tmp_path), DEAD=str(dead), SHARED_NUMPY_DIR=place.path)
+    # The shim works.
+    folder = "/proc/{}/fd/".format(process.pid)
+    (there, _) = [fd for fd in os.listdir(folder) if os.readlink(folder + fd) == str(dead / "file")]
+    look = "import os; os.stat({!r})".format(folder + there)
+    assert run_command([sys.executable, "-c", look], env=env).returncode == 99
+    told = run_command([sys.executable, "-m", "shared_numpy", "ls", "--json"], env=env)
+    assert (told.returncode, told.stderr) == (0, "")
+    item = place.among(json.loads(told.stdout))["torch_1_1_0"]
+    assert users_of(item) == [(process.pid, True, False)]
 
 
 def test_links_and_pipes_are_not_opened(place):
@@ -630,22 +753,22 @@ def test_without_proc_nothing_is_guessed(place, monkeypatch):
 
     place.start(MAKE)
     place.make("torch_%d_1_0" % os.getpid(), bytes(5000))
-    look = survey._core.look_at_arena
+    look = files._core.look_at_arena
 
     def look_without_boot(*words):
         return dict(look(*words), same_boot=False)
 
     monkeypatch.setenv("SHARED_NUMPY_DIR", place.path)
-    monkeypatch.setattr(survey._core, "look_at_arena", look_without_boot)
+    monkeypatch.setattr(files._core, "look_at_arena", look_without_boot)
     note = "made before the machine was started"
     found = [item for item in survey.survey().items if item.kind == "arena" and place.path in item.path]
     assert len(found) == 1 and note in found[0].note
-    monkeypatch.setattr(survey, "_BOOT", "/proc/none")
-    monkeypatch.setattr(survey, "_uptime", missing)
+    monkeypatch.setattr(files, "_BOOT", "/proc/none")
+    monkeypatch.setattr(users, "_uptime", missing)
     arena, other = [item for item in survey.survey().items if place.path in item.path]
     assert (arena.kind, arena.state, arena.note) == ("arena", "in use", "")
     assert other.maker.alive is None
-    monkeypatch.setattr(survey._core, "list_processes", missing)
+    monkeypatch.setattr(users._core, "list_processes", missing)
     arena, other = [item for item in survey.survey().items if place.path in item.path]
     assert (arena.state, arena.note, other.state) == ("in use", "", "unknown")
     assert other.maker.alive is None
@@ -689,7 +812,7 @@ def test_a_wrong_folder_is_told(tmp_path):
 
 @pytest.mark.parametrize("words", [["ls"], ["info", "x"], ["map", "x"], ["clean"]])
 def test_where_there_is_no_folder(words, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(survey, "_SHM", str(tmp_path / "none"))
+    monkeypatch.setattr(names, "SHM", str(tmp_path / "none"))
     monkeypatch.delenv("SHARED_NUMPY_DIR", raising=False)
     assert main.main(words) == 4
     printed = capsys.readouterr()

@@ -9,7 +9,9 @@ use shared_numpy::arena::format::{Header, NIL, PAGES_THERE, POISONED};
 use shared_numpy::arena::handle::{Handle, Name};
 use shared_numpy::arena::Member;
 use shared_numpy::error::{Error, Exhausted};
-use shared_numpy::process::{remove_anyway, use_hooks, Arena, Block, Settings, WaitHooks};
+use shared_numpy::process::{
+    judge, remove_anyway, use_hooks, Arena, Block, Settings, Verdict, WaitHooks,
+};
 use shared_numpy::sys::locks;
 use std::collections::BTreeSet;
 use std::ffi::CString;
@@ -767,6 +769,20 @@ fn sweeping() {
         0
     })
     .succeed();
+    // What is said beforehand is what is done.
+    let said = [empty, full, orphan, graced, left, mine.name()].map(|name| judge(name, 600_000));
+    assert_eq!(
+        said.map(Option::unwrap),
+        [
+            Verdict::Orphan,
+            Verdict::Orphan,
+            Verdict::Orphan,
+            Verdict::Awaited(1),
+            Verdict::Awaited(1),
+            Verdict::InUse,
+        ]
+    );
+    assert_eq!(judge(next_name(), 0), None);
     let swept = remove_orphans();
     for (name, gone) in [
         (empty, true),
@@ -853,15 +869,20 @@ fn sweeping_remains() {
         assert_eq!(objects(name), Vec::<String>::new());
         assert!(remove_anyway(name).is_err());
     }
-    // An arena of another version, and one whose lock file was written to.
-    let changes: [fn(Name); 2] = [
+    // An arena of which nobody knows the format, one of another version, one of another build, and one
+    // whose lock file was written to.
+    let changes: [fn(Name); 4] = [
         |name| write_to(name, "", std::mem::offset_of!(Header, magic)),
+        |name| write_to(name, "", std::mem::offset_of!(Header, version)),
+        |name| write_to(name, "", std::mem::offset_of!(Header, abi)),
         |name| write_to(name, shared_numpy::process::LOCK_SUFFIX, 0),
     ];
     for change in changes {
         let damaged = deserted(small(), |_| ());
         change(damaged);
         age(damaged);
+        let said = judge(damaged, 0);
+        assert!(matches!(said, Some(Verdict::Unclear(_))), "{said:?}");
         assert!(!remove_orphans().contains(&damaged));
         assert_eq!(objects(damaged).len(), 2);
         assert_eq!(remove_anyway(damaged), Ok(true));
@@ -887,8 +908,19 @@ fn sweeping_remains() {
     let poisoned = deserted(small(), |arena| {
         arena.core().header().condition.set(POISONED)
     });
-    age(poisoned);
+    assert_eq!(judge(poisoned, 600_000), Some(Verdict::Remains));
     assert!(remove_orphans().contains(&poisoned));
+    // So is one of this version whose constants or tables were overwritten.
+    for at in [
+        std::mem::offset_of!(Header, data),
+        std::mem::offset_of!(Header, segments),
+    ] {
+        let damaged = deserted(small(), |_| ());
+        write_to(damaged, "", at);
+        assert_eq!(judge(damaged, 600_000), Some(Verdict::Remains));
+        assert!(remove_orphans().contains(&damaged), "{at}");
+        assert_eq!(objects(damaged), Vec::<String>::new());
+    }
 }
 
 fn small_tmpfs() {

@@ -21,6 +21,7 @@ mod faults;
 mod folders;
 mod identified;
 mod instructions;
+mod looks;
 mod mounts;
 mod pages;
 mod ring;
@@ -61,6 +62,7 @@ fn main() {
         faults::TESTS,
         folders::TESTS,
         identified::TESTS,
+        looks::TESTS,
         pages::TESTS,
         scarce::TESTS,
         step::TESTS,

@@ -7,8 +7,10 @@ imported only by those that make or show arrays. From the ground up:
 `exit_codes`  the documented exit codes, and the exception that ends the command with one
 `output`      tables, numbers and JSON on standard output, which may be closed at any time
 `arguments`   options and names in any order
-`findings`    what `doctor` looks at, and ``snp.diagnose()``
-`survey`      what is in shared memory, and who uses it; for `ls`, `info`, `map` and `clean`
+`findings`    what `doctor` tells, and ``snp.diagnose()``: each a `finding` of one of the checks,
+              `check_installation`, `check_system` and `check_memory`
+`survey`      what is in shared memory, and who uses it; for `ls`, `info`, `map`, `clean` and `doctor`:
+              `names` and folders, `items` as they are told, what lies in `files`, and their `users`
 `main`        the list of subcommands
 
 What the command prints is for people, and may change with each version; programs read ``--json``.

@@ -1,12 +1,13 @@
 """Remove what killed programs left in shared memory.
 
-Without a NAME: arenas of this user that no process has and in which nothing waits for a receiver, and
-what killed managers left. Named arrays, segments and semaphores of any package go by NAME only, if no
-process is seen to use them. Nothing that a process is seen to use is removed, whatever is asked for.
+Without a NAME: arenas of this user that no process has and in which nothing waits for a receiver, also
+damaged ones, and what killed managers left and no process has mapped. Any program that makes arrays
+removes the same when it starts. Named arrays, segments and semaphores of any package go by NAME only, if
+no process is seen to use them. Nothing that a process is seen to use is removed, whatever is asked for.
 
 --force removes a thing of which nobody can tell from here whether it is in use (in a container, or
-where other users' processes cannot be looked into), and an arena that is damaged, half made or of
-another version.
+where other users' processes cannot be looked into), and an arena of another version, or of which a
+file was replaced or overwritten.
 """
 
 import argparse

@@ -3,8 +3,11 @@
 Kinds: arenas and named arrays of this package, its managers' blocks, segments of the standard
 library (psm_...), semaphores (sem.*), what torch and loky or joblib make, and "unknown".
 
-States: "in use": a process has it. "orphaned": no process has it, and none will. "unused": it is made
-to stay until it is deleted, and no process has it now. "unknown": it cannot be seen from here.
+States: "in use": a process has it. "orphaned": no process has it, and none will. "unused": no process
+has it now, and one may want it: a named array, or a segment whose maker closed it and may live.
+"unknown": it cannot be seen from here.
+
+Below the table stands what files take that were deleted and that processes still have.
 """
 
 import threading
@@ -25,6 +28,8 @@ _TITLES = (
 _RIGHT = ("size", "age", "blocks", "in flight")
 # How many users a line names.
 _MOST_USERS = 4
+# From how many bytes on it is told that they are in no file that is seen.
+_NOTABLE = 1 << 20
 
 
 def add_arguments(parser: "Any") -> None:
@@ -65,6 +70,8 @@ def _print_json(found, items):
             "items": [item.as_dict() for item in items],
             "sees_all": found.sees_all,
             "unseen": found.unseen or None,
+            "nameless": [file.as_dict() for file in found.nameless],
+            "spaces": [dict(space._asdict()) for space in found.spaces],
         }
     )
 
@@ -94,6 +101,8 @@ def _print(found, items, again):
             ": " + ", ".join(counts) if counts else "",
         )
     )
+    for sentence in describe_nameless(found):
+        output.paragraph(sentence)
     if found.unseen and any(item.state == survey.NOT_KNOWN for item in items):
         output.paragraph(
             "A state is unknown where it cannot be seen: {}.".format(found.unseen)
@@ -101,6 +110,45 @@ def _print(found, items, again):
     if again:
         output.line()
     return goes_on
+
+
+def describe_nameless(found: "survey.Survey") -> "List[str]":
+    """Return, in words, what takes memory and is in no line: files that have no name any more."""
+    sentences = []
+    for space in found.spaces:
+        files = [file for file in found.nameless if file.folder == space.folder]
+        size = sum(file.size or 0 for file in files)
+        if files:
+            sentences.append(
+                "In {} {:,} {} {}{} that {} no name any more; deleted, and still had by {}.".format(
+                    space.folder,
+                    len(files),
+                    "file takes" if len(files) == 1 else "files take",
+                    "at least " if any(file.size is None for file in files) else "",
+                    output.size(size),
+                    "has" if len(files) == 1 else "have",
+                    _describe_holders(files),
+                )
+            )
+        rest = space.used - space.named - size
+        if rest >= max(_NOTABLE, space.used // 20):
+            sentences.append(
+                "{} of what is used in {} is in no file that is seen from here: in folders that may not "
+                "be read, or in files without a name{}.".format(
+                    output.size(rest),
+                    space.folder,
+                    " of processes that may not be looked into" if found.unseen else "",
+                )
+            )
+    return sentences
+
+
+def _describe_holders(files):
+    """Return which processes have files, in words."""
+    holders = {user.pid: user for file in files for user in file.users}
+    shown = [describe_process(holders[pid]) for pid in sorted(holders)[:_MOST_USERS]]
+    text = ", ".join(shown) + (", ..." if len(holders) > _MOST_USERS else "")
+    return "process{} {}".format("" if len(holders) == 1 else "es", text)
 
 
 def _count(items):

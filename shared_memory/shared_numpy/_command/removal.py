@@ -4,11 +4,13 @@ Nothing that a process is seen to use is ever removed, whatever was asked for. W
 uses a thing differs:
 
 * An arena of this user: no process has a lock on its lock file. The kernel tells of these locks across
-  namespaces and users, so that is certain. It is removed as any program removes it when it starts.
-* What a killed manager left: nobody has the lock on the manager's file, and no segment of it is
-  mapped. The lock is held while the segments go.
-* An arena that is damaged, half made or of another version: the same locks, if its lock file is there.
-  Since it is not in order it goes by name and with ``--force`` only.
+  namespaces and users, so that is certain. `_core.clean_arena` has the one rule, by which any program
+  removes arenas when it starts: also one that is damaged goes, if it is known to be an arena of this
+  version and of the lock file beside it.
+* What a killed manager left: nobody has the lock on the manager's file, and no process that is seen
+  has a block of it. The lock is held while the blocks go. `leftovers` has this rule for both, too.
+* An arena of another version, of which a file was replaced, or whose header was overwritten: the same
+  locks, if its lock file is there. It goes by name and with ``--force`` only.
 * Everything else has no lock. The processes that can be seen are asked what they have mapped; where not
   all can be seen that proves nothing, and ``--force`` is needed.
 
@@ -35,8 +37,6 @@ REMOVED, WOULD_REMOVE, KEPT = "removed", "would be removed", "kept"
 # Seconds for which what was sent may wait for a receiver when all programs have left an arena, unless
 # the arena is named: the same as when a program starts.
 _GRACE = 600.0
-# The same for what a killed process was sending.
-_GRACE_OF_KILLED = 30.0
 # The end of a reason that holds unless it is named and forced.
 _BY_FORCE = "; by name, --force removes it"
 # An arena that is not in order and younger, in seconds, may be in the making.
@@ -105,14 +105,14 @@ class Removal:
     # ---- arenas
 
     def _remove_arena(self, item):
-        in_order = item.look is not None and item.look["kind"] == "arena" and not item.note
-        if not self.named or (in_order and item.uid == os.geteuid()):
+        if item.uid == os.geteuid() and (_has_lock_file(item) or not self.named):
             outcome = self._clean_arena(item)
             if outcome.action != KEPT or not (self.named and self.force):
                 return outcome
-        elif not _has_lock_file(item):
+        if not _has_lock_file(item):
             return self._remove_file(item)
-        elif not in_order and not self.force:
+        in_order = item.look is not None and item.look["kind"] == "arena" and not item.note
+        if not in_order and not self.force:
             why = item.note or "it is not in order"
             return _kept(item, why + "; --force removes it", REFUSED)
         if self.dry:
@@ -124,18 +124,23 @@ class Removal:
         return _checked(item, "a process has it")
 
     def _clean_arena(self, item):
-        """Remove an arena as any program does when it starts, which asks whether it is in order."""
-        grace = 0.0 if self.named else _GRACE
-        why = _why_it_stays(item, grace)
-        if why:
-            return _kept(item, why, REFUSED if why.endswith(_BY_FORCE) else DONE)
-        if self.dry:
-            return Outcome(item, WOULD_REMOVE)
+        """Remove an arena by the rule by which any program does when it starts."""
         try:
-            _core.clean_arena(item.name, grace)
+            verdict, count, why = _core.clean_arena(
+                item.name, 0.0 if self.named else _GRACE, self.dry
+            )
         except ValueError as error:
             # (Not a name that an arena can have.)
             return _kept(item, str(error), FAILED)
+        if verdict == "unclear":
+            return _kept(item, why + _BY_FORCE, REFUSED)
+        if verdict == "young":
+            return _kept(item, "it may be in the making", DONE)
+        if verdict == "awaited":
+            text = "{:,} handle{} for a receiver; by name it goes"
+            return _kept(item, text.format(count, " waits" if count == 1 else "s wait"), DONE)
+        if verdict == "goes" and self.dry:
+            return Outcome(item, WOULD_REMOVE)
         return _checked(item, "a process has it by now")
 
     # ---- managers
@@ -163,7 +168,8 @@ class Removal:
             with suppress(OSError):
                 leftovers.clean_one(file)
         if leftovers.has_file(number):
-            return [_kept(item, "its manager lives", REFUSED)]
+            why = "its manager lives, or a process has one of its blocks"
+            return [_kept(item, why, REFUSED)]
         return [_of_folder(each) or _checked(each, "it could not be removed") for each in group]
 
     # ---- files
@@ -229,58 +235,6 @@ def _has_manager_file(number):
 
 def _has_lock_file(item):
     return survey.lock_of(item.path) is not None
-
-
-def _why_it_stays(item, grace):
-    """Return why an arena would not be removed although no process has it, or ""."""
-    if not _is_as_made(item):
-        return (
-            "its files are not as this package makes them (mode 600, an empty lock file of which the "
-            "other tells)" + _BY_FORCE
-        )
-    look = item.look
-    if look is not None and look["kind"] == "arena" and not item.note:
-        return _what_waits(item, grace)
-    if look is None or look["kind"] == "unfinished":
-        return "it may be in the making" if item.age < _IN_THE_MAKING else ""
-    return item.note + _BY_FORCE
-
-
-def _is_as_made(item):
-    """Tell whether the files of an arena are what the package takes for one when it cleans."""
-    lock = survey.lock_of(item.path)
-    files = [status for status in (lock, survey.status_of(item.path)) if status is not None]
-    if any(
-        not stat.S_ISREG(status.st_mode)
-        or stat.S_IMODE(status.st_mode) != 0o600
-        or status.st_uid != item.uid
-        for status in files
-    ):
-        return False
-    if lock is None:
-        return item.look is not None  # What is missing is told.
-    # (One that was just begun tells of no lock file yet.)
-    young = item.age < _IN_THE_MAKING
-    return lock.st_size == 0 and (young or item.look is None or item.look["same_lock_file"] is not False)
-
-
-def _what_waits(item, grace):
-    """Say what in an arena waits for a receiver, or ""."""
-    if not item.handles:
-        return ""
-    try:
-        handles = _core.look_at_arena(item.path, True).get("handle_list", [])
-    except OSError:
-        return ""
-    waiting = 0
-    for handle in handles:
-        seconds = grace if handle["owner"] == "sender has left" else min(grace, _GRACE_OF_KILLED)
-        waiting += handle["owner"] != "message" and handle["age"] < seconds * 1000
-    if not waiting:
-        return ""
-    return "{:,} handle{} for a receiver; by name it goes".format(
-        waiting, " waits" if waiting == 1 else "s wait"
-    )
 
 
 def _checked(item, reason):

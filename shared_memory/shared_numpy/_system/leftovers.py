@@ -4,7 +4,9 @@ A manager has a random number, and a file ``snpmgr-NUMBER.snp-manager`` in /dev/
 a lock (of ``flock``) on the file, and its server waits for that lock. The names of all blocks of the
 manager begin with ``snpmgr-NUMBER-``. The kernel releases a lock when the last process that holds it
 has exited, also by a signal. So a free lock means that the manager has ended: as a rule its server has
-removed all its blocks, then the file. If the server was killed, too, the next program does that.
+removed all its blocks, then the file. If the server was killed, too, the next program does that, or
+``shared-numpy clean``, unless a process is seen that still has one of the blocks: that may have others
+open them by their names. While it has them, to remove the names would bring back no memory.
 
 (A pid in the name would not do: it may be another process's by now, or unknown in this container.)
 """
@@ -16,6 +18,7 @@ import stat
 import sys
 from contextlib import contextmanager, suppress
 
+from .. import _core
 from . import records
 
 TYPE_CHECKING = False
@@ -109,7 +112,7 @@ def clean_one(name: str) -> "List[str]":
         The manager lives (BlockingIOError), or its file cannot be opened.
     """
     with _locked(name) as found:
-        if not found:
+        if not found or _is_used(number_of(name)):
             return []
         removed = clear(number_of(name))
         os.unlink(os.path.join(_FOLDER, name))
@@ -120,9 +123,26 @@ def is_deserted(name: str) -> bool:
     """Tell whether `clean_one` would remove what a manager has left."""
     try:
         with _locked(name) as found:
-            return found
+            return found and not _is_used(number_of(name))
     except OSError:
         return False
+
+
+def _is_used(number):
+    """Tell whether a process is seen to have a block of a manager mapped or open."""
+    blocks = set()
+    for name in _names():
+        if name.startswith(prefix_of(number)):
+            with suppress(OSError):
+                status = os.stat(os.path.join(_FOLDER, name), follow_symlinks=False)
+                blocks.add((status.st_dev, status.st_ino))
+    if not blocks or not hasattr(_core, "list_processes"):
+        return False
+    try:
+        processes, _ = _core.list_processes(sorted({device for device, _ in blocks}))
+    except OSError:
+        return False  # There is no /proc: nobody is seen.
+    return any((file[0], file[1]) in blocks for each in processes for file in each["files"])
 
 
 @contextmanager
