@@ -21,19 +21,17 @@ fn without_descriptors<T>(work: impl FnOnce() -> T) -> T {
         rlim_max: 0,
     };
     // SAFETY: the call writes the struct that is lent to it.
-    assert_eq!(
-        unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) },
-        0
-    );
+    let got = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
     let none = libc::rlimit {
         rlim_cur: 0,
         ..limit
     };
     // SAFETY: the struct is lent to the call; what is open stays open.
-    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &none) }, 0);
+    let set = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &none) };
     let result = work();
     // SAFETY: as above.
-    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
+    let reset = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) };
+    assert_eq!([got, set, reset], [0; 3]);
     result
 }
 
