@@ -339,6 +339,18 @@ def test_another_file_that_got_the_name_stays(tmp_path):
     assert (outcome.action, outcome.code) == ("kept", 5) and path.read_text() == "y"
 
 
+def test_an_arena_that_a_program_removes_meanwhile_counts_as_removed(tmp_path):
+    path = tmp_path / "arena"
+    path.write_text("x")
+    found = survey.Survey()
+    found.sees_all = True
+    item = survey.Item(survey.ARENA, str(path), str(path), os.stat(str(path)))
+    path.unlink()
+    for force in (False, True):
+        (outcome,) = removal.Removal(found, named=True, force=force).remove(item)
+        assert (outcome.action, outcome.code) == ("removed", 0)
+
+
 @pytest.mark.parametrize("last", ["clean", "start"])
 def test_a_dead_manager_s_segment_that_is_in_use_stays(last):
     inside(

@@ -859,6 +859,9 @@ fn sweeping_remains() {
         age(name);
         assert!(!remove_orphans().contains(&name));
         assert_eq!(objects(name).len(), 2);
+        // Nor at the end of the program whose arena it was.
+        assert!(!shared_numpy::process::remove_orphan(name));
+        assert_eq!(objects(name).len(), 2);
         // Only by name, and while nobody has a lock.
         let lock = OpenOptions::new().write(true).open(path(suffix)).unwrap();
         assert!(locks::try_for_description(lock.as_fd(), 7, false).unwrap());

@@ -110,6 +110,9 @@ class Removal:
             if outcome.action != KEPT or not (self.named and self.force):
                 return outcome
         if not _has_lock_file(item):
+            if survey.status_of(item.path) is None and not self.dry:
+                # A program that started has removed it meanwhile.
+                return _checked(item, "it could not be removed")
             return self._remove_file(item)
         in_order = item.look is not None and item.look["kind"] == "arena" and not item.note
         if not in_order and not self.force:
