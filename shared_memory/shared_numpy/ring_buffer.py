@@ -15,7 +15,7 @@ from multiprocessing import context, util
 import numpy as np
 
 from . import _core, arrays
-from ._channels.closable import Closable
+from ._channels.closable import Closable, within
 from ._pickling import by_reference, registry
 from ._system import exit_order
 
@@ -203,7 +203,7 @@ class _Reading(_Frame):
     def _begin(self):
         found = self._ring._call(self._which, self._timeout)
         if found is None:
-            raise queue.Empty
+            raise queue.Empty(self._ring._say_why_empty(self._timeout))
         self._block, self.sequence, nanoseconds, self.skipped = found
         self.time = nanoseconds * 1e-9
 
@@ -322,7 +322,11 @@ class RingBuffer(Closable):
     def written(self) -> int:
         """How many frames were published so far: the number of the next one."""
         self._check_open()
-        return int(self._frames.written)
+        try:
+            return int(self._frames.written)
+        except OSError as error:
+            self._explain(error)
+            raise
 
     def write(self, timeout: "Optional[float]" = None) -> "_Writing":
         """Fill a frame: ``with ring.write() as frame: frame[:] = ...``
@@ -402,12 +406,17 @@ class RingBuffer(Closable):
         self._closed = True
         self._frames.close()
 
+    def _say_why_empty(self, timeout):
+        return "no new frame came{}: the ring has had {} so far".format(
+            within(timeout), self.written
+        )
+
     def _say_why_full(self, timeout):
         held, unread = self._call("occupied")
         return (
-            "no frame could be filled within {:g} s: of the ring's {} slots {} {} held (filled or "
+            "no frame could be filled{}: of the ring's {} slots {} {} held (filled or "
             "looked at now, or kept beyond a with block) and {} {} to be read".format(
-                timeout, self.slots, held, "is" if held == 1 else "are",
+                within(timeout), self.slots, held, "is" if held == 1 else "are",
                 unread, "waits" if unread == 1 else "wait",
             )
         )  # fmt: skip

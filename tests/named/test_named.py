@@ -208,12 +208,14 @@ def test_what_was_deleted_or_replaced_is_stale(name):
 def test_names_that_are_taken(name):
     a = snp.create(name, 3)
     for _ in range(2):
-        with pytest.raises(FileExistsError, match=name):
+        with pytest.raises(FileExistsError, match=name) as caught:
             snp.create(name, (5, 5))
+        for part in ("shape (3,), dtype float64", "exist_ok=True", "replace=True", "delete()"):
+            assert part in str(caught.value)
     assert a.shape == (3,) and snp.attach(name).shape == (3,)
     snp.delete(name)
     shm = snp.SharedMemory(name, create=True, size=100)
-    with pytest.raises(FileExistsError):
+    with pytest.raises(FileExistsError, match=r"taken \(.*no array.*\): choose another name"):
         snp.create(name, 3)
     for call in (snp.attach, snp.delete):
         with pytest.raises(ValueError, match="no array"):
@@ -229,6 +231,8 @@ def test_another_user_s(name, monkeypatch):
     for call in (snp.attach, snp.delete):
         with pytest.raises(PermissionError, match="another user"):
             call(name)
+    with pytest.raises(FileExistsError, match=r"taken \(.*another user.*\): choose another name"):
+        snp.create(name, 3)
     monkeypatch.undo()
     snp.delete(name)
 

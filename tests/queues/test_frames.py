@@ -62,8 +62,12 @@ def test_frames_are_seen_in_order():
     for i in range(10):
         assert fill(ring, i) == [i + 2]
         assert seen(ring, 1) == [(i, i + 2, 0)]
-    with pytest.raises(queue.Empty):
+    text = "no new frame came within 0.01 s: the ring has had 12 so far"
+    with pytest.raises(queue.Empty, match=text):
         with ring.read(0.01):
+            pass
+    with pytest.raises(queue.Empty, match="no new frame came: the ring has had 0 so far"):
+        with snp.RingBuffer(2).latest(0):
             pass
     assert repr(ring) == "<RingBuffer of 3 frames of shape (3, 4), int32, when_full='wait'>"
 
@@ -71,7 +75,7 @@ def test_frames_are_seen_in_order():
 def test_writers_wait_for_readers():
     ring = snp.RingBuffer(2, slots=2)
     fill(ring, 0, 1)
-    with pytest.raises(queue.Full):
+    with pytest.raises(queue.Full, match="be filled within 0.01 s: "):
         fill(ring, 2, timeout=0.01)
     assert seen(ring, 1) == [(0, 0, 0)]
     fill(ring, 2)
@@ -86,7 +90,7 @@ def test_a_full_ring_says_what_its_slots_are_for():
     kept = []
     with ring.read(0) as frame:
         kept.append(frame[:])
-    with pytest.raises(queue.Full, match="within 0 s: .* 3 slots 1 is held .* and 2 wait to be"):
+    with pytest.raises(queue.Full, match="be filled: .* 3 slots 1 is held .* and 2 wait to be"):
         fill(ring, 3, timeout=0)
     with ring.read(0) as frame:
         with pytest.raises(queue.Full, match="3 slots 2 are held .* and 1 waits to be read"):

@@ -130,13 +130,20 @@ def test_bounds_and_times():
     assert not q.full() and q.qsize() == 1
     q.put(2)
     assert q.full() and q.qsize() == 2 and not q.empty()
-    for call in (lambda: q.put(3, False), lambda: q.put_nowait(3), lambda: q.put(3, timeout=0.01)):
-        with pytest.raises(queue.Full):
+    held = r": it holds 2 objects \(maxsize is 2\)$"
+    for call in (lambda: q.put(3, False), lambda: q.put_nowait(3)):
+        with pytest.raises(queue.Full, match="the queue had no room" + held):
             call()
+    with pytest.raises(queue.Full, match="no room within 0.01 s" + held):
+        q.put(3, timeout=0.01)
     assert (q.get(), q.get_nowait()) == (1, 2) and q.empty()
-    for call in (lambda: q.get(False), q.get_nowait, lambda: q.get(timeout=0.01)):
-        with pytest.raises(queue.Empty):
-            call()
+    now = [lambda: q.get(False), q.get_nowait, lambda: q.get_many(3, False)]
+    later = [lambda: q.get(timeout=0.01), lambda: q.get_many(3, timeout=0.01)]
+    for calls, within in (now, ""), (later, " within 0.01 s"):
+        for call in calls:
+            with pytest.raises(queue.Empty) as raised:
+                call()
+            assert str(raised.value) == "no object came%s: the queue is empty" % within
     start = time.monotonic()
     with pytest.raises(queue.Empty):
         q.get(True, 0.2)
