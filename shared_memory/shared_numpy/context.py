@@ -97,7 +97,7 @@ class SharedContext:
     `close`, ends the workers.
 
     Functions that are defined inside a function, or at a prompt, need cloudpickle
-    (``pip install 'shared-numpy[closures]'``).
+    (``pip install cloudpickle``).
 
     Examples
     --------

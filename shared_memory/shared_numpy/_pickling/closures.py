@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _HINT = (
     "{}. It has no name in a module that another process can import: define it at the top "
-    "level of a file, or install cloudpickle (pip install 'shared-numpy[closures]')"
+    "level of a file, or install cloudpickle (pip install cloudpickle)"
 )
 
 # An error of unpickling: the main module of this process lacks a name. (Its two names: it is the
@@ -33,7 +33,7 @@ _MISSING = (
     "file, not behind `if __name__ == \"__main__\":`"
 )
 _AT_PROMPT = (
-    "; or install cloudpickle (pip install 'shared-numpy[closures]'), with which functions of "
+    "; or install cloudpickle (pip install cloudpickle), with which functions of "
     "notebooks and prompts can be sent"
 )
 
