@@ -393,9 +393,11 @@ def create(
         new = _new_file(plain)
     with new as file:
         fd = file.fileno()
-        shm_space.refuse_if_larger(fd, described.size, _PREFIX + plain, True)
+        shm_space.refuse_if_larger(
+            fd, described.size, _PREFIX + plain, True, shm_space.NAMED_ARRAY
+        )
         os.ftruncate(fd, described.size)
-        shm_space.reserve(fd, _PREFIX + plain)
+        shm_space.reserve(fd, _PREFIX + plain, shm_space.NAMED_ARRAY)
         os.pwrite(fd, head, 0)
         os.pwrite(fd, tail, described.size - len(tail))
         made = _array(_map_descriptor(fd, described, plain, False))

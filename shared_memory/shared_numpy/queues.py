@@ -12,6 +12,7 @@ The messages lie in a ring in shared memory, or go through a pipe where the syst
 on shared memory: see `_channels`.
 """
 
+import operator
 import queue
 from contextlib import suppress
 from multiprocessing import context, synchronize, util
@@ -207,6 +208,11 @@ class Queue(SimpleQueue):
     spin : bool
         As of `SimpleQueue`.
 
+    Raises
+    ------
+    TypeError
+        `maxsize` is no integer.
+
     Notes
     -----
     Pass it to other processes as an argument of ``Process``, or of a pool's initializer. A plain
@@ -234,7 +240,9 @@ class Queue(SimpleQueue):
     """
 
     def __init__(self, maxsize: int = 0, *, ctx: "Any" = None) -> None:
-        self._open(channel(max(maxsize, 0), ctx=ctx))
+        if not hasattr(maxsize, "__index__"):
+            raise TypeError("maxsize must be an integer, not {!r}".format(maxsize))
+        self._open(channel(max(operator.index(maxsize), 0), ctx=ctx))
 
     def put(
         self, obj: "Any", block: bool = True, timeout: "Optional[float]" = None

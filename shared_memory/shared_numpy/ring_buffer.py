@@ -18,6 +18,7 @@ from . import _core, arrays
 from ._channels.closable import Closable, within
 from ._pickling import by_reference, registry
 from ._system import exit_order
+from .errors import ArenaFullError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -97,6 +98,19 @@ class _Frame:
         self._begin()
         frame = self._frame = self._ring._on(self._block)
         return frame
+
+    def __getitem__(self, index):
+        raise TypeError(self._misused())
+
+    def __setitem__(self, index, value):
+        raise TypeError(self._misused())
+
+    def __array__(self, *arguments, **options):
+        raise TypeError(self._misused())
+
+    def _misused(self):
+        name = "write" if isinstance(self, _Writing) else "read"
+        return "this is no frame yet: `with ring.{}() as frame:` gives one".format(name)
 
     def _end(self, caller):
         """Release the frame, unless the program has kept it or a view of it: then the last of these
@@ -191,7 +205,7 @@ class _Reading(_Frame):
     time : float
         The time of its publication, in seconds of `time.monotonic`.
     skipped : int
-        How many frames this process has missed since its last one.
+        How many frames this process has missed since its last one; 0 for its first one.
     """
 
     sequence = time = skipped = None  # type: Any
@@ -252,9 +266,10 @@ class RingBuffer(Closable):
 
     Notes
     -----
-    Pass it to other processes as an argument of ``Process``. Each process that reads is one reader,
-    and sees all frames: from the oldest that is there, without a gap behind it, when it first
-    reads. A forked child begins where its parent is. There are at most 64 readers. A process is no
+    Pass it to other processes as an argument of ``Process``, or of a pool's initializer. A process
+    becomes a reader with `start_reading` or with its first read, and then sees all frames: first
+    the oldest one after which none is missing. Earlier frames can be lost, and are not counted in
+    ``skipped``. A forked child begins where its parent is. There are at most 64 readers. A process is no
     reader any more when it has exited or closed the ring.
 
     If a process keeps a frame, or a view of it, beyond the ``with`` block, its slot stays occupied
@@ -304,7 +319,16 @@ class RingBuffer(Closable):
         self.when_full = when_full
         # (A size above 1 << 62 does not fit into the core's integer, nor into any memory.)
         overwrites = when_full == "drop_oldest"
-        self._frames = _core.Frames.create(self.slots, min(size, 1 << 62), overwrites)
+        try:
+            self._frames = _core.Frames.create(self.slots, min(size, 1 << 62), overwrites)
+        except ArenaFullError as error:
+            # (The error itself is about one slot.)
+            error.asked = self.slots * size
+            error.strerror = (
+                "no room for a ring buffer of {} slots of {:,} bytes each, {:,} bytes in all. After "
+                "some of its slots were taken: {}".format(self.slots, size, error.asked, error.strerror)
+            )
+            raise
         self._begin()
 
     def _watch(self):
@@ -353,6 +377,34 @@ class RingBuffer(Closable):
         self._check_open()
         return _Writing(self, timeout)
 
+    def start_reading(self) -> None:
+        """Make this process a reader now, and not with its first `read`.
+
+        From now on writers wait for it, and it misses no frame (but those that ``"drop_oldest"``
+        overwrites). Later calls do nothing.
+
+        Raises
+        ------
+        ValueError
+            The ring is closed.
+        ArenaFullError
+            There are 64 readers.
+
+        Examples
+        --------
+        >>> import shared_numpy as snp
+        >>> ring = snp.RingBuffer(3, slots=2)
+        >>> ring.start_reading()
+        >>> for _ in range(2):
+        ...     with ring.write() as frame:
+        ...         frame[:] = 1
+        >>> with ring.read() as frame:
+        ...     frame.sequence
+        0
+        """
+        self._check_open()
+        self._call("start_reading")
+
     def read(self, timeout: "Optional[float]" = None) -> "_Reading":
         """Look at the next frame that this process has not read.
 
@@ -366,7 +418,8 @@ class RingBuffer(Closable):
         context manager
             Gives the frame, which is read-only. The frame and the manager have the attributes
             ``sequence``, the frame's number, counted from 0; ``time``, the time of its publication
-            by `time.monotonic`; and ``skipped``, how many frames this process has missed before it.
+            by `time.monotonic`; and ``skipped``, how many frames this process has missed since it
+            became a reader.
 
         Raises
         ------

@@ -245,6 +245,20 @@ impl Frames {
         work(py, || inner.let_go())
     }
 
+    /// Make this process a reader, before it reads.
+    ///
+    /// Raises
+    /// ------
+    /// ArenaFullError
+    ///     There are 64 readers.
+    /// OSError
+    ///     The ring was closed (EBADF).
+    #[pyo3(text_signature = "($self)")]
+    fn start_reading(&self, py: Python<'_>) -> PyResult<()> {
+        let inner = self.inner(py)?;
+        work(py, || inner.start_reading())
+    }
+
     /// Look at the next frame that this process has not read.
     ///
     /// Parameters

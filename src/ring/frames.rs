@@ -399,7 +399,7 @@ impl Frames {
         let index = index.or_else(|| rows.readers.iter().position(|reader| is_free(&reader)));
         let Some(index) = index else {
             return Err(Error::Full {
-                what: Exhausted::Slots,
+                what: Exhausted::Readers,
                 asked: READERS as u64,
                 left: 0,
             });
@@ -483,6 +483,17 @@ impl Frames {
     pub fn written(&self) -> Result<u64> {
         let _held = self.lock()?;
         Ok(self.rows().next.get())
+    }
+
+    /// Makes this process a reader, as its first [`read`](Self::read) does: from now on writers wait
+    /// for it.
+    ///
+    /// # Errors
+    /// The ring is closed, there are [`READERS`] already, or its lock cannot be had.
+    pub fn start_reading(&self) -> Result<()> {
+        self.check_open()?;
+        let held = self.lock()?;
+        self.reader(&held).map(drop)
     }
 }
 

@@ -6,6 +6,7 @@ and left as it is; who is killed while making one leaves nothing.
 """
 
 import ctypes
+import errno
 import gc
 import mmap
 import os
@@ -203,6 +204,12 @@ def test_what_was_deleted_or_replaced_is_stale(name):
     assert exists(name)
     c.unlink()
     assert type(pickle.loads(pickle.dumps(c))) is np.ndarray
+
+
+def test_one_that_is_too_large(name):
+    with pytest.raises(OSError, match=r"an array with a name of .*shared_numpy.delete") as raised:
+        snp.create(name, 1 << 50)
+    assert raised.value.errno == errno.ENOSPC and not exists(name)
 
 
 def test_names_that_are_taken(name):

@@ -9,6 +9,7 @@ a killed writer has not written, and a killed reader keeps nobody waiting.
 import contextlib
 import copy
 import gc
+import multiprocessing
 import os
 import pickle
 import queue
@@ -70,6 +71,71 @@ def test_frames_are_seen_in_order():
         with snp.RingBuffer(2).latest(0):
             pass
     assert repr(ring) == "<RingBuffer of 3 frames of shape (3, 4), int32, when_full='wait'>"
+
+
+def read_late(ring, ready, go_on, seen):
+    ring.start_reading()
+    ready.put(None)
+    go_on.get(timeout=60)
+    found = []
+    for _ in range(6):
+        with ring.read(timeout=60) as frame:
+            found.append((int(frame[0]), frame.sequence, frame.skipped))
+    seen.put(found)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_process_that_has_started_to_read_misses_no_frame(method):
+    """Even if it first reads when more frames were written than there are slots."""
+    context = multiprocessing.get_context(method)
+    ring = snp.RingBuffer(2, "i4", slots=3)
+    ready, go_on, seen = snp.Queue(), snp.Queue(), snp.Queue()
+    readers = [
+        context.Process(target=read_late, args=(ring, ready, go_on, seen)) for _ in range(2)
+    ]
+    for reader in readers:
+        reader.start()
+    for _ in readers:
+        ready.get(timeout=60)
+    fill(ring, 0, 1, 2)
+    # The writer waits for both, though neither has read.
+    with pytest.raises(queue.Full):
+        fill(ring, 3, timeout=0)
+    go_on.put_many([None] * 2)
+    fill(ring, 3, 4, 5, timeout=60)
+    expected = [(number, number, 0) for number in range(6)]
+    assert [seen.get(timeout=60) for _ in readers] == [expected] * 2
+    for reader in readers:
+        reader.join()
+
+
+def test_to_start_to_read_is_done_once():
+    ring = snp.RingBuffer(2, slots=2)
+    for _ in range(100):  # (There are 64 places.)
+        ring.start_reading()
+    fill(ring, 7)
+    ring.start_reading()
+    assert seen(ring, 1) == [(7, 0, 0)]
+    ring.close()
+    with pytest.raises(ValueError, match="this RingBuffer is closed: "):
+        ring.start_reading()
+
+
+def test_a_frame_that_was_not_begun_says_how():
+    ring = snp.RingBuffer(2, slots=2)
+    for use in (lambda: ring.read(0)[0], lambda: np.asarray(ring.latest(0))):
+        with pytest.raises(TypeError, match=r"with ring.read\(\) as frame"):
+            use()
+    for use in (lambda: ring.write()[0], lambda: ring.write().__setitem__(0, 1)):
+        with pytest.raises(TypeError, match=r"with ring.write\(\) as frame"):
+            use()
+
+
+def test_a_ring_without_room_tells_its_size():
+    with pytest.raises(snp.ArenaFullError) as raised:
+        snp.RingBuffer(1 << 50, "u1", slots=4)
+    assert "4 slots of {:,} bytes each, {:,} bytes in all".format(1 << 50, 1 << 52) in str(raised.value)
+    assert raised.value.asked == 1 << 52 and "--shm-size" in str(raised.value)
 
 
 def test_writers_wait_for_readers():

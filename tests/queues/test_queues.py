@@ -124,6 +124,13 @@ def test_a_full_arena_changes_nothing(monkeypatch):
     assert len(q.get()) == 10000
 
 
+def test_a_maxsize_is_a_number():
+    for wrong in ("4", 2.5):
+        with pytest.raises(TypeError, match="maxsize must be an integer, not %r" % (wrong,)):
+            snp.Queue(wrong)
+    assert snp.Queue(np.int64(2)).put_many(range(3), False) == 2
+
+
 def test_bounds_and_times():
     q = snp.Queue(2)
     q.put(1)

@@ -30,7 +30,8 @@ class Closable(Subscriptable):
 
     def _check_open(self):
         if self._closed:
-            raise ValueError("{!r} is closed".format(self))
+            name = type(self).__name__
+            raise ValueError("this {} is closed: this process cannot use it any more".format(name))
 
     def _explain(self, error):
         """Raise ValueError if another thread has closed the object, and `error` is why a call that
