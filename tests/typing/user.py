@@ -76,6 +76,7 @@ def channels() -> None:
     joinable.task_done()
     joinable.join()
     ring = snp.RingBuffer((2, 2), np.float32, slots=2, when_full="drop_oldest")
+    ring.start_reading()
     with ring.write(timeout=1) as frame:
         frame[...] = 7
     with ring.read() as seen:
