@@ -134,6 +134,7 @@ class SimpleQueue(Closable):
         except BaseException as error:
             # (Sending has taken the handles out of the list.)
             pickler.cancel(handles)
+            pickler.explain(error)
             self._explain(error)
             raise
 
@@ -309,6 +310,7 @@ class Queue(SimpleQueue):
             return int(self._channel.put_many(packed, timeout if block else 0))
         except BaseException as error:
             pickler.cancel(held)
+            pickler.explain(error)
             self._explain(error)
             raise
 

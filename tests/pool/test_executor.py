@@ -585,7 +585,7 @@ def test_progress(capsys, monkeypatch):
         assert list(ex.map(same, range(5), progress=True)) == list(range(5))
         assert "5/5" in capsys.readouterr().err
         monkeypatch.setitem(sys.modules, "tqdm.auto", None)
-        with pytest.raises(ImportError, match=r"shared-numpy\[progress\]"):
+        with pytest.raises(ImportError, match="pip install tqdm"):
             ex.map(same, [1], progress=True)
 
 
@@ -657,7 +657,7 @@ def test_without_cloudpickle(monkeypatch):
     monkeypatch.setitem(sys.modules, "cloudpickle", None)
     with pool(1) as ex:
         for call in ((lambda: 1,), (same, [lambda: 1])):
-            with pytest.raises(pickle.PicklingError, match=r"shared-numpy\[closures\]"):
+            with pytest.raises(pickle.PicklingError, match="pip install cloudpickle"):
                 ex.submit(*call).result()
         with pytest.raises(ValueError, match="not me"):
             ex.submit(same, Unpicklable()).result()

@@ -124,6 +124,15 @@ def test_a_full_arena_changes_nothing(monkeypatch):
     assert len(q.get()) == 10000
 
 
+def test_a_function_without_a_name_is_refused_with_what_helps():
+    q = snp.Queue()
+    for send in (q.put, snp.send, lambda thing: q.put_many([1, thing])):
+        for thing in (lambda: 1, [snp.ones(2), lambda: 1]):
+            with pytest.raises((AttributeError, pickle.PicklingError), match="top level of a file"):
+                send(thing)
+    assert q.empty()
+
+
 def test_a_maxsize_is_a_number():
     for wrong in ("4", 2.5):
         with pytest.raises(TypeError, match="maxsize must be an integer, not %r" % (wrong,)):

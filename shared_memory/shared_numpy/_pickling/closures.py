@@ -37,9 +37,6 @@ _AT_PROMPT = (
     "notebooks and prompts can be sent"
 )
 
-# Parts of the errors by which picklers refuse a lambda, or a function or class without a name.
-_NAMELESS = ("<", "ocal object", "not the same object")
-
 
 def dumps(
     thing: "Any",
@@ -75,7 +72,7 @@ def dumps(
         try:
             return pickler.dumps(thing, handles, policy, end)
         except (pickle.PicklingError, AttributeError) as error:
-            if not any(each in str(error) for each in _NAMELESS):
+            if not pickler.is_of_nameless(error):
                 raise
             if _cloudpickle() is None:
                 raise pickle.PicklingError(_HINT.format(error)) from None
