@@ -96,6 +96,21 @@ pub enum Exhausted {
     Slots,
     /// Rows for segments.
     Segments,
+    /// Rows for readers of a ring of frames.
+    Readers,
+}
+
+/// A number of bytes as errors tell it, in groups of three digits.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 impl Error {
@@ -185,8 +200,10 @@ impl fmt::Display for Error {
             Error::Full { what, asked, left } => match what {
                 Exhausted::Space => write!(
                     f,
-                    "no room in shared memory for {asked} bytes: {left} are free; free some, \
-                     or give /dev/shm more (Docker: --shm-size)"
+                    "no room in shared memory for {} bytes: {} are free; free some, \
+                     or give /dev/shm more (Docker: --shm-size)",
+                    grouped(asked),
+                    grouped(left)
                 ),
                 Exhausted::Slots => write!(
                     f,
@@ -201,6 +218,11 @@ impl fmt::Display for Error {
                      nobody will receive"
                 ),
                 Exhausted::Segments => write!(f, "the arena has {asked} segments, its most"),
+                Exhausted::Readers => write!(
+                    f,
+                    "{asked} processes read this ring buffer, which is its most; one that has \
+                     exited or closed it makes room"
+                ),
             },
             Error::Stale => write!(f, "the block of this handle has been freed"),
             Error::BadHandle { why } => write!(f, "this is no handle of a block: {why}"),

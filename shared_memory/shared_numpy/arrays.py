@@ -111,7 +111,7 @@ class ndarray(np.ndarray):
         return self.__dict__.get("_closed", False)
 
     def is_shared(self) -> bool:
-        """Tell whether the array lies in shared memory, and so travels by reference."""
+        """Tell whether the array lies in shared memory. If so, it is sent by reference."""
         return by_reference.memory_of(self) is not None
 
     def close(self) -> None:
@@ -453,7 +453,10 @@ def is_shared(obj: "Any") -> bool:
     Returns
     -------
     bool
-        False also for an array that another process has moved here: it is this process's own.
+        True: its items lie in shared memory that another process can have, too. An `ndarray` of
+        this package is then sent by reference by all channels; a plain ``numpy.ndarray`` only by
+        this package's own, while `multiprocessing` pickles it. False also for an array that another
+        process has moved here: its memory is this process's own, and it is copied if it is sent on.
 
     Examples
     --------

@@ -87,7 +87,7 @@ class SharedContext:
     Raises
     ------
     TypeError
-        A value in `mapping` is no array, or its items are Python objects.
+        `mapping` is none, a value in it is no array, or its items are Python objects.
     ValueError
         A name in it is no identifier, or the arena has no room for `max_workers` processes.
 
@@ -97,7 +97,7 @@ class SharedContext:
     `close`, ends the workers.
 
     Functions that are defined inside a function, or at a prompt, need cloudpickle
-    (``pip install 'shared-numpy[closures]'``).
+    (``pip install cloudpickle``).
 
     Examples
     --------
@@ -119,6 +119,10 @@ class SharedContext:
         mp_context: "Any" = None,
         readonly: bool = True
     ) -> None:
+        if not hasattr(mapping, "keys"):
+            raise TypeError(
+                "mapping must be a dict of names and arrays, not {!r}".format(mapping)
+            )
         mapping = dict(mapping)
         for name, original in mapping.items():
             if not isinstance(name, str) or not name.isidentifier():

@@ -418,7 +418,7 @@ def progress_bar() -> "Any":
         from tqdm.auto import tqdm
     except ImportError:
         raise ImportError(
-            "progress=True needs tqdm: pip install 'shared-numpy[progress]'"
+            "progress=True needs tqdm: pip install tqdm"
         ) from None
     return tqdm
 

@@ -125,8 +125,9 @@ def send(obj: "Any") -> Handle:
     handles = []  # type: List[bytes]
     try:
         return Handle(_PREFIX + _core.lay_down(pickler.dumps(obj, handles), handles, True))
-    except BaseException:
+    except BaseException as error:
         pickler.cancel(handles)
+        pickler.explain(error)
         raise
 
 

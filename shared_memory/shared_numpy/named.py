@@ -393,9 +393,11 @@ def create(
         new = _new_file(plain)
     with new as file:
         fd = file.fileno()
-        shm_space.refuse_if_larger(fd, described.size, _PREFIX + plain, True)
+        shm_space.refuse_if_larger(
+            fd, described.size, _PREFIX + plain, True, shm_space.NAMED_ARRAY
+        )
         os.ftruncate(fd, described.size)
-        shm_space.reserve(fd, _PREFIX + plain)
+        shm_space.reserve(fd, _PREFIX + plain, shm_space.NAMED_ARRAY)
         os.pwrite(fd, head, 0)
         os.pwrite(fd, tail, described.size - len(tail))
         made = _array(_map_descriptor(fd, described, plain, False))
@@ -470,12 +472,22 @@ def _existing(plain, described, exist_ok, replace):
         return _array(segment)
     if not os.path.lexists(_path(plain)):
         return None
-    if not replace:
-        raise _error(errno.EEXIST, "there is something of this name", plain)
     try:
-        _look_at(plain)
+        head = _look_at(plain)
     except FileNotFoundError:
-        pass
+        return None
+    except (OSError, ValueError) as error:
+        if replace:
+            raise
+        reason = error.strerror if isinstance(error, OSError) else error
+        text = "the name is taken ({}): choose another name".format(reason)
+        raise _error(errno.EEXIST, text, plain) from None
+    if not replace:
+        text = (
+            "there is an array of this name ({}): exist_ok=True returns it, replace=True replaces "
+            "it, shared_numpy.delete() deletes it".format(_describe(head))
+        )
+        raise _error(errno.EEXIST, text, plain)
     return None
 
 

@@ -12,15 +12,16 @@ The messages lie in a ring in shared memory, or go through a pipe where the syst
 on shared memory: see `_channels`.
 """
 
+import operator
 import queue
 from contextlib import suppress
-from multiprocessing import context, util
+from multiprocessing import context, synchronize, util
 
 from . import _core
 from ._channels import pipe_channel
 from ._pickling import pickler
 from ._channels import ChannelArgument, channel, unpack
-from ._channels.closable import Closable
+from ._channels.closable import Closable, within
 from ._system import exit_order
 
 TYPE_CHECKING = False
@@ -31,6 +32,11 @@ __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
 
 # A simple queue has room for so many bytes, as a pipe has.
 _SIMPLE_BYTES = 1 << 16
+
+# What a channel without a limit says that its limit is, or more.
+_UNLIMITED = synchronize.SEM_VALUE_MAX
+
+_EMPTY = "no object came{}: the queue is empty"
 
 
 class SimpleQueue(Closable):
@@ -124,10 +130,11 @@ class SimpleQueue(Closable):
         handles = []  # type: List[bytes]
         try:
             if not self._channel.put(pickler.dumps(obj, handles), handles, timeout):
-                raise queue.Full
+                raise queue.Full(self._say_full(timeout))
         except BaseException as error:
             # (Sending has taken the handles out of the list.)
             pickler.cancel(handles)
+            pickler.explain(error)
             self._explain(error)
             raise
 
@@ -153,8 +160,15 @@ class SimpleQueue(Closable):
             self._explain(error)
             raise
         if found is None:
-            raise queue.Empty
+            raise queue.Empty(_EMPTY.format(within(timeout)))
         return _load(found)
+
+    def _say_full(self, timeout):
+        text = "the queue had no room{}: it holds {} objects".format(
+            within(timeout), len(self._channel)
+        )
+        limit = self._channel.limit
+        return text + (" (maxsize is {})".format(limit) if limit < _UNLIMITED else "")
 
     def __getstate__(self):
         context.assert_spawning(self)
@@ -195,6 +209,11 @@ class Queue(SimpleQueue):
     spin : bool
         As of `SimpleQueue`.
 
+    Raises
+    ------
+    TypeError
+        `maxsize` is no integer.
+
     Notes
     -----
     Pass it to other processes as an argument of ``Process``, or of a pool's initializer. A plain
@@ -222,7 +241,9 @@ class Queue(SimpleQueue):
     """
 
     def __init__(self, maxsize: int = 0, *, ctx: "Any" = None) -> None:
-        self._open(channel(max(maxsize, 0), ctx=ctx))
+        if not hasattr(maxsize, "__index__"):
+            raise TypeError("maxsize must be an integer, not {!r}".format(maxsize))
+        self._open(channel(max(operator.index(maxsize), 0), ctx=ctx))
 
     def put(
         self, obj: "Any", block: bool = True, timeout: "Optional[float]" = None
@@ -289,6 +310,7 @@ class Queue(SimpleQueue):
             return int(self._channel.put_many(packed, timeout if block else 0))
         except BaseException as error:
             pickler.cancel(held)
+            pickler.explain(error)
             self._explain(error)
             raise
 
@@ -348,7 +370,7 @@ class Queue(SimpleQueue):
             self._explain(error)
             raise
         if not found:
-            raise queue.Empty
+            raise queue.Empty(_EMPTY.format(within(timeout if block else 0)))
         things = []  # type: List[Any]
         try:
             for number, message in enumerate(found):

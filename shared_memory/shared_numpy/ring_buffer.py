@@ -14,10 +14,11 @@ from multiprocessing import context, util
 
 import numpy as np
 
-from . import _core, arrays, errors
-from ._channels.closable import Closable
+from . import _core, arrays
+from ._channels.closable import Closable, within
 from ._pickling import by_reference, registry
 from ._system import exit_order
+from .errors import ArenaFullError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -223,7 +224,7 @@ class _Reading(_Frame):
     def _begin(self):
         found = self._ring._call(self._call, self._timeout)
         if found is None:
-            raise queue.Empty
+            raise queue.Empty(self._ring._say_why_empty(self._timeout))
         self._block, self.sequence, nanoseconds, self.skipped = found
         self.time = nanoseconds * 1e-9
 
@@ -347,7 +348,7 @@ class RingBuffer(Closable):
         try:
             # (A size above 1 << 62 does not fit into the core's integer, nor into any memory.)
             return _core.Frames.create(self.slots, min(size, 1 << 62), overwrites, self.readers)
-        except errors.ArenaFullError as error:
+        except ArenaFullError as error:
             asked = "a ring of {} slots of {:,} bytes is {:,} bytes: ".format(
                 self.slots, size, self.slots * size
             )
@@ -370,7 +371,11 @@ class RingBuffer(Closable):
     def written(self) -> int:
         """How many frames were published so far: the number of the next one."""
         self._check_open()
-        return int(self._frames.written)
+        try:
+            return int(self._frames.written)
+        except OSError as error:
+            self._explain(error)
+            raise
 
     def write(self, timeout: "Optional[float]" = None) -> "_Writing":
         """Fill a frame: ``with ring.write() as frame: frame[:] = ...``
@@ -481,21 +486,26 @@ class RingBuffer(Closable):
         self._closed = True
         self._frames.close()
 
+    def _say_why_empty(self, timeout):
+        return "no new frame came{}: the ring has had {} so far".format(
+            within(timeout), self.written
+        )
+
     def _say_why_full(self, timeout):
         missing = self._call("missing_readers")
         if missing is not None:
             return (
-                "no frame could be filled within {:g} s: the ring waits for {} reader{}, and {} {} "
+                "no frame could be filled{}: the ring waits for {} reader{}, and {} {} "
                 "there; a process becomes one with ring.join() or its first read".format(
-                    timeout, missing[1], "" if missing[1] == 1 else "s",
+                    within(timeout), missing[1], "" if missing[1] == 1 else "s",
                     missing[0], "is" if missing[0] == 1 else "are",
                 )
             )  # fmt: skip
         held, unread = self._call("occupied")
         return (
-            "no frame could be filled within {:g} s: of the ring's {} slots {} {} held (filled or "
+            "no frame could be filled{}: of the ring's {} slots {} {} held (filled or "
             "looked at now, or kept beyond a with block) and {} {} to be read".format(
-                timeout, self.slots, held, "is" if held == 1 else "are",
+                within(timeout), self.slots, held, "is" if held == 1 else "are",
                 unread, "waits" if unread == 1 else "wait",
             )
         )  # fmt: skip

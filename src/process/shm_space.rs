@@ -12,7 +12,7 @@ use super::objects::{self, LOCK_SUFFIX};
 use super::process_arenas;
 use crate::arena::handle::Name;
 use crate::arena::Entry;
-use crate::error::{Error, Result};
+use crate::error::{grouped, Error, Result};
 use crate::sys::{cgroup, proc, shm};
 use std::sync::Arc;
 
@@ -65,13 +65,15 @@ pub fn situation() -> String {
     let place = place();
     let room = shm::room_in(&place).ok().flatten();
     if let Some(shm::Room { all, free }) = room {
+        let (free, all) = (grouped(free), grouped(all));
         parts.push(format!("{place} has {free} of {all} bytes free"));
     }
     let free = room.map_or(u64::MAX, |room| room.free);
     if let Some(memory) = cgroup::memory().filter(|memory| *memory < free) {
         parts.push(format!(
-            "the memory limit of this process's control group leaves {memory} bytes (docker run \
-             --memory, or resources.limits.memory of Kubernetes)"
+            "the memory limit of this process's control group leaves {} bytes (docker run \
+             --memory, or resources.limits.memory of Kubernetes)",
+            grouped(memory)
         ));
     }
     for arena in process_arenas::all_if_free::<Membership>() {
@@ -79,7 +81,9 @@ pub fn situation() -> String {
         let name = arena.platform.name();
         let name = name.as_str();
         parts.push(format!(
-            "arena {name} has {used} bytes in use and {free} free"
+            "arena {name} has {} bytes in use and {} free",
+            grouped(used),
+            grouped(free)
         ));
     }
     parts.push(

@@ -461,7 +461,7 @@ impl Frames {
         let index = index.or_else(|| rows.readers.iter().position(|reader| is_free(&reader)));
         let Some(index) = index else {
             return Err(Error::Full {
-                what: Exhausted::Slots,
+                what: Exhausted::Readers,
                 asked: READERS as u64,
                 left: 0,
             });

@@ -133,7 +133,7 @@ except snp.ArenaFullError as error:
     full = error
 text = str(full)
 name = Arena.default().name
-parts = [str(60 * MIB), "of %d bytes free" % (64 * MIB), name, "in use"]
+parts = ["for {:,} bytes: ".format(60 * MIB), "of {:,} bytes free".format(64 * MIB), name, "in use"]
 for part in parts + ["--shm-size", "SHARED_NUMPY_ARENA"]:
     assert part in text, (part, text)
 assert full.asked == 60 * MIB and 52 * MIB < full.left < 54 * MIB

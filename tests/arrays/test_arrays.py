@@ -394,6 +394,9 @@ def test_names():
 
 
 def test_misuse():
+    for make in (snp.zeros, snp.empty, lambda shape: snp.full(shape, 1)):
+        with pytest.raises(TypeError, match="shape must be an integer or a sequence of .*, not 3.5"):
+            make(3.5)
     with pytest.raises(ValueError, match="order"):
         snp.array([1], order="X")
     with pytest.raises(ValueError):

@@ -60,7 +60,7 @@ def test_the_line_is_told(told):
     [warning] = told
     assert warning.category is snp.CopyWarning
     assert (warning.filename, warning.lineno) == mine("# Here.")
-    for part in ("(2, 3)", "float32", "24 bytes", "by value", "register()", "send()"):
+    for part in ("(2, 3)", "float32", "24 bytes", "by value", "register()", "send()", "joblib's default"):
         assert part in str(warning.message)
     assert "thread" not in str(warning.message)
 

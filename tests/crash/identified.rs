@@ -124,7 +124,7 @@ fn meeting() {
 /// Waits until no process has a byte of the lock file.
 fn wait_for_nobody() {
     let end = std::time::Instant::now() + crate::run::patience();
-    while !is_gone() && !remove_deserted(name(), 0) {
+    while !is_gone() && !remove_deserted(name(), 0).is_some_and(|verdict| verdict.goes()) {
         assert!(std::time::Instant::now() < end);
         std::thread::sleep(Duration::from_millis(1));
     }

@@ -1,6 +1,6 @@
 """A notebook on a machine without cloudpickle: the error says what to install."""
 # run: mkdir cloudpickle && echo 'raise ImportError("not here")' > cloudpickle/__init__.py && exec python notebook_without_extra.py METHOD
-# prints: ...pip install 'shared-numpy[closures]'...
+# prints: ...pip install cloudpickle...
 # prints: named functions still work: 3
 
 import sys

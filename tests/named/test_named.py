@@ -6,6 +6,7 @@ and left as it is; who is killed while making one leaves nothing.
 """
 
 import ctypes
+import errno
 import gc
 import mmap
 import os
@@ -205,15 +206,23 @@ def test_what_was_deleted_or_replaced_is_stale(name):
     assert type(pickle.loads(pickle.dumps(c))) is np.ndarray
 
 
+def test_one_that_is_too_large(name):
+    with pytest.raises(OSError, match=r"an array with a name of .*shared_numpy.delete") as raised:
+        snp.create(name, 1 << 50)
+    assert raised.value.errno == errno.ENOSPC and not exists(name)
+
+
 def test_names_that_are_taken(name):
     a = snp.create(name, 3)
     for _ in range(2):
-        with pytest.raises(FileExistsError, match=name):
+        with pytest.raises(FileExistsError, match=name) as caught:
             snp.create(name, (5, 5))
+        for part in ("shape (3,), dtype float64", "exist_ok=True", "replace=True", "delete()"):
+            assert part in str(caught.value)
     assert a.shape == (3,) and snp.attach(name).shape == (3,)
     snp.delete(name)
     shm = snp.SharedMemory(name, create=True, size=100)
-    with pytest.raises(FileExistsError):
+    with pytest.raises(FileExistsError, match=r"taken \(.*no array.*\): choose another name"):
         snp.create(name, 3)
     for call in (snp.attach, snp.delete):
         with pytest.raises(ValueError, match="no array"):
@@ -229,6 +238,8 @@ def test_another_user_s(name, monkeypatch):
     for call in (snp.attach, snp.delete):
         with pytest.raises(PermissionError, match="another user"):
             call(name)
+    with pytest.raises(FileExistsError, match=r"taken \(.*another user.*\): choose another name"):
+        snp.create(name, 3)
     monkeypatch.undo()
     snp.delete(name)
 

@@ -178,6 +178,9 @@ def test_names_that_only_a_worker_has_are_not_set_either(monkeypatch):
 
 
 def test_misuse():
+    for wrong in ([1, 2], len):
+        with pytest.raises(TypeError, match="mapping must be a dict of names and arrays, not"):
+            context(wrong)
     with pytest.raises(TypeError, match="D: only arrays"):
         context({"D": [1, 2]})
     with pytest.raises(ValueError, match="name of a variable"):

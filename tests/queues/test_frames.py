@@ -9,6 +9,7 @@ a killed writer has not written, and a killed reader keeps nobody waiting.
 import contextlib
 import copy
 import gc
+import multiprocessing
 import os
 import pickle
 import queue
@@ -63,16 +64,40 @@ def test_frames_are_seen_in_order():
     for i in range(10):
         assert fill(ring, i) == [i + 2]
         assert seen(ring, 1) == [(i, i + 2, 0)]
-    with pytest.raises(queue.Empty):
+    text = "no new frame came within 0.01 s: the ring has had 12 so far"
+    with pytest.raises(queue.Empty, match=text):
         with ring.read(0.01):
             pass
+    with pytest.raises(queue.Empty, match="no new frame came: the ring has had 0 so far"):
+        with snp.RingBuffer(2).latest(0):
+            pass
     assert repr(ring) == "<RingBuffer of 3 frames of shape (3, 4), int32, when_full='wait'>"
+
+
+def test_to_join_is_done_once():
+    ring = snp.RingBuffer(2, slots=2)
+    for _ in range(100):  # (There are 64 places.)
+        ring.join()
+    fill(ring, 7)
+    ring.join()
+    assert seen(ring, 1) == [(7, 0, 0)]
+    ring.close()
+    with pytest.raises(ValueError, match="this RingBuffer is closed in this process"):
+        ring.join()
+
+
+def test_a_ring_without_room_tells_its_size():
+    with pytest.raises(snp.ArenaFullError) as raised:
+        snp.RingBuffer(1 << 50, "u1", slots=4)
+    text = "a ring of 4 slots of {:,} bytes is {:,} bytes: ".format(1 << 50, 1 << 52)
+    assert text in str(raised.value)
+    assert raised.value.asked == 1 << 52 and "--shm-size" in str(raised.value)
 
 
 def test_writers_wait_for_readers():
     ring = snp.RingBuffer(2, slots=2)
     fill(ring, 0, 1)
-    with pytest.raises(queue.Full):
+    with pytest.raises(queue.Full, match="be filled within 0.01 s: "):
         fill(ring, 2, timeout=0.01)
     assert seen(ring, 1) == [(0, 0, 0)]
     fill(ring, 2)
@@ -87,7 +112,7 @@ def test_a_full_ring_says_what_its_slots_are_for():
     kept = []
     with ring.read(0) as frame:
         kept.append(frame[:])
-    with pytest.raises(queue.Full, match="within 0 s: .* 3 slots 1 is held .* and 2 wait to be"):
+    with pytest.raises(queue.Full, match="be filled: .* 3 slots 1 is held .* and 2 wait to be"):
         fill(ring, 3, timeout=0)
     with ring.read(0) as frame:
         with pytest.raises(queue.Full, match="3 slots 2 are held .* and 1 waits to be read"):

@@ -124,19 +124,42 @@ def test_a_full_arena_changes_nothing(monkeypatch):
     assert len(q.get()) == 10000
 
 
+def test_a_function_without_a_name_is_refused_with_what_helps():
+    q = snp.Queue()
+    for send in (q.put, snp.send, lambda thing: q.put_many([1, thing])):
+        for thing in (lambda: 1, [snp.ones(2), lambda: 1]):
+            with pytest.raises((AttributeError, pickle.PicklingError), match="top level of a file"):
+                send(thing)
+    assert q.empty()
+
+
+def test_a_maxsize_is_a_number():
+    for wrong in ("4", 2.5):
+        with pytest.raises(TypeError, match="maxsize must be an integer, not %r" % (wrong,)):
+            snp.Queue(wrong)
+    assert snp.Queue(np.int64(2)).put_many(range(3), False) == 2
+
+
 def test_bounds_and_times():
     q = snp.Queue(2)
     q.put(1)
     assert not q.full() and q.qsize() == 1
     q.put(2)
     assert q.full() and q.qsize() == 2 and not q.empty()
-    for call in (lambda: q.put(3, False), lambda: q.put_nowait(3), lambda: q.put(3, timeout=0.01)):
-        with pytest.raises(queue.Full):
+    held = r": it holds 2 objects \(maxsize is 2\)$"
+    for call in (lambda: q.put(3, False), lambda: q.put_nowait(3)):
+        with pytest.raises(queue.Full, match="the queue had no room" + held):
             call()
+    with pytest.raises(queue.Full, match="no room within 0.01 s" + held):
+        q.put(3, timeout=0.01)
     assert (q.get(), q.get_nowait()) == (1, 2) and q.empty()
-    for call in (lambda: q.get(False), q.get_nowait, lambda: q.get(timeout=0.01)):
-        with pytest.raises(queue.Empty):
-            call()
+    now = [lambda: q.get(False), q.get_nowait, lambda: q.get_many(3, False)]
+    later = [lambda: q.get(timeout=0.01), lambda: q.get_many(3, timeout=0.01)]
+    for calls, within in (now, ""), (later, " within 0.01 s"):
+        for call in calls:
+            with pytest.raises(queue.Empty) as raised:
+                call()
+            assert str(raised.value) == "no object came%s: the queue is empty" % within
     start = time.monotonic()
     with pytest.raises(queue.Empty):
         q.get(True, 0.2)

@@ -4,6 +4,15 @@ from multiprocessing import util
 
 from .._system.generics import Subscriptable
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Optional
+
+
+def within(timeout: "Optional[float]") -> str:
+    """Return how an error tells the time that a call has waited, in seconds; with a space before."""
+    return " within {:g} s".format(max(0.0, float(timeout))) if timeout else ""
+
 
 class Closable(Subscriptable):
     """An object on a channel. A subclass defines `_watch`, which each process runs once."""

@@ -11,7 +11,7 @@ from .. import _core
 from .._system import named_layout
 from . import output, survey
 from .exit_codes import DONE, NOT_FOUND, Failure
-from .ls import describe_array, describe_process, program_of
+from .ls import describe_process, program_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -289,7 +289,8 @@ def _print_item(item, unseen):
     ]
     if item.shape is not None:
         order = {"C": "C (rows)", "F": "F (columns)"}.get(item.order, item.order)
-        lines += [("array", describe_array(item)), ("dtype", item.dtype), ("order", order)]
+        shape = "x".join(map(str, item.shape)) or "scalar"
+        lines += [("shape", shape), ("dtype", item.dtype), ("order", order)]
     if item.maker is not None:
         lines.append(("maker", describe_process(item.maker)))
     for title, text in lines:

@@ -57,8 +57,10 @@ class _Processes:
         elif not complete:
             self.why = "processes of other namespaces, or hidden ones, cannot be seen from here"
         elif hidden:
-            self.why = "{:,} process{} cannot be looked into: other users', or of more rights".format(
-                hidden, "" if hidden == 1 else "es"
+            one = hidden == 1
+            self.why = "{:,} {} more rights, and cannot be looked into".format(
+                hidden,
+                "process belongs to another user or has" if one else "processes belong to other users or have",
             )
         # Whether a process of this namespace that is not in the list is dead.
         self.lists_own = any(p["namespace"] == self.namespace != 0 for p in self.list)

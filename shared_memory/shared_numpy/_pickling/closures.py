@@ -9,6 +9,7 @@ all other messages, also those in defaults, closures and globals.
 
 import io
 import pickle
+import re
 import sys
 from types import FunctionType
 
@@ -20,11 +21,21 @@ if TYPE_CHECKING:
 
 _HINT = (
     "{}. It has no name in a module that another process can import: define it at the top "
-    "level of a file, or install cloudpickle (pip install 'shared-numpy[closures]')"
+    "level of a file, or install cloudpickle (pip install cloudpickle)"
 )
 
-# Parts of the errors by which picklers refuse a lambda, or a function or class without a name.
-_NAMELESS = ("<", "ocal object", "not the same object")
+# An error of unpickling: the main module of this process lacks a name. (Its two names: it is the
+# second one in a process that was spawned.)
+_NOT_IN_MAIN = re.compile("module '__(mp_)?main__'")
+
+_MISSING = (
+    "{}. The main module of this worker process has no such name. Define it at the top level of a "
+    "file, not behind `if __name__ == \"__main__\":`"
+)
+_AT_PROMPT = (
+    "; or install cloudpickle (pip install cloudpickle), with which functions of "
+    "notebooks and prompts can be sent"
+)
 
 
 def dumps(
@@ -61,7 +72,7 @@ def dumps(
         try:
             return pickler.dumps(thing, handles, policy, end)
         except (pickle.PicklingError, AttributeError) as error:
-            if not any(each in str(error) for each in _NAMELESS):
+            if not pickler.is_of_nameless(error):
                 raise
             if _cloudpickle() is None:
                 raise pickle.PicklingError(_HINT.format(error)) from None
@@ -71,6 +82,24 @@ def dumps(
     _pickler_class()(file, handles, policy).dump(thing)
     file.write(end)
     return file.getvalue()
+
+
+def loads(stream: "Any") -> "Any":
+    """Return the object of a pickle by `dumps`, in a worker process.
+
+    Raises
+    ------
+    AttributeError
+        A function of the main module is not there in this process; it says what helps.
+    """
+    try:
+        return pickler.loads(stream)
+    except AttributeError as error:
+        if not _NOT_IN_MAIN.search(str(error)):
+            raise
+        is_file = hasattr(sys.modules.get("__main__"), "__file__")
+        text = _MISSING.format(error) + ("" if is_file else _AT_PROMPT)
+        raise AttributeError(text) from None
 
 
 def _cloudpickle():

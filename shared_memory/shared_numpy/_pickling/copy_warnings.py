@@ -80,7 +80,7 @@ def tell(array: "Any") -> None:
     text = (
         "an array in shared memory (shape {}, dtype {}, {:,} bytes) is pickled by value{}: its "
         "receiver gets a copy. It goes by reference through multiprocessing and concurrent.futures, "
-        "shared_numpy's queues and pools, joblib and loky after "
+        "shared_numpy's queues and pools, loky and joblib's default backend (no other one) after "
         "shared_numpy.integrations.joblib.register() or loky.register(), and anywhere else by the "
         "handle of shared_numpy.send()".format(array.shape, array.dtype, array.nbytes, where)
     )

@@ -122,6 +122,26 @@ def dumps(
     return file.getvalue()
 
 
+# Parts of the errors by which picklers refuse a lambda, or a function or class without a name.
+_NAMELESS = ("<", "ocal object", "not the same object")
+
+
+def is_of_nameless(error: BaseException) -> bool:
+    """Tell whether a pickler's error is about a function or class that no process can import."""
+    is_refusal = isinstance(error, (pickle.PicklingError, AttributeError))
+    return is_refusal and any(each in str(error) for each in _NAMELESS)
+
+
+def explain(error: BaseException) -> None:
+    """Raise an error of `dumps` with what helps, if it is about a function without a name."""
+    if is_of_nameless(error):
+        text = (
+            "{}. Queues and handles carry functions by name: define it at the top level of a file, "
+            "or send cloudpickle.dumps(function)"
+        )
+        raise type(error)(text.format(error)) from None
+
+
 # Makes the object of a pickle of `dumps`, or of any pickler.
 loads = _core.loads
 

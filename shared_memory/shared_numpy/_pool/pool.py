@@ -22,7 +22,7 @@ from . import at_exit, worker_main
 from .scheduler import Scheduler
 from .supervisor import Supervisor
 from .task import Task, TaskFuture
-from .worker_process import describe_exit
+from .worker_process import describe_exit, explain_failed_start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -219,11 +219,12 @@ class Pool:
         """Take the last one of some answers. Dispatcher."""
         stream, owner = _channels.unpack(found.pop())
         number, worker_number, kind, seconds = worker_main.head_of(stream, worker_main.REPLY)
-        if kind == worker_main.UNFIT:
+        worker = self.scheduler.workers.get(worker_number)
+        if kind == worker_main.READY and worker is not None:
+            worker.is_ready = True
+        if kind == worker_main.UNFIT and worker is not None:
             # The worker exits after it; `_reap` breaks the pool.
-            worker = self.scheduler.workers.get(worker_number)
-            if worker is not None:
-                worker.init_error = worker_main.unpack_error(pickler.loads(stream))
+            worker.init_error = worker_main.unpack_error(pickler.loads(stream))
         if kind not in (worker_main.RESULT, worker_main.ERROR):
             return
         task = self.scheduler.answered(worker_number, number, seconds)
@@ -264,6 +265,10 @@ class Pool:
                 text = "the initializer of a worker failed: {!r}".format(init_error)
             elif taken:
                 text += " while it ran {}".format(" and ".join(task.name for task in taken))
+            elif not worker.is_ready:
+                text += " before its first call"
+                if code and code > 0:
+                    text += explain_failed_start(self.settings.context.get_start_method())
             # Before a future tells of it.
             records.note("worker", records.WARNING, "%s", text)
             records.emit_in_thread()

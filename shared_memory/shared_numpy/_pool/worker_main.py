@@ -224,7 +224,7 @@ def _serve(found, interrupts, pid, answer, policy, gives_results):
     try:
         try:
             interrupts.calling = True
-            function, args, kwargs = pickler.loads(stream)
+            function, args, kwargs = closures.loads(stream)
             stream = owner = None
             # (In a list: `given_away` needs the only reference to the result.)
             results.append(function(*args, **kwargs))

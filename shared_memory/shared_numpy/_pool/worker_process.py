@@ -41,6 +41,8 @@ class WorkerProcess:
         self.tasks = collections.OrderedDict()  # type: collections.OrderedDict[int, Task]
         # How many calls it will still do; None for any number.
         self.calls_left = calls_left
+        # It has said that it takes calls.
+        self.is_ready = False
         # The exception of its initializer.
         self.init_error = None  # type: Optional[BaseException]
 
@@ -138,3 +140,14 @@ def describe_exit(code):
         except ValueError:
             return "was killed by signal {}".format(-code)
     return "ended with exit code {}".format(code)
+
+
+def explain_failed_start(method):
+    """Return what an error adds if a worker has failed before it could take calls."""
+    text = "; its own error is on stderr"
+    if method != "fork":
+        text += (
+            ". A worker that is not forked imports the main module: that has to be a file (not "
+            "stdin), and what starts processes has to be behind `if __name__ == \"__main__\":`"
+        )
+    return text

@@ -72,7 +72,7 @@ class SharedMemory:
         ----------
         func : callable
             The function that workers call. If it is defined inside a function it needs cloudpickle
-            (``pip install 'shared-numpy[closures]'``).
+            (``pip install cloudpickle``).
 
         Returns
         -------

@@ -110,7 +110,15 @@ impl Shape {
         } else if let Ok(number) = numbers.extract() {
             found.push(what, number)?;
         } else {
-            for number in numbers.iter()? {
+            let many = numbers.iter().map_err(|error| {
+                match error.is_instance::<PyTypeError>(numbers.py()) {
+                    true => PyTypeError::new_err(format!(
+                        "{what} must be an integer or a sequence of integers, not {numbers:?}"
+                    )),
+                    false => error,
+                }
+            })?;
+            for number in many {
                 found.push(what, Self::number(what, number?)?)?;
             }
         }
