@@ -256,7 +256,7 @@ def test_a_full_file_system(arena):
     error = raised.value
     assert isinstance(error, OSError) and error.errno == 28
     assert error.asked == 1 << 45 and 0 < error.left < 1 << 45
-    assert str(1 << 45) in str(error)
+    assert "{:,}".format(1 << 45) in str(error)
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), again.args, again.left) == (type(error), error.args, error.left)
     after = arena.stats()

@@ -227,7 +227,7 @@ try:
 except snp.ArenaFullError as error:
     asked, left, text = error.asked, error.left, str(error)
 assert "a ring of 30 slots of 6,220,800 bytes is 186,624,000 bytes: " in text, text
-assert "no room in shared memory for 186624000 bytes: %d are free" % left in text, text
+assert "no room in shared memory for 186,624,000 bytes: {:,} are free".format(left) in text, text
 assert asked == 30 * size and 60 * MIB < left <= 64 * MIB, (asked, left)
 settles(lambda: used() == before)
 ring = snp.RingBuffer((1080, 1920, 3), "u1", slots=left // size)
