@@ -59,7 +59,7 @@ def test_each_host_gets_it_once():
     assert found["left"] == {"host-1": [], "host-2": []}
 
 
-@pytest.mark.limit(600 + SECONDS_PER_KILL * KILLS)
+@pytest.mark.limit(600 + SECONDS_PER_KILL * KILLS / MORE)
 def test_kills_of_workers_and_hosts():
     seed = os.environ.get("SNP_SEED", "1")
     found = run("kills", str(KILLS), seed, timeout=300 + SECONDS_PER_KILL * KILLS)
