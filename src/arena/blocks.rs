@@ -119,10 +119,13 @@ impl<'a> Locked<'a> {
         }
     }
 
-    /// Whether no process holds a block and no ticket refers to it.
+    /// Whether no process holds a block, no ticket refers to it and it is not the root.
     #[inline(always)]
     pub fn is_unwanted(&self, block: Block<'a>) -> bool {
-        self.is_unheld(block) && block.cache.tickets.get() == 0 && self.header.frozen.get() == 0
+        self.is_unheld(block)
+            && block.cache.tickets.get() == 0
+            && self.header.frozen.get() == 0
+            && self.header.root.get() != block.id.wrapping_add(1)
     }
 
     /// Frees a block if it is no longer wanted; whether it did.

@@ -56,6 +56,7 @@ pub struct Snapshot {
     condition: u32,
     pinned: bool,
     frozen: bool,
+    root: u32,
     slot_rows: u32,
     geometry: Geometry,
     /// Of each slot: its state and generation.
@@ -243,6 +244,7 @@ impl Core {
             condition: header.condition.get(),
             pinned: header.pinned.get() != 0,
             frozen: header.frozen.get() != 0,
+            root: header.root.get(),
             slot_rows: header.slot_rows.read(),
             geometry,
             slots: (0..geometry.slots() as u16)
@@ -428,6 +430,9 @@ impl Snapshot {
         }
         self.check_tiling(&mut wrong);
         self.check_blocks(&mut wrong);
+        if self.root != 0 && !self.live().any(|block| block.id + 1 == self.root) {
+            wrong.push(format!("the root {} is no block", self.root - 1));
+        }
         self.check_tickets(&mut wrong);
         self.check_spares(&mut wrong);
         self.check_in_use(&mut wrong);
@@ -549,7 +554,8 @@ impl Snapshot {
             }
             self.check_owned(block, owns, wrong);
             let pinned = block.marks & PINNED != 0;
-            if block.holders.is_empty() && count == 0 && !pinned && !self.frozen {
+            let kept = pinned || self.frozen || block.id + 1 == self.root;
+            if block.holders.is_empty() && count == 0 && !kept {
                 wrong.push(format!("nobody wants block {}", block.id));
             }
             for slot in block.holders.iter() {

@@ -16,8 +16,8 @@ impl Core {
     /// be all zero, and returns it.
     ///
     /// `constants` sets the fields that stay as they are: number, user, grace,
-    /// budget, least, longest, lock file and boot. This process is a member before the magic
-    /// number, last of all, lets others in.
+    /// budget, least, longest, lock file, boot and identifier. This process is a resident before the
+    /// magic number, last of all, lets others in.
     ///
     /// # Errors
     /// Sizes that cannot be an arena, and what mapping reports.
@@ -57,6 +57,7 @@ impl Core {
         })
         .first_extent()?;
         let me = core.register()?;
+        core.slot(me.slot).resident.set(me.generation);
         core.header().magic.commit(MAGIC);
         Ok((core, me))
     }

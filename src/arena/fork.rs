@@ -54,7 +54,11 @@ impl Locked<'_> {
                 row.pid.set(0);
                 // It is of its parent's tree, whose tracker is not told yet that it need not
                 // remove the names.
-                row.tree.set(self.slot(self.me.slot).tree.get());
+                let parent = self.slot(self.me.slot);
+                row.tree.set(parent.tree.get());
+                if parent.resident.get() == self.me.generation {
+                    row.resident.set(generation);
+                }
                 self.core.begin_checks();
                 return Ok(Some(Member { slot, generation }));
             }

@@ -57,6 +57,9 @@
 //!                                       chunk 0 has memory
 //! 3032            longest      u64       the creator: the most that a segment is
 //!                                       made of ahead of need
+//! 3040            identifier   2 x u64   the creator: by which `attach_or_create` finds the
+//!                                       arena, or 0
+//! 3056 T          root         u32       lock; the block that the arena itself holds, + 1, or 0
 //! 3072            counters     24 x u64  lock, though nothing depends on them
 //! 3264    C       idle memory            lock; see `IdleCache`
 //! 3400    C       rows in use            lock; see `RowsCache`
@@ -107,7 +110,7 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"snpARENA");
 /// The first eight bytes of a data segment.
 pub const DATA_MAGIC: u64 = u64::from_le_bytes(*b"snpSPACE");
 /// The version of this format.
-pub const VERSION: u32 = 10;
+pub const VERSION: u32 = 11;
 
 /// Blocks begin at multiples of this and their sizes are multiples of it.
 pub const ALIGN: u64 = 64;
@@ -328,6 +331,9 @@ pub struct SlotRow {
     /// The life, by its generation, that has detached and only keeps some blocks
     /// until its process is gone. Written under the arena's lock.
     pub detached: U64,
+    /// The life, by its generation, in which the process is a resident: see `residents`. Written
+    /// under the arena's lock.
+    pub resident: U64,
 }
 
 /// The truth of a block. All of it is written under the arena's lock.
@@ -669,7 +675,11 @@ pub struct Header {
     pub pages: U64,
     /// The most that a segment is made of ahead of need, in bytes.
     pub longest: U64,
-    rest_of_index: [U64; 4],
+    /// By which `attach_or_create` finds the arena; zeros for none.
+    pub identifier: [U64; 2],
+    /// The block that the arena itself holds, + 1; 0 for none.
+    pub root: U32,
+    rest_of_index: [U32; 3],
     /// The counters.
     pub counters: Counters,
     /// Free memory that is left unused.
@@ -717,6 +727,8 @@ const _: () = {
     assert!(offset_of!(Header, index) == 256);
     assert!(offset_of!(Header, pages) == 3024);
     assert!(SLOTS_AT + SLOTS * size_of::<SlotRow>() <= 64 * PAGE as usize);
+    assert!(offset_of!(Header, identifier) == 3040);
+    assert!(offset_of!(Header, root) == 3056);
     assert!(offset_of!(Header, counters) == 3072);
     assert!(offset_of!(Header, idle) == 3264);
     assert!(offset_of!(Header, rows) == 3400);
@@ -942,7 +954,28 @@ pub struct Expected {
     pub lock_file: [u64; 2],
 }
 
+/// The two words of an identifier, as 16 bytes; None if there is none.
+pub fn as_identifier(words: [u64; 2]) -> Option<[u8; 16]> {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&words[0].to_ne_bytes());
+    bytes[8..].copy_from_slice(&words[1].to_ne_bytes());
+    (words != [0, 0]).then_some(bytes)
+}
+
 impl Header {
+    /// By what `attach_or_create` finds the arena; None if it does not.
+    pub fn identifier(&self) -> Option<[u8; 16]> {
+        let [first, second] = &self.identifier;
+        as_identifier([first.get(), second.get()])
+    }
+
+    /// Writes it, for the creator.
+    pub fn set_identifier(&self, bytes: [u8; 16]) {
+        for (word, half) in self.identifier.iter().zip(bytes.chunks_exact(8)) {
+            word.set(half.try_into().map_or(0, u64::from_ne_bytes));
+        }
+    }
+
     /// Says that `slot` is about to be used.
     pub fn know_slot(&self, slot: SlotId) {
         let mut seen = self.slot_rows.read();

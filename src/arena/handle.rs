@@ -31,6 +31,9 @@ pub const LONGEST_NAME: usize = 40;
 /// The most bytes that the path of a folder has in which there are arenas.
 pub const LONGEST_FOLDER: usize = 64;
 
+/// What names begin with that identifiers give; 32 hexadecimal digits follow.
+const IDENTIFIED: &str = "snp-id-";
+
 const VERSION: u8 = 1;
 const START: usize = 60;
 const CHECKSUM: std::ops::Range<usize> = 56..60;
@@ -77,6 +80,26 @@ impl Name {
         Ok(Name {
             bytes,
             length: name.len() as u8,
+        })
+    }
+
+    /// The name of the arena with an identifier, in a folder or with POSIX's objects.
+    ///
+    /// # Errors
+    /// `Invalid` for a folder that cannot be.
+    pub fn of_identifier(folder: Option<&str>, identifier: [u8; 16]) -> Result<Self> {
+        let path = folder.map_or(String::new(), |folder| format!("{folder}/"));
+        let number = u128::from_be_bytes(identifier);
+        Name::new(&format!("{path}{IDENTIFIED}{number:032x}"))
+    }
+
+    /// Whether an identifier gave it.
+    pub fn is_of_identifier(&self) -> bool {
+        let plain = self.as_str().rsplit('/').next();
+        let digits = plain.and_then(|plain| plain.strip_prefix(IDENTIFIED));
+        digits.is_some_and(|digits| {
+            let is_digit = |digit: u8| matches!(digit, b'0'..=b'9' | b'a'..=b'f');
+            digits.len() == 32 && digits.bytes().all(is_digit)
         })
     }
 
@@ -257,6 +280,24 @@ mod tests {
                 assert!(Handle::decode(&other).is_err(), "byte {at}, bit {bit}");
             }
             assert!(Handle::decode(&bytes[..at]).is_err());
+        }
+    }
+
+    #[test]
+    fn identifiers_give_names() {
+        let name = Name::of_identifier(None, *b"0123456789abcdef").unwrap();
+        assert_eq!(name.as_str(), "snp-id-30313233343536373839616263646566");
+        assert!(name.is_of_identifier());
+        let name = Name::of_identifier(Some("/mnt/a b"), [0xff; 16]).unwrap();
+        assert_eq!(name.folder(), Some("/mnt/a b"));
+        assert!(name.is_of_identifier());
+        let digits = "0".repeat(31);
+        for other in [
+            "x".to_owned(),
+            format!("snp-id-{digits}"),
+            format!("snp-id-{digits}G"),
+        ] {
+            assert!(!Name::new(&other).unwrap().is_of_identifier(), "{other}");
         }
     }
 

@@ -78,6 +78,9 @@ pub struct Image {
     pub owner: Option<u16>,
     pub poisoned: bool,
     pub unlinked: bool,
+    pub identifier: Option<[u8; 16]>,
+    /// The block that the arena itself holds.
+    pub root: Option<u32>,
     pub free: u64,
     pub warm: u64,
     /// How long the first segment is, and where its data begin.
@@ -151,6 +154,14 @@ impl Image {
             owner: Owner::of(fields.u32(offset_of!(Header, owner))).map(Owner::slot),
             poisoned: fields.u32(offset_of!(Header, condition)) & POISONED != 0,
             unlinked: fields.u32(offset_of!(Header, unlinked)) != 0,
+            identifier: as_identifier(
+                [
+                    offset_of!(Header, identifier),
+                    offset_of!(Header, identifier) + 8,
+                ]
+                .map(u64_of),
+            ),
+            root: fields.u32(offset_of!(Header, root)).checked_sub(1),
             free: fields.u64(offset_of!(Header, index) + offset_of!(IndexCache, free)),
             warm: fields.u64(offset_of!(Header, index) + offset_of!(IndexCache, warm)),
             size: geometry.size,

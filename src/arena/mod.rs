@@ -40,6 +40,8 @@
 //! | `tickets`    | sending, receiving and cancelling                                     |
 //! | `growth`     | more segments, more rows                                              |
 //! | `slots`      | registering, leaving, reaping                                         |
+//! | `residents`  | which members keep the arena for those that look for its identifier   |
+//! | `root`       | the block that the arena itself holds                                 |
 //! | `fork`       | a forked child's slot and its blocks                                  |
 //! | `unfinished` | finishing what is half done                                           |
 //! | `entry`      | making and opening an arena, taking its lock                          |
@@ -70,6 +72,8 @@ pub mod plain;
 pub mod platform;
 mod recovery;
 mod refs;
+mod residents;
+mod root;
 mod rows;
 mod slots;
 mod space;
@@ -83,5 +87,6 @@ pub mod word;
 pub use core::{Core, Work};
 pub use fork::ForkedChild;
 pub use refs::{BlockRef, Extent, Member, TicketRef};
+pub use residents::Entry;
 pub use slots::Detachment;
 pub use stats::Stats;

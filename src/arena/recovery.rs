@@ -21,6 +21,7 @@ impl<'a> Locked<'a> {
     pub fn recover(&self) -> Result<()> {
         self.check_truth()?;
         self.finish_tables()?;
+        self.root_block()?;
         self.count_tickets()?;
         self.close_orphans()?;
         self.clear_index();

@@ -3,15 +3,17 @@
 use super::attaching;
 use super::block::Block;
 use super::forks;
+use super::identified;
 use super::membership::{Arena, Membership};
 use super::process_arenas;
 use super::settings::Settings;
 use super::shm_space;
 use crate::arena::format::ENDING;
 use crate::arena::handle::{Handle, Name};
-use crate::arena::{BlockRef, Core, Member, Stats, TicketRef};
+use crate::arena::{BlockRef, Core, Entry, Member, Stats, TicketRef};
 use crate::error::{Error, Result};
 use crate::sys::proc;
+use std::sync::Arc;
 
 /// The arena of that number, if this process has attached it.
 pub fn find(uuid: [u64; 2]) -> Option<Arena> {
@@ -33,14 +35,73 @@ impl Arena {
     /// settings that cannot be.
     pub fn create(name: Name, settings: Settings) -> Result<Arena> {
         forks::watch_forks()?;
-        let created = match attaching::create(name, settings) {
+        Self::with_room(|| attaching::create(name, settings, None))
+    }
+
+    /// Makes an arena; once more after memory was given back, if there was none.
+    fn with_room(create: impl Fn() -> Result<Arc<Membership>>) -> Result<Arena> {
+        let created = match create() {
             Err(error @ Error::Full { asked, .. }) if error.is_for_want_of_memory() => {
                 shm_space::make(asked)?;
-                attaching::create(name, settings)
+                create()
             }
             created => created,
         };
         created.map(Arena)
+    }
+
+    /// Attaches the arena of an identifier, in a folder or among POSIX's objects, or makes it.
+    ///
+    /// All processes of this user that call it get one arena, for as long as one of them or a forked
+    /// child of theirs lives and has it. An arena that none of them has any more is not attached: a new
+    /// one takes its place.
+    ///
+    /// # Errors
+    /// As for `create` and `attach`, but EEXIST and ENOENT; `Foreign` if something else has its name;
+    /// `Busy` if a process that makes or ends it is stopped.
+    pub fn attach_or_create(
+        folder: Option<&str>,
+        identifier: [u8; 16],
+        settings: Settings,
+    ) -> Result<Arena> {
+        forks::watch_forks()?;
+        if identifier == [0; 16] {
+            return Err(Error::Invalid {
+                why: "an identifier of zeros stands for none",
+            });
+        }
+        let name = Name::of_identifier(folder, identifier)?;
+        Self::with_room(|| identified::attach_or_create(name, identifier, settings))
+    }
+
+    /// By what [`attach_or_create`](Self::attach_or_create) finds it; None if it does not.
+    pub fn identifier(&self) -> Option<[u8; 16]> {
+        self.0.core.header().identifier()
+    }
+
+    /// Has the arena itself hold a block, its root, as long as it lives; false if it has another root,
+    /// unless that is to be `replace`d.
+    ///
+    /// # Errors
+    /// `Foreign` for another arena's block.
+    pub fn publish_root(&self, block: &Block, replace: bool) -> Result<bool> {
+        if !block.is_of(self) {
+            return Err(Error::Foreign {
+                why: "the block is of another arena",
+            });
+        }
+        block.share();
+        let core = &self.0.core;
+        self.0
+            .perform(|me| core.publish_root(me, block.which(), replace))
+    }
+
+    /// The block that the arena itself holds.
+    ///
+    /// # Errors
+    /// As for any operation of the arena.
+    pub fn root(&self) -> Result<Option<Block>> {
+        Block::root(self)
     }
 
     /// Attaches an arena; one that is attached already is returned as it is.
@@ -51,7 +112,16 @@ impl Arena {
     /// all its slots are taken.
     pub fn attach(name: Name, patience: u64) -> Result<Arena> {
         forks::watch_forks()?;
-        attaching::attach(name, patience).map(Arena)
+        attaching::attach(name, patience, Entry::Member).map(Arena)
+    }
+
+    /// Attaches an arena to look after what dead processes have left.
+    ///
+    /// # Errors
+    /// As for `attach`.
+    pub(super) fn attach_deserted(name: Name, patience: u64) -> Result<Arena> {
+        forks::watch_forks()?;
+        attaching::attach(name, patience, Entry::Caretaker).map(Arena)
     }
 
     /// The arena's name.

@@ -5,9 +5,9 @@ use super::objects;
 use super::process_arenas::{self, Seat};
 use super::settings::Settings;
 use super::shm_platform::ShmPlatform;
-use crate::arena::format::{Expected, Header};
+use crate::arena::format::{Expected, Header, NO_TREE};
 use crate::arena::handle::Name;
-use crate::arena::Core;
+use crate::arena::{Core, Entry};
 use crate::error::{Error, Result};
 use crate::sys::proc;
 use std::os::fd::OwnedFd;
@@ -15,6 +15,11 @@ use std::sync::Arc;
 
 /// How often an arena is looked for that others make or end meanwhile.
 const ATTEMPTS: usize = 8;
+
+/// The arena of the name that an identifier gives was made otherwise.
+pub(super) const OTHER_IDENTIFIER: Error = Error::Foreign {
+    why: "an arena has the name that the identifier gives, and was not made by attach_or_create",
+};
 
 /// A number that nobody can guess.
 pub fn random_number() -> Result<u64> {
@@ -27,7 +32,11 @@ pub fn random_number() -> Result<u64> {
 ///
 /// # Errors
 /// As for [`Arena::create`](super::Arena::create).
-pub(super) fn create(name: Name, settings: Settings) -> Result<Arc<Membership>> {
+pub(super) fn create(
+    name: Name,
+    settings: Settings,
+    identifier: Option<[u8; 16]>,
+) -> Result<Arc<Membership>> {
     let geometry = settings.geometry();
     geometry.check()?;
     let boot = proc::boot()?;
@@ -46,6 +55,11 @@ pub(super) fn create(name: Name, settings: Settings) -> Result<Arc<Membership>> 
         header.lock_file[1].set(lock_file[1]);
         header.boot.set(boot);
         header.registrar.set(settings.tree);
+        if let Some(identifier) = identifier {
+            header.set_identifier(identifier);
+            // A tracker would remove the names while others than its own program's have the arena.
+            header.registrar.set(NO_TREE);
+        }
     };
     process_arenas::attach_new(|seat| {
         let platform = Arc::new(ShmPlatform::create(name, &geometry)?);
@@ -59,24 +73,26 @@ pub(super) fn create(name: Name, settings: Settings) -> Result<Arc<Membership>> 
                 platform.clone(),
                 boot,
                 seat(platform.memory_file()),
+                Entry::Resident,
             )
         });
         made.inspect_err(|_| platform.unmake())
     })
 }
 
-/// Attaches an arena, or returns the membership that this process has in it already.
+/// Attaches an arena as what `entry` says, or returns the membership that this process has in it
+/// already.
 ///
 /// # Errors
 /// As for [`Arena::attach`](super::Arena::attach).
-pub(super) fn attach(name: Name, patience: u64) -> Result<Arc<Membership>> {
+pub(super) fn attach(name: Name, patience: u64, entry: Entry) -> Result<Arc<Membership>> {
     let boot = proc::boot()?;
     // What was there after the attempt before.
     let mut before = None;
     for _ in 0..ATTEMPTS {
         let (memory, file) = objects::open_memory(name)?;
         let attached = process_arenas::find_or_attach(file, |seat| {
-            attach_memory(name, memory, seat, boot, patience)
+            attach_memory(name, memory, seat, boot, patience, None, entry)
         });
         let Err(Error::Foreign { .. }) = attached else {
             return attached;
@@ -93,12 +109,15 @@ pub(super) fn attach(name: Name, patience: u64) -> Result<Arc<Membership>> {
     Err(GONE)
 }
 
-fn attach_memory(
+/// Attaches the arena of a memory object, if it has that `identifier`.
+pub(super) fn attach_memory(
     name: Name,
     memory: OwnedFd,
     seat: Seat,
     boot: u64,
     patience: u64,
+    identifier: Option<[u8; 16]>,
+    entry: Entry,
 ) -> Result<Arc<Membership>> {
     let platform = Arc::new(ShmPlatform::open(name, memory)?);
     platform.set_patience(patience);
@@ -109,6 +128,9 @@ fn attach_memory(
         lock_file: platform.lock_file(),
     };
     let core = Core::open(platform.clone(), &expected)?;
+    if identifier.is_some() && core.header().identifier() != identifier {
+        return Err(OTHER_IDENTIFIER);
+    }
     let me = core.register()?;
-    Membership::join(core, me, platform, boot, seat)
+    Membership::join(core, me, platform, boot, seat, entry)
 }

@@ -274,6 +274,15 @@ impl Block {
         Ok(Block::at(arena, which, place))
     }
 
+    /// Receives the block that the arena itself holds.
+    pub(super) fn root(arena: &Arena) -> Result<Option<Block>> {
+        // (One that was published is never cached.)
+        let membership = &arena.0;
+        let count = |id| membership.counts.of(id).receive();
+        let found = membership.perform(|me| membership.core.hold_root_and(me, count))?;
+        Ok(found.map(|(which, place)| Block::at(arena, which, place)))
+    }
+
     /// Its first byte; it is there until the block is dropped.
     pub fn bytes(&self) -> NonNull<u8> {
         self.bytes

@@ -20,7 +20,7 @@ use super::shm_platform::ShmPlatform;
 use super::wait_hooks;
 use crate::activity;
 use crate::arena::format::{BlockId, NO_TREE};
-use crate::arena::{BlockRef, Core, ForkedChild, Member};
+use crate::arena::{BlockRef, Core, Entry, ForkedChild, Member};
 use crate::error::{Error, Result};
 use crate::sys::fork::ForkMark;
 use crate::sys::{self, proc};
@@ -75,16 +75,17 @@ struct Postponed {
 }
 
 impl Membership {
-    /// Joins an arena, of which this process has become the member `me`.
+    /// Joins an arena, of which this process has become the member `me`, as what `entry` says.
     ///
     /// # Errors
-    /// ENOENT if its last member has left meanwhile, and what taking the lock reports.
+    /// ENOENT if it has lost its names, and what taking the lock reports.
     pub fn join(
         core: Core,
         me: Member,
         platform: Arc<ShmPlatform>,
         boot: u64,
         seat: Seat,
+        entry: Entry,
     ) -> Result<Arc<Membership>> {
         let shift = core.geometry().block_shift;
         let joined = Arc::new(Membership {
@@ -98,8 +99,8 @@ impl Membership {
             postponed: Mutex::default(),
             seat,
         });
-        if joined.core.is_unlinked(me)? {
-            // Its last member left between the opening and the registering.
+        if !joined.core.admit(me, entry)? {
+            joined.end_unlinked();
             return Err(GONE);
         }
         // The dead of the past make room for the living.
@@ -289,6 +290,8 @@ impl Membership {
             return Err(Error::Detached);
         }
         let me = self.core.register()?;
+        // (It goes on with its blocks if it cannot be a resident.)
+        let _ = self.core.admit(me, Entry::Member);
         let registered = self.me.compare_exchange(
             UNREGISTERED,
             me.word() | POSTPONED,
@@ -304,6 +307,30 @@ impl Membership {
             return Err(Error::Detached);
         }
         Ok(me)
+    }
+
+    /// Leaves an arena that has lost its names, or is about to, and sees to it that it does: the process
+    /// that marked it may have been killed. Its memory is not given back, since processes that do not
+    /// count as members may have blocks.
+    fn end_unlinked(&self) {
+        self.registration().remove_names();
+        // Acquire, pairs with the release in `register`, as in `member_word`.
+        if let Some(me) = unpack(self.me.swap(DETACHED, Ordering::Acquire)) {
+            let _ = self.core.leave(me);
+        }
+    }
+
+    /// Lets this process in once more, as what `entry` says; false if the arena has lost its names,
+    /// which are removed then.
+    ///
+    /// # Errors
+    /// As for any operation of the arena.
+    pub fn admit(&self, entry: Entry) -> Result<bool> {
+        let admitted = self.core.admit(self.member()?, entry)?;
+        if !admitted {
+            self.registration().remove_names();
+        }
+        Ok(admitted)
     }
 
     /// Ends this process's membership.

@@ -18,6 +18,7 @@
 //! | `registration`   | which process removes an arena's names                            |
 //! | `membership`     | joining, forking and leaving an arena, and postponed work         |
 //! | `attaching`      | making or opening an arena, and joining it                        |
+//! | `identified`     | the arena of an identifier: attached or made, whatever others do  |
 //! | `shm_space`      | giving memory back before an error says that there is none        |
 //! | `operation`      | an operation, begun again after a fork or with more memory        |
 //! | `block`          | [`Block`], and the rules for counting references to it            |
@@ -53,6 +54,7 @@ mod first_copy;
 pub mod folder;
 mod forks;
 mod huge_pages;
+mod identified;
 mod look;
 mod membership;
 mod objects;

@@ -160,6 +160,11 @@ pub(super) fn memory_of(name: Name, lock: [u64; 2]) -> Memory {
         read.map(|_| u64::from_ne_bytes(bytes)).unwrap_or(0)
     };
     let at = offset_of!(Header, lock_file);
+    let size = shm::facts(memory.as_fd()).map_or(u64::MAX, |facts| facts.size);
+    if name.is_of_identifier() && size < at as u64 + 16 {
+        // Nobody else makes objects of such names: its maker writes the number now, or was killed.
+        return Memory::Arena { finished: false };
+    }
     match [number(at), number(at + 8)] == lock {
         true => Memory::Arena {
             finished: number(offset_of!(Header, magic)) != 0,

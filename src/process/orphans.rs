@@ -88,7 +88,7 @@ fn is_deserted(name: Name) -> bool {
 /// the same time; whether it is gone. It stays while a reference waits for a receiver
 /// that is younger than `kept` ms.
 fn remove(name: Name, kept: u64) -> bool {
-    match Arena::attach(name, PATIENCE) {
+    match Arena::attach_deserted(name, PATIENCE) {
         Ok(arena) => {
             let _ = arena.end_abandoned(kept, false);
         }
@@ -104,7 +104,7 @@ pub(super) fn remove_left(name: Name, tree: u64) {
     if !is_deserted(name) {
         return;
     }
-    if let Ok(arena) = Arena::attach(name, PATIENCE) {
+    if let Ok(arena) = Arena::attach_deserted(name, PATIENCE) {
         // (Without it the tree's tracker removes it, and warns.)
         let _ = arena.set_tree(tree);
         let _ = arena.end_abandoned(0, true);

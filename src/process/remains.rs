@@ -45,6 +45,21 @@ impl Remains {
         Ok((same && !locked).then_some(Remains { name, lock, facts }))
     }
 
+    /// A process that has a lock on the lock file, as it is numbered here.
+    pub fn owner(name: Name, is_ours: impl Fn([u64; 2]) -> bool) -> Option<u32> {
+        let path = lock_name(name);
+        if is_ours(shm::facts_of(&path).ok()?.file()) {
+            return None;
+        }
+        let lock = shm::open_object(&path, READ_WRITE, 0).ok()?;
+        locks::owner_of_any(lock.as_fd(), REMOVAL_BYTE + 1).ok()?
+    }
+
+    /// The lock file's inode and device.
+    pub fn file(&self) -> [u64; 2] {
+        self.facts.file()
+    }
+
     /// When the lock file was made: nobody writes to it.
     pub fn modified(&self) -> SystemTime {
         self.facts.modified

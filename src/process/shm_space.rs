@@ -11,6 +11,7 @@ use super::membership::Membership;
 use super::objects::{self, LOCK_SUFFIX};
 use super::process_arenas;
 use crate::arena::handle::Name;
+use crate::arena::Entry;
 use crate::error::{Error, Result};
 use crate::sys::{cgroup, proc, shm};
 use std::sync::Arc;
@@ -44,7 +45,7 @@ pub fn make(asked: u64) -> Result<()> {
         }
         // (Without patience for its lock, which others may keep. If all its slots are taken, or
         // it is being made or ended, it is left alone.)
-        if let Ok(arena) = attaching::attach(name, 0) {
+        if let Ok(arena) = attaching::attach(name, 0, Entry::Caretaker) {
             trim(&arena)?;
         }
     }

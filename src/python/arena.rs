@@ -1,56 +1,33 @@
-//! What Python can do with an [`Arena`], and with all of a process's.
+//! What Python can do with an [`Arena`].
 
-use super::attaching::{attach, create, name_in, NO_FOLDER};
+use super::attaching::{
+    attach, attach_or_create, create, identifier_of, name_in, wishes, NO_FOLDER,
+};
 use super::block_trace::note_object;
 use super::default_arena::find_own_default;
 use super::error::{exception, natural};
-use super::exit_state;
 use super::folder;
-use super::gil::end_long;
 use super::handles::{block_name, decode, encoded, parse_name, receive};
 use super::new_arrays::make_array;
 use super::objects::{Arena, Block};
-use super::operation::{work, work_long};
-use super::process_tree::{announce, ask, leave, name_of, watch_end};
+use super::operation::work;
+use super::process_tree::{leave, name_of, watch_end};
 use super::records;
 use super::traffic;
 use crate::arena::format::SLOTS as MOST_PLACES;
 use crate::arena::Member;
 use crate::error::Error;
-use crate::process::{self, Wishes};
+use crate::process;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyString, PyType};
+use pyo3::types::{PyBytes, PyDict, PyType};
 
-/// Adds the class and the functions of this file to the extension module.
+/// Adds the class and the constants of this file to the extension module.
 pub fn add_to(module: &PyModule) -> PyResult<()> {
     module.add_class::<Arena>()?;
     module.add("LOCK_SUFFIX", process::LOCK_SUFFIX)?;
     module.add("NO_FOLDER", NO_FOLDER)?;
-    module.add("MOST_PLACES", MOST_PLACES)?;
-    module.add_function(wrap_pyfunction!(clean, module)?)?;
-    module.add_function(wrap_pyfunction!(trim, module)?)?;
-    module.add_function(wrap_pyfunction!(stats, module)?)?;
-    module.add_function(wrap_pyfunction!(make_room, module)?)
-}
-
-/// What the arguments of `Arena.create` say.
-fn wishes(arguments: &[(&str, Option<&PyAny>)]) -> PyResult<Wishes> {
-    let mut wishes = Wishes::default();
-    for (key, value) in arguments {
-        let Some(value) = value else {
-            continue;
-        };
-        let set = match value.downcast::<PyString>() {
-            Ok(text) => {
-                let text = text.to_str()?;
-                wishes.set(key, process::number(text).ok_or(text))
-            }
-            Err(_) => wishes.set(key, Ok(natural(key, value.extract()?)?)),
-        };
-        set.map_err(PyValueError::new_err)?;
-    }
-    Ok(wishes)
+    module.add("MOST_PLACES", MOST_PLACES)
 }
 
 #[pymethods]
@@ -173,6 +150,80 @@ impl Arena {
         attach(py, exact).map(Arena::from)
     }
 
+    /// Attach the arena of an identifier, or make it if no living process has it.
+    ///
+    /// Processes that know nothing of each other but the identifier meet in one arena: all of this
+    /// user that see the same folder. One of them makes it, and no other sees it before it is
+    /// complete.
+    ///
+    /// An arena whose processes have all exited or been killed is not attached with what they left:
+    /// an empty one takes its place. The arena has no resource tracker: its last process removes it,
+    /// and if that was killed, the next call for the identifier or ``shared_numpy.clean`` does.
+    ///
+    /// Parameters
+    /// ----------
+    /// identifier : bytes-like
+    ///     16 bytes, not all of them zero, for instance ``uuid.uuid4().bytes``.
+    /// first, segment, warm, processes, directory
+    ///     As in ``create``; the first four say nothing where the arena is there.
+    ///
+    /// Returns
+    /// -------
+    /// Arena
+    ///
+    /// Raises
+    /// ------
+    /// TypeError, ValueError
+    ///     `identifier` is not 16 bytes, or all zero; or as in ``create``.
+    /// ForeignHandleError
+    ///     Something else has the name that the identifier gives, or an arena of another version.
+    /// ArenaBusyError
+    ///     A process that makes or ends the arena was stopped half a minute ago.
+    /// ArenaFullError
+    ///     There is no room for it, or as many processes have it as it was made for.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import shared_numpy as snp, uuid
+    /// >>> identifier = uuid.uuid4().bytes
+    /// >>> with snp.Arena.attach_or_create(identifier) as arena:
+    /// ...     again = snp.Arena.attach_or_create(identifier)
+    /// ...     again.identifier == identifier, again.name == arena.name
+    /// (True, True)
+    /// >>> again.close()
+    #[staticmethod]
+    #[args(
+        first = "None",
+        segment = "None",
+        warm = "None",
+        processes = "None",
+        directory = "None"
+    )]
+    #[pyo3(
+        name = "attach_or_create",
+        text_signature = "(identifier, first=None, segment=None, warm=None, processes=None, directory=None)"
+    )]
+    fn py_attach_or_create(
+        py: Python<'_>,
+        identifier: &PyAny,
+        first: Option<&PyAny>,
+        segment: Option<&PyAny>,
+        warm: Option<&PyAny>,
+        processes: Option<&PyAny>,
+        directory: Option<&PyAny>,
+    ) -> PyResult<Self> {
+        let identifier = identifier_of(py, identifier)?;
+        let wishes = wishes(&[
+            ("first", first),
+            ("segment", segment),
+            ("warm", warm),
+            ("processes", processes),
+        ])?;
+        let folder = folder::chosen(py, directory)?;
+        let met = attach_or_create(py, identifier, wishes, folder.as_deref()).map(Arena::from);
+        records::emit_after(py, met)
+    }
+
     /// Return the arena in which this process allocates.
     ///
     /// It is the one that the process met first: by receiving a handle, or from
@@ -196,6 +247,65 @@ impl Arena {
     #[getter]
     fn name(&self) -> PyResult<String> {
         Ok(self.open()?.name().as_str().to_owned())
+    }
+
+    /// The 16 bytes by which ``attach_or_create`` finds it; None for an arena that was made otherwise.
+    #[getter]
+    fn identifier<'py>(&self, py: Python<'py>) -> PyResult<Option<&'py PyBytes>> {
+        let identifier = self.open()?.identifier();
+        Ok(identifier.map(|bytes| PyBytes::new(py, &bytes)))
+    }
+
+    /// The block that the arena itself holds, or None: see ``publish_root``.
+    #[getter]
+    fn root(&self, py: Python<'_>) -> PyResult<Option<Block>> {
+        watch_end(py)?;
+        let root = self.operate(py, |arena| arena.root())?;
+        Ok(root.map(Block::new))
+    }
+
+    /// Have the arena itself hold a block, from which processes find all else that is in it.
+    ///
+    /// It lives as long as the arena, whichever processes exit or are killed, and is ``root`` in all of
+    /// them. Write its content before.
+    ///
+    /// Parameters
+    /// ----------
+    /// block : Block
+    ///     A block of this arena.
+    /// replace : bool, optional
+    ///     Whether it takes the place of another block, which lives on only where it is used.
+    ///
+    /// Returns
+    /// -------
+    /// bool
+    ///     False if there is another one and `replace` is false: nothing has changed. Of processes that
+    ///     publish at once, one gets True.
+    ///
+    /// Raises
+    /// ------
+    /// ForeignHandleError
+    ///     The block is of another arena.
+    /// ValueError
+    ///     The block is this process's own copy.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import shared_numpy as snp, uuid
+    /// >>> arena = snp.Arena.attach_or_create(uuid.uuid4().bytes)
+    /// >>> block = arena.alloc(64)
+    /// >>> block.array(8, "i8")[:] = range(8)
+    /// >>> arena.publish_root(block), arena.publish_root(arena.alloc(64))
+    /// (True, False)
+    /// >>> del block
+    /// >>> int(arena.root.array(8, "i8").sum())
+    /// 28
+    /// >>> arena.close()
+    #[args(replace = "false")]
+    #[pyo3(text_signature = "($self, block, replace=False)")]
+    fn publish_root(&self, py: Python<'_>, block: &Block, replace: bool) -> PyResult<bool> {
+        block.refuse_if_private()?;
+        self.operate(py, |arena| arena.publish_root(block.inner(), replace))
     }
 
     #[getter]
@@ -503,7 +613,7 @@ impl Arena {
     ///     without the arrays that go by reference; frames of ring buffers, ``frames_written``,
     ///     ``frames_written_bytes``, ``frames_read``, ``frames_read_bytes``.
     #[pyo3(text_signature = "($self)")]
-    fn stats<'py>(&self, py: Python<'py>) -> PyResult<&'py PyDict> {
+    pub(super) fn stats<'py>(&self, py: Python<'py>) -> PyResult<&'py PyDict> {
         let stats = self.operate_long(py, |arena| arena.stats())?;
         let numbers = PyDict::new(py);
         for (name, number) in [
@@ -578,110 +688,4 @@ impl Arena {
             None => "<Arena, closed>".to_owned(),
         }
     }
-}
-
-/// Remove the arenas of this user that no living process has, and what the managers of killed
-/// programs have made.
-///
-/// They are left where all processes of a program were killed together with the
-/// tracker that removes what they leave. An arena in which a handle waits for a
-/// receiver is kept for ten minutes after the handle was made, or half a minute
-/// if its sender was killed.
-///
-/// Parameters
-/// ----------
-/// directory : str or path-like, optional
-///     A folder to look in beside /dev/shm and the one that ``SHARED_NUMPY_DIR`` names.
-///
-/// Returns
-/// -------
-/// list of str
-///     The names that were removed.
-///
-/// Raises
-/// ------
-/// OSError
-///     /dev/shm cannot be read.
-/// ValueError
-///     `directory` is not on a tmpfs.
-#[pyfunction(directory = "None")]
-#[pyo3(text_signature = "(directory=None)")]
-fn clean(py: Python<'_>, directory: Option<&PyAny>) -> PyResult<Vec<String>> {
-    let folder = folder::chosen(py, directory)?;
-    let folder = folder.as_deref();
-    let removed = end_long(py, || process::remove_orphans(folder));
-    announce(py);
-    let names = removed.map_err(|error| exception(py, error))?;
-    let mut removed: Vec<String> = ask(py, "clean_managers", ())?;
-    removed.extend(records::note_cleaning(py, &names)?);
-    records::emit_after(py, Ok(removed))
-}
-
-/// Give back the free memory of this user's arenas.
-///
-/// For code that is about to raise an error: the arenas of this process give their free memory back
-/// first, then those of others that can be attached without waiting, for half a second in all.
-///
-/// Parameters
-/// ----------
-/// nbytes : int
-///     How many bytes are wanted; nothing is done for more than there can ever be.
-#[pyfunction]
-#[pyo3(text_signature = "(nbytes)")]
-fn make_room(py: Python<'_>, nbytes: u64) -> PyResult<()> {
-    let made = work_long(py, || process::make_room(nbytes));
-    announce(py);
-    made
-}
-
-/// Return the default arena, and what this process has done, in numbers.
-///
-/// Returns
-/// -------
-/// dict of str to int
-///     ``Arena.default().stats()``, which has the keys. A process without a default arena gets one.
-///
-/// Raises
-/// ------
-/// ArenaFullError
-///     There is no room in /dev/shm for a new arena.
-///
-/// Examples
-/// --------
-/// >>> import shared_numpy as snp
-/// >>> before = snp.stats()["blocks"]
-/// >>> frame = snp.zeros((1000, 1000))
-/// >>> snp.stats()["blocks"] - before
-/// 1
-#[pyfunction]
-#[pyo3(text_signature = "()")]
-fn stats(py: Python<'_>) -> PyResult<&PyDict> {
-    Arena::from(find_own_default(py)?).stats(py)
-}
-
-/// Give the free memory of this process's arenas back to the system.
-///
-/// Free memory keeps its pages for a while, since they are quickly used again. What was
-/// not used for ten seconds is given back anyway, at the next operation of any process.
-///
-/// Returns
-/// -------
-/// int
-///     How many bytes were given back.
-#[pyfunction]
-#[pyo3(text_signature = "()")]
-fn trim(py: Python<'_>) -> PyResult<u64> {
-    let arenas = work(py, || Ok(process::all()))?;
-    let mut sum = 0;
-    for arena in arenas {
-        let trimmed = work_long(py, || arena.trim());
-        leave(py, Some(arena));
-        match trimmed {
-            Ok(bytes) => sum += bytes,
-            // This process has left it.
-            Err(_) if exit_state::is_retired() => {}
-            Err(error) => return Err(error),
-        }
-    }
-    records::emit_after(py, Ok(sum))
 }

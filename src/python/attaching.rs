@@ -1,6 +1,6 @@
 //! Making an arena and attaching one, as Python asks for it.
 
-use super::error::{exception, os_error};
+use super::error::{exception, natural, os_error};
 use super::gil::end_long;
 use super::operation::{work, work_long};
 use super::process_tree::{announce, ask, name_of, unregister, watch_end, Nothing};
@@ -9,8 +9,9 @@ use super::shutdown::{is_over, stay};
 use crate::arena::handle::{Name, LONGEST_NAME};
 use crate::error::Error;
 use crate::process::{self, Settings, Wishes};
-use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyString};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How long to wait for a living owner of an arena's lock, in ms.
@@ -98,6 +99,25 @@ pub fn name_in(folder: Option<&str>, name: &str) -> PyResult<Name> {
 /// The environment variable with the settings for new arenas.
 const VARIABLE: &str = "SHARED_NUMPY_ARENA";
 
+/// What the arguments of `Arena.create` say, as wishes.
+pub fn wishes(arguments: &[(&str, Option<&PyAny>)]) -> PyResult<Wishes> {
+    let mut wishes = Wishes::default();
+    for (key, value) in arguments {
+        let Some(value) = value else {
+            continue;
+        };
+        let set = match value.downcast::<PyString>() {
+            Ok(text) => {
+                let text = text.to_str()?;
+                wishes.set(key, process::number(text).ok_or(text))
+            }
+            Err(_) => wishes.set(key, Ok(natural(key, value.extract()?)?)),
+        };
+        set.map_err(PyValueError::new_err)?;
+    }
+    Ok(wishes)
+}
+
 /// The settings in the environment for new arenas.
 pub fn environment() -> PyResult<Wishes> {
     let Some(text) = std::env::var_os(VARIABLE) else {
@@ -111,21 +131,10 @@ pub fn environment() -> PyResult<Wishes> {
     })
 }
 
-/// Makes an arena, in a folder or with POSIX's objects. The first that a process makes removes what
-/// killed processes left; so does each that it makes in another folder.
-pub fn create(
-    py: Python<'_>,
-    wishes: Wishes,
-    name: Option<&str>,
-    folder: Option<&str>,
-) -> PyResult<process::Arena> {
+/// Removes what killed processes left, before the first arena that a process makes, and before each
+/// that it makes in another folder.
+fn clean_once(py: Python<'_>, folder: Option<&str>) -> PyResult<()> {
     static CLEANED: AtomicBool = AtomicBool::new(false);
-    watch_end(py)?;
-    if is_over(py) {
-        // No thread would give it back.
-        stay(py);
-    }
-    let mut settings = wishes.or(environment()?).settings();
     if !CLEANED.swap(true, Ordering::Relaxed) || folder.is_some() {
         // Orphans that cannot be removed are no reason not to begin.
         let removed = end_long(py, || process::remove_orphans(folder));
@@ -133,6 +142,23 @@ pub fn create(
         records::note_cleaning(py, &removed.unwrap_or_default())?;
         ask::<Nothing>(py, "clean_managers_once", ())?;
     }
+    Ok(())
+}
+
+/// Makes an arena, in a folder or with POSIX's objects.
+pub fn create(
+    py: Python<'_>,
+    wishes: Wishes,
+    name: Option<&str>,
+    folder: Option<&str>,
+) -> PyResult<process::Arena> {
+    watch_end(py)?;
+    if is_over(py) {
+        // No thread would give it back.
+        stay(py);
+    }
+    let mut settings = wishes.or(environment()?).settings();
+    clean_once(py, folder)?;
     let name = name.map(|name| name_in(folder, name)).transpose()?;
     if let Some(taken) = name.filter(|name| process::exists(*name)) {
         let error = Error::Os {
@@ -158,6 +184,56 @@ pub fn create(
     }
 }
 
+/// The 16 bytes of an identifier.
+pub fn identifier_of(py: Python<'_>, identifier: &PyAny) -> PyResult<[u8; 16]> {
+    let view = py
+        .import("builtins")?
+        .getattr("memoryview")?
+        .call1((identifier,));
+    let Ok(view) = view else {
+        let class = identifier.get_type().name()?;
+        return Err(PyTypeError::new_err(format!(
+            "'identifier' must be 16 bytes, not of type {class}"
+        )));
+    };
+    let bytes: &PyBytes = view.call_method0("tobytes")?.downcast()?;
+    match <[u8; 16]>::try_from(bytes.as_bytes()) {
+        Ok(bytes) if bytes != [0; 16] => Ok(bytes),
+        Ok(_) => Err(PyValueError::new_err(
+            "'identifier' must not be zeros, which stand for none",
+        )),
+        Err(_) => Err(PyValueError::new_err(format!(
+            "'identifier' must be 16 bytes, not {}",
+            bytes.as_bytes().len()
+        ))),
+    }
+}
+
+/// Attaches the arena of an identifier, or makes it: in a folder, or with POSIX's objects.
+pub fn attach_or_create(
+    py: Python<'_>,
+    identifier: [u8; 16],
+    wishes: Wishes,
+    folder: Option<&str>,
+) -> PyResult<process::Arena> {
+    watch_end(py)?;
+    if is_over(py) {
+        // No thread would give it back.
+        stay(py);
+    }
+    let settings = wishes.or(environment()?).settings();
+    clean_once(py, folder)?;
+    let name = Name::of_identifier(folder, identifier).map_err(|error| exception(py, error))?;
+    let met = || process::Arena::attach_or_create(folder, identifier, settings);
+    let met = work_long(py, || Ok(met()))?;
+    announce(py);
+    let arena = met.map_err(|error| without_place(py, error, name))?;
+    // The last process of the tree to have the arena looks whether its children have left it.
+    let tree: u64 = ask(py, "registrar", (false,))?;
+    work(py, || arena.set_tree(tree))?;
+    Ok(arena)
+}
+
 /// The error where shared memory has no folder.
 fn without_folder(py: Python<'_>, errno: i32) -> PyErr {
     let class = py.get_type::<PyOSError>();
@@ -175,10 +251,15 @@ pub const NO_FOLDER: &str = "there is no /dev/shm, where shared memory lies: mou
 fn create_named(py: Python<'_>, settings: Settings, name: Name) -> PyResult<process::Arena> {
     let created = end_long(py, || process::Arena::create(name, settings));
     announce(py);
-    created.map_err(|error| match error {
+    created.map_err(|error| without_place(py, error, name))
+}
+
+/// The exception for a failure to make the arena `name`.
+fn without_place(py: Python<'_>, error: Error, name: Name) -> PyErr {
+    match error {
         Error::Os { errno, .. } if errno == crate::sys::ENOENT => without_folder(py, errno),
         error => with_name(py, error, name),
-    })
+    }
 }
 
 /// Makes an arena of a new name. The tracker is told first: if all processes are killed in between, it

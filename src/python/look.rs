@@ -8,7 +8,7 @@ use crate::process::{self, Look};
 use crate::ring::{self, BodyLook};
 use crate::sys::open_files::{self, Process};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
 /// Adds the functions of this file to the extension module.
 pub fn add_to(module: &PyModule) -> PyResult<()> {
@@ -65,6 +65,11 @@ fn tell_look(py: Python<'_>, told: &PyDict, look: &Look) -> PyResult<()> {
     told.set_item("why", why)?;
     told.set_item("odd", image.odd.clone())?;
     told.set_item("uid", image.uid)?;
+    told.set_item(
+        "identifier",
+        image.identifier.map(|bytes| PyBytes::new(py, &bytes)),
+    )?;
+    told.set_item("root", image.root)?;
     told.set_item("places", image.processes)?;
     told.set_item("lock_owner", image.owner)?;
     told.set_item("poisoned", image.poisoned)?;
@@ -136,11 +141,15 @@ fn tell_tables(py: Python<'_>, told: &PyDict, look: &Look) -> PyResult<()> {
     told.set_item("unwanted", wanted)
 }
 
-/// The blocks that no living holder and no handle keeps: the dead's, until they are reaped.
+/// The blocks that no living holder, no handle and not the arena keeps: the dead's, until they are
+/// reaped.
 fn unwanted(image: &Image) -> Vec<u32> {
     let named: std::collections::BTreeSet<u32> =
         image.tickets.iter().map(|ticket| ticket.block).collect();
-    let is_unwanted = |block: &&BlockImage| block.holders.is_empty() && !named.contains(&block.id);
+    let is_unwanted = |block: &&BlockImage| {
+        let is_kept = named.contains(&block.id) || image.root == Some(block.id);
+        block.holders.is_empty() && !is_kept
+    };
     image
         .live()
         .filter(is_unwanted)

@@ -40,6 +40,7 @@
 //! | `fast_pickle`     | simple objects as bytes, without a pickler                         |
 //! | `numpy_allocator` | numpy's allocations in the arena                                   |
 //! | `block`, `arena`  | the methods of `Block` and `Arena`                                 |
+//! | `all_arenas`      | functions over all arenas of a process, or of its user             |
 
 mod error;
 mod gil;
@@ -47,6 +48,8 @@ mod mapping;
 mod packet;
 mod posixshmem;
 
+#[cfg(arenas)]
+mod all_arenas;
 #[cfg(arenas)]
 mod arena;
 #[cfg(arenas)]
@@ -143,7 +146,8 @@ fn add_arena_to(module: &PyModule) -> PyResult<()> {
     block_trace::add_to(module)?;
     records::add_to(module)?;
     traffic::add_to(module)?;
-    arena::add_to(module)
+    arena::add_to(module)?;
+    all_arenas::add_to(module)
 }
 
 /// Tell how arrays are made: by numpy's functions in "C", or in "Python".

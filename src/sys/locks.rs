@@ -86,7 +86,16 @@ pub fn try_for_file(fd: BorrowedFd<'_>, shared: bool) -> Result<bool> {
 /// Whether anybody but this process has a lock on byte `at`, F_GETLK. Locks of
 /// descriptions count, its own among them.
 pub fn is_locked(fd: BorrowedFd<'_>, at: u64) -> Result<bool> {
-    is_range_locked(fd, byte(WRITE, at))
+    is_range_locked(fd, &mut byte(WRITE, at))
+}
+
+/// A process that has a lock on one of the first `length` bytes, as it is numbered here; 0 if it has
+/// no number here. None if nobody but this process has one. F_GETLK.
+pub fn owner_of_any(fd: BorrowedFd<'_>, length: u64) -> Result<Option<u32>> {
+    let mut range = byte(WRITE, 0);
+    range.l_len = length as libc::off_t;
+    let locked = is_range_locked(fd, &mut range)?;
+    Ok(locked.then_some(range.l_pid.max(0) as u32))
 }
 
 /// Whether anybody but this process has a lock on one of the first `length`
@@ -94,10 +103,10 @@ pub fn is_locked(fd: BorrowedFd<'_>, at: u64) -> Result<bool> {
 pub fn is_any_locked(fd: BorrowedFd<'_>, length: u64) -> Result<bool> {
     let mut range = byte(WRITE, 0);
     range.l_len = length as libc::off_t;
-    is_range_locked(fd, range)
+    is_range_locked(fd, &mut range)
 }
 
-fn is_range_locked(fd: BorrowedFd<'_>, mut range: libc::flock) -> Result<bool> {
-    control(fd, libc::F_GETLK, &mut range)?;
+fn is_range_locked(fd: BorrowedFd<'_>, range: &mut libc::flock) -> Result<bool> {
+    control(fd, libc::F_GETLK, range)?;
     Ok(range.l_type != NONE)
 }

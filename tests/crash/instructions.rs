@@ -261,6 +261,12 @@ pub fn step(child: &mut Child, k: u64) -> bool {
     (0..k).any(|_| !resume(child, libc::PTRACE_SINGLESTEP, None))
 }
 
+/// Lets a child go on to the beginning or the end of its next system call; false if its operation
+/// ended before.
+pub fn to_system_call(child: &mut Child) -> bool {
+    resume(child, libc::PTRACE_SYSCALL, None)
+}
+
 /// Words as they were when they were looked at.
 struct Seen<'a>(Vec<(&'a [AtomicU64], Vec<u64>)>);
 

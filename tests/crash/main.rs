@@ -19,6 +19,7 @@ mod conformance;
 mod conformance_on_system;
 mod faults;
 mod folders;
+mod identified;
 mod instructions;
 mod mounts;
 mod pages;
@@ -58,6 +59,7 @@ fn main() {
         conformance_on_system::TESTS,
         faults::TESTS,
         folders::TESTS,
+        identified::TESTS,
         pages::TESTS,
         step::TESTS,
         storm::TESTS,

@@ -121,6 +121,8 @@ def _describe_arena(item):
     all_free = sum(block["bytes"] for block in free)
     owner = look["lock_owner"]
     return {
+        "identifier": look["identifier"].hex() if look["identifier"] else None,
+        "root": look["root"],
         "places": look["places"],
         "members": [_describe_member(member, users, live, look) for member in look["members"]],
         "segments": [_describe_segment(number, size, look) for number, size in look["segments"]],
@@ -307,6 +309,10 @@ def _print_arena(arena):
             *[output.size(arena[key + "_bytes"]) for key in ("live", "warm", "returned", "table")]
         )
     )
+    if arena["identifier"]:
+        output.line("found by {}".format(arena["identifier"]))
+    if arena["root"] is not None:
+        output.line("root     block {}".format(arena["root"]))
     owner = arena["lock_owner"]
     output.line("lock     {}".format(
         "free" if owner is None else "held by process {pid} in place {slot}".format(**owner)
