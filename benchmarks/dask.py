@@ -5,7 +5,9 @@
 1. An array of 16 MB and of 256 MB is made by one worker and looked at by another.
 2. All to all: 64 chunks of 4 MB are made, and each of 64 tasks looks at a part of all of them.
 3. Memory: an array of 256 MB is given to 4 workers, each of which looks at all of it.
-4. The same on two hosts made of namespaces (`tests/clusters/hosts.py`; as root only): what goes over
+4. Small costs: a request to the scheduler, sharing an array of 8 bytes, its first use by a worker of
+   the host, a second one.
+5. The same as 3. on two hosts made of namespaces (`tests/clusters/hosts.py`; as root only): what goes over
    the wire, and how long it takes.
 
 Dask is measured with arrays in shared memory, which go by handle or as one copy per host, and with
@@ -128,6 +130,26 @@ class Dask:
             used = memory.tree_memory() - before
         assert results == [looked(7, size)] * WORKERS
         return {"memory": used, "time": seconds}
+
+
+    def small_costs(self):
+        """Return the times of what is done once for each array, or for each worker."""
+        client, count = self.client, 100
+        worker = self.workers()[0]
+        client.submit(look, np.zeros(1), workers=[worker], pure=False).result()
+        found, start = {}, time.perf_counter()
+        data = snp_dask.share(client, np.ones(1))
+        found["share"] = time.perf_counter() - start
+        for name in ("first use", "second use"):
+            start = time.perf_counter()
+            assert client.submit(look, data, workers=[worker], pure=False).result() == 1
+            found[name] = time.perf_counter() - start
+        start = time.perf_counter()
+        for _ in range(count):
+            client.sync(client.scheduler.identity, n_workers=0)
+        found["request"] = (time.perf_counter() - start) / count
+        data.close()
+        return found
 
 
 class Plain(Dask):
@@ -267,11 +289,13 @@ def measured(rounds):
                 moved["{}, {}".format(label, kind)] = figures
         chunks = turns(rounds, found, "all_to_all")
         kept = turns(rounds, found, "hold", SIZES["256 MB"])
+        small = turns(rounds, {SHARED: found[SHARED]}, "small_costs")
     return {
         "dask transfer": ("an array of one worker, looked at by another", "s", moved),
         "dask all to all": ("64 chunks of 4 MB, each looked at by 64 tasks", "s", chunks),
         "dask memory": ("PSS that an array of 256 MB takes with 4 workers", "B", {"": kept["memory"]}),
         "dask first use": ("an array of 256 MB, until 4 workers have used it", "s", {"": kept["time"]}),
+        "dask small": ("what is done once for each array or worker", "s", small),
     }
 
 

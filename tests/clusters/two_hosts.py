@@ -217,7 +217,7 @@ def measured(client, made, array, distribute):
 
 def memory(mebibytes):
     array = np.arange(int(mebibytes) * MIB // 8, dtype="f8")
-    result = {"bytes": array.nbytes}
+    result = {"bytes": array.nbytes, "workers": WORKERS}
     with cluster() as made:
         with made.client() as client:
             scatter = lambda array: client.scatter(array, broadcast=True)  # noqa: E731
