@@ -32,10 +32,10 @@ FIGURES = os.path.join(ROOT, "benchmarks", "results", "dask.json")
 PAGE = os.path.join(ROOT, "docs", "scale.md")
 MARK = re.compile(r"<!-- scale: (\w+) -->.*?<!-- / -->", re.DOTALL)
 
-# As in `shared_numpy.integrations._dask`: `image.PIECE` and `scheduler.CHILDREN`.
+# As in `shared_numpy.integrations._dask`: `image.PIECE`, `scheduler.CHILDREN` and
+# `host_memory.PROCESSES`.
 PIECE = 8 << 20
 CHILDREN = 2
-# As in `src/arena/format.rs`.
 SLOTS = 1024
 GB = 10**9
 SIZES = [1 * GB, 10 * GB, 100 * GB]

@@ -23,6 +23,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable, Optional, Set
 
+# So many processes of a host can use a copy: the most that an arena is made for.
+PROCESSES = 1024
 # How long a process that waits for the lock sleeps between two looks.
 _SHORTEST, _LONGEST = 0.002, 0.05
 
@@ -161,7 +163,7 @@ def open_image(
     LookupError
         There is no complete image, and this process cannot fill.
     """
-    with _core.Arena.attach_or_create(identifier) as arena:
+    with _core.Arena.attach_or_create(identifier, processes=PROCESSES) as arena:
         image = _image_in(arena, nbytes)
         if image is not None and image.is_complete():
             return image
