@@ -14,7 +14,7 @@ from .array import PerHostArray, describe
 from .copies import here
 from .filling import WINDOW
 from .memory import NannyMemory
-from .scheduler import Registry, topic_of
+from .scheduler import Registry, has_registry, topic_of
 from .worker import Member
 
 TYPE_CHECKING = False
@@ -57,16 +57,17 @@ class Sharer:
     # ---- registering
 
     def registrations(self) -> "List[Callable[[], Any]]":
-        """Return what is to be called, one after the other, so that scheduler, nannies and workers
-        play their parts."""
+        """Return what is to be called, one after the other, so that workers, nannies and scheduler
+        play their parts. The scheduler comes last: if it does, all do."""
         client = self.client
         if hasattr(client, "register_plugin"):
-            plugins = [Registry(), NannyMemory(), Member()]
+            plugins = [NannyMemory(), Member(), Registry()]
             return [partial(client.register_plugin, plugin) for plugin in plugins]
+        # (Before 2023.9.)
         return [
-            partial(client.register_scheduler_plugin, Registry(), name=Registry.name),
             partial(client.register_worker_plugin, NannyMemory(), name=NannyMemory.name, nanny=True),
             partial(client.register_worker_plugin, Member(), name=Member.name),
+            partial(client.register_scheduler_plugin, Registry(), name=Registry.name),
         ]
 
     # ---- sharing
@@ -78,8 +79,9 @@ class Sharer:
         known = await client.scheduler.shared_numpy_share(id=share.id, client=client.id)
         if known is not True:
             raise RuntimeError(
-                "the scheduler {} does not know of shares: call register(client) again if it was "
-                "restarted".format(client.scheduler.address)
+                "the scheduler {} has lost this client, or was restarted: make a new Client".format(
+                    client.scheduler.address
+                )
             )
         self.shares.add(share.id)
         if now:
@@ -180,14 +182,18 @@ def register(client: "Any") -> "Any":
     """
     if client.asynchronous:
         return _register_async(client)
-    for call in sharer_of(client).registrations():
-        call()
+    sharer = sharer_of(client)
+    if not client.run_on_scheduler(has_registry):
+        for call in sharer.registrations():
+            call()
     return None
 
 
 async def _register_async(client):
-    for call in sharer_of(client).registrations():
-        await call()
+    sharer = sharer_of(client)
+    if not await client.run_on_scheduler(has_registry):
+        for call in sharer.registrations():
+            await call()
 
 
 def share(
@@ -255,8 +261,7 @@ def share(
     private = when_full == "private_copy"
     if client.asynchronous:
         return _share_async(client, array, hosts == "now", readonly, private)
-    if client not in _sharers:
-        register(client)
+    register(client)
     sharer = sharer_of(client)
     made = sharer.make(array, readonly, private)
     try:
@@ -268,8 +273,7 @@ def share(
 
 
 async def _share_async(client, array, now, readonly, private):
-    if client not in _sharers:
-        await _register_async(client)
+    await _register_async(client)
     sharer = sharer_of(client)
     loop = asyncio.get_event_loop()
     made = await loop.run_in_executor(None, sharer.make, array, readonly, private)
@@ -304,5 +308,5 @@ def stats(client: "Any") -> "Any":
 
 
 async def _stats(client):
-    found = await client.scheduler.broadcast(msg={"op": "shared_numpy_stats"})
+    found = await client.scheduler.broadcast(msg={"op": "shared_numpy_stats"}, on_error="ignore")
     return {address: each for address, each in found.items() if isinstance(each, dict)}

@@ -11,7 +11,6 @@ Dask has no place for that. On a worker the method is replaced by which its moni
 the limit is exceeded: Dask's own measure is never below it.
 """
 
-import logging
 import os
 import time
 from weakref import ref
@@ -21,8 +20,6 @@ from distributed.diagnostics.plugin import NannyPlugin
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Tuple
-
-logger = logging.getLogger(__name__)
 
 # The kernel goes through all pages of a process to tell its shares: at most one part of so many of
 # the time is spent on that.
@@ -91,13 +88,7 @@ class Measure:
 def install_in_worker(worker: "Any") -> "Any":
     """Have a worker's monitor count the memory that counts for it; return the `Measure`."""
     measure = Measure(os.getpid())
-    if hasattr(worker.monitor, "get_process_memory"):
-        worker.monitor.get_process_memory = measure
-    else:
-        logger.warning(
-            "this version of distributed is not known to shared_numpy: shared memory counts for "
-            "each worker that uses it"
-        )
+    worker.monitor.get_process_memory = measure
     return measure
 
 
@@ -108,14 +99,10 @@ class NannyMemory(NannyPlugin):  # type: ignore[misc]
     idempotent = True
 
     def setup(self, nanny: "Any") -> None:
-        # (Before 2022.5 the nanny was its own memory manager.)
-        manager = getattr(nanny, "memory_manager", nanny)
-        callbacks = nanny.periodic_callbacks
-        callback = callbacks.get("memory_monitor") or callbacks.get("memory")
-        if callback is None or getattr(callback, "shared_numpy", False):
-            return  # It has no limit.
-        callback.shared_numpy = True
-        callback.callback = _Monitor(callback.callback, nanny, manager)
+        callback = nanny.periodic_callbacks.get("memory_monitor")
+        # (Without a limit there is none.)
+        if callback is not None and not isinstance(callback.callback, _Monitor):
+            callback.callback = _Monitor(callback.callback, nanny, nanny.memory_manager)
 
 
 class _Monitor:

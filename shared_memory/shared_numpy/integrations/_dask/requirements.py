@@ -4,8 +4,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Tuple
 
-# The first one whose handlers, plugins and handshakes are as they are used here.
-OLDEST = (2022, 2)
+# The last one for CPython 3.8. Those for 3.7 and 3.6 have other handlers, monitors and plugins.
+OLDEST = (2023, 5)
 
 HINT = "install it with: pip install 'shared-numpy[dask]'"
 

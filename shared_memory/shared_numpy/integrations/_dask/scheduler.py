@@ -73,7 +73,8 @@ class Known:
 
 
 class Registry(SchedulerPlugin):  # type: ignore[misc]
-    """Keeps the shares of a scheduler. A second one of the same scheduler works on the same shares."""
+    """Keeps the shares of a scheduler. (Two clients may register at the same time: a second one works
+    on the same shares.)"""
 
     name = "shared-numpy"
     idempotent = True
@@ -163,3 +164,8 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]
         if self.shares.pop(id, None) is not None:
             for address in list(self.scheduler.workers):
                 self.scheduler.worker_send(address, {"op": "shared_numpy_end", "id": id})
+
+
+def has_registry(dask_scheduler: "Any") -> bool:
+    """Tell whether a scheduler has a `Registry`."""
+    return Registry.name in dask_scheduler.plugins
