@@ -92,7 +92,7 @@ class Dask:
         self.client, self.make = client, make
 
     def workers(self):
-        return sorted(self.client.scheduler_info(n_workers=-1)["workers"])
+        return sorted(self.client.nthreads())
 
     def transfer(self, size):
         first, second = self.workers()[:2]
@@ -146,7 +146,7 @@ class Dask:
             found[name] = time.perf_counter() - start
         start = time.perf_counter()
         for _ in range(count):
-            client.sync(client.scheduler.identity, n_workers=0)
+            client.sync(client.scheduler.shared_numpy_known, id=data.id)
         found["request"] = (time.perf_counter() - start) / count
         data.close()
         return found

@@ -58,6 +58,8 @@ TEST_PACKAGES += ["cloudpickle", "tqdm", "joblib", "loky", "pandas"]
 # extra "dask".
 CLUSTER_PACKAGES = ["numpy>=1.17", "pytest", "hypothesis", "dask>=2023.5", "distributed>=2023.5"]
 OLDEST_OF_CLUSTERS = (3, 8)
+# For TLS between hosts.
+CLUSTER_PACKAGES += ["cryptography"]
 # What looks at types; they serve newer interpreters only.
 TYPE_PACKAGES = ["numpy", "mypy", "basedpyright", "jedi"]
 # What the package is measured beside; Ray is large, and takes long.
@@ -313,6 +315,9 @@ def make_cluster_environment(version, executable, job):
 def run_clusters(version, executable, wheel, amount, results, job):
     python = environments.make("clusters-" + version, executable, CLUSTER_PACKAGES)
     environments.install_once(python, wheel())
+    if amount == "whole" and os.getuid() == 0:
+        # For hosts that are namespaces; elsewhere their tests are skipped, with the reason.
+        job.run(["sh", "dev/preflight.sh", "python3", "ip"])
     return suites.run(job, python, version, "clusters", amount, results)
 
 
@@ -525,6 +530,18 @@ def bench(pythons, complete):
         command += ["--left-out", package]
     show(command + ["--out", "benchmarks/results/compare.json"])
     show([python, "dev/results.py"])
+    if complete:
+        bench_clusters(python)
+
+
+def bench_clusters(python):
+    """Measure clusters of Dask beside Ray, and write what follows for many hosts."""
+    missing = [package for package in CLUSTER_PACKAGES if not environments.add(python, package)]
+    if missing:
+        print("clusters are left out: pip does not install " + ", ".join(missing), flush=True)
+        return
+    show([python, "benchmarks/dask.py", "--out", "benchmarks/results/dask.json"])
+    show([python, "dev/scale.py"])
 
 
 def bench_each(pythons):

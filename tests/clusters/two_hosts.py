@@ -155,7 +155,7 @@ def left_by_us(made):
 
 def by_host(client, made):
     """Return the addresses of the workers of each host."""
-    workers = client.scheduler_info(n_workers=-1)["workers"]
+    workers = client.nthreads()
     return [[each for each in workers if host.address + ":" in each] for host in made.hosts]
 
 
