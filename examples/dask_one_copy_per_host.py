@@ -41,7 +41,7 @@ def main(address, megabytes):
     """Share an array, use it in many tasks, and show what that took."""
     with contextlib.ExitStack() as stack:
         if address is None:
-            workers = dict(n_workers=4, threads_per_worker=1, dashboard_address=None)
+            workers = dict(n_workers=4, threads_per_worker=1, dashboard_address=":0")
             address = stack.enter_context(LocalCluster(**workers))
         client = stack.enter_context(Client(address))
         array = np.arange(megabytes * 125000, dtype="f8")

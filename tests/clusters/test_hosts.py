@@ -1,7 +1,7 @@
 """A cluster of Dask on two hosts, which are namespaces of this machine (`hosts.py`), over TLS.
 
 * Each host gets an array once, and all its workers use that copy: bytes over the wire, private memory
-  and the share of shared memory say so. Plain Dask, measured beside it, sends it to each worker.
+  and the share of shared memory say so. With plain Dask, beside it, each worker has a copy.
 * A second use sends nothing.
 * Random kills of workers, of all of a host, and of hosts with their memory: each result is right.
 * Nothing is left in any /dev/shm: when the array is closed, and when the workers have ended.
@@ -48,10 +48,9 @@ def test_each_host_gets_it_once():
     plain, ours = found["plain"], found["per host"]
     for host in range(2):
         assert size <= ours["received"][host] < ONCE * size, found
-        # Two workers have it.
-        assert plain["received"][host] >= 2 * size, found
         assert ours["again"][host] < size / 50, found
         assert ours["private"][host] < size / 8, found
+        # Two workers have it, each for itself.
         assert plain["private"][host] > 1.9 * size, found
         # Both use one copy, and together their shares are that copy.
         assert 0.9 * size < ours["shared"][host] < 1.1 * size, found

@@ -97,6 +97,18 @@ class Cluster:
         words += ["--local-directory", space, "--memory-limit", "1GiB", "--death-timeout", "60"]
         host.start(program("worker", self.address, *words, *self.tls))
 
+    def programs(self, host):
+        """Return the numbers of the programs `dask worker` of a host, as from the head."""
+        return [pid for pid in host.processes() if "worker" in hosts.words_of(pid)]
+
+    def look_after(self):
+        """Start the workers of a host again whose program has ended: a nanny gives up, and its
+        program with it, if its worker is killed while it starts."""
+        for host in self.hosts:
+            if not self.programs(host):
+                host.kill()
+                self.start_workers(host)
+
     def client(self):
         return Client(self.address, security=self.security, timeout=PATIENCE, name="two_hosts")
 
@@ -114,10 +126,9 @@ class Cluster:
     def end_workers(self):
         """End the programs of all hosts as a user would; the hosts stay."""
         for host in self.hosts:
-            for pid in host.processes():
-                if "worker" in hosts.words_of(pid):
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGTERM)
+            for pid in self.programs(host):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
         eventually(lambda: not any(host.processes() for host in self.hosts))
 
     def end(self):
@@ -160,6 +171,7 @@ def by_host(client, made):
 
 
 def all_there(client, made):
+    made.look_after()
     return [len(each) for each in by_host(client, made)] == [WORKERS] * len(made.hosts)
 
 
@@ -248,23 +260,28 @@ class Load:
     Parameters
     ----------
     client : distributed.Client
+    made : Cluster
     chance : random.Random
     """
 
     AT_ONCE = 6
     LENGTH = 4 * MIB // 8
 
-    def __init__(self, client, chance):
-        self.client, self.chance = client, chance
+    def __init__(self, client, made, chance):
+        self.client, self.made, self.chance = client, made, chance
         self.calls, self.done, self.shares = {}, 0, 0
         self.data = None
         self.renew()
 
     def renew(self):
         """Share another array in place of the one that there is."""
-        for call in list(self.calls):
-            call.result(PATIENCE)
-        self.collect()
+
+        def all_done():
+            self.made.look_after()
+            self.collect()
+            return not self.calls
+
+        eventually(all_done, lambda: "no result: {}".format(self.calls))
         if self.data is not None:
             self.data.close()
         self.array = np.random.RandomState(self.shares).randint(0, 1 << 20, 4 * MIB).astype("f8")
@@ -294,6 +311,7 @@ class Load:
         wanted = self.done + count
 
         def more():
+            self.made.look_after()
             while len(self.calls) < self.AT_ONCE:
                 self.submit()
             self.collect()
@@ -343,7 +361,7 @@ def kills(count, seed):
     with cluster() as made:
         with made.client() as client:
             eventually(lambda: all_there(client, made))
-            load = Load(client, chance)
+            load = Load(client, made, chance)
             load.go_on(4)
             for number in range(int(count)):
                 if number % 20 == 19:
