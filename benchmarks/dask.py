@@ -30,6 +30,7 @@ sys.path[:] = [each for each in sys.path if os.path.abspath(each) != FOLDER] + [
 import distributed  # noqa: E402
 import numpy as np  # noqa: E402
 
+import measuring  # noqa: E402
 import memory  # noqa: E402
 import shared_numpy as snp  # noqa: E402
 from compare import load, machine, summary, versions  # noqa: E402
@@ -44,6 +45,8 @@ CHUNKS, CHUNK = 64, 4 * MB
 SHARED, PLAIN, RAY = "shared_numpy on Dask", "Dask", "Ray"
 # Bytes from one item that is looked at to the next: each page is touched.
 PAGE = 4096
+# A turn of plain Dask takes minutes on a busy machine.
+measuring.LIMIT = 300
 HOSTS = os.path.join(os.path.dirname(FOLDER), "tests", "clusters")
 
 
@@ -267,6 +270,17 @@ def peers():
         yield found
 
 
+def settle(seconds=30):
+    """Wait until no process of this program's grows any more: some are still starting."""
+    end, last = time.monotonic() + seconds, 0
+    while time.monotonic() < end:
+        now = memory.tree_memory()
+        if abs(now - last) < MB:
+            return
+        last = now
+        time.sleep(1)
+
+
 def turns(rounds, found, name, *arguments):
     """Return {label: {peer: figures}} of a method of all peers, which take turns."""
     ways = {peer: lambda each=each: getattr(each, name)(*arguments) for peer, each in found.items()}
@@ -286,6 +300,9 @@ def measured(rounds):
     """Return {scenario: (what it is, unit, {label: {peer: figures}})}."""
     moved = {}
     with peers() as found:
+        for peer in found.values():
+            peer.hold(SIZES["16 MB"])
+        settle()
         kept = turns(rounds, found, "hold", SIZES["256 MB"])
         most = {peer: [max(values)] for peer, values in kept["memory"].items()}
         for label, size in SIZES.items():

@@ -40,7 +40,7 @@ SLOTS = 1024
 GB = 10**9
 SIZES = [1 * GB, 10 * GB, 100 * GB]
 # Bytes a second of a host's link.
-NETWORKS = {"10 Gbit/s": 1.25 * GB, "100 Gbit/s": 12.5 * GB}
+NETWORKS = {"1 Gbit/s": 0.125 * GB, "10 Gbit/s": 1.25 * GB}
 OURS, PLAIN = "shared_numpy on Dask", "Dask"
 
 Costs = collections.namedtuple("Costs", "wire fill memory requests")
