@@ -10,7 +10,7 @@ import numpy as np
 from distributed.protocol import to_serialize
 
 from . import results
-from .array import PerHostArray, describe
+from .array import PerHostArray, share_array
 from .copies import here
 from .filling import WINDOW
 from .memory import NannyMemory
@@ -91,18 +91,16 @@ class Sharer:
 
     def make(self, array: "Any", readonly: bool, private: bool) -> PerHostArray:
         """Return a new share of an array, of which this host has a copy."""
-        share = describe(os.urandom(16), array, readonly, private, self)
-        share.put(array)
-        return share
+        return share_array(os.urandom(16), array, readonly, private, self)
 
-    def end(self, share: PerHostArray) -> "Any":
+    def end(self, id: str) -> "Any":
         """End a share; return an awaitable if the client is asynchronous."""
-        here.end(share.id)
-        self.shares.discard(share.id)
+        here.end(id)
+        self.shares.discard(id)
         client = self._client()
         if client is None or client.status != "running":
             return _nothing() if client is not None and client.asynchronous else None
-        return client.sync(self._tell_end, client, share.id)
+        return client.sync(self._tell_end, client, id)
 
     async def _tell_end(self, client, id):
         try:
@@ -267,7 +265,7 @@ def share(
     try:
         client.sync(sharer.announce, made, hosts == "now")
     except BaseException:
-        sharer.end(made)
+        sharer.end(made.id)
         raise
     return made
 
@@ -280,7 +278,7 @@ async def _share_async(client, array, now, readonly, private):
     try:
         await sharer.announce(made, now)
     except BaseException:
-        await sharer.end(made)
+        await sharer.end(made.id)
         raise
     return made
 

@@ -43,6 +43,7 @@ class Member(WorkerPlugin):  # type: ignore[misc]
         self.timeout = parse_timedelta(dask.config.get(TIMEOUT, TIMEOUT_DEFAULT))
         results.register()
         results.introduce(worker)
+        worker.rpc.collect()  # Connections that are idle have told nothing.
         self._measure = memory.install_in_worker(worker)
         get_data = self._get_data = worker.handlers["get_data"]
 
@@ -84,7 +85,7 @@ class Member(WorkerPlugin):  # type: ignore[misc]
     async def prepare(self, share: bytes) -> "Optional[bytes]":
         """Have the copy of a share here; return the pickled error if that fails."""
         try:
-            await self.loop.run_in_executor(None, here.get, pickle.loads(share))
+            await self.loop.run_in_executor(None, pickle.loads(share).__array__)
         except Exception as error:
             return pickle.dumps(error)
         return None
@@ -159,6 +160,7 @@ class Member(WorkerPlugin):  # type: ignore[misc]
             raise
         finally:
             del self._fillings[share.id]
+            filling.end()
 
     async def _report(self, share, complete):
         await self._ask_scheduler(
