@@ -5,6 +5,7 @@ each other's. The test itself, with the client, is on a host of its own, too.
 """
 
 import contextlib
+import gc
 import os
 import signal
 import tempfile
@@ -94,6 +95,7 @@ class Hosts:
 
     def arenas(self):
         """Return the arenas of shares that there are on any host."""
+        gc.collect()
         return [
             name
             for folder in self.folders + ["/dev/shm"]

@@ -96,8 +96,12 @@ class Copies:
                 self._pending.pop(share.id, None)
             future.set_exception(error)
             raise
-        future.set_result(image)
-        return image
+        else:
+            future.set_result(image)
+            return image
+        finally:
+            # (With its exception it would be a cycle, which keeps the image.)
+            del future
 
     def put(self, share: Share, write: "Callable[[Image], None]") -> Image:
         """Make the first copy of a share, with the bytes that `write` puts into its image."""

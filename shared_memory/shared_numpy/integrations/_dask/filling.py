@@ -160,13 +160,24 @@ class _NotThere(Exception):
     """A source has not the piece."""
 
 
-async def give(image: "Image", piece: int, filling: "Optional[Filling]", seconds: float) -> "Any":
-    """Return a piece for another worker; None if this one has not got it, and gets it not soon.
+def copy_of_piece(id: str, piece: int) -> "Any":
+    """Return a message with a piece of a copy that is open here; None if it is not.
+
+    (It has the bytes, no view of them: what Dask keeps of a message that has failed must not keep
+    the memory of the whole share.)
+    """
+    image = here.open_image(id)
+    return image and to_serialize(image.piece(piece).tobytes())
+
+
+async def give(id: str, piece: int, filling: "Optional[Filling]", seconds: float) -> "Any":
+    """Return a message with a piece for another worker; None if this one has not got it, and gets
+    it not soon.
 
     Parameters
     ----------
-    image : Image
-        The copy, maybe one in the making.
+    id : str
+        The share.
     piece : int
         Which piece.
     filling : Filling or None
@@ -174,7 +185,12 @@ async def give(image: "Image", piece: int, filling: "Optional[Filling]", seconds
     seconds : float
         How long to wait for the piece without progress.
     """
-    while not image.has(piece):
+    while True:
+        image = here.open_image(id)
+        if image is None:
+            return None
+        if image.has(piece):
+            return copy_of_piece(id, piece)
+        del image
         if filling is None or filling.has_ended or not await filling.progress(seconds):
             return None
-    return to_serialize(image.piece(piece).data)

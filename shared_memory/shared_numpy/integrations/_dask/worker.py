@@ -69,12 +69,9 @@ class Member(WorkerPlugin):  # type: ignore[misc]
 
     async def pull(self, id: str, piece: int) -> "Any":
         """Give a piece of a copy to the worker of another host; None if it is not here."""
-        image = here.open_image(id)
-        if image is None:
-            return None
-        data = await give(image, piece, self._fillings.get(id), self.timeout / 2)
+        data = await give(id, piece, self._fillings.get(id), self.timeout / 2)
         if data is not None:
-            self.count("bytes_given", image.piece(piece).nbytes)
+            self.count("bytes_given", len(data.data))
         return data
 
     async def take(self, id: str, piece: "Optional[int]" = None, data: "Any" = None) -> "Any":
@@ -140,16 +137,16 @@ class Member(WorkerPlugin):  # type: ignore[misc]
     def _wait(self, coroutine):
         """Return the result of a coroutine, which is run on the event loop."""
         future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
-        while True:
-            try:
-                return future.result(1)
-            except (futures.TimeoutError, asyncio.TimeoutError):
-                if future.done():
-                    return future.result()
+        try:
+            while not futures.wait([future], 1).done:
                 # A loop that has been stopped ends no coroutine.
                 if self.loop.is_closed() or self.worker.status in (Status.closed, Status.failed):
                     future.cancel()
-                    raise RuntimeError("the worker {} was closed".format(self.address)) from None
+                    raise RuntimeError("the worker {} was closed".format(self.address))
+            return future.result()
+        finally:
+            # (With its exception it would be a cycle, which keeps the image.)
+            del future
 
     async def _fill(self, share, image):
         filling = self._fillings[share.id] = Filling(self, share, image)
