@@ -14,7 +14,7 @@ format of that family, which a process without `register` reads, too.
 
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from weakref import WeakSet
 
 import numpy as np
@@ -55,7 +55,8 @@ def register() -> None:
     with _once:
         if not _registered:
             # A process's first arena is its default, and a copy's arena is no place for results.
-            _core.Arena.default()
+            with suppress(ArenaFullError):
+                _core.Arena.default()
             dask_serialize.register(ndarray)(_serialize)
             dask_deserialize.register(ndarray)(_deserialize)
             sizeof.register(ndarray)(_size)
