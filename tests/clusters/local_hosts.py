@@ -5,6 +5,7 @@ each other's. The test itself, with the client, is on a host of its own, too.
 """
 
 import contextlib
+import gc
 import os
 import signal
 import tempfile
@@ -16,6 +17,7 @@ distributed = pytest.importorskip(
     "distributed", "2023.5", reason="the integration needs distributed 2023.5 (CPython 3.8) or later"
 )
 
+import dask  # noqa: E402
 from distributed import Client, Nanny, Scheduler, SpecCluster  # noqa: E402
 
 import shared_numpy as snp  # noqa: E402
@@ -23,6 +25,11 @@ from shared_numpy.integrations import dask as snp_dask  # noqa: E402
 
 # For whatever a loaded machine may take minutes for.
 PATIENCE = 120
+
+# A worker that is killed comes back, however long that takes here, and its tasks are tried again.
+dask.config.set(
+    {"distributed.deploy.lost-worker-timeout": "600s", "distributed.scheduler.allowed-failures": 100}
+)
 
 
 class Hosts:
@@ -94,6 +101,7 @@ class Hosts:
 
     def arenas(self):
         """Return the arenas of shares that there are on any host."""
+        gc.collect()
         return [
             name
             for folder in self.folders + ["/dev/shm"]

@@ -5,7 +5,7 @@ import numpy as np
 from ... import _reduce
 from ..._pickling.by_reference import block_of, plain_dtype
 from ...arrays import ndarray
-from .copies import here, stale
+from .copies import Share, here, stale
 from .image import Image, offsets_of
 
 TYPE_CHECKING = False
@@ -28,6 +28,8 @@ class PerHostArray(np.lib.mixins.NDArrayOperatorsMixin):
 
     Attributes
     ----------
+    id : str
+        32 hexadecimal digits that no other share has. They are in the names of its files.
     shape : tuple of int
         Lengths of the dimensions.
     dtype : numpy.dtype
@@ -52,8 +54,8 @@ class PerHostArray(np.lib.mixins.NDArrayOperatorsMixin):
         for length in self.shape:
             self.size *= length
         self.nbytes = self.size * self.itemsize
-        self.private = bool(flags & _PRIVATE)
-        self._array = None  # type: Any
+        _, nbytes = offsets_of([self.nbytes])
+        self._share = Share(id, nbytes, bool(flags & _PRIVATE), repr(self))
         # What ends the share; only where it was shared.
         self._client = client
 
@@ -62,17 +64,15 @@ class PerHostArray(np.lib.mixins.NDArrayOperatorsMixin):
     def _view(self) -> "Any":
         """Return the array in this host's copy, which is filled or attached if need be."""
         if here.has_ended(self.id):
-            raise stale(self)
-        if self._array is None:
-            self._array = self._array_in(here.get(self))
-        return self._array
+            raise stale(self._share)
+        return self._array_in(here.get(self._share))
 
     def _array_in(self, image):
         # type: (Image) -> Any
         """Return the array in an image."""
-        offsets, _ = offsets_of([self.nbytes])
+        (start,), _ = offsets_of([self.nbytes])
         order = "F" if self._flags & _FORTRAN else "C"
-        start, block = offsets[0], block_of(image.memory)
+        block = block_of(image.memory)
         if block is None:
             data = image.data[start : start + self.nbytes]
             array = np.ndarray(self.shape, self.dtype, data, 0, order=order)
@@ -84,7 +84,8 @@ class PerHostArray(np.lib.mixins.NDArrayOperatorsMixin):
             array.flags.writeable = False
         return array
 
-    def put(self, array: "Any") -> None:
+    def _fill_first(self, array):
+        # type: (Any) -> None
         """Make the first copy, with the items of an array."""
 
         def write(image):
@@ -92,7 +93,7 @@ class PerHostArray(np.lib.mixins.NDArrayOperatorsMixin):
             place.flags.writeable = True
             place[...] = array
 
-        here.put(self, write)
+        here.put(self._share, write)
 
     # ---- as numpy's
 
@@ -149,10 +150,6 @@ class PerHostArray(np.lib.mixins.NDArrayOperatorsMixin):
     def __dir__(self) -> "Any":
         return sorted(set(super().__dir__()) | {each for each in dir(np.ndarray) if each[0] != "_"})
 
-    @property
-    def name(self) -> str:
-        return repr(self)
-
     def __repr__(self) -> str:
         return "<PerHostArray {}: shape {}, {}>".format(self.id[:8], self.shape, self.dtype)
 
@@ -208,8 +205,7 @@ class PerHostArray(np.lib.mixins.NDArrayOperatorsMixin):
         """
         if self._client is None:
             raise RuntimeError("{!r} is closed by the client that shared it".format(self))
-        self._array = None
-        return self._client.end(self)
+        return self._client.end(self.id)
 
     def __enter__(self) -> "PerHostArray":
         return self
@@ -235,13 +231,27 @@ def rebuild(identifier, shape, dtype, flags):
     return PerHostArray(identifier.hex(), shape, dtype, flags)
 
 
-def describe(
+def share_array(
     identifier: bytes, array: "np.ndarray[Any, Any]", readonly: bool, private: bool, client: "Any"
 ) -> PerHostArray:
-    """Return what stands for a new share of an array."""
+    """Make the first copy of a new share of an array, and return what stands for it.
+
+    Parameters
+    ----------
+    identifier : bytes
+        16 bytes that no other share has.
+    array : numpy.ndarray
+        What is copied.
+    readonly, private : bool
+        As in `client.share`.
+    client : client.Sharer
+        What ends the share.
+    """
     fortran = array.flags.f_contiguous and not array.flags.c_contiguous
     flags = _FORTRAN * fortran + _WRITABLE * (not readonly) + _PRIVATE * private
-    return PerHostArray(identifier.hex(), array.shape, array.dtype, flags, client)
+    made = PerHostArray(identifier.hex(), array.shape, array.dtype, flags, client)
+    made._fill_first(array)
+    return made
 
 
 def strides_of(shape: "Tuple[int, ...]", itemsize: int, order: str) -> "Tuple[int, ...]":

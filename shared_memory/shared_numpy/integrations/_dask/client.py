@@ -7,12 +7,11 @@ from functools import partial
 from weakref import WeakKeyDictionary, ref
 
 import numpy as np
-from distributed.protocol import to_serialize
 
 from . import results
-from .array import PerHostArray, describe
+from .array import PerHostArray, share_array
 from .copies import here
-from .filling import WINDOW
+from .filling import WINDOW, copy_of_piece
 from .memory import NannyMemory
 from .scheduler import Registry, has_registry, topic_of
 from .worker import Member
@@ -91,18 +90,16 @@ class Sharer:
 
     def make(self, array: "Any", readonly: bool, private: bool) -> PerHostArray:
         """Return a new share of an array, of which this host has a copy."""
-        share = describe(os.urandom(16), array, readonly, private, self)
-        share.put(array)
-        return share
+        return share_array(os.urandom(16), array, readonly, private, self)
 
-    def end(self, share: PerHostArray) -> "Any":
+    def end(self, id: str) -> "Any":
         """End a share; return an awaitable if the client is asynchronous."""
-        here.end(share.id)
-        self.shares.discard(share.id)
+        here.end(id)
+        self.shares.discard(id)
         client = self._client()
         if client is None or client.status != "running":
             return _nothing() if client is not None and client.asynchronous else None
-        return client.sync(self._tell_end, client, share.id)
+        return client.sync(self._tell_end, client, id)
 
     async def _tell_end(self, client, id):
         try:
@@ -126,22 +123,23 @@ class Sharer:
             asyncio.ensure_future(self._send(*wanted))
 
     async def _send(self, id, worker):
-        image, client = here.open_image(id), self._client()
+        client = self._client()
         try:
-            await asyncio.gather(*[self._send_some(client, image, id, worker) for _ in range(WINDOW)])
-        except Exception:
-            pass  # The worker has died, or asks again.
+            await asyncio.gather(*[self._send_some(client, id, worker) for _ in range(WINDOW)])
         finally:
             self._sending.discard((id, worker))
 
-    async def _send_some(self, client, image, id, worker):
+    async def _send_some(self, client, id, worker):
         piece, data = None, None
         while not here.has_ended(id):
             message = {"op": "shared_numpy_give", "id": id, "piece": piece, "data": data}
-            piece = await client.scheduler.proxy(worker=worker, msg=message)
-            if piece is None:
+            try:
+                piece = await client.scheduler.proxy(worker=worker, msg=message)
+            except Exception:
+                return  # The worker has died, or asks again.
+            data = None if piece is None else copy_of_piece(id, piece)
+            if data is None:
                 return
-            data = to_serialize(image.piece(piece).data)
 
 
 async def _nothing():
@@ -267,7 +265,7 @@ def share(
     try:
         client.sync(sharer.announce, made, hosts == "now")
     except BaseException:
-        sharer.end(made)
+        sharer.end(made.id)
         raise
     return made
 
@@ -280,7 +278,7 @@ async def _share_async(client, array, now, readonly, private):
     try:
         await sharer.announce(made, now)
     except BaseException:
-        await sharer.end(made)
+        await sharer.end(made.id)
         raise
     return made
 

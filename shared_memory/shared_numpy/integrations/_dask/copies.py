@@ -7,6 +7,7 @@ is remembered: its end may be told while a thread is about to open it.
 import threading
 from collections import OrderedDict
 from concurrent.futures import Future
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,6 +20,19 @@ from .image import Image, size_of
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, List, Optional, Set
+
+class Share(NamedTuple):
+    """A share, as far as its copies go."""
+
+    # 32 hexadecimal digits.
+    id: str
+    # The length of its buffers, one behind the other (`image.offsets_of`).
+    nbytes: int
+    # On a host without room each worker makes a private copy.
+    private: bool
+    # How errors call it.
+    text: str
+
 
 # So many ended shares are remembered.
 _REMEMBERED = 10000
@@ -41,14 +55,13 @@ class Copies:
         self.owned = set()  # type: Set[str]
         self.filled = self.attached = 0
 
-    def get(self, share: "Any") -> Image:
+    def get(self, share: Share) -> Image:
         """Return the complete image of a share, which is filled or attached at its first use.
 
         Parameters
         ----------
-        share : namedtuple
-            It has ``id``, ``nbytes``, ``private`` (a host without room: a private copy) and
-            ``name``.
+        share : Share
+            Which one.
 
         Raises
         ------
@@ -83,10 +96,14 @@ class Copies:
                 self._pending.pop(share.id, None)
             future.set_exception(error)
             raise
-        future.set_result(image)
-        return image
+        else:
+            future.set_result(image)
+            return image
+        finally:
+            # (With its exception it would be a cycle, which keeps the image.)
+            del future
 
-    def put(self, share: "Any", write: "Callable[[Image], None]") -> Image:
+    def put(self, share: Share, write: "Callable[[Image], None]") -> Image:
         """Make the first copy of a share, with the bytes that `write` puts into its image."""
 
         def fill(image):
@@ -146,7 +163,7 @@ class Copies:
             raise RuntimeError(
                 "{} is not on this host yet, and the thread of the worker's event loop cannot wait "
                 'for it: share it with hosts="now", or use it in a function that is not async'.format(
-                    share.name
+                    share.text
                 )
             )
 
@@ -160,7 +177,7 @@ class Copies:
             except LookupError:
                 raise StaleHandleError(
                     "{} has no copy on this host, and this process is no worker that could get "
-                    "one".format(share.name)
+                    "one".format(share.text)
                 ) from None
 
         def fill(image):
@@ -222,10 +239,10 @@ def _private_image(share):
     return image
 
 
-def stale(share: "Any") -> StaleHandleError:
+def stale(share: Share) -> StaleHandleError:
     return StaleHandleError(
         "{} has ended: close() was called, or the client that shared it has left the scheduler. Share "
-        "it anew".format(share.name)
+        "it anew".format(share.text)
     )
 
 

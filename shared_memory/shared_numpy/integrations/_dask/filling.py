@@ -34,14 +34,15 @@ class Filling:
     ----------
     member : worker.Member
         The worker that fills.
-    share : PerHostArray
-        What stands for the share.
-    image : Image
+    share : Share
         What is filled.
+    image : Image
+        Its copy here.
     """
 
     def __init__(self, member: "Any", share: "Any", image: "Image") -> None:
         self.member, self.share, self.image = member, share, image
+        self.has_ended = False
         self._todo = deque()  # type: Deque[int]
         self._progress = asyncio.Event()
         self._last = time.monotonic()
@@ -63,8 +64,16 @@ class Filling:
             raise stale(self.share)
         self.image.store(piece, data)
         self._last = time.monotonic()
+        self._wake()
+
+    def _wake(self):
         progress, self._progress = self._progress, asyncio.Event()
         progress.set()
+
+    def end(self) -> None:
+        """Tell those that wait for pieces that no more come from here."""
+        self.has_ended = True
+        self._wake()
 
     async def progress(self, seconds: float) -> bool:
         """Wait until a piece more is there; return False if none comes for so long."""
@@ -105,7 +114,7 @@ class Filling:
                 raise TimeoutError(
                     "{} cannot be copied to worker {}: no byte has come for {:g} s, {} of {} pieces "
                     "are there{}".format(
-                        self.share.name, self.member.address, self.member.timeout, self.image.count(),
+                        self.share.text, self.member.address, self.member.timeout, self.image.count(),
                         self.image.pieces, told and "; the last source was " + told,
                     )
                 )  # fmt: skip
@@ -151,13 +160,24 @@ class _NotThere(Exception):
     """A source has not the piece."""
 
 
-async def give(image: "Image", piece: int, filling: "Optional[Filling]", seconds: float) -> "Any":
-    """Return a piece for another worker; None if this one has not got it, and gets it not soon.
+def copy_of_piece(id: str, piece: int) -> "Any":
+    """Return a message with a piece of a copy that is open here; None if it is not.
+
+    (It has the bytes, no view of them: what Dask keeps of a message that has failed must not keep
+    the memory of the whole share.)
+    """
+    image = here.open_image(id)
+    return image and to_serialize(image.piece(piece).tobytes())
+
+
+async def give(id: str, piece: int, filling: "Optional[Filling]", seconds: float) -> "Any":
+    """Return a message with a piece for another worker; None if this one has not got it, and gets
+    it not soon.
 
     Parameters
     ----------
-    image : Image
-        The copy, maybe one in the making.
+    id : str
+        The share.
     piece : int
         Which piece.
     filling : Filling or None
@@ -165,7 +185,12 @@ async def give(image: "Image", piece: int, filling: "Optional[Filling]", seconds
     seconds : float
         How long to wait for the piece without progress.
     """
-    while not image.has(piece):
-        if filling is None or not await filling.progress(seconds):
+    while True:
+        image = here.open_image(id)
+        if image is None:
             return None
-    return to_serialize(image.piece(piece).data)
+        if image.has(piece):
+            return copy_of_piece(id, piece)
+        del image
+        if filling is None or filling.has_ended or not await filling.progress(seconds):
+            return None

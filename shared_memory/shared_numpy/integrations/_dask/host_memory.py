@@ -13,6 +13,7 @@ import os
 import socket
 import threading
 import time
+from contextlib import contextmanager
 
 from ... import _core
 from ..._system import forks
@@ -104,10 +105,11 @@ def _image_in(arena, nbytes):
     return image
 
 
-def _new_image(arena, nbytes):
-    """Put an image without a piece into an arena; the caller has the lock."""
+@contextmanager
+def _naming_the_host(nbytes):
+    """Have the error of a full host tell which host that is, and what to do."""
     try:
-        block = arena.alloc(size_of(nbytes))
+        yield
     except ArenaFullError as error:
         told = ArenaFullError(
             error.errno,
@@ -118,10 +120,15 @@ def _new_image(arena, nbytes):
         )
         told.asked, told.left = error.asked, error.left
         raise told from None
+
+
+def _new_image(arena, nbytes):
+    """Put an image without a piece into an arena; the caller has the lock."""
+    with _naming_the_host(nbytes):
+        block = arena.alloc(size_of(nbytes))
     image = Image(block.array((size_of(nbytes),), "u1"), nbytes)
     image.begin()
-    if not arena.publish_root(block):
-        return _image_in(arena, nbytes)
+    arena.publish_root(block)
     return image
 
 
@@ -163,7 +170,9 @@ def open_image(
     LookupError
         There is no complete image, and this process cannot fill.
     """
-    with _core.Arena.attach_or_create(identifier, processes=PROCESSES) as arena:
+    with _naming_the_host(nbytes):
+        arena = _core.Arena.attach_or_create(identifier, processes=PROCESSES)
+    with arena:
         image = _image_in(arena, nbytes)
         if image is not None and image.is_complete():
             return image

@@ -76,7 +76,7 @@ class Measure:
         start = time.monotonic()
         if start >= self._next:
             try:
-                own, = self._read("smaps_rollup", "Pss_Shmem")
+                (own,) = self._read("smaps_rollup", "Pss_Shmem")
             except OSError:
                 own = 0  # It may not be read: nothing of the shared memory counts.
             self._part = min(own / shared, 1.0)
@@ -123,6 +123,6 @@ class _Monitor:
             memory = self.measure()
         except (ProcessLookupError, PermissionError):
             return
-        fraction = self.manager.memory_terminate_fraction
-        if fraction and memory > fraction * self.manager.memory_limit:
+        fraction, limit = self.manager.memory_terminate_fraction, self.manager.memory_limit
+        if fraction and limit and memory > fraction * limit:
             self.original()

@@ -14,7 +14,8 @@ format of that family, which a process without `register` reads, too.
 
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from weakref import WeakSet
 
 import numpy as np
 from dask.sizeof import sizeof
@@ -54,7 +55,8 @@ def register() -> None:
     with _once:
         if not _registered:
             # A process's first arena is its default, and a copy's arena is no place for results.
-            _core.Arena.default()
+            with suppress(ArenaFullError):
+                _core.Arena.default()
             dask_serialize.register(ndarray)(_serialize)
             dask_deserialize.register(ndarray)(_deserialize)
             sizeof.register(ndarray)(_size)
@@ -69,15 +71,15 @@ def introduce(server: "Any") -> None:
     told[_HOST] = host_memory.host()
     arguments["handshake_overrides"] = told
     pool.connection_args = arguments
-    _pools.append(pool)
+    _pools.add(pool)
 
 
-_pools = []  # type: List[Any]
+_pools = WeakSet()  # type: WeakSet[Any]
 
 
 def _stop_introducing():
     """Ask for values from now on: what others send by handle cannot be opened here."""
-    for pool in _pools:
+    for pool in list(_pools):
         pool.connection_args.get("handshake_overrides", {}).pop(_HOST, None)
 
 

@@ -43,6 +43,7 @@ class Member(WorkerPlugin):  # type: ignore[misc]
         self.timeout = parse_timedelta(dask.config.get(TIMEOUT, TIMEOUT_DEFAULT))
         results.register()
         results.introduce(worker)
+        worker.rpc.collect()  # Connections that are idle have told nothing.
         self._measure = memory.install_in_worker(worker)
         get_data = self._get_data = worker.handlers["get_data"]
 
@@ -68,12 +69,9 @@ class Member(WorkerPlugin):  # type: ignore[misc]
 
     async def pull(self, id: str, piece: int) -> "Any":
         """Give a piece of a copy to the worker of another host; None if it is not here."""
-        image = here.open_image(id)
-        if image is None:
-            return None
-        data = await give(image, piece, self._fillings.get(id), self.timeout / 2)
+        data = await give(id, piece, self._fillings.get(id), self.timeout / 2)
         if data is not None:
-            self.count("bytes_given", image.piece(piece).nbytes)
+            self.count("bytes_given", len(data.data))
         return data
 
     async def take(self, id: str, piece: "Optional[int]" = None, data: "Any" = None) -> "Any":
@@ -84,7 +82,7 @@ class Member(WorkerPlugin):  # type: ignore[misc]
     async def prepare(self, share: bytes) -> "Optional[bytes]":
         """Have the copy of a share here; return the pickled error if that fails."""
         try:
-            await self.loop.run_in_executor(None, here.get, pickle.loads(share))
+            await self.loop.run_in_executor(None, pickle.loads(share).__array__)
         except Exception as error:
             return pickle.dumps(error)
         return None
@@ -139,16 +137,16 @@ class Member(WorkerPlugin):  # type: ignore[misc]
     def _wait(self, coroutine):
         """Return the result of a coroutine, which is run on the event loop."""
         future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
-        while True:
-            try:
-                return future.result(1)
-            except (futures.TimeoutError, asyncio.TimeoutError):
-                if future.done():
-                    return future.result()
+        try:
+            while not futures.wait([future], 1).done:
                 # A loop that has been stopped ends no coroutine.
                 if self.loop.is_closed() or self.worker.status in (Status.closed, Status.failed):
                     future.cancel()
-                    raise RuntimeError("the worker {} was closed".format(self.address)) from None
+                    raise RuntimeError("the worker {} was closed".format(self.address))
+            return future.result()
+        finally:
+            # (With its exception it would be a cycle, which keeps the image.)
+            del future
 
     async def _fill(self, share, image):
         filling = self._fillings[share.id] = Filling(self, share, image)
@@ -159,6 +157,7 @@ class Member(WorkerPlugin):  # type: ignore[misc]
             raise
         finally:
             del self._fillings[share.id]
+            filling.end()
 
     async def _report(self, share, complete):
         await self._ask_scheduler(
