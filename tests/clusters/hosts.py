@@ -10,7 +10,7 @@ does not tell them apart.
 
 A program that makes hosts is started by `command`, which gives it namespaces of its own: nothing of
 the machine is changed, no name can be taken, and the kernel removes all when the program ends,
-however it ends. It needs root, `ip` (of iproute2), and `unshare` and `nsenter` (of util-linux).
+however it ends. It needs root, `ip` (of iproute2), and `unshare` (of util-linux).
 """
 
 import collections
@@ -27,7 +27,7 @@ FOLDER = os.path.dirname(os.path.abspath(__file__))
 NETWORK = "10.83.0."
 HEAD = NETWORK + "1"
 BRIDGE = "switch"
-TOOLS = ("ip", "unshare", "nsenter", "mount")
+TOOLS = ("ip", "unshare", "mount")
 SHM = "1g"
 # A host is up within this time, and gone.
 PATIENCE = 60
