@@ -12,6 +12,9 @@ from local_hosts import PATIENCE, Hosts, hosts
 import shared_numpy as snp
 from shared_numpy.integrations import dask as snp_dask
 
+# (Clusters begin slowly on a loaded machine.)
+pytestmark = pytest.mark.limit(600)
+
 MIB = 1 << 20
 KILLS = 10 * conftest.MORE
 

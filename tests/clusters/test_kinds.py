@@ -16,6 +16,10 @@ from distributed import Client, Nanny, Scheduler, SpecCluster, get_client
 from shared_numpy.integrations import dask as snp_dask
 
 
+# (Clusters begin slowly on a loaded machine.)
+pytestmark = pytest.mark.limit(600)
+
+
 def total(array, *beside):
     return float(np.asarray(array).sum())
 

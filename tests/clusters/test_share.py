@@ -19,6 +19,9 @@ from local_hosts import PATIENCE, Hosts
 import shared_numpy as snp
 from shared_numpy.integrations import dask as snp_dask
 
+# (Clusters begin slowly on a loaded machine.)
+pytestmark = pytest.mark.limit(600)
+
 MIB = 1 << 20
 
 

@@ -5,11 +5,15 @@ import signal
 
 import conftest
 import numpy as np
+import pytest
 from local_hosts import PATIENCE, hosts
 
 import shared_numpy as snp
 from shared_numpy.integrations import dask as snp_dask
 from shared_numpy.integrations._dask.memory import Measure
+
+# (Clusters begin slowly on a loaded machine.)
+pytestmark = pytest.mark.limit(600)
 
 MIB = 1 << 20
 
