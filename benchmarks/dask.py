@@ -29,6 +29,7 @@ sys.path[:] = [each for each in sys.path if os.path.abspath(each) != FOLDER] + [
 
 import distributed  # noqa: E402
 import numpy as np  # noqa: E402
+from dask import config as dask_config  # noqa: E402
 
 import measuring  # noqa: E402
 import memory  # noqa: E402
@@ -158,7 +159,7 @@ class Dask:
 class Plain(Dask):
     @contextlib.contextmanager
     def distributed(self, array):
-        yield self.client.scatter(array, broadcast=True)
+        yield self.client.scatter(array)
 
 
 class Shared(Dask):
@@ -256,6 +257,9 @@ def on_two_hosts(mebibytes=256):
 def peers():
     """Start what is measured; return {name: peer}."""
     with contextlib.ExitStack() as stack:
+        # Plain copies stay where they are, so that they can be measured.
+        manager = "distributed.scheduler.active-memory-manager.start"
+        stack.enter_context(dask_config.set({manager: False}))
         cluster = stack.enter_context(
             distributed.LocalCluster(
                 n_workers=WORKERS, threads_per_worker=1, memory_limit=0, dashboard_address=":0"

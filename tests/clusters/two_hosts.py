@@ -38,7 +38,7 @@ SETTINGS = {
     # A host without power says nothing.
     "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "15s",
     "DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "12s",
-    "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "10s",
+    "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "30s",
     # Plain copies stay where they are, so that they can be measured.
     "DASK_DISTRIBUTED__SCHEDULER__ACTIVE_MEMORY_MANAGER__START": "False",
     "DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__GIL__ENABLED": "False",
@@ -232,8 +232,7 @@ def memory(mebibytes):
     result = {"bytes": array.nbytes, "workers": WORKERS}
     with cluster() as made:
         with made.client() as client:
-            scatter = lambda array: client.scatter(array, broadcast=True)  # noqa: E731
-            result["plain"], data = measured(client, made, array, scatter)
+            result["plain"], data = measured(client, made, array, client.scatter)
             del data
         with made.client() as client:
             share = lambda array: snp_dask.share(client, array)  # noqa: E731
