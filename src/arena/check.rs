@@ -245,7 +245,6 @@ impl Core {
             pinned: header.pinned.get() != 0,
             frozen: header.frozen.get() != 0,
             root: header.root.get(),
-            slot_rows: header.slot_rows.read(),
             geometry,
             slots: (0..geometry.slots() as u16)
                 .map(SlotId)
@@ -254,6 +253,8 @@ impl Core {
                     false => (EMPTY, 0),
                 })
                 .collect(),
+            // After their states: processes take slots without the lock, and say so before.
+            slot_rows: header.slot_rows.read(),
             segments: (0..SEGMENTS)
                 .map(|number| match header.has_segment_row(number) {
                     true => copy_segment(&header.segments[number]),

@@ -392,7 +392,7 @@ impl Core {
     /// Makes this process a member.
     ///
     /// The arena may have been left by its last member meanwhile: see
-    /// [`Core::is_unlinked`].
+    /// [`Core::admit`].
     ///
     /// It waits for a moment while a slot is being freed.
     ///

@@ -95,7 +95,10 @@ pub(super) fn attach_or_create(
             Some(Found::Nothing) => attaching::create(name, settings, Some(identifier)).map(Some),
             Some(Found::Begun(lock)) => {
                 if unchanged {
-                    remove_begun(name, lock);
+                    // (Its maker may not have locked its lock file yet: it finds that it is gone,
+                    // and begins again.)
+                    let is_begun = |found: &Remains| found.file() == lock && !found.is_finished();
+                    remove_dead(name, is_begun);
                 }
                 Ok(None)
             }
@@ -107,9 +110,12 @@ pub(super) fn attach_or_create(
             Ok(Some(membership)) => return Ok(membership),
             Ok(None) => (found, None),
             Err(Error::Os { errno, .. }) if errno == sys::EEXIST => (None, None),
-            Err(error @ (Error::Foreign { .. } | Error::OtherVersion { .. })) => {
-                (found, Some(error))
-            }
+            // (An arena that was overwritten has lost its names by now: see `settle_names`.)
+            Err(
+                error @ (Error::Foreign { .. }
+                | Error::OtherVersion { .. }
+                | Error::Corrupted { .. }),
+            ) => (found, Some(error)),
             // What was there has gone, or the folder is missing.
             Err(error @ Error::Os { errno, .. }) if errno == sys::ENOENT => match found {
                 Some(Found::Arena(_)) => (None, None),
@@ -150,15 +156,12 @@ fn attach(name: Name, identifier: [u8; 16], patience: u64) -> Result<Option<Arc<
     Ok(attached.admit(Entry::Resident)?.then_some(attached))
 }
 
-/// Removes what a killed process has left that made or ended the arena; not if a process is at it.
-/// (One that has not locked its lock file yet finds that it is gone, and begins again.)
-fn remove_begun(name: Name, lock: File) {
+/// Removes what dead processes have left; not what a process has a lock on.
+fn remove_dead(name: Name, goes: impl Fn(&Remains) -> bool) {
     let list = process_arenas::lock();
     let found = Remains::find(name, |file| list.has_lock_file(file));
-    if let Some(remains) = found {
-        if remains.file() == lock && !remains.is_finished() {
-            remains.remove();
-        }
+    if let Some(remains) = found.filter(goes) {
+        remains.remove();
     }
 }
 

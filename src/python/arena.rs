@@ -164,8 +164,13 @@ impl Arena {
     /// ----------
     /// identifier : bytes-like
     ///     16 bytes, not all of them zero, for instance ``uuid.uuid4().bytes``.
-    /// first, segment, warm, processes, directory
-    ///     As in ``create``; the first four say nothing where the arena is there.
+    /// first : int or str, optional
+    /// segment : int or str, optional
+    /// warm : int or str, optional
+    /// processes : int, optional
+    ///     As in ``create``, for the process that makes it.
+    /// directory : str or path-like, optional
+    ///     As in ``create``.
     ///
     /// Returns
     /// -------
@@ -249,14 +254,12 @@ impl Arena {
         Ok(self.open()?.name().as_str().to_owned())
     }
 
-    /// The 16 bytes by which ``attach_or_create`` finds it; None for an arena that was made otherwise.
     #[getter]
     fn identifier<'py>(&self, py: Python<'py>) -> PyResult<Option<&'py PyBytes>> {
         let identifier = self.open()?.identifier();
         Ok(identifier.map(|bytes| PyBytes::new(py, &bytes)))
     }
 
-    /// The block that the arena itself holds, or None: see ``publish_root``.
     #[getter]
     fn root(&self, py: Python<'_>) -> PyResult<Option<Block>> {
         watch_end(py)?;

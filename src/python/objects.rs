@@ -24,6 +24,10 @@ use std::mem::ManuallyDrop;
 /// ----------
 /// name : str
 ///     The name by which other processes attach it.
+/// identifier : bytes or None
+///     The 16 bytes by which ``attach_or_create`` finds it; None for other arenas.
+/// root : Block or None
+///     The block that the arena itself holds: see ``publish_root``.
 /// closed : bool
 ///     Whether ``close`` was called.
 #[pyclass(name = "Arena", module = "shared_numpy._core")]

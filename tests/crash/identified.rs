@@ -15,7 +15,7 @@ use crate::run::seed::{self, times, Random};
 use crate::storm::{kill_group, wait_for_orphans};
 use crate::tools::*;
 use crate::Test;
-use shared_numpy::arena::format::UNSETTLED;
+use shared_numpy::arena::format::{POISONED, UNSETTLED};
 use shared_numpy::arena::handle::Name;
 use shared_numpy::error::{Error, Result};
 use shared_numpy::process::{remove_deserted, remove_orphans, Arena, Block, Settings};
@@ -200,6 +200,16 @@ fn deserted() {
     let arena = meet();
     assert_empty(&arena);
     drop(arena);
+    assert!(is_gone());
+    // One whose tables were overwritten, which nobody can use, also while a process has it.
+    let poisoned = stopped(|| {
+        let arena = meet();
+        arena.core().header().condition.commit(POISONED);
+        stop();
+        0
+    });
+    assert_empty(&meet());
+    poisoned.kill();
     assert!(is_gone());
     // A sweep removes it like any other.
     leave_deserted();
@@ -531,13 +541,20 @@ struct Crowd {
     has: [AtomicU64; WORKERS],
     /// Set before a worker is killed: what it told is nothing from then on.
     doomed: [AtomicU32; WORKERS],
+    failed: AtomicU32,
     met: AtomicU64,
     shared: AtomicU64,
 }
 
-fn come_and_go(crowd: &Crowd, number: usize, seed: u64) -> i32 {
+fn come_and_go(crowd: &'static Crowd, number: usize, seed: u64) -> i32 {
     // SAFETY: its own group, so that its children die with it.
     unsafe { libc::setpgid(0, 0) };
+    // (It may be killed before it has told of it otherwise.)
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |why| {
+        crowd.failed.fetch_add(1, Ordering::SeqCst);
+        usual(why)
+    }));
     let mut random = Random::new(seed);
     let look = |who: usize| crowd.has[who].load(Ordering::SeqCst);
     let mut kept = Vec::new();
@@ -617,6 +634,7 @@ fn storm() {
     let [met, shared] = [&crowd.met, &crowd.shared].map(|count| count.load(Ordering::SeqCst));
     println!("  met {met} times, {shared} times with another one there");
     assert!(met > KILLS && shared > 0);
+    assert_eq!(crowd.failed.load(Ordering::SeqCst), 0);
     let arena = meet();
     assert_right(&arena, "at the end");
     drop(arena);

@@ -3,7 +3,7 @@
 import os
 import pickle
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Callable, Iterator, List
+from typing import TYPE_CHECKING, Any, Callable, Iterator, List, Optional
 
 import numpy as np
 import shared_numpy as snp
@@ -121,6 +121,11 @@ def memory() -> None:
     made: snp.Block = arena.alloc(100)
     again = snp.Arena.receive(arena.send(made))
     assert again.nbytes == made.nbytes
+    with snp.Arena.attach_or_create(b"0123456789abcdef", first="64K") as met:
+        assert met.publish_root(met.alloc(10)), met.identifier
+        root: Optional[snp.Block] = met.root
+        assert root is not None
+        del root
     snp.trim()
     snp.clean()
     assert snp.machine()["page_size"] > 0
