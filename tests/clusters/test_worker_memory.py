@@ -76,7 +76,7 @@ def test_a_share_beyond_the_limit_of_a_worker():
             # The monitors, also the nannies', look again.
             conftest.eventually(
                 lambda: all(
-                    client.run(looks_at_memory)[worker] > looks[worker] + 20 for worker in workers
+                    client.run(looks_at_memory)[worker] > looks[worker] + 8 for worker in workers
                 ),
                 PATIENCE,
             )

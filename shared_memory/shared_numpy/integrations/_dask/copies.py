@@ -85,8 +85,13 @@ class Copies:
             begins = future is None
             if future is None:
                 future = self._pending[share.id] = Future()
+        # (A future with an exception, whose traceback has this frame, would be a cycle; and that would
+        # keep the image until a garbage collection. So both ways end with `del`.)
         if not begins:
-            return future.result()  # (What the other thread does is bounded.)
+            try:
+                return future.result()  # What the other thread does is bounded.
+            finally:
+                del future
         try:
             image = self._make(share)
             self._keep(share, image)
@@ -100,7 +105,6 @@ class Copies:
             future.set_result(image)
             return image
         finally:
-            # (With its exception it would be a cycle, which keeps the image.)
             del future
 
     def put(self, share: Share, write: "Callable[[Image], None]") -> Image:

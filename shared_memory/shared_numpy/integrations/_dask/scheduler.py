@@ -47,8 +47,8 @@ class Known:
         for source in self.sources.values():
             if source in children:
                 children[source] += 1
-        # A complete copy before one in the making; then the one with the fewest children.
-        able.sort(key=lambda each: (not self.has[each], children[each]))
+        # A complete copy before one in the making; then the nearest to the root.
+        able.sort(key=lambda each: (not self.has[each], self._level(each), children[each]))
         free = [each for each in able if children[each] < CHILDREN]
         chosen = free[0] if free else min(able, key=children.get) if able else CLIENT  # type: ignore
         self.has.setdefault(worker, False)
@@ -60,6 +60,13 @@ class Known:
         while one in self.sources and one != worker:
             one = self.sources[one]
         return one == worker
+
+    def _level(self, worker):
+        """Return through how many others a worker gets its bytes."""
+        level = 0
+        while worker in self.sources:
+            worker, level = self.sources[worker], level + 1
+        return level
 
     def complete(self, worker: str) -> None:
         """Note that a worker has all of it."""
