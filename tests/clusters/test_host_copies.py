@@ -3,9 +3,11 @@
 * One process of a host fills at a time; its death gives the lock to another, which goes on with the
   pieces that are there. A child that it has forked holds nothing up.
 * Who waits without progress gets an error that names the one who fills.
+* A source that fails is left for another one, which sends what is missing.
 * The tree has no circle, and no worker gives to more than `CHILDREN` others as long as one is free.
 """
 
+import asyncio
 import os
 import random
 import signal
@@ -19,6 +21,7 @@ from local_hosts import PATIENCE
 
 import shared_numpy as snp
 from shared_numpy.integrations._dask import copies, host_memory, scheduler
+from shared_numpy.integrations._dask import filling as filling_module
 from shared_numpy.integrations._dask.image import PIECE, Image, offsets_of, size_of
 
 NBYTES = 2 * PIECE + 5
@@ -151,7 +154,7 @@ def test_another_version_s_image_is_refused(identifier):
 
 
 def test_buffers_lie_behind_each_other():
-    assert offsets_of([10, 0, 64, 65]) == ([0, 64, 64, 128], 256)
+    assert offsets_of([10, 0, 64, 65]) == ([0, 64, 64, 128], 193)
     image = Image(np.ones(size_of(NBYTES), "u1"), NBYTES)
     image.begin()
     assert (image.pieces, image.count(), image.missing()) == (3, 0, [0, 1, 2])
@@ -260,3 +263,86 @@ def test_the_tree_of_sources():
     sources = [share.source_for("worker %d" % number, []) for number in range(15)]
     assert sources.count(scheduler.CLIENT) == 1
     assert max(sources.count(each) for each in sources if each) == scheduler.CHILDREN
+
+
+class Sources:
+    """The worker that fills, with sources that fail."""
+
+    address, timeout = "here", 9
+
+    def __init__(self, *sources):
+        self.sources, self.asked, self.counts = list(sources), [], {}
+
+    async def source(self, share, failed):
+        self.asked.append(list(failed))
+        return self.sources.pop(0) if self.sources else ""
+
+    async def ask(self, address, operation, **wanted):
+        number = wanted["piece"]
+        if address == "empty":
+            return None
+        if address == "dying" and number:
+            raise OSError("dead")
+        if address == "stopped":
+            await asyncio.sleep(PATIENCE)
+        return piece(number)
+
+    def count(self, name, nbytes):
+        self.counts[name] = self.counts.get(name, 0) + nbytes
+
+
+def filled(member, client=None):
+    """Fill an image from sources; return it."""
+    image = Image(np.ones(size_of(NBYTES), "u1"), NBYTES)
+    image.begin()
+    share = copies.Share(os.urandom(16).hex(), NBYTES, False, "the share")
+
+    async def run():
+        filling = filling_module.Filling(member, share, image)
+        beside = asyncio.ensure_future(client(filling)) if client else None
+        await filling.run()
+        if beside:
+            await beside
+
+    asyncio.run(run())
+    return image
+
+
+async def push(filling):
+    """Send pieces as a client does, once it is wanted."""
+    wanted = None
+    while wanted is None:
+        await asyncio.sleep(0.001)
+        wanted = filling.take(None, None) if len(filling.member.asked) > 3 else None
+    while wanted is not None:
+        wanted = filling.take(wanted, piece(wanted))
+
+
+def test_sources_that_fail_are_left_for_others():
+    member = Sources("empty", "dying", "stopped")
+    image = filled(member, push)
+    assert image.data.tobytes() == b"".join(map(piece, range(3)))
+    assert member.asked[:4] == [[], ["empty"], ["empty", "dying"], ["empty", "dying", "stopped"]]
+    # What the one that died had given was not fetched again.
+    assert sum(member.counts.values()) == NBYTES
+    assert member.counts["bytes_from_workers"] == PIECE
+
+
+def test_nobody_gives_anything(monkeypatch):
+    monkeypatch.setattr(filling_module, "_REMINDER", 0.05)
+    told = "the share cannot be copied to worker here: no byte has come for 0.2 s, 0 of 3 pieces .*dying: OSError"
+    member = Sources("dying")
+    member.ask, member.timeout = lambda *arguments, **options: fails(), 0.2
+    with pytest.raises(TimeoutError, match=told):
+        filled(member)
+
+    async def ended(share, failed):
+        return None
+
+    member.source = ended
+    with pytest.raises(snp.StaleHandleError, match="the share has ended"):
+        filled(member)
+
+
+async def fails():
+    raise OSError("no way")

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _HOSTS = ("lazy", "now")
 _WHEN_FULL = ("error", "private_copy")
+# The states of a client that has ended.
+_CLOSED = ("closing", "closed")
 
 
 class Sharer:
@@ -39,8 +41,7 @@ class Sharer:
     @property
     def client(self) -> "Any":
         client = self._client()
-        if client is None or client.status in ("closed", "closing"):
-            raise ValueError("the client is closed")
+        assert client is not None
         return client
 
     def _end_with(self, client):
@@ -150,7 +151,9 @@ _sharers = WeakKeyDictionary()  # type: WeakKeyDictionary[Any, Sharer]
 
 
 def sharer_of(client: "Any") -> "Sharer":
-    """Return a client's part."""
+    """Return a client's part; raise ValueError if the client is closed."""
+    if client.status in _CLOSED:
+        raise ValueError("the client is closed: {!r}".format(client))
     found = _sharers.get(client)
     if found is None:
         found = _sharers[client] = Sharer(client)
@@ -172,6 +175,11 @@ def register(client: "Any") -> "Any":
     ----------
     client : distributed.Client
         With an asynchronous one: ``await register(client)``.
+
+    Raises
+    ------
+    ValueError
+        The client is closed.
 
     Examples
     --------

@@ -134,7 +134,8 @@ class Filling:
             if piece is None:
                 return
             asked = self.member.ask(address, "shared_numpy_pull", id=self.share.id, piece=piece)
-            data = await asyncio.wait_for(asked, self.member.timeout)
+            # (Before this worker gives up, others are to be tried.)
+            data = await asyncio.wait_for(asked, self.member.timeout / 3)
             if data is None:
                 raise _NotThere("it has no copy any more")
             self.store(piece, data)

@@ -35,8 +35,8 @@ def offsets_of(sizes: "List[int]") -> "Tuple[List[int], int]":
     """Return where each buffer begins among the bytes, and how many bytes there are in all."""
     offsets, end = [], 0
     for size in sizes:
-        offsets.append(end)
-        end += -(-size // _ALIGNMENT) * _ALIGNMENT
+        offsets.append(-(-end // _ALIGNMENT) * _ALIGNMENT)
+        end = offsets[-1] + size
     return offsets, end
 
 

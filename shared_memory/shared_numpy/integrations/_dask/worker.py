@@ -69,7 +69,7 @@ class Member(WorkerPlugin):  # type: ignore[misc]
 
     async def pull(self, id: str, piece: int) -> "Any":
         """Give a piece of a copy to the worker of another host; None if it is not here."""
-        data = await give(id, piece, self._fillings.get(id), self.timeout / 2)
+        data = await give(id, piece, self._fillings.get(id), self.timeout / 4)
         if data is not None:
             self.count("bytes_given", len(data.data))
         return data
