@@ -153,7 +153,8 @@ class Host:
         # The kernel takes its time to remove a dead host's link: each has a name of its own.
         Host.links += 1
         self.link = "link%d" % Host.links
-        call(["ip", "link", "add", self.link, "type", "veth", "peer", "name", "eth0", "netns", str(self.init)])
+        ends = [self.link, "type", "veth", "peer", "name", "eth0", "netns", str(self.init)]
+        call(["ip", "link", "add"] + ends)
         call(["ip", "link", "set", self.link, "master", BRIDGE, "up"])
         self.order("linked")
         assert self.process.stdout.readline() == "up\n"
