@@ -41,7 +41,8 @@ GB = 10**9
 SIZES = [1 * GB, 10 * GB, 100 * GB]
 # Bytes a second of a host's link.
 NETWORKS = {"1 Gbit/s": 0.125 * GB, "10 Gbit/s": 1.25 * GB}
-OURS, PLAIN = "shared_numpy on Dask", "Dask"
+OURS = "shared_numpy on Dask"
+PEERS = [OURS, "Dask", "Ray"]
 
 Costs = collections.namedtuple("Costs", "wire fill memory requests")
 
@@ -127,6 +128,18 @@ def measured(model):
     ]  # fmt: skip
 
 
+def beside(model):
+    """The table of what was measured beside others; what was not measured is empty."""
+    scenarios = model.run["scenarios"]
+    for name in ("dask transfer", "dask all to all", "dask first use", "dask memory"):
+        what, unit = scenarios[name]["what"], scenarios[name]["unit"]
+        shown = time if unit == "s" else amount
+        for label, rows in scenarios[name]["figures"].items():
+            # (The label of a transfer tells the size, and what is timed.)
+            found = ["{}: {}".format(what, label) if label else what]
+            yield found + [shown(rows[peer]["median"]) if peer in rows else "" for peer in PEERS]
+
+
 def scaled(model, hosts, workers):
     """The table of what follows."""
     for size in SIZES:
@@ -147,6 +160,7 @@ def tables(model, hosts=100, workers=64):
     one = model.costs(GB, hosts, workers, GB)
     return {
         "measured": list(lines(["measured on one machine", ""], measured(model))),
+        "beside": list(lines(["one machine, 4 workers"] + PEERS, beside(model))),
         "scaled": list(lines(HEAD, scaled(model, hosts, workers))),
         "control": list(
             lines(
