@@ -27,7 +27,7 @@ help:
 	@echo "make test-aarch64-vm  the core's processes there, on a kernel with pages of 16 KiB (PAGES=\"16 4\")"
 	@echo "make wheel      the release wheels, manylinux2014 and musllinux, in dist/"
 	@echo "make bench      all scenarios beside their peers; writes the numbers of README and docs, and charts"
-	@echo "make bench-full the same with more rounds and Ray, then each benchmark on every CPython"
+	@echo "make bench-full the same with more rounds, Ray and Dask, then each benchmark on every CPython"
 	@echo "make clean      remove what all of these made"
 
 demo:

@@ -279,14 +279,14 @@ def machine():
     }
 
 
-def versions():
+def versions(packages=PACKAGES):
     found = {"CPython": platform.python_version()}
     try:
         from importlib import metadata
     except ImportError:
         found.update({"shared-numpy": snp.__version__, "numpy": np.__version__})
     else:
-        for package in PACKAGES:
+        for package in packages:
             try:
                 found[package] = metadata.version(package)
             except metadata.PackageNotFoundError:

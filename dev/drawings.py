@@ -286,7 +286,33 @@ def fork():
     return made
 
 
+def per_host():
+    """Two hosts of a cluster, each with one copy."""
+    made = Picture(760, 360, "Two hosts of a cluster: the array goes to each host once, and its workers use one copy")
+    made.box(20, 24, 200, 66, "process", "*your program", "`data = share(client, a)")
+    made.box(280, 24, 200, 66, "process", "*scheduler", "~knows who has which piece")
+    made.arrow((220, 57), (280, 57), dashed=True)
+    for number, x in enumerate((20, 400)):
+        made.box(x, 130, 340, 172, "plain", dashed=True)
+        made.text(x + 14, 150, "host %d" % (number + 1), "strong", "start")
+        made.box(x + 20, 236, 300, 50, "memory", "*one copy", "~in this host's /dev/shm")
+        for place in (0, 1):
+            left = x + 40 + 140 * place
+            made.box(left, 166, 120, 42, "process", "worker", "`data[…]")
+            made.arrow((left + 60, 208), (left + 60, 236))
+    made.arrow((120, 90), (120, 112), (30, 112), (30, 261), (40, 261))
+    made.arrow((340, 261), (420, 261))
+    made.box(354, 222, 52, 28, "message", "~8 MiB")
+    made.box(40, 98, 52, 28, "message", "~8 MiB")
+    made.arrow((420, 90), (420, 112), (480, 112), (480, 166), dashed=True)
+    made.box(454, 98, 52, 28, "message", "~110 B")
+    made.text(380, 324, "The array goes over the network to each host once, in pieces, from a host that has them already.", "quiet small")
+    made.text(380, 344, "A task is sent 110 bytes for it. A worker that is killed loses no copy; a host that is new fetches one.", "quiet small")
+    return made
+
+
 PICTURES = {
+    "per-host": per_host,
     "one-array": one_array,
     "block-life": block_life,
     "by-reference": by_reference,

@@ -18,6 +18,8 @@ from jobs import Failed
 SITE = os.path.join(builds.BUILD, "manual")
 # A warning is an error, so that a newer version of these may fail where an older one passes.
 PACKAGES = ["numpy", "sphinx>=7,<10", "furo", "numpydoc>=1.8,<2", "myst-parser>=4,<6"]
+# The reference imports the integration.
+PACKAGES += ["dask", "distributed"]
 # The oldest interpreter for which all of these have releases.
 OLDEST = (3, 10)
 

@@ -54,6 +54,12 @@ SOURCES = ["shared_memory", "tests", "cpython_tests", "dev", "benchmarks", "exam
 TEST_PACKAGES = ["numpy>=1.17", "pytest", "hypothesis"]
 # What there are integrations for, or extras.
 TEST_PACKAGES += ["cloudpickle", "tqdm", "joblib", "loky", "pandas"]
+# For clusters of Dask. The first version is the last one for CPython 3.8, and so the oldest of the
+# extra "dask".
+CLUSTER_PACKAGES = ["numpy>=1.17", "pytest", "hypothesis", "dask>=2023.5", "distributed>=2023.5"]
+OLDEST_OF_CLUSTERS = (3, 8)
+# For TLS between hosts.
+CLUSTER_PACKAGES += ["cryptography"]
 # What looks at types; they serve newer interpreters only.
 TYPE_PACKAGES = ["numpy", "mypy", "basedpyright", "jedi"]
 # What the package is measured beside; Ray is large, and takes long.
@@ -270,7 +276,7 @@ def check_32_bits(job):
     return job.output().strip().splitlines()[-1]
 
 
-def suite_jobs(version, amount, results, names=suites.SUITES, options=()):
+def suite_jobs(version, amount, results, names=suites.ON_EACH, options=()):
     """Return the jobs that run suites on a version, with more options for pytest."""
     made = []
     for suite in names:
@@ -283,6 +289,36 @@ def suite_jobs(version, amount, results, names=suites.SUITES, options=()):
 
 def run_suite(version, suite, amount, results, options, job):
     return suites.run(job, python_of(version), version, suite, amount, results, options)
+
+
+def cluster_jobs(pythons, complete, results):
+    """Return the jobs that test clusters of Dask: on the oldest interpreter that has a Dask which the
+    package knows, and on the newest."""
+    able = [each for each in pythons if tuple(map(int, each.split("."))) >= OLDEST_OF_CLUSTERS]
+    made = []
+    for version in collections.OrderedDict.fromkeys(able[-1:] + able[:1]):
+        work = partial(make_cluster_environment, version, pythons[version])
+        environment = "environment for clusters on " + version
+        made.append(Job(environment, work, waits=True))
+        amount = "whole" if complete else "paired"
+        work = partial(run_clusters, version, pythons[version], builds.wheel, amount, results)
+        name = "clusters on {}, {}".format(version, amount)
+        # (Its processes wait for each other, and for network and disk.)
+        made.append(Job(name, work, ["wheel", environment], waits=True))
+    return made
+
+
+def make_cluster_environment(version, executable, job):
+    environments.make("clusters-" + version, executable, CLUSTER_PACKAGES)
+
+
+def run_clusters(version, executable, wheel, amount, results, job):
+    python = environments.make("clusters-" + version, executable, CLUSTER_PACKAGES)
+    environments.install_once(python, wheel())
+    if amount == "whole" and os.getuid() == 0:
+        # For hosts that are namespaces; elsewhere their tests are skipped, with the reason.
+        job.run(["sh", "dev/preflight.sh", "python3", "ip"])
+    return suites.run(job, python, version, "clusters", amount, results)
 
 
 def first_of(pythons):
@@ -336,6 +372,7 @@ def gate(pythons, complete, results):
     shared = bool(others) and not complete
     on_first, on_others = (["--interpreter=" + each] * shared for each in ("newest", "oldest"))
     made += suite_jobs(first, "whole" if complete else "quick", results, options=on_first)
+    made += cluster_jobs(pythons, complete, results)
     # What takes long in one piece, before the many short ones.
     made.append(Job("core, AddressSanitizer", check_memory, ["lints"]))
     crash = ["--test", "crash"] + (["--", "--full"] if complete else [])
@@ -345,13 +382,13 @@ def gate(pythons, complete, results):
     made.append(Job("core, processes", partial(check_core, crash), ["core, compiled"]))
     made.append(Job("core, orders", check_orders, ["core, compiled"]))
     for version in others:
-        for suite in suites.SUITES:
+        for suite in suites.ON_EACH:
             if version == oldest or suite not in ENDS and (complete or suite != "gate"):
                 amount = amount_of(suite, version, oldest, complete)
                 made += suite_jobs(version, amount, results, [suite], on_others)
     made.append(Job("core", partial(check_core, ["--lib", "--test", "core"]), ["core, compiled"]))
     if not complete:
-        names = [suite for suite in suites.SUITES if suite not in ("gate", "journeys")]
+        names = [suite for suite in suites.ON_EACH if suite not in ("gate", "journeys")]
         made += suite_jobs(first, "slow", results, names)
     made.append(Job("source distribution", builds.build_sdist, ["wheel"]))
     sources = [("source distribution", builds.sdist)]
@@ -493,6 +530,18 @@ def bench(pythons, complete):
         command += ["--left-out", package]
     show(command + ["--out", "benchmarks/results/compare.json"])
     show([python, "dev/results.py"])
+    if complete:
+        bench_clusters(python)
+
+
+def bench_clusters(python):
+    """Measure clusters of Dask beside Ray, and write what follows for many hosts."""
+    missing = [package for package in CLUSTER_PACKAGES if not environments.add(python, package)]
+    if missing:
+        print("clusters are left out: pip does not install " + ", ".join(missing), flush=True)
+        return
+    show([python, "benchmarks/dask.py", "--out", "benchmarks/results/dask.json"])
+    show([python, "dev/scale.py"])
 
 
 def bench_each(pythons):

@@ -4,7 +4,7 @@
 #   dev/preflight.sh PYTHON TOOL...
 #
 # PYTHON is a command, a path, or python3.N where pyenv has that version. TOOL is one of
-# rust, lint, cc, objdump, venv, debootstrap. For root, missing tools are installed from the
+# rust, lint, cc, objdump, venv, debootstrap, ip. For root, missing tools are installed from the
 # system's packages; for other users, and with SETUP=no in the environment, one command that
 # installs them is printed. Nothing that is installed is replaced: a Rust that is too old is
 # named. rustfmt and clippy (lint) must be there only in CI, where the variable CI is set;
@@ -82,6 +82,8 @@ packages_of() {
     *:lint) echo rustfmt rust-clippy ;;
     *:objdump) echo binutils ;;
     *:debootstrap) echo debootstrap ;;
+    dnf:ip) echo iproute util-linux ;;
+    *:ip) echo iproute2 util-linux ;;
     *:certificates) echo ca-certificates ;;
     esac
 }
@@ -155,7 +157,7 @@ look() {
             ;;
         lint) look_for_lints ;;
         cc) links || lacks "a C compiler" $(packages_of cc) ;;
-        objdump | debootstrap)
+        objdump | debootstrap | ip)
             command -v "$tool" >/dev/null || lacks "$tool" $(packages_of "$tool")
             ;;
         venv)

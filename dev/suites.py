@@ -39,9 +39,13 @@ PARTS = collections.OrderedDict(
         # the newest.
         ("cli", ["cli"]),
         ("journeys", ["test_journeys.py"]),
+        # Clusters of Dask, in environments of their own.
+        ("clusters", ["clusters"]),
     ]
 )
 SUITES = list(PARTS) + ["cpython"]
+# Those that run in the environment of each interpreter.
+ON_EACH = [suite for suite in SUITES if suite != "clusters"]
 
 Case = collections.namedtuple("Case", "name state seconds cpu reason")
 Result = collections.namedtuple("Result", "suite version cases seconds")

@@ -46,6 +46,8 @@ numpydoc_validation_exclude = {
     r"\.(Array|SharedMemory)Manager$",
     # numpydoc takes a function's first parameter, if it is `cls`, for a class method's.
     r"\.register_type$",
+    # `share` makes them.
+    r"\.dask\.PerHostArray$",
 }
 
 html_theme = "furo"

@@ -136,6 +136,18 @@ def test_journeys_are_shared_by_the_oldest_and_the_newest():
     assert journeys(["3.8"], False) == ["journeys on 3.8, quick"]
 
 
+def test_clusters_are_on_the_oldest_that_has_a_dask_and_the_newest():
+    def clusters(versions, complete=False):
+        pythons = collections.OrderedDict((version, "python") for version in versions)
+        names = [job.name for job in matrix.gate(pythons, complete, [])]
+        return [name for name in names if name.startswith("clusters")]
+
+    versions = ["3.6", "3.8", "3.12", "3.13"]
+    assert clusters(versions) == ["clusters on 3.13, paired", "clusters on 3.8, paired"]
+    assert clusters(versions, True) == ["clusters on 3.13, whole", "clusters on 3.8, whole"]
+    assert clusters(["3.9"]) == ["clusters on 3.9, paired"] and clusters(["3.6"]) == []
+
+
 def test_chosen_interpreters_leave_out_what_does_not_depend_on_them(capsys):
     names = [job.name for job in matrix.gate({"3.8": "python"}, False, [])]
     left = [job.name for job in matrix.narrowed(matrix.gate({"3.8": "python"}, False, []))]
