@@ -6,6 +6,7 @@ each other's. The test itself, with the client, is on a host of its own, too.
 
 import contextlib
 import gc
+import multiprocessing
 import os
 import signal
 import tempfile
@@ -21,6 +22,7 @@ import dask  # noqa: E402
 from distributed import Client, Nanny, Scheduler, SpecCluster  # noqa: E402
 
 import shared_numpy as snp  # noqa: E402
+from shared_numpy._system import process_tree  # noqa: E402
 from shared_numpy.integrations import dask as snp_dask  # noqa: E402
 
 # For whatever a loaded machine may take minutes for.
@@ -48,6 +50,9 @@ class Hosts:
     """
 
     def __init__(self, hosts, workers, settings=None, **options):
+        # (The processes of another host inherit no arena of this one's.)
+        snp.Arena.default()
+        self.arena = multiprocessing.current_process()._config.pop(process_tree._KEY, None)
         self.before = conftest.names_now()
         self.folders = [tempfile.mkdtemp(prefix="snptest-", dir="/dev/shm") for _ in range(hosts)]
         self.spec = {}
@@ -118,6 +123,7 @@ class Hosts:
         the next start would remove.)"""
         self.client.close()
         self.cluster.close(timeout=PATIENCE)
+        process_tree.hand_down(self.arena)
         try:
             self.nothing_is_left()
             for folder in self.folders:
