@@ -76,7 +76,7 @@ def test_an_arena(place):
 
 
 def test_an_orphaned_arena_tells_what_the_dead_held(place):
-    process = place.start(PROGRAM)
+    process = place.start(PROGRAM.replace("handle = snp.send", ""))
     place.kill(process)
     told = asked("info", arena_of(place), env=place.env)[1]
     assert told["state"] == "orphaned"

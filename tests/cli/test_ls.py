@@ -110,6 +110,11 @@ def sees_all():
     return asked("ls")[1]["sees_all"]
 
 
+def lists_all():
+    """Tell whether all processes can be seen, if not what each of them has."""
+    return "namespaces" not in (asked("ls")[1]["unseen"] or "")
+
+
 def no_user(state):
     """Return the state of what has no user, where not all processes can be seen."""
     return state if sees_all() else "unknown"
@@ -120,6 +125,8 @@ def users_of(item):
 
 
 MAKE = "a = snp.zeros((1000, 100)); b = snp.ones(10); handle = snp.send(a)"
+# Without what would wait for a receiver when the program is dead.
+KEEP = "a = snp.zeros((1000, 100)); b = snp.ones(10)"
 
 
 # ---- arenas ---------------------------------------------------------------------------------
@@ -142,13 +149,83 @@ def test_an_arena_in_use(place):
 
 
 def test_an_orphaned_arena(place):
-    process = place.start(MAKE)
+    process = place.start(KEEP)
     place.kill(process)
     item = place.item()
     assert (item["state"], item["damaged"], item["note"]) == ("orphaned", False, "")
     assert users_of(item) == [(process.pid, False, False)] and item["blocks"] >= 2
-    assert item["maker"]["alive"] in ([False] if sees_all() else [False, None])
+    assert (item["maker"]["pid"], item["maker"]["alive"]) == (process.pid, False)
+    row = [line for line in shared_numpy("ls", env=place.env).stdout.splitlines() if place.path in line]
+    assert row[0].count("%d (dead)" % process.pid) == 2, row
 
+
+@pytest.mark.parametrize("sees_all", [True, False])
+def test_a_maker_whose_place_is_a_dead_one_s_is_dead(sees_all, place, monkeypatch):
+    """The other processes of the arena live, and not all processes need be seen for that."""
+    first = place.start(MAKE)
+    # (It is stopped, so that it does not clear the dead one's place.)
+    second = place.start("arena = snp.Arena.attach({!r})".format(os.path.basename(place.arena())))
+    os.kill(second.pid, signal.SIGSTOP)
+    monkeypatch.setenv("SHARED_NUMPY_DIR", place.path)
+    look = users._core.list_processes
+    monkeypatch.setattr(users._core, "list_processes", lambda devices: (look(devices)[0], sees_all))
+
+    def found():
+        (item,) = [item for item in survey.survey().items if place.path in item.path]
+        return item
+
+    assert found().maker.alive is True
+    place.kill(first)
+    item = found()
+    assert {user.pid: user.alive for user in item.users} == {first.pid: False, second.pid: True}
+    assert (item.maker.pid, item.maker.alive, item.state) == (first.pid, False, "in use")
+    os.kill(second.pid, signal.SIGCONT)
+
+
+def test_an_arena_that_waits_for_a_receiver_is_no_orphan_yet(place):
+    """Its state is what `clean` does: after the time that is told it is orphaned, and goes."""
+    code = "import shared_numpy as snp; a = snp.ones(1000); snp.send(a)"
+    assert run_command([sys.executable, "-c", code], env=place.env).returncode == 0
+    item = place.item()
+    path, name = item["path"], item["name"]
+    assert (item["state"], item["handles"] >= 1, item["maker"]["alive"]) == ("awaited", True, False)
+    assert 0 < item["awaited_for"] <= 600
+    for words in (["ls"], ["info", name]):
+        said = " ".join(shared_numpy(*words, env=place.env).stdout.split())
+        assert re.search(r"awaited \([0-9]+ (s|min) left\)", said), said
+        assert re.search("waits for a receiver for [0-9]+ (s|min) more; then it is orphaned", said), said
+    assert re.search("[0-9]+ awaited", shared_numpy("ls", "--kind", "arena", env=place.env).stdout)
+
+
+def test_how_long_an_arena_waits(place, monkeypatch):
+    """Whether it waits is the core's verdict, and how long follows from its handles' ages."""
+    place.kill(place.start(MAKE))
+    path = place.arena()
+    with open(path, "r+b") as file:
+        # (The number is that of the drawing in src/arena/format.rs.)
+        file.seek(64)
+        assert struct.unpack("=Q", file.read(8)) == (users.GRACE_OF_KILLED * 1000,)
+        file.seek(64)
+        file.write(struct.pack("=Q", 3600000))
+    monkeypatch.setenv("SHARED_NUMPY_DIR", place.path)
+    look = users._core.look_at_arena
+
+    def found(*handles):
+        told = [{"owner": owner, "age": age} for owner, age in handles]
+        monkeypatch.setattr(
+            users._core, "look_at_arena", lambda *words: dict(look(*words), handle_list=told)
+        )
+        (item,) = [item for item in survey.survey().items if place.path in item.path]
+        return item.state, item.awaited_for
+
+    assert found(("sender has left", 1000)) == ("awaited", 599)
+    assert found(("sender", 1000)) == found(("sender was killed", 1000)) == ("awaited", 29)
+    assert found(("sender", 1000), ("sender has left", 590000), ("message", 0)) == ("awaited", 29)
+    assert found(("sender", 31000)) == found(("message", 0)) == found() == ("orphaned", None)
+    with open(path, "r+b") as file:
+        file.seek(64)
+        file.write(struct.pack("=Q", 0))
+    assert found(("sender has left", 1000)) == ("orphaned", None)
 
 def test_members_that_died_are_told_beside_those_that_live(place):
     first = place.start(MAKE)
@@ -208,7 +285,7 @@ DAMAGE = {
 
 @pytest.mark.parametrize("what", sorted(DAMAGE))
 def test_a_damaged_arena(what, place):
-    place.kill(place.start(MAKE))
+    place.kill(place.start(KEEP))
     at, content, note = DAMAGE[what]
     path = place.arena()
     with open(path, "r+b") as file:
@@ -247,7 +324,7 @@ def test_random_bytes_in_the_tables_harm_nobody(place):
 
 
 def test_an_arena_of_another_version(place):
-    place.kill(place.start(MAKE))
+    place.kill(place.start(KEEP))
     with open(place.arena(), "r+b") as file:
         file.seek(8)
         file.write(struct.pack("=I", 12345))
@@ -378,7 +455,7 @@ def test_what_others_make(name, place):
     left = "unknown" if kind == "unknown" else no_user(left)
     assert (item["state"], item["users"]) == (left, [])
     if has_number:
-        assert item["maker"]["alive"] is (False if sees_all() else None)
+        assert item["maker"]["alive"] is (False if lists_all() else None)
 
 
 @pytest.mark.parametrize(
@@ -406,7 +483,7 @@ def test_a_number_that_is_another_processs_by_now_is_not_the_maker(place):
     place.make("torch_%d_12_0" % process.pid, age=10 * 24 * 3600)
     path = os.path.join(place.path, "torch_%d_12_0" % process.pid)
     assert os.path.exists(path)
-    assert place.item()["maker"]["alive"] is (False if sees_all() else None)
+    assert place.item()["maker"]["alive"] is (False if lists_all() else None)
 
 
 def test_managers(new_name):
@@ -664,7 +741,7 @@ def needs_namespaces():
 @pytest.mark.parametrize("own_proc", [True, False])
 def test_two_namespaces_on_one_folder(own_proc, needs_namespaces, place):
     proc = ["--mount-proc"] if own_proc else []
-    inner = place.start(MAKE, wrapper=in_namespace(*proc))
+    inner = place.start(KEEP, wrapper=in_namespace(*proc))
     path = place.arena()
     attach = "arena = snp.Arena.attach({!r})".format(os.path.basename(path))
     outer = place.start(attach)

@@ -195,8 +195,8 @@ def leftovers() -> "Iterator[Finding]":
             "What killed programs left is not seen.", "See the finding about the folder.",
         )  # fmt: skip
         return
-    # (One that was being sent when its program ended may still find its receiver.)
-    orphans = [item for item in found.items if item.state == survey.ORPHANED and not item.handles]
+    # (What waits for a receiver still is "awaited".)
+    orphans = [item for item in found.items if item.state == survey.ORPHANED]
     damaged = [item for item in found.items if item.damaged]
     if orphans:
         yield Finding(

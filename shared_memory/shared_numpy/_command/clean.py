@@ -97,7 +97,7 @@ def _chosen(found, names, missing):
             item
             for item in found.items
             if item.uid == os.geteuid()
-            and item.state != survey.IN_USE
+            and (item.state != survey.IN_USE or _outlived(item))
             and item.kind in (survey.ARENA, survey.MANAGER)
         ]
     chosen = []
@@ -110,6 +110,11 @@ def _chosen(found, names, missing):
     return chosen
 
 
+def _outlived(item):
+    """Tell whether an arena is in use though its maker is dead: it is told why that one stays."""
+    return item.kind == survey.ARENA and item.maker is not None and item.maker.alive is False
+
+
 def _report(options, found, outcomes, missing):
     if not options.dry_run:
         output.go_on_unwritten()
@@ -119,7 +124,7 @@ def _report(options, found, outcomes, missing):
         output.as_json(
             {
                 "dry_run": options.dry_run,
-                "things": [
+                "items": [
                     {
                         "name": outcome.item.name,
                         "kind": outcome.item.kind,

@@ -11,7 +11,7 @@ from .. import _core
 from .._system import named_layout
 from . import output, survey
 from .exit_codes import DONE, NOT_FOUND, Failure
-from .ls import describe_process, program_of
+from .ls import describe_process, describe_wait, program_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -282,7 +282,7 @@ def _print_item(item, unseen):
         ("name", item.name),
         ("kind", item.kind),
         ("path", item.path),
-        ("state", ("damaged, " if item.damaged else "") + item.state),
+        ("state", item.describe_state()),
         ("size", "{} in memory, {} long".format(output.size(item.size), output.size(item.apparent))),
         ("user", str(item.uid)),
         ("age", output.duration(item.age)),
@@ -297,6 +297,8 @@ def _print_item(item, unseen):
         output.line("{:8} {}".format(title, output.visible(text)))
     if item.note:
         output.paragraph("note     " + item.note)
+    if item.awaited_for is not None:
+        output.paragraph("awaited  " + describe_wait(item.awaited_for))
     others = [user for user in item.users if user.slot is None]
     for user in others:
         program = output.visible(describe_process(user))

@@ -4,6 +4,8 @@ processes that have them."""
 import os
 import time
 
+from .output import duration
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Dict, List, Optional, Tuple
@@ -22,6 +24,7 @@ KINDS = (ARENA, NAMED, MANAGER, SEGMENT, SEMAPHORE, TORCH, JOBLIB, UNKNOWN)
 # States.
 IN_USE = "in use"  # A process has it.
 ORPHANED = "orphaned"  # No process has it, and none will.
+AWAITED = "awaited"  # No process has it, and what was sent waits in it for a receiver.
 UNUSED = "unused"  # No process has it now; one that lives, or comes, may want it.
 NOT_KNOWN = "unknown"  # It cannot be seen from here.
 
@@ -101,8 +104,11 @@ class Item:
     blocks, handles : int or None
         Of an arena: its blocks, and the handles in flight.
     state : str
-        ``"in use"``, ``"orphaned"``, ``"unused"`` (nobody has it now, and nothing tells that nobody
-        wants it) or ``"unknown"``.
+        ``"in use"``, ``"orphaned"``, ``"awaited"`` (an arena that nobody has, in which what was sent
+        waits for a receiver), ``"unused"`` (nobody has it now, and nothing tells that nobody wants it)
+        or ``"unknown"``.
+    awaited_for : float or None
+        For how many seconds more it waits, if it is awaited; then it is orphaned.
     damaged : bool
         Whether what lies in it contradicts itself.
     note : str
@@ -113,7 +119,7 @@ class Item:
 
     __slots__ = (
         "kind", "name", "path", "size", "apparent", "uid", "dtype", "shape", "order", "maker",
-        "users", "age", "blocks", "handles", "state", "damaged", "note", "look", "files",
+        "users", "age", "blocks", "handles", "state", "awaited_for", "damaged", "note", "look", "files",
     )  # fmt: skip
 
     def __init__(self, kind: str, name: str, path: str, status: os.stat_result) -> None:
@@ -126,15 +132,25 @@ class Item:
         self.users = []  # type: List[Process]
         self.blocks = self.handles = None  # type: Optional[int]
         self.state, self.damaged, self.note = NOT_KNOWN, False, ""
+        self.awaited_for = None  # type: Optional[float]
         self.look = None  # type: Optional[Dict[str, Any]]
         # The device and inode of each file of it.
         self.files = [(status.st_dev, status.st_ino)]
+
+    def describe_state(self) -> str:
+        """Return the state as people read it."""
+        text = "damaged, " + self.state if self.damaged else self.state
+        if self.awaited_for is not None:
+            text += " ({} left)".format(duration(self.awaited_for))
+        return text
 
     def as_dict(self) -> "Dict[str, Any]":
         """Return it as JSON has it."""
         left_out = ("look", "files", "maker", "users")
         told = {name: getattr(self, name) for name in self.__slots__ if name not in left_out}
         told["age"] = round(self.age, 3)
+        if self.awaited_for is not None:
+            told["awaited_for"] = round(self.awaited_for, 3)
         told["shape"] = None if self.shape is None else list(self.shape)
         told["maker"] = None if self.maker is None else self.maker.as_dict()
         told["users"] = [user.as_dict() for user in self.users]

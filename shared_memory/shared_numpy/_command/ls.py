@@ -5,6 +5,7 @@ library (psm_...), semaphores (sem.*), what torch and loky or joblib make, and "
 
 States: "in use": a process has it. "orphaned": no process has it, and none will. "unused": no process
 has it now, and one may want it: a named array, or a segment whose maker closed it and may live.
+"awaited": no process has the arena, and what was sent waits in it for a receiver, for so long.
 "unknown": it cannot be seen from here.
 
 Below the table stands what files take that were deleted and that processes still have.
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any, List
 
 _STYLES = {survey.ORPHANED: "red", survey.NOT_KNOWN: "dim", survey.UNUSED: "yellow"}
+_STYLES[survey.AWAITED] = "yellow"
 _TITLES = (
     "kind", "name", "size", "array", "maker", "users", "age", "blocks", "in flight", "state",
 )  # fmt: skip
@@ -91,6 +93,8 @@ def _print(found, items, again):
                 output.paragraph("{}: {}{}".format(
                     item.name, "damaged: " if item.damaged else "", item.note
                 ))  # fmt: skip
+            if item.awaited_for is not None:
+                output.paragraph("{}: {}".format(item.name, describe_wait(item.awaited_for)))
     total = output.size(sum(item.size for item in items))
     counts = ["{} {}".format(count, state) for state, count in _count(items)]
     goes_on = output.line(
@@ -153,7 +157,7 @@ def _describe_holders(files):
 
 def _count(items):
     states = [item.state for item in items]
-    order = (survey.IN_USE, survey.UNUSED, survey.ORPHANED, survey.NOT_KNOWN)
+    order = (survey.IN_USE, survey.UNUSED, survey.AWAITED, survey.ORPHANED, survey.NOT_KNOWN)
     return [(state, states.count(state)) for state in order if state in states]
 
 
@@ -168,8 +172,16 @@ def _row(item):
         output.duration(item.age),
         "-" if item.blocks is None else str(item.blocks),
         "-" if item.handles is None else str(item.handles),
-        "damaged, " + item.state if item.damaged else item.state,
+        item.describe_state(),
     ]
+
+
+def describe_wait(seconds: float) -> str:
+    """Return, in words, that an arena waits for a receiver for so many seconds more."""
+    return (
+        "what was sent waits for a receiver for {} more; then it is orphaned, and goes with the next "
+        "program or `shared-numpy clean`".format(output.duration(seconds))
+    )
 
 
 def describe_array(item: "survey.Item") -> str:

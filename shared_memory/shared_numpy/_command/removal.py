@@ -18,6 +18,7 @@ A thing counts as removed when all its files are gone.
 """
 
 import os
+import shlex
 import shutil
 import stat
 from contextlib import suppress
@@ -25,8 +26,9 @@ from typing import NamedTuple
 
 from .. import _core
 from .._system import leftovers
-from . import survey
+from . import output, survey
 from .exit_codes import DONE, FAILED, REFUSED
+from .users import GRACE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,9 +36,6 @@ if TYPE_CHECKING:
 
 REMOVED, WOULD_REMOVE, KEPT = "removed", "would be removed", "kept"
 
-# Seconds for which what was sent may wait for a receiver when all programs have left an arena, unless
-# the arena is named: the same as when a program starts.
-_GRACE = 600.0
 # The end of a reason that holds unless it is named and forced.
 _BY_FORCE = "; by name, --force removes it"
 # An arena that is not in order and younger, in seconds, may be in the making.
@@ -130,7 +129,7 @@ class Removal:
         """Remove an arena by the rule by which any program does when it starts."""
         try:
             verdict, count, why = _core.clean_arena(
-                item.name, 0.0 if self.named else _GRACE, self.dry
+                item.name, 0.0 if self.named else GRACE, self.dry
             )
         except ValueError as error:
             # (Not a name that an arena can have.)
@@ -140,8 +139,15 @@ class Removal:
         if verdict == "young":
             return _kept(item, "it may be in the making", DONE)
         if verdict == "awaited":
-            text = "{:,} handle{} for a receiver; by name it goes"
-            return _kept(item, text.format(count, " waits" if count == 1 else "s wait"), DONE)
+            left = item.awaited_for
+            text = "{:,} handle{} for a receiver{}; `shared-numpy clean {}` removes it all the same"
+            text = text.format(
+                count,
+                " waits" if count == 1 else "s wait",
+                "" if left is None else ", for {} more".format(output.duration(left)),
+                shlex.quote(item.name),
+            )
+            return _kept(item, text, DONE)
         if verdict == "goes" and self.dry:
             return Outcome(item, WOULD_REMOVE)
         return _checked(item, "a process has it by now")

@@ -19,6 +19,7 @@ from typing import NamedTuple
 from .files import look_at
 from .items import (  # noqa: F401 (`survey` is the module that subcommands ask)
     ARENA,
+    AWAITED,
     IN_USE,
     JOBLIB,
     KINDS,

@@ -6,6 +6,7 @@ import time
 
 from .. import _core
 from .items import (
+    AWAITED,
     IN_USE,
     JOBLIB,
     MANAGER,
@@ -25,6 +26,13 @@ from .names import status_of
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Dict, List, Optional, Tuple
+
+
+# Seconds for which what was sent waits for a receiver when no process has the arena: as long as
+# `_core.clean_arena` lets it wait, whose rule it is.
+GRACE = 600.0
+# The same where the sender was killed, or its place was not cleared.
+GRACE_OF_KILLED = 30.0
 
 
 class _Processes:
@@ -50,6 +58,8 @@ class _Processes:
             self.namespace = os.stat("/proc/self/ns/pid").st_ino if status else 0
         except OSError:
             self.namespace = 0
+        # Whether no process is missing; of some, other users', it may be hidden what they have.
+        self.complete = complete and bool(self.list)
         hidden = sum(not process["readable"] for process in self.list)
         self.why = ""
         if not self.list:
@@ -112,8 +122,12 @@ def add_processes(found: "Any", places: "List[str]") -> None:
         if item.kind == MANAGER and item.users:
             managers.add(_manager_of(item))
     for item in found.items:
-        _describe_maker(item, processes, found.sees_all)
+        _describe_maker(item, processes)
         item.state = _state_of(item, found.sees_all, managers)
+        if item.state == ORPHANED and item.handles:
+            left = _awaited_for(item)
+            if left > 0:
+                item.state, item.awaited_for = AWAITED, left
 
 
 def _manager_of(item):
@@ -157,7 +171,7 @@ def _state_of(item, sees_all, managers):
     if item.look is not None:
         if item.look["any_locked"] or item.look["pinned"] or item.look["ours"]:
             return IN_USE
-        if item.look["any_locked"] is False:
+        if _is_deserted(item):
             return ORPHANED
     if item.kind == MANAGER and _manager_of(item) in managers:
         return IN_USE
@@ -169,6 +183,35 @@ def _state_of(item, sees_all, managers):
     if item.kind == UNKNOWN:
         return NOT_KNOWN
     return UNUSED if _may_be_wanted(item) else ORPHANED
+
+
+def _is_deserted(item):
+    """Tell whether the locks say that no process has an arena, and none is seen that has it."""
+    look = item.look
+    if look is None or any(user.alive for user in item.users):
+        return False
+    return look["any_locked"] is False and not look["pinned"] and not look["ours"]
+
+
+def _awaited_for(item):
+    """Return for how many seconds more an arena that no process has waits for a receiver.
+
+    The rule is `_core.clean_arena`'s, which judges the arenas of this user. What it keeps of another
+    user's is told by the ages alone.
+    """
+    try:
+        if item.uid == os.geteuid() and _core.clean_arena(item.name, GRACE, True)[0] != "awaited":
+            return 0.0
+        handles = _core.look_at_arena(item.path, True).get("handle_list", [])
+    except (OSError, ValueError):
+        return 0.0  # (It has gone meanwhile.)
+    # (A handle in a message goes with the message.)
+    graces = {
+        "sender has left": GRACE,
+        "sender": GRACE_OF_KILLED,
+        "sender was killed": GRACE_OF_KILLED,
+    }
+    return max((graces.get(each["owner"], 0.0) - each["age"] / 1000 for each in handles), default=0.0)
 
 
 def _may_be_wanted(item):
@@ -183,7 +226,7 @@ def _may_be_wanted(item):
     return item.kind == SEGMENT
 
 
-def _describe_maker(item, processes, sees_all):
+def _describe_maker(item, processes):
     """Say whether the process whose number the name has lives."""
     maker = item.maker
     if maker is None:
@@ -193,8 +236,12 @@ def _describe_maker(item, processes, sees_all):
             maker.pid, maker.command, maker.uid = user.pid, user.command, user.uid
             maker.alive = True
             return
+    if _has_dead_place(item):
+        maker.alive = False
+        return
     candidates = processes.by_number.get(maker.pid, [])
-    maker.alive = False if sees_all else None
+    # (A process keeps the arenas that it has made until it ends or closes them.)
+    maker.alive = False if processes.complete or _is_deserted(item) else None
     now = time.time()
     try:
         boot = now - _uptime() if candidates else now
@@ -208,6 +255,18 @@ def _describe_maker(item, processes, sees_all):
             maker.pid, maker.command, maker.uid = process["pid"], process["command"], process["uid"]
             maker.alive = True
             return
+
+
+def _has_dead_place(item):
+    """Tell whether the place of an arena's maker among its processes is known to be a dead one's.
+
+    The name has only a number. A place with that number is the maker's, or in the same namespace a
+    later process's, which got the number after the maker had ended.
+    """
+    alive = [
+        user.alive for user in item.users if user.slot is not None and user.pid == item.maker.pid
+    ]
+    return bool(alive) and not any(each is not False for each in alive)
 
 
 def _has_number(pid, own_pid, processes):
