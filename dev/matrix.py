@@ -300,7 +300,8 @@ def cluster_jobs(pythons, complete, results):
         work = partial(make_cluster_environment, version, pythons[version])
         environment = "environment for clusters on " + version
         made.append(Job(environment, work, waits=True))
-        amount = "whole" if complete else "paired"
+        # (What takes long runs on the newest.)
+        amount = "whole" if complete else "paired" if version == able[-1] else "quick"
         work = partial(run_clusters, version, pythons[version], builds.wheel, amount, results)
         name = "clusters on {}, {}".format(version, amount)
         # (Its processes wait for each other, and for network and disk.)

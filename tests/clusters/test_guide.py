@@ -19,6 +19,7 @@ def test_there_are_programs():
     assert len(PROGRAMS) >= 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(PROGRAMS)))
 def test_program(number, tmp_path):
     """A comment behind a ``print`` says what it prints."""
@@ -35,6 +36,7 @@ def test_program(number, tmp_path):
     eventually(lambda: left_by("script.py", before) == [])
 
 
+@pytest.mark.slow
 def test_the_example():
     before = names_now()
     command = [sys.executable, "examples/dask_one_copy_per_host.py", "--megabytes", "8"]

@@ -13,7 +13,7 @@ import shared_numpy as snp
 from shared_numpy.integrations import dask as snp_dask
 
 # (Clusters begin slowly on a loaded machine.)
-pytestmark = pytest.mark.limit(600)
+pytestmark = [pytest.mark.slow, pytest.mark.limit(600)]
 
 MIB = 1 << 20
 KILLS = 10 * conftest.MORE

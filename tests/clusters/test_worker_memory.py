@@ -13,7 +13,7 @@ from shared_numpy.integrations import dask as snp_dask
 from shared_numpy.integrations._dask.memory import Measure
 
 # (Clusters begin slowly on a loaded machine.)
-pytestmark = pytest.mark.limit(600)
+pytestmark = [pytest.mark.slow, pytest.mark.limit(600)]
 
 MIB = 1 << 20
 

@@ -143,7 +143,7 @@ def test_clusters_are_on_the_oldest_that_has_a_dask_and_the_newest():
         return [name for name in names if name.startswith("clusters")]
 
     versions = ["3.6", "3.8", "3.12", "3.13"]
-    assert clusters(versions) == ["clusters on 3.13, paired", "clusters on 3.8, paired"]
+    assert clusters(versions) == ["clusters on 3.13, paired", "clusters on 3.8, quick"]
     assert clusters(versions, True) == ["clusters on 3.13, whole", "clusters on 3.8, whole"]
     assert clusters(["3.9"]) == ["clusters on 3.9, paired"] and clusters(["3.6"]) == []
 
