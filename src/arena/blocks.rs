@@ -125,7 +125,13 @@ impl<'a> Locked<'a> {
         self.is_unheld(block)
             && block.cache.tickets.get() == 0
             && self.header.frozen.get() == 0
-            && self.header.root.get() != block.id.wrapping_add(1)
+            && !self.is_root(block)
+    }
+
+    /// Whether the arena itself holds a block.
+    #[inline(always)]
+    pub fn is_root(&self, block: Block<'_>) -> bool {
+        self.header.root.get() == block.id.wrapping_add(1)
     }
 
     /// Frees a block if it is no longer wanted; whether it did.
@@ -329,7 +335,7 @@ impl Core {
     }
 
     /// Makes `me` the only holder of a block that no process holds, and for which one ticket is open;
-    /// None if a process holds it, or a child may, or more tickets are open.
+    /// None if a process holds it, or a child may, or more tickets are open, or it is the root.
     ///
     /// # Errors
     /// `Stale` if it has been freed.
@@ -341,7 +347,7 @@ impl Core {
     ) -> Result<Option<Extent>> {
         let locked = self.lock(me)?;
         let block = locked.live(which)?;
-        let waits = block.cache.tickets.get() > 1;
+        let waits = block.cache.tickets.get() > 1 || locked.is_root(block);
         if waits || !locked.is_unheld(block) || locked.header.frozen.get() != 0 {
             return Ok(None);
         }

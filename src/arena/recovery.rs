@@ -11,6 +11,8 @@
 //!
 //! Nobody else can use the arena meanwhile. So it reads each table as seldom as can be: the tickets
 //! once, the rows of blocks twice.
+//!
+//! Whatever the tables are, it ends: it counts its steps along each list.
 
 use super::format::*;
 use super::locked::{Block, Locked};
@@ -58,10 +60,20 @@ impl<'a> Locked<'a> {
         }
     }
 
-    /// Blocks that the directories name belong to the tables.
+    /// Blocks that the directories name belong to the tables, each to one chunk.
     fn finish_tables(&self) -> Result<()> {
         for block in self.table_blocks() {
-            self.make_table(block?);
+            let block = block?;
+            self.make_table(block);
+            block.cache.next.set(NIL);
+        }
+        // A block that was met is its own neighbour, until the blocks are linked.
+        for block in self.table_blocks() {
+            let block = block?;
+            if block.cache.next.get() == block.id {
+                return Err(self.corrupted("two chunks of tables in one block"));
+            }
+            block.cache.next.set(block.id);
         }
         Ok(())
     }
@@ -77,7 +89,11 @@ impl<'a> Locked<'a> {
             let chunks = (chunks as usize).clamp(1, CHUNKS);
             directory[1..chunks].iter()
         });
-        entries.map(|entry| self.block(entry.get().wrapping_sub(1)))
+        let rows = header.block_rows.get();
+        entries.map(move |entry| match entry.get().wrapping_sub(1) {
+            id if id < rows => self.block(id),
+            _ => Err(self.corrupted("a table's directory")),
+        })
     }
 
     /// Makes all blocks owners of no ticket, to which no ticket refers.
@@ -154,7 +170,12 @@ impl<'a> Locked<'a> {
     /// unwanted later: so each ticket is looked at once, whoever owns whom.
     fn close_unwanted(&self, first: u32) -> Result<()> {
         let mut first = first;
+        let [blocks, tickets] =
+            [&self.header.block_rows, &self.header.ticket_rows].map(|rows| rows.get() as u64);
+        // Each owner, each ticket, and the block of each ticket.
+        let mut steps = Steps(blocks + 2 * tickets);
         while first != NIL {
+            steps.take(self)?;
             let owner = self.block(first)?;
             first = owner.cache.bin_previous.get();
             owner.cache.bin_previous.set(owner.id);
@@ -164,6 +185,7 @@ impl<'a> Locked<'a> {
             let mut id = owner.first_owned_or_nil();
             owner.owned_tickets().set(0);
             while id != NIL {
+                steps.take(self)?;
                 let ticket = self.ticket(id)?;
                 let block = self.block(ticket.block.get())?;
                 let next = ticket.next.get();
@@ -227,25 +249,26 @@ impl<'a> Locked<'a> {
         self.leave_row(block);
     }
 
-    fn add_run(&self, sorted: &mut [u32; 33], run: u32) -> Result<()> {
+    fn add_run(&self, sorted: &mut [u32; 33], run: u32, steps: &mut Steps) -> Result<()> {
         let mut list = run;
         for place in sorted.iter_mut() {
             if *place == NIL {
                 *place = list;
                 return Ok(());
             }
-            list = self.merge_lists(*place, list)?;
+            list = self.merge_lists(*place, list, steps)?;
             *place = NIL;
         }
         Err(self.corrupted("the number of blocks"))
     }
 
     /// Merges two lists in the order of addresses.
-    fn merge_lists(&self, a: u32, b: u32) -> Result<u32> {
+    fn merge_lists(&self, a: u32, b: u32, steps: &mut Steps) -> Result<u32> {
         let (mut a, mut b) = (a, b);
         let mut first = NIL;
         let mut last: Option<Block<'a>> = None;
         while a != NIL && b != NIL {
+            steps.take(self)?;
             let (left, right) = (self.block(a)?, self.block(b)?);
             let smaller = if left.address() <= right.address() {
                 a = left.cache.next.get();
@@ -269,7 +292,7 @@ impl<'a> Locked<'a> {
     }
 
     /// Sorts a list of blocks by their addresses.
-    fn sort_list(&self, first: u32) -> Result<u32> {
+    fn sort_list(&self, first: u32, steps: &mut Steps) -> Result<u32> {
         // `sorted[n]` is the head of a list of 2^n runs, like the digits of a
         // binary counter.
         let mut sorted = [NIL; 33];
@@ -281,6 +304,7 @@ impl<'a> Locked<'a> {
                 if next == NIL {
                     break;
                 }
+                steps.take(self)?;
                 let block = self.block(next)?;
                 *entry = (block.address().0, next);
                 next = block.cache.next.get();
@@ -292,11 +316,11 @@ impl<'a> Locked<'a> {
                 self.block(*id)?.cache.next.set(list);
                 list = *id;
             }
-            self.add_run(&mut sorted, list)?;
+            self.add_run(&mut sorted, list, steps)?;
         }
         let mut all = NIL;
         for list in sorted {
-            all = self.merge_lists(list, all)?;
+            all = self.merge_lists(list, all, steps)?;
         }
         Ok(all)
     }
@@ -314,12 +338,15 @@ impl<'a> Locked<'a> {
             end: 0,
             last: None,
         };
+        // (Each block is in one list, and is merged as often as its number has digits, at most twice.)
+        let mut steps = Steps(self.header.block_rows.get() as u64 * 128);
         tiles.begin(0)?;
         for (list, head) in places.heads.iter().enumerate() {
             if places.disordered[list] {
                 // (Its rows are near when they are linked.)
-                let mut id = self.sort_list(*head)?;
+                let mut id = self.sort_list(*head, &mut steps)?;
                 while id != NIL {
+                    steps.take(self)?;
                     let block = self.block(id)?;
                     id = block.cache.next.get();
                     tiles.put(block)?;
@@ -327,12 +354,28 @@ impl<'a> Locked<'a> {
             } else if *head != NIL {
                 // Those behind the first are linked already.
                 tiles.put(self.block(*head)?)?;
-                tiles.fill_gaps(places.gaps[list])?;
+                tiles.fill_gaps(places.gaps[list], &mut steps)?;
                 tiles.reach(self.block(places.tails[list])?);
             }
         }
         while tiles.number < SEGMENTS {
             tiles.finish()?;
+        }
+        Ok(())
+    }
+}
+
+/// How many steps lists of rows can take. In damaged tables, of which two chunks share memory, a list
+/// may have no end.
+struct Steps(u64);
+
+impl Steps {
+    /// Takes a step along a list.
+    #[inline(always)]
+    fn take(&mut self, locked: &Locked<'_>) -> Result<()> {
+        match self.0.checked_sub(1) {
+            Some(left) => self.0 = left,
+            None => return Err(locked.corrupted("a list of rows without an end")),
         }
         Ok(())
     }
@@ -507,9 +550,10 @@ impl<'a> Tiles<'_, 'a> {
 
     /// Makes free extents of what lies behind some blocks, linked through `bin_previous` from `first`
     /// on, of a list that is in order.
-    fn fill_gaps(&self, first: u32) -> Result<()> {
+    fn fill_gaps(&self, first: u32, steps: &mut Steps) -> Result<()> {
         let mut id = first;
         while id != NIL {
+            steps.take(self.locked)?;
             let before = self.locked.block(id)?;
             id = before.cache.bin_previous.get();
             let after = self.locked.block(before.cache.next.get())?;

@@ -555,6 +555,7 @@ impl Core {
         if detached.is_err() && generation_of(row.state.read()) == me.generation {
             // No process's number: without its byte lock the slot is a dead process's.
             row.pid.set(0);
+            self.unfinished.forget();
             self.platform().disclaim(me.slot);
         }
         detached
@@ -600,6 +601,7 @@ impl Core {
             let detachment = locked.detach(dead, &is_used, program_ends)?;
             drop(locked);
             if detachment.left {
+                self.unfinished.forget();
                 self.platform().disclaim(me.slot);
             }
             return Ok(detachment);

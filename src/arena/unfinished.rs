@@ -71,7 +71,11 @@ impl Core {
         };
         self.platform().remove(number);
         let locked = self.lock(me)?;
-        locked.header.segments[number].state.commit(ABSENT as u64);
+        let state = &locked.header.segments[number].state;
+        // (Another process may have taken this one for dead, and the number for a segment of its own.)
+        if state.get() == building(me.slot) {
+            state.commit(ABSENT as u64);
+        }
         Ok(())
     }
 }

@@ -115,8 +115,8 @@ impl Locked<'_> {
         least.unwrap_or(warm).min(warm)
     }
 
-    /// The processes that keep a block alive which this process has released; None if a ticket keeps
-    /// it.
+    /// The processes that keep a block alive which this process has released; None if a ticket or
+    /// the arena itself keeps it.
     #[inline]
     pub fn remaining(&self, which: BlockRef) -> Result<Option<Remaining>> {
         let block = self.live(which)?;
@@ -126,7 +126,8 @@ impl Locked<'_> {
             pinned,
             size: block.size(),
         };
-        Ok((block.cache.tickets.get() == 0).then(remaining))
+        let is_kept = block.cache.tickets.get() != 0 || self.is_root(block);
+        Ok((!is_kept).then(remaining))
     }
 }
 

@@ -10,9 +10,10 @@
 use crate::model::open;
 use crate::random::random;
 use crate::seed::Random;
-use shared_numpy::arena::format::{Address, BlockRow, Geometry, Header, PAGE, UNSETTLED};
+use shared_numpy::arena::format::{Address, BlockId, BlockRow, Geometry, Header, PAGE, UNSETTLED};
 use shared_numpy::arena::plain::World;
 use shared_numpy::arena::{BlockRef, Core, Extent, Member};
+use shared_numpy::error::Error;
 use std::mem::size_of;
 
 /// More than are sorted at a time.
@@ -60,6 +61,44 @@ fn shuffle<T>(list: &mut [T], random: &mut Random) {
 fn picture(core: &Core, me: Member, blocks: &[BlockRef]) -> (Vec<Extent>, u64) {
     let places = blocks.iter().map(|which| core.locate(me, *which).unwrap());
     (places.collect(), core.stats(me).unwrap().free_bytes)
+}
+
+/// Two chunks of a table in one memory: what is written for a row of one is another row's, too.
+#[test]
+fn chunks_that_share_memory_are_an_error() {
+    type Damage = fn(&Header, [&BlockRow; 2]);
+    let damages: [Damage; 4] = [
+        |header, _| header.block_directory[2].set(header.block_directory[1].get()),
+        |header, _| header.ticket_directory[1].set(header.block_directory[1].get()),
+        |header, _| header.block_directory[2].set(header.block_rows.get() + 1),
+        |_, [blocks, tickets]| tickets.address.set(blocks.address.get()),
+    ];
+    for damage in damages {
+        let world = World::new(1 << 40);
+        let (core, me) = crate::model::create(&world, 1 << 40);
+        let header = core.header();
+        let sent = core.allocate(me, 64).unwrap().0;
+        while header.ticket_chunks.get() < 2 {
+            core.send(me, sent).unwrap();
+        }
+        while header.block_chunks.get() < 3 {
+            core.allocate(me, 64).unwrap();
+        }
+        for _ in 0..40 {
+            core.allocate(me, 64).unwrap();
+        }
+        let rows = [&header.block_directory, &header.ticket_directory].map(|directory| {
+            let id = BlockId(directory[1].get() - 1);
+            assert_eq!(id.0 >> core.geometry().block_shift, 0);
+            row_of(&core, BlockRef { id, generation: 0 })
+        });
+        damage(header, rows);
+        header.condition.commit(header.condition.get() | UNSETTLED);
+        // (A process that has met the chunks knows where they were.)
+        let other = open(&world, 1);
+        let found = other.register().and_then(|me| other.check(me));
+        assert!(matches!(found, Err(Error::Corrupted { .. })), "{found:?}");
+    }
 }
 
 #[test]
