@@ -3,6 +3,7 @@
 use super::membership::{Membership, GONE};
 use super::objects;
 use super::process_arenas::{self, Seat};
+use super::registration::Registration;
 use super::settings::Settings;
 use super::shm_platform::ShmPlatform;
 use crate::arena::format::{Expected, Header, NO_TREE};
@@ -66,17 +67,11 @@ pub(super) fn create(
         platform.set_patience(settings.patience);
         platform.set_tree(settings.tree);
         let set = |header: &Header| constants(header, platform.lock_file());
-        let made = Core::create(platform.clone(), geometry, set).and_then(|(core, me)| {
-            Membership::join(
-                core,
-                me,
-                platform.clone(),
-                boot,
-                seat(platform.memory_file()),
-                Entry::Resident,
-            )
-        });
-        made.inspect_err(|_| platform.unmake())
+        let made = Core::create(platform.clone(), geometry, set);
+        let (core, me) = made.inspect_err(|_| platform.unmake())?;
+        // (From now on others may have attached it: the last of them removes it.)
+        let seat = seat(platform.memory_file());
+        Membership::join(core, me, platform, boot, seat, Entry::Resident)
     })
 }
 
@@ -91,12 +86,17 @@ pub(super) fn attach(name: Name, patience: u64, entry: Entry) -> Result<Arc<Memb
     let mut before = None;
     for _ in 0..ATTEMPTS {
         let (memory, file) = objects::open_memory(name)?;
+        let mut is_new = false;
         let attached = process_arenas::find_or_attach(file, |seat| {
+            is_new = true;
             attach_memory(name, memory, seat, boot, patience, None, entry)
         });
-        let Err(Error::Foreign { .. }) = attached else {
-            return attached;
-        };
+        match &attached {
+            Err(Error::Foreign { .. }) => (),
+            // (It may not have been let in as what it wants to be now.)
+            Ok(known) if !is_new && !known.admit(entry)? => return Err(GONE),
+            _ => return attached,
+        }
         // Another process may have been making it, and be done by now: it is foreign only if it
         // was the same before.
         let now = objects::is_arena(name, file).map(|finished| (file, finished));
@@ -131,6 +131,12 @@ pub(super) fn attach_memory(
     if identifier.is_some() && core.header().identifier() != identifier {
         return Err(OTHER_IDENTIFIER);
     }
-    let me = core.register()?;
+    let me = core.register().inspect_err(|error| {
+        if matches!(error, Error::Corrupted { .. }) {
+            // As a member does that leaves it: nobody can use it.
+            let (core, platform) = (&core, &platform);
+            Registration { core, platform }.remove_names();
+        }
+    })?;
     Membership::join(core, me, platform, boot, seat, entry)
 }

@@ -16,7 +16,7 @@
 
 use super::attaching::{self, OTHER_IDENTIFIER};
 use super::membership::Membership;
-use super::objects::{self, lock_name, memory_name, memory_of, Memory};
+use super::objects::{self, is_remnant, lock_name, memory_name, memory_of, Memory};
 use super::process_arenas;
 use super::remains::Remains;
 use super::settings::Settings;
@@ -42,7 +42,7 @@ type File = [u64; 2];
 /// What is under the arena's names.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Found {
-    /// Nothing, as of a moment ago.
+    /// Nothing that a process could attach, as of a moment ago.
     Nothing,
     /// An arena that has its magic number, by its memory.
     Arena(File),
@@ -57,19 +57,23 @@ fn file(object: &std::ffi::CStr) -> Option<File> {
 }
 
 /// What is there; None if that changes while it is looked at.
-fn look(name: Name) -> Option<Found> {
+///
+/// # Errors
+/// That it cannot be told now.
+fn look(name: Name) -> Result<Option<Found>> {
     let seen = || (file(&lock_name(name)), file(&memory_name(name)));
     let before = seen();
     let found = match before {
         (None, None) => Found::Nothing,
+        (None, Some(_)) if is_remnant(name)? => Found::Nothing,
         (None, Some(memory)) => Found::Other(memory),
-        (Some(lock), memory) => match (memory_of(name, lock), memory) {
+        (Some(lock), memory) => match (memory_of(name, lock)?, memory) {
             (Memory::Arena { finished: true }, Some(memory)) => Found::Arena(memory),
             (Memory::Other, Some(memory)) => Found::Other(memory),
             _ => Found::Begun(lock),
         },
     };
-    (seen() == before).then_some(found)
+    Ok((seen() == before).then_some(found))
 }
 
 /// Attaches the arena of an identifier that has residents, or makes it.
@@ -85,7 +89,7 @@ pub(super) fn attach_or_create(
     // What was there at the look before, and how the attempt after it failed.
     let mut before: (Option<Found>, Option<Error>) = (None, None);
     loop {
-        let found = look(name);
+        let found = look(name)?;
         let unchanged = found.is_some() && found == before.0;
         if let (true, Some(error)) = (unchanged, before.1) {
             // No other process had to do with it.

@@ -1,7 +1,7 @@
 //! The two objects of an arena in the file system: their names, and what lies there.
 
 use super::descriptor::READ_WRITE;
-use crate::arena::format::{Header, SLOTS};
+use crate::arena::format::{Header, MAGIC, SLOTS};
 use crate::arena::handle::Name;
 use crate::arena::platform::Room;
 use crate::error::{Error, Result};
@@ -148,11 +148,16 @@ pub(super) enum Memory {
     Other,
 }
 
-pub(super) fn memory_of(name: Name, lock: [u64; 2]) -> Memory {
+/// What is under the name of the memory of the arena of a lock file.
+///
+/// # Errors
+/// That it cannot be told now, for want of a descriptor perhaps.
+pub(super) fn memory_of(name: Name, lock: [u64; 2]) -> Result<Memory> {
     let memory = match open_memory(name) {
         Ok((memory, _)) => memory,
-        Err(Error::Os { errno, .. }) if errno == sys::ENOENT => return Memory::Nothing,
-        Err(_) => return Memory::Other,
+        Err(Error::Os { errno, .. }) if errno == sys::ENOENT => return Ok(Memory::Nothing),
+        Err(error @ Error::Os { errno, .. }) if sys::is_passing(errno) => return Err(error),
+        Err(_) => return Ok(Memory::Other),
     };
     let number = |at: usize| {
         let mut bytes = [0; 8];
@@ -163,14 +168,36 @@ pub(super) fn memory_of(name: Name, lock: [u64; 2]) -> Memory {
     let size = shm::facts(memory.as_fd()).map_or(u64::MAX, |facts| facts.size);
     if name.is_of_identifier() && size < at as u64 + 16 {
         // Nobody else makes objects of such names: its maker writes the number now, or was killed.
-        return Memory::Arena { finished: false };
+        return Ok(Memory::Arena { finished: false });
     }
-    match [number(at), number(at + 8)] == lock {
+    Ok(match [number(at), number(at + 8)] == lock {
         true => Memory::Arena {
             finished: number(offset_of!(Header, magic)) != 0,
         },
         false => Memory::Other,
+    })
+}
+
+/// Whether the name of an identifier's memory has that of an arena whose lock file was removed, which
+/// no process can attach. The caller has seen that there is no lock file, or has made it.
+///
+/// # Errors
+/// As for [`memory_of`].
+pub(super) fn is_remnant(name: Name) -> Result<bool> {
+    if !name.is_of_identifier() {
+        return Ok(false);
     }
+    let memory = match open_memory(name) {
+        Ok((memory, _)) => memory,
+        Err(error @ Error::Os { errno, .. }) if sys::is_passing(errno) => return Err(error),
+        Err(_) => return Ok(false),
+    };
+    let mut magic = [0; 8];
+    let at = offset_of!(Header, magic) as u64;
+    let read = patiently(|| shm::read(memory.as_fd(), at, &mut magic));
+    // (Its maker may have died before it wrote any.)
+    let begins = |read| read < 8 || [0, MAGIC].contains(&u64::from_ne_bytes(magic));
+    Ok(read.is_ok_and(begins))
 }
 
 /// Whether the object whose memory was opened as `file` is a finished arena, or
@@ -178,7 +205,7 @@ pub(super) fn memory_of(name: Name, lock: [u64; 2]) -> Memory {
 /// while it did.
 pub(super) fn is_arena(name: Name, file: [u64; 2]) -> Option<bool> {
     let lock = shm::facts_of(&lock_name(name)).map(|facts| facts.file());
-    let what = lock.map(|lock| memory_of(name, lock));
+    let what = lock.and_then(|lock| memory_of(name, lock));
     let memory = shm::facts_of(&memory_name(name)).ok()?;
     if memory.file() != file {
         return None;
@@ -187,6 +214,8 @@ pub(super) fn is_arena(name: Name, file: [u64; 2]) -> Option<bool> {
         Ok(Memory::Arena { finished }) => finished.then_some(true),
         // (Too short: the number of its lock file was not written yet.)
         Ok(Memory::Other) => (memory.size >= size_of::<Header>() as u64).then_some(false),
+        // (It cannot be told now.)
+        Err(Error::Os { errno, .. }) if sys::is_passing(errno) => None,
         // (A lock file is made before the memory, and removed after it.)
         Err(_) => Some(false),
         Ok(Memory::Nothing) => None,

@@ -81,9 +81,9 @@ impl Remains {
             return;
         }
         let goes = match memory_of(self.name, self.facts.file()) {
-            Memory::Other => false,
-            Memory::Nothing => true,
-            Memory::Arena { finished } => even_finished || !finished,
+            Ok(Memory::Other) | Err(_) => false,
+            Ok(Memory::Nothing) => true,
+            Ok(Memory::Arena { finished }) => even_finished || !finished,
         };
         if goes {
             let _ = self.unlink();

@@ -3,8 +3,8 @@
 use super::descriptor::{Descriptor, READ_WRITE};
 use super::huge_pages::HugePages;
 use super::objects::{
-    has_room, is_of, lock_name, make, memory_name, needing, patiently, reserve, room_for, NO_SPACE,
-    PIN_BYTE, REMOVAL_BYTE,
+    has_room, is_of, is_remnant, lock_name, make, memory_name, needing, patiently, reserve,
+    room_for, NO_SPACE, PIN_BYTE, REMOVAL_BYTE,
 };
 use super::wait_hooks;
 use crate::arena::format::{Address, Geometry, Header, SlotId, SlotRow, LONGEST, PAGE};
@@ -99,7 +99,14 @@ impl ShmPlatform {
                     errno: sys::EEXIST,
                 });
             }
-            let memory = make(&memory_name(name))?;
+            let memory = match make(&memory_name(name)) {
+                Err(Error::Os { errno, .. }) if errno == sys::EEXIST && is_remnant(name)? => {
+                    // No other process can have to do with it: this one has the lock file.
+                    shm::unlink_object(&memory_name(name))?;
+                    make(&memory_name(name))?
+                }
+                made => made?,
+            };
             // First of all the lock file's number: should this process die before this is an
             // arena, no other object may be taken for it.
             let facts = shm::facts(lock.as_fd())?;
@@ -130,7 +137,9 @@ impl ShmPlatform {
                 Ok(shared)
             }
             Err(error) => {
-                if is_of(&lock_name(name), lock.as_fd()) {
+                // Without its byte it is a remover's, which makes sure that it is there before it
+                // removes names: they could be the next arena's by then.
+                if claimed != Ok(false) && is_of(&lock_name(name), lock.as_fd()) {
                     let _ = shm::unlink_object(&lock_name(name));
                 }
                 match error {

@@ -36,6 +36,9 @@ pub const TESTS: &[Test] = &[
     ("meeting_after_a_death", |full| {
         undisturbed(|| meeting_at_each_call(full, After::Dies))
     }),
+    ("meeting_two_that_are_stopped", |full| {
+        undisturbed(|| two_at_each_call(full))
+    }),
     ("meeting_storm", |_| undisturbed(storm)),
 ];
 
@@ -211,6 +214,28 @@ fn deserted() {
     assert_empty(&meet());
     poisoned.kill();
     assert!(is_gone());
+    // The same with no slot for another process but those of the dead.
+    let meet_two = || {
+        let settings = Settings {
+            processes: 2,
+            ..small()
+        };
+        Arena::attach_or_create(None, IDENTIFIER, settings).unwrap()
+    };
+    let dead = [false, true].map(|poisons| {
+        stopped(|| {
+            let arena = meet_two();
+            if poisons {
+                arena.core().header().condition.commit(POISONED);
+            }
+            stop();
+            0
+        })
+    });
+    dead.into_iter().for_each(Child::kill);
+    assert_eq!(objects(name()).len(), 2);
+    assert_empty(&meet_two());
+    assert!(is_gone());
     // A sweep removes it like any other.
     leave_deserted();
     assert!(remove_orphans(None).unwrap().contains(&name()));
@@ -254,6 +279,13 @@ fn by_name() {
     assert_eq!(objects(name()).len(), 2);
     drop(arena);
     assert!(is_gone());
+    // Nor does a process that has it get it by its name when it is about to lose that.
+    let arena = meet();
+    let me = arena.member().unwrap();
+    arena.core().mark_unlinked(me).unwrap();
+    let again = Arena::attach(name(), 30_000);
+    assert!(matches!(again, Err(Error::Os { errno, .. }) if errno == libc::ENOENT));
+    assert!(is_gone());
 }
 
 /// What is there under the name, and is no arena of the identifier.
@@ -290,6 +322,16 @@ fn strangers() {
     }
     drop(meet());
     assert!(is_gone());
+    // What is left of an arena without its lock file, and what its maker has not written to.
+    let old = leave_deserted();
+    std::fs::remove_file(&files[1]).unwrap();
+    assert_ne!(meet().uuid()[0], old);
+    assert!(is_gone());
+    leave_deserted();
+    std::fs::remove_file(&files[1]).unwrap();
+    std::fs::File::create(&files[0]).unwrap();
+    assert_empty(&meet());
+    assert!(is_gone());
 }
 
 fn roots() {
@@ -298,6 +340,8 @@ fn roots() {
     assert!(publish(&arena));
     assert!(!publish(&arena));
     // Nobody holds it but the arena.
+    let which = arena.root().unwrap().unwrap().which();
+    assert!(arena.claim_unheld(which).unwrap().is_none());
     let stats = arena.stats().unwrap();
     assert_eq!((stats.blocks, stats.tickets), (1, 0));
     assert_right(&arena, "published");
@@ -504,6 +548,63 @@ fn at_call(&(start, deed, other): &(Start, Deed, Deed), nth: u64, after: After) 
         None => end_living(living, &when),
     }
     true
+}
+
+/// A process that makes the arena is stopped when it has made the lock file, and another one, which
+/// comes then, at any of its calls.
+fn two_at_each_call(full: bool) {
+    if !can_trace() {
+        println!("  SKIPPED: processes cannot be traced here");
+        return;
+    }
+    let mut random = Random::new(seed::of_test("two_at_each_call"));
+    let each = if full { 1 } else { 16 };
+    for further in 0..6 {
+        let first = random.below(each);
+        let mut calls = 0;
+        while two_at_call(further, first + calls * each) {
+            calls += 1;
+        }
+        assert!(calls > 3, "{further}");
+    }
+}
+
+fn two_at_call(further: u64, nth: u64) -> bool {
+    let when = format!("{further} stops after the lock file, at stop {nth}");
+    let board: &Board = common();
+    let has = |who: usize| board.has[who].load(Ordering::SeqCst);
+    let [mut maker, mut other] = [0, 1].map(|who| {
+        traced(|| {
+            stop();
+            // It cannot know that the other one is stopped.
+            match meet_within(10) {
+                Ok(arena) => {
+                    board.has[who].store(arena.uuid()[0], Ordering::SeqCst);
+                    std::mem::forget(arena);
+                }
+                Err(Error::Busy { .. }) => {}
+                Err(error) => panic!("{error}"),
+            }
+        })
+    });
+    while is_gone() {
+        assert!(to_system_call(&mut maker), "{when}");
+    }
+    assert!((0..further).all(|_| to_system_call(&mut maker)), "{when}");
+    let stops = (0..=nth).all(|_| to_system_call(&mut other));
+    while to_system_call(&mut maker) {}
+    while stops && to_system_call(&mut other) {}
+    let third = stopped(|| meet_and_stop(board, 2, 30_000));
+    assert_ne!(has(2), 0, "{when}");
+    for who in 0..2 {
+        assert!(has(who) == 0 || has(who) == has(2), "{when}: {who}");
+    }
+    third.signal(libc::SIGCONT);
+    third.succeed();
+    maker.kill();
+    other.kill();
+    end_living(None, &when);
+    stops
 }
 
 fn end_living(living: Option<Child>, when: &str) {

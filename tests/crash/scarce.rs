@@ -5,13 +5,16 @@
 
 use crate::tools::*;
 use crate::Test;
+use shared_numpy::arena::handle::Name;
 use shared_numpy::error::{Error, Result};
+use shared_numpy::process::Arena;
 use shared_numpy::sys::{cgroup, is_passing, probe, proc};
 use std::os::fd::AsFd;
 
 pub const TESTS: &[Test] = &[
     ("questions_without_descriptors", |_| questions()),
     ("liveness_without_descriptors", |_| liveness()),
+    ("meeting_without_descriptors", |_| meeting()),
 ];
 
 /// Does something while this process cannot open any file.
@@ -74,4 +77,22 @@ fn liveness() {
     child.kill();
     assert_eq!(test.reap(), Ok(1));
     assert_empty(&test.arena);
+}
+
+/// What cannot be looked at is not taken for another's.
+fn meeting() {
+    let identifier = *b"met, and no file";
+    let meet = || Arena::attach_or_create(None, identifier, small());
+    let mut child = fork(|| {
+        let _arena = meet().unwrap();
+        stop();
+        0
+    });
+    child.wait_for_stop();
+    assert!(is_refused(without_descriptors(meet)));
+    drop(meet().unwrap());
+    child.signal(libc::SIGCONT);
+    child.succeed();
+    let name = Name::of_identifier(None, identifier).unwrap();
+    assert_eq!(objects(name), Vec::<String>::new());
 }
