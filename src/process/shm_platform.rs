@@ -137,9 +137,11 @@ impl ShmPlatform {
                 Ok(shared)
             }
             Err(error) => {
-                // Without its byte it is a remover's, which makes sure that it is there before it
-                // removes names: they could be the next arena's by then.
-                if claimed != Ok(false) && is_of(&lock_name(name), lock.as_fd()) {
+                // A process that has its byte is about to remove what has the names then, and has
+                // made sure that it is this file: without it they could be the next arena's.
+                let is_removed =
+                    claimed == Ok(false) && locks::try_for_process(lock.as_fd(), 0) != Ok(true);
+                if !is_removed && is_of(&lock_name(name), lock.as_fd()) {
                     let _ = shm::unlink_object(&lock_name(name));
                 }
                 match error {
