@@ -732,6 +732,8 @@ fn storm() {
             kill_group(worker);
         }
     }
+    // (Their children have the arena until they have ended.)
+    wait_for_orphans(true);
     let [met, shared] = [&crowd.met, &crowd.shared].map(|count| count.load(Ordering::SeqCst));
     println!("  met {met} times, {shared} times with another one there");
     assert!(met > KILLS && shared > 0);
