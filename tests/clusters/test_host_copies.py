@@ -4,11 +4,12 @@
   pieces that are there. A child that it has forked holds nothing up.
 * Who waits without progress gets an error that names the one who fills.
 * A source that fails is left for another one, which sends what is missing.
-* The tree has no circle, and no worker gives to more than `CHILDREN` others as long as one is free.
+* The tree has no circle, and no host gives to more than `CHILDREN` others as long as one is free.
 """
 
 import asyncio
 import os
+import pickle
 import random
 import signal
 import sys
@@ -240,29 +241,90 @@ def test_the_tree_of_sources():
             if not there or chance.random() < 0.5:
                 worker = "worker %d" % step
                 there.append(worker)
-                source = share.source_for(worker, [])
+                source = share.source_for(worker, [], worker[:-1])
                 others = [each for each in there if each != worker]
                 assert (source in others) if others else source == scheduler.CLIENT
             else:
                 worker = chance.choice(there)
                 act = chance.choice(["again", "complete", "leave"])
                 if act == "complete":
-                    share.complete(worker)
+                    share.complete(worker, worker[:-1])
                 elif act == "leave":
                     there.remove(worker)
                     share.remove(worker)
                 elif not share.has[worker]:
                     failed = [share.sources.get(worker, "")]
-                    assert share.source_for(worker, failed) not in failed + [worker] or failed == [""]
+                    assert share.source_for(worker, failed, worker[:-1]) not in failed + [worker] or failed == [""]
             for worker in there:
                 way = [worker]
                 while share.sources.get(way[-1], scheduler.CLIENT) != scheduler.CLIENT:
                     way.append(share.sources[way[-1]])
                     assert len(way) <= len(there) + 60 and way[-1] != worker
     share = scheduler.Known("client")
-    sources = [share.source_for("worker %d" % number, []) for number in range(15)]
+    sources = [share.source_for("worker %d" % number, [], "host %d" % number) for number in range(15)]
     assert sources.count(scheduler.CLIENT) == 1
     assert max(sources.count(each) for each in sources if each) == scheduler.CHILDREN
+
+
+def test_workers_of_a_host_are_one_source():
+    share, first = scheduler.Known("client"), ["first %d" % number for number in range(8)]
+    for worker in first:
+        share.complete(worker, "first")
+    sources = [share.source_for("host %d" % number, [], "host %d" % number) for number in range(15)]
+    assert sum(each in first for each in sources) == scheduler.CHILDREN
+    assert max(sources.count(each) for each in sources) <= scheduler.CHILDREN
+    # Another worker of a host is tried when one has failed there.
+    share = scheduler.Known("client")
+    for worker in first[:2]:
+        share.complete(worker, "first")
+    assert share.source_for("another", first[:1], "another") == first[1]
+
+
+class FakeScheduler:
+    """A scheduler with workers that answer, as far as `Registry` looks at it."""
+
+    def __init__(self, answers):
+        self.workers, self.answers, self.sent = dict(answers), answers, []
+
+    def rpc(self, address):
+        return self.Worker(self.answers[address])
+
+    class Worker:
+        def __init__(self, answer):
+            self.answer = answer
+
+        async def shared_numpy_fill(self, share):
+            if isinstance(self.answer, Exception):
+                raise self.answer
+            return self.answer
+
+
+def test_errors_of_workers_that_are_there_are_told():
+    registry = scheduler.Registry()
+    answers = {"left": OSError("gone"), "lost": OSError("no way"), "wrong": KeyError("x"), "good": None}
+    registry.scheduler = FakeScheduler(answers)
+    del registry.scheduler.workers["left"]
+    workers = registry.scheduler.workers
+
+    class Left(list):
+        """The workers when they are asked, and after that."""
+
+        def __contains__(self, address):
+            return address in workers
+
+    registry.scheduler.workers = Left(answers)
+    errors = [pickle.loads(each) for each in asyncio.run(registry.fill_all(b""))]
+    assert [repr(each) for each in errors] == ["OSError('no way')", "KeyError('x')"]
+
+
+def test_a_worker_that_has_left_gets_no_source():
+    registry, share = scheduler.Registry(), scheduler.Known("client")
+    registry.scheduler, registry.shares = FakeScheduler({"there": None}), {"id": share}
+    share.complete("there", "host")
+    assert asyncio.run(registry.source("id", "left", [], "another")) is None
+    assert not share.sources and "left" not in share.has
+    assert asyncio.run(registry.known("id", "left")) and not share.users
+    assert asyncio.run(registry.known("id", "there")) and share.users == {"there"}
 
 
 class Sources:

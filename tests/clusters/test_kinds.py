@@ -14,6 +14,7 @@ from local_hosts import PATIENCE
 import shared_numpy as snp
 from distributed import Client, Nanny, Scheduler, SpecCluster, get_client
 from shared_numpy.integrations import dask as snp_dask
+from shared_numpy.integrations._dask import host_memory
 
 
 # (Clusters begin slowly on a loaded machine.)
@@ -60,6 +61,31 @@ def test_workers_that_are_threads():
         other.sum()
     with pytest.raises(ValueError, match="closed"):
         snp_dask.share(client, np.ones(3))
+
+
+def test_a_worker_without_its_part(monkeypatch):
+    """Where the plugin cannot be set up, the worker stays; the end of a share is not told there."""
+    options = dict(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None)
+    with Client(silence_logs=60, **options) as client:
+        data = snp_dask.share(client, np.ones(10), hosts="now")
+
+        def fails():
+            raise FileNotFoundError("/dev/shm")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(host_memory, "host", fails)
+            client.cluster.scale(2)
+            client.wait_for_workers(2, timeout=PATIENCE)
+        before = set(client.scheduler_info()["workers"])
+        (member,) = snp_dask.stats(client)
+        for each in client.cluster.workers.values():
+            if each.address != member:
+                # (As in a process of its own, where nothing came to be registered.)
+                each.stream_handlers.pop("shared_numpy_end", None)
+        data.close()
+        gone(data)
+        for _ in range(3):
+            assert set(client.run(os.getpid)) == before
 
 
 async def use_asynchronously():

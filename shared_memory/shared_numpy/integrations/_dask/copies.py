@@ -149,14 +149,14 @@ class Copies:
         return id in self._ended
 
     def leave(self, member: "Any") -> None:
-        """Take away a worker; with the last one go the copies that it has opened."""
+        """Take away a worker, and with it the copies that workers of this process have opened: it may
+        be the one that is told when they end. The others open them anew."""
         with self._lock:
             self.members = [each for each in self.members if each is not member]
-            if not self.members:
-                for id in list(self._complete):
-                    if id not in self.owned:
-                        del self._complete[id]
-                        self._arenas.pop(id, None)
+            for id in list(self._complete):
+                if id not in self.owned:
+                    del self._complete[id]
+                    self._arenas.pop(id, None)
 
     def _check(self, share):
         if share.id in self._ended:

@@ -1,18 +1,21 @@
 """What the scheduler knows: which shares there are, whose they are, and which workers have them.
 
 Workers that fill their host's copy make a tree: each pulls from one source, a worker that has the
-bytes or is getting them, and at most `CHILDREN` pull from the same. The root pulls from the client.
+bytes or is getting them, and at most `CHILDREN` pull from workers of the same host. The root pulls
+from the client.
 """
 
 import asyncio
+import pickle
+from collections import Counter
 
 from distributed.diagnostics.plugin import SchedulerPlugin
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, List, Optional
+    from typing import Any, Dict, List, Optional, Set
 
-# So many workers pull from one at a time, as long as there is another one to pull from.
+# So many workers pull from a host at a time, as long as there is another one to pull from.
 CHILDREN = 2
 
 # What stands for the client among the sources.
@@ -38,15 +41,19 @@ class Known:
         # Worker -> whether it has all of it; those which fill come in with their source.
         self.has = {}  # type: Dict[str, bool]
         self.sources = {}  # type: Dict[str, str]
+        # What `host_memory.host` tells of each of them.
+        self.hosts = {}  # type: Dict[str, str]
+        # The workers that have asked for it: nobody else can have it, or has to be told of its end.
+        self.users = set()  # type: Set[str]
 
-    def source_for(self, worker: str, failed: "List[str]") -> str:
-        """Choose where a worker gets bytes from, and remember it."""
+    def source_for(self, worker: str, failed: "List[str]", host: str) -> str:
+        """Choose where a worker of a host gets bytes from, and remember it."""
         self.sources.pop(worker, None)
+        self.hosts[worker] = host
         able = [each for each in self.has if each not in failed and not self._is_below(each, worker)]
-        children = dict.fromkeys(able, 0)
-        for source in self.sources.values():
-            if source in children:
-                children[source] += 1
+        # Workers of a host share its link.
+        pulled = Counter(self.hosts.get(source) for source in self.sources.values())
+        children = {each: pulled[self.hosts[each]] for each in able}
         # A complete copy before one in the making; then the nearest to the root.
         able.sort(key=lambda each: (not self.has[each], self._level(each), children[each]))
         free = [each for each in able if children[each] < CHILDREN]
@@ -68,15 +75,21 @@ class Known:
             worker, level = self.sources[worker], level + 1
         return level
 
-    def complete(self, worker: str) -> None:
-        """Note that a worker has all of it."""
-        self.has[worker] = True
+    def complete(self, worker: str, host: str) -> None:
+        """Note that a worker of a host has all of it."""
+        self.has[worker], self.hosts[worker] = True, host
         self.sources.pop(worker, None)
 
     def remove(self, worker: str) -> None:
-        """Note that a worker has left."""
+        """Note that a worker has no copy that it could give."""
         self.has.pop(worker, None)
+        self.hosts.pop(worker, None)
         self.sources.pop(worker, None)
+
+    def leave(self, worker: str) -> None:
+        """Note that a worker has left."""
+        self.remove(worker)
+        self.users.discard(worker)
 
 
 class Registry(SchedulerPlugin):  # type: ignore[misc]
@@ -108,7 +121,7 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]
         return True
 
     async def end(self, id: str) -> None:
-        """End a share: all workers drop it."""
+        """End a share: the workers that have it drop it."""
         self._end(id)
 
     async def fill_all(self, share: bytes) -> "List[bytes]":
@@ -117,42 +130,50 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]
         return [each for each in answers.values() if isinstance(each, bytes)]
 
     async def tell_all(self, operation: str, **arguments: "Any") -> "Dict[str, Any]":
-        """Have each worker do something; return their answers, without those which have died."""
+        """Have each worker do something; return their answers, pickled errors among them, without those
+        of workers which have left. (One that has just come answers None: it gets a copy when it uses
+        the share.)"""
         addresses = list(self.scheduler.workers)
         asked = [
             getattr(self.scheduler.rpc(address), operation)(**arguments) for address in addresses
         ]
         answers = await asyncio.gather(*asked, return_exceptions=True)
-        return {
-            address: answer
-            for address, answer in zip(addresses, answers)
-            if not isinstance(answer, BaseException)
-        }
+        found = {}
+        for address, answer in zip(addresses, answers):
+            if isinstance(answer, OSError) and address not in self.scheduler.workers:
+                continue
+            found[address] = _pickled(answer) if isinstance(answer, BaseException) else answer
+        return found
 
     # ---- what a worker asks
 
-    async def known(self, id: str) -> bool:
-        """Tell whether a share has not ended."""
-        return id in self.shares
-
-    async def source(self, id: str, worker: str, failed: "List[str]") -> "Optional[str]":
-        """Return where a worker gets the bytes of a share from: the address of a worker, "" for the
-        client, which is told; None if the share has ended."""
+    async def known(self, id: str, worker: str) -> bool:
+        """Tell whether a share has not ended, to a worker that is about to open its copy."""
         share = self.shares.get(id)
-        if share is None:
+        if share is not None and worker in self.scheduler.workers:
+            share.users.add(worker)
+        return share is not None
+
+    async def source(
+        self, id: str, worker: str, failed: "List[str]", host: str
+    ) -> "Optional[str]":
+        """Return where a worker gets the bytes of a share from: the address of a worker, "" for the
+        client, which is told; None if the share has ended, or the worker has left."""
+        share = self.shares.get(id)
+        if share is None or worker not in self.scheduler.workers:
             return None
-        source = share.source_for(worker, failed)
+        source = share.source_for(worker, failed, host)
         if source == CLIENT:
             self.scheduler.log_event(topic_of(share.client), {"id": id, "worker": worker})
         return source
 
-    async def has(self, id: str, worker: str, complete: bool) -> None:
+    async def has(self, id: str, worker: str, complete: bool, host: str) -> None:
         """Note that a worker has a complete copy, or has failed to fill one."""
         share = self.shares.get(id)
         if share is None:
             return
         if complete and worker in self.scheduler.workers:
-            share.complete(worker)
+            share.complete(worker, host)
         else:
             share.remove(worker)
 
@@ -160,17 +181,25 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]
 
     def remove_worker(self, scheduler: "Any", worker: str, **options: "Any") -> None:
         for share in self.shares.values():
-            share.remove(worker)
+            share.leave(worker)
 
     def remove_client(self, scheduler: "Any", client: str) -> None:
         for id in [id for id, share in self.shares.items() if share.client == client]:
             self._end(id)
 
     def _end(self, id):
-        # (A worker that joins later asks before it opens a copy.)
-        if self.shares.pop(id, None) is not None:
-            for address in list(self.scheduler.workers):
-                self.scheduler.worker_send(address, {"op": "shared_numpy_end", "id": id})
+        # (A worker asks before it opens a copy. One that has not asked may be without a `Member`,
+        # and would be closed by a message that it does not know.)
+        share = self.shares.pop(id, None)
+        for address in share.users if share is not None else ():
+            self.scheduler.worker_send(address, {"op": "shared_numpy_end", "id": id})
+
+
+def _pickled(error):
+    try:
+        return pickle.dumps(error)
+    except Exception:
+        return pickle.dumps(RuntimeError(repr(error)))
 
 
 def has_registry(dask_scheduler: "Any") -> bool:

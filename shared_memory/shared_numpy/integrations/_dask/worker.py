@@ -36,8 +36,10 @@ class Member(WorkerPlugin):  # type: ignore[misc]
     # ---- begin and end, on the event loop
 
     def setup(self, worker: "Any") -> None:
+        # (First: a worker on which the rest fails stays in its cluster.)
+        worker.stream_handlers["shared_numpy_end"] = here.end
         self.worker, self.loop = worker, asyncio.get_event_loop()
-        self._thread = threading.get_ident()
+        self._thread, self._host = threading.get_ident(), host_memory.host()
         self._fillings = {}  # type: Dict[str, Filling]
         self._counts = {"bytes_from_workers": 0, "bytes_from_client": 0, "bytes_given": 0}
         self.timeout = parse_timedelta(dask.config.get(TIMEOUT, TIMEOUT_DEFAULT))
@@ -58,11 +60,11 @@ class Member(WorkerPlugin):  # type: ignore[misc]
             shared_numpy_fill=self.prepare,
             shared_numpy_stats=self.stats,
         )
-        worker.stream_handlers["shared_numpy_end"] = here.end
         here.members = here.members + [self]
 
     def teardown(self, worker: "Any") -> None:
-        worker.handlers["get_data"] = self._get_data
+        if hasattr(self, "_get_data"):
+            worker.handlers["get_data"] = self._get_data
         here.leave(self)
 
     # ---- what others ask of it, on the event loop
@@ -91,7 +93,7 @@ class Member(WorkerPlugin):  # type: ignore[misc]
         """Return what `client.stats` tells of a worker."""
         return dict(
             self._counts,
-            host=host_memory.host(),
+            host=self._host,
             fills=here.filled,
             attaches=here.attached,
             results_by_handle=results.Counts.by_handle,
@@ -124,7 +126,7 @@ class Member(WorkerPlugin):  # type: ignore[misc]
 
     def knows(self, share: "Any") -> bool:
         """Ask the scheduler whether a share has not ended."""
-        return bool(self._wait(self._ask_scheduler("shared_numpy_known", id=share.id)))
+        return bool(self._wait(self._ask_scheduler("shared_numpy_known", id=share.id, worker=self.address)))
 
     def fill(self, share: "Any", image: "Image") -> None:
         """Fill an image; see `Filling.run` for what is raised."""
@@ -161,7 +163,7 @@ class Member(WorkerPlugin):  # type: ignore[misc]
 
     async def _report(self, share, complete):
         await self._ask_scheduler(
-            "shared_numpy_has", id=share.id, worker=self.address, complete=complete
+            "shared_numpy_has", id=share.id, worker=self.address, complete=complete, host=self._host
         )
 
     # ---- what `Filling` asks of it, on the event loop
@@ -170,7 +172,7 @@ class Member(WorkerPlugin):  # type: ignore[misc]
         """Ask the scheduler for a source: the address of a worker, "" for the client, None if the
         share has ended."""
         answer = await self._ask_scheduler(
-            "shared_numpy_source", id=share.id, worker=self.address, failed=failed
+            "shared_numpy_source", id=share.id, worker=self.address, failed=failed, host=self._host
         )
         return None if answer is None else str(answer)
 
