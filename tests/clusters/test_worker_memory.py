@@ -10,6 +10,7 @@ from local_hosts import PATIENCE, hosts
 
 import shared_numpy as snp
 from shared_numpy.integrations import dask as snp_dask
+from shared_numpy.integrations._dask import copies
 from shared_numpy.integrations._dask.memory import Measure
 
 # (Clusters begin slowly on a loaded machine.)
@@ -51,6 +52,29 @@ def test_shared_pages_count_in_parts():
         raise AssertionError("a process that has ended was measured")
 
 
+def test_a_copy_counts_for_no_worker():
+    """Neither while it is filled, when all of it is the part of one process, nor after that."""
+    share = copies.Share(os.urandom(16).hex(), 64 * MIB, False, "the share")
+    measure = Measure(os.getpid(), copies.here.in_arenas)
+    measures = [measure()]
+
+    def write(image):
+        copies.here._note(share, image)
+        image.data[...] = 1
+        measures.append(Measure(os.getpid(), copies.here.in_arenas)())
+
+    copies.here.put(share, write)
+    try:
+        measures.append(Measure(os.getpid(), copies.here.in_arenas)())
+        assert max(measures) - measures[0] < 20 * MIB
+        # What else is shared counts as before.
+        array = snp.ones(64 * MIB // 8)
+        more = Measure(os.getpid(), copies.here.in_arenas)() - measures[-1]
+        assert 40 * MIB < more < 80 * MIB and array[-1] == 1
+    finally:
+        copies.here.end(share.id)
+
+
 def resident(dask_worker):
     return dask_worker.monitor.proc.memory_info().rss
 
@@ -82,7 +106,6 @@ def test_a_share_beyond_the_limit_of_a_worker():
                 PATIENCE,
             )
             assert set(made.pids().values()) == pids
-            # (The first has all of it until the second has touched it, too.)
             conftest.eventually(lambda: set(client.run(status).values()) == {"running"}, PATIENCE)
             for counts in snp_dask.stats(client).values():
                 assert counts["memory"] < 0.8 * limit

@@ -98,6 +98,7 @@ class Copies:
         except BaseException as error:
             with self._lock:
                 self._open.pop(share.id, None)
+                self._arenas.pop(share.id, None)
                 self._pending.pop(share.id, None)
             future.set_exception(error)
             raise
@@ -133,6 +134,12 @@ class Copies:
         """Tell whether an array lies in a copy that is open here."""
         block = block_of(array)
         return block is not None and block.arena.name in self._arenas.values()
+
+    def in_arenas(self) -> "List[str]":
+        """Return the shares of which this process has a copy open in an arena, whose name has that of
+        the share."""
+        with self._lock:
+            return list(self._arenas)
 
     def end(self, id: str) -> None:
         """Drop a share, for good."""
@@ -213,16 +220,20 @@ class Copies:
         with self._lock:
             self._check(share)
             self._open[share.id] = image
+            self._note_arena(share, image)
 
     def _keep(self, share, image):
         with self._lock:
             self._check(share)
             self._complete[share.id] = image
-            block = block_of(image.memory)
-            if block is not None:
-                self._arenas[share.id] = block.arena.name
+            self._note_arena(share, image)
             self._open.pop(share.id, None)
             self._pending.pop(share.id, None)
+
+    def _note_arena(self, share, image):
+        block = block_of(image.memory)
+        if block is not None:
+            self._arenas[share.id] = block.arena.name
 
     def _member_for(self, share):
         """Return the worker of this process whose scheduler knows a share; None if this process has

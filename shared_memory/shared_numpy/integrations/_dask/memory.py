@@ -6,8 +6,9 @@ four workers with 1 GB between them seem to have 4 GB.
 
 Here a worker's own monitor, which spills and pauses, counts its private memory, plus its part of
 the shared memory: each page divided by the number of processes that have touched it, as the kernel
-tells (``Pss_Shmem``). So the workers of a host add up to what they take together. A nanny counts the
-private memory alone: that is what a restart frees.
+tells (``Pss_Shmem``). The copies of shares count for no worker: nothing that a worker does, spills or
+pauses makes them smaller, and until others touch a copy all of it is the part of the one that has
+filled it. A nanny counts the private memory alone: that is what a restart frees.
 
 Dask has no place for that. On a worker the method is replaced by which its monitor measures
 (``worker.monitor.get_process_memory``). A nanny's monitor runs only when the measure here says that
@@ -22,7 +23,7 @@ from distributed.diagnostics.plugin import NannyPlugin
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Tuple
+    from typing import Any, Callable, Iterable, Tuple
 
 # The kernel goes through all pages of a process to tell its part: at most one of so many parts of the
 # time is spent on that, and more while the shared memory grows or shrinks.
@@ -38,10 +39,12 @@ class Measure:
     ----------
     pid : int
         The process.
+    apart : callable
+        Returns texts; a mapped file whose path has one of them does not count.
     """
 
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
+    def __init__(self, pid: int, apart: "Callable[[], Iterable[str]]" = tuple) -> None:
+        self.pid, self.apart = pid, apart
         # The part of the shared memory that counts, of how much that was found, when, and for how long
         # that has taken.
         self._own, self._of, self._at, self._cost = 0, 0, 0.0, 0.0
@@ -92,17 +95,31 @@ class Measure:
         pause = _CHANGING * self._cost if changed else max(_RARELY * self._cost, _INTERVAL)
         if start >= self._at + pause:
             try:
-                (self._own,) = self._read("smaps_rollup", "Pss_Shmem")
+                (own,) = self._read("smaps_rollup", "Pss_Shmem")
+                self._own = max(own - self._part_apart(), 0)
             except OSError:
                 self._own = 0  # It may not be read: nothing of the shared memory counts.
             self._of, self._at = shared, time.monotonic()
             self._cost = self._at - start
         return self._own
 
+    def _part_apart(self):
+        """Return which part of files that do not count is the process's, in bytes."""
+        texts, part, counts = list(self.apart()), 0, False
+        if texts:
+            with open("/proc/{}/smaps".format(self.pid)) as lines:
+                for line in lines:
+                    # (A mapping begins with its addresses, in small letters.)
+                    if line[0] in "0123456789abcdef":
+                        counts = any(text in line for text in texts)
+                    elif counts and line.startswith("Pss:"):
+                        part += int(line.split()[1]) << 10
+        return part
 
-def install_in_worker(worker: "Any") -> "Any":
+
+def install_in_worker(worker: "Any", apart: "Callable[[], Iterable[str]]") -> "Any":
     """Have a worker's monitor count the memory that counts for it; return the `Measure`."""
-    measure = Measure(os.getpid())
+    measure = Measure(os.getpid(), apart)
     worker.monitor.get_process_memory = measure
     return measure
 

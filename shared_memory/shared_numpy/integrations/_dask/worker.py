@@ -46,7 +46,7 @@ class Member(WorkerPlugin):  # type: ignore[misc]
         results.register()
         results.introduce(worker)
         worker.rpc.collect()  # Connections that are idle have told nothing.
-        self._measure = memory.install_in_worker(worker)
+        self._measure = memory.install_in_worker(worker, here.in_arenas)
         get_data = self._get_data = worker.handlers["get_data"]
 
         async def get_data_by_handle(comm, **arguments):
