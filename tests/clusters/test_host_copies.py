@@ -345,6 +345,8 @@ class Sources:
             return None
         if address == "dying" and number:
             raise OSError("dead")
+        if address == "wrong":
+            raise KeyError("what its handler raises")
         if address == "stopped":
             await asyncio.sleep(PATIENCE)
         return piece(number)
@@ -375,16 +377,18 @@ async def push(filling):
     wanted = None
     while wanted is None:
         await asyncio.sleep(0.001)
-        wanted = filling.take(None, None) if len(filling.member.asked) > 3 else None
+        wanted = filling.take(None, None) if len(filling.member.asked) > 4 else None
     while wanted is not None:
         wanted = filling.take(wanted, piece(wanted))
 
 
 def test_sources_that_fail_are_left_for_others():
-    member = Sources("empty", "dying", "stopped")
+    member = Sources("empty", "wrong", "dying", "stopped")
     image = filled(member, push)
     assert image.data.tobytes() == b"".join(map(piece, range(3)))
-    assert member.asked[:4] == [[], ["empty"], ["empty", "dying"], ["empty", "dying", "stopped"]]
+    # When bytes have come, those that failed before are asked again.
+    wanted = [[], ["empty"], ["empty", "wrong"], ["dying"], ["dying", "stopped"]]
+    assert member.asked[:5] == wanted
     # What the one that died had given was not fetched again.
     assert sum(member.counts.values()) == NBYTES
     assert member.counts["bytes_from_workers"] == PIECE

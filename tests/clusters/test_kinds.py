@@ -14,7 +14,7 @@ from local_hosts import PATIENCE
 import shared_numpy as snp
 from distributed import Client, Nanny, Scheduler, SpecCluster, get_client
 from shared_numpy.integrations import dask as snp_dask
-from shared_numpy.integrations._dask import host_memory
+from shared_numpy.integrations._dask import host_memory, requirements
 
 
 # (Clusters begin slowly on a loaded machine.)
@@ -86,6 +86,34 @@ def test_a_worker_without_its_part(monkeypatch):
         gone(data)
         for _ in range(3):
             assert set(client.run(os.getpid)) == before
+
+
+def test_a_client_that_loses_its_connection():
+    """The scheduler ends what it has shared; the client knows, and can share anew."""
+    options = dict(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None)
+    with Client(**options) as client:
+        data = snp_dask.share(client, np.ones(10), hosts="now")
+
+        async def cut():
+            client.scheduler_comm.comm.abort()
+
+        client.sync(cut)
+        conftest.eventually(lambda: data.closed and client.status == "running", PATIENCE)
+        gone(data)
+        with pytest.raises(snp.StaleHandleError, match="Share it anew"):
+            client.submit(total, data, pure=False).result(PATIENCE)
+        with snp_dask.share(client, np.ones(10)) as other:
+            assert client.submit(total, other).result(PATIENCE) == 10
+
+
+def test_a_dask_that_is_not_known(monkeypatch):
+    from distributed.system_monitor import SystemMonitor
+
+    assert requirements.missing() == []
+    requirements.check()
+    monkeypatch.delattr(SystemMonitor, "get_process_memory")
+    with pytest.raises(RuntimeError, match="no system_monitor.SystemMonitor.get_process_memory"):
+        requirements.check()
 
 
 async def use_asynchronously():

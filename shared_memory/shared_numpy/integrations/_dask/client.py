@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 
-from . import results
+from . import requirements, results
 from .array import PerHostArray, share_array
 from .copies import here
 from .filling import WINDOW, copy_of_piece
@@ -45,14 +45,19 @@ class Sharer:
         return client
 
     def _end_with(self, client):
-        """Have all shares of a client end when it is closed."""
-        close, sharer = type(client)._close, self
+        """Have all shares of a client end when it is closed, or has lost the scheduler: that has ended
+        them."""
+        close, reconnect, sharer = type(client)._close, type(client)._reconnect, self
 
         def closing(*arguments, **options):
             sharer.forget()
             return close(sharer._client(), *arguments, **options)
 
-        client._close = closing
+        def reconnecting():
+            sharer.forget()
+            return reconnect(sharer._client())
+
+        client._close, client._reconnect = closing, reconnecting
 
     # ---- registering
 
@@ -109,7 +114,7 @@ class Sharer:
             pass  # Without its client the share ends by itself.
 
     def forget(self) -> None:
-        """Drop all copies: the client leaves the scheduler, which tells the workers."""
+        """Drop all copies: the client has left the scheduler, which tells the workers."""
         for id in list(self.shares):
             here.end(id)
         self.shares.clear()
@@ -156,6 +161,7 @@ def sharer_of(client: "Any") -> "Sharer":
         raise ValueError("the client is closed: {!r}".format(client))
     found = _sharers.get(client)
     if found is None:
+        requirements.check()
         found = _sharers[client] = Sharer(client)
     return found
 
@@ -166,7 +172,7 @@ def register(client: "Any") -> "Any":
     Shared arrays (`shared_numpy.ndarray`) that tasks return then go by handle between workers of
     one host. Between hosts, to clients and to disk they go by value, in Dask's own serialization.
     Workers and nannies no longer count shared memory once for each worker: each has its private
-    memory, and its part of what it shares.
+    memory, and its part of the results that it shares.
 
     It holds as long as the cluster. Calling it again, also for another client, changes nothing.
     `share` calls it if need be.
@@ -180,6 +186,8 @@ def register(client: "Any") -> "Any":
     ------
     ValueError
         The client is closed.
+    RuntimeError
+        This version of Dask has not what is needed.
 
     Examples
     --------

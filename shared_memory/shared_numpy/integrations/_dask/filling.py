@@ -95,7 +95,7 @@ class Filling:
         TimeoutError
             No source gives anything.
         """
-        failed, told = [], ""  # type: List[str], str
+        failed, told, there = [], "", self.image.count()  # type: List[str], str, int
         while not self.image.is_complete():
             source = await self.member.source(self.share, failed)
             if source is None or here.has_ended(self.share.id):
@@ -106,8 +106,12 @@ class Filling:
                     await self._pull(source)
                 else:
                     await self._wait_for_client()
-            except (OSError, asyncio.TimeoutError, _NotThere) as error:
-                told = "{}: {!r}".format(source or "the client", error)
+            except _Failed as error:
+                told = "{}: {!r}".format(source or "the client", error.__cause__ or error)
+                if self.image.count() > there:
+                    # Bytes come again: what has failed before may do so as well.
+                    del failed[:]
+                there = self.image.count()
                 failed.append(source)
                 await asyncio.sleep(_PAUSE)
             if time.monotonic() - self._last > self.member.timeout:
@@ -135,9 +139,12 @@ class Filling:
                 return
             asked = self.member.ask(address, "shared_numpy_pull", id=self.share.id, piece=piece)
             # (Before this worker gives up, others are to be tried.)
-            data = await asyncio.wait_for(asked, self.member.timeout / 3)
+            try:
+                data = await asyncio.wait_for(asked, self.member.timeout / 3)
+            except Exception as error:  # Also what its handler raises, or Dask's.
+                raise _Failed() from error
             if data is None:
-                raise _NotThere("it has no copy any more")
+                raise _Failed("it has no copy any more")
             self.store(piece, data)
             self.member.count("bytes_from_workers", self.image.piece(piece).nbytes)
 
@@ -157,8 +164,8 @@ class Filling:
         return self.next_piece()
 
 
-class _NotThere(Exception):
-    """A source has not the piece."""
+class _Failed(Exception):
+    """A source does not give the piece."""
 
 
 def copy_of_piece(id: str, piece: int) -> "Any":
