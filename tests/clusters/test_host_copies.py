@@ -21,7 +21,7 @@ import pytest
 from local_hosts import PATIENCE
 
 import shared_numpy as snp
-from shared_numpy.integrations._dask import copies, host_memory, scheduler
+from shared_numpy.integrations._dask import array, copies, host_memory, scheduler
 from shared_numpy.integrations._dask import filling as filling_module
 from shared_numpy.integrations._dask.image import PIECE, Image, offsets_of, size_of
 
@@ -223,6 +223,40 @@ def test_threads_wait_for_one_another_and_for_the_end():
     with pytest.raises(snp.StaleHandleError, match="the share has ended"):
         mine.get(share)
     assert not [name for name in os.listdir("/dev/shm") if share.id in name]
+
+
+def test_who_is_not_told_of_the_end_keeps_nothing():
+    """A forked child, and a process without a worker: the memory goes with the last object that uses it."""
+    owner = copies.Share(os.urandom(16).hex(), 8, False, "the share")
+
+    def in_shm():
+        return [name for name in os.listdir("/dev/shm") if owner.id in name]
+
+    def write(image):
+        image.data[...] = 1
+
+    copies.here.put(owner, write)
+    ready, go = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        data = array.PerHostArray(owner.id, (8,), "u1", 0)
+        ok = copies.here.open_image(owner.id) is None and data.sum() == 8
+        ok = ok and copies.here.open_image(owner.id) is None and data[0] == 1
+        del data
+        os.write(ready[1], b"y" if ok else b"n")
+        os.read(go[0], 1)
+        os._exit(0)
+    try:
+        assert os.read(ready[0], 1) == b"y"
+        assert in_shm()
+        copies.here.end(owner.id)
+        # (The child lives.)
+        conftest.eventually(lambda: not in_shm(), PATIENCE, in_shm)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        for each in ready + go:
+            os.close(each)
 
 
 def in_result(thread):

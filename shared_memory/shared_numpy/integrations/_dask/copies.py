@@ -71,6 +71,10 @@ class Copies:
             As in `host_memory.open_image`.
         RuntimeError
             This is the thread of a worker's event loop, which would have to wait.
+
+        Notes
+        -----
+        A process without a worker is not told of the end of a share: it keeps no copy here.
         """
         found = self._complete.get(share.id)
         if found is not None:
@@ -93,8 +97,13 @@ class Copies:
             finally:
                 del future
         try:
+            told = bool(self.members)
             image = self._make(share)
-            self._keep(share, image)
+            if told:
+                self._keep(share, image)
+            else:
+                with self._lock:
+                    self._pending.pop(share.id, None)
         except BaseException as error:
             with self._lock:
                 self._open.pop(share.id, None)
@@ -266,10 +275,15 @@ here = Copies()
 
 
 def _begin_child():
-    """In a forked child: no thread that fills, and no worker, is there."""
+    """In a forked child: no thread that fills, and no worker, is there. Nobody tells it of an end, so
+    that it keeps no copy in an arena; it can open it again."""
     here._lock = threading.Lock()
     here._pending.clear()
     here._open.clear()
+    for id in list(here._arenas):
+        here._complete.pop(id, None)
+    here._arenas.clear()
+    here.owned.clear()
     here.members = []
 
 
