@@ -266,6 +266,26 @@ def in_result(thread):
     return frame is not None
 
 
+def test_the_lock_is_taken_between_bytes_and_flag(identifier):
+    """See `image`: there a processor that reorders could show a flag too early."""
+    seen = []
+
+    def fill_in_order(image):
+        order = image.order
+
+        def look():
+            seen.append((image.data.any(), image.count()))
+            order()
+
+        image.order = look
+        image.store(0, piece(0))
+        image.data[PIECE:] = 2
+        image.complete()
+
+    image = opened(identifier, fill_in_order)
+    assert seen == [(True, 0), (True, 1)] and image.is_complete() and image.order is None
+
+
 def test_the_tree_of_sources():
     """Random workers come, fail and go: see the last property above."""
     chance = random.Random(3)

@@ -14,6 +14,7 @@ import socket
 import threading
 import time
 from contextlib import contextmanager
+from functools import partial
 
 from ... import _core
 from ..._system import forks
@@ -175,6 +176,7 @@ def open_image(
     with arena:
         image = _image_in(arena, nbytes)
         if image is not None and image.is_complete():
+            _order(arena)
             return image
         if fill is None:
             raise LookupError("this host has no copy of the share")
@@ -186,10 +188,20 @@ def open_image(
             if not image.is_complete():
                 image.set_filler(os.getpid(), name)
                 opened(image)
-                fill(image)
+                image.order = partial(_order, arena)
+                try:
+                    fill(image)
+                finally:
+                    image.order = None
+            _order(arena)
         finally:
             lock.close()
         return image
+
+
+def _order(arena):
+    """Take and release the arena's lock; see `image`."""
+    arena.stats()
 
 
 def _wait(arena, nbytes, lock, seconds, check):

@@ -9,6 +9,12 @@
 
 A flag is set after the bytes of its piece are there, by the process that holds the lock of
 `host_memory`. So a process that takes over from a dead one goes on where that has stopped.
+
+Processors that reorder memory accesses, such as 64-bit Arm's, must not let a flag be seen before its
+bytes. So the one that fills takes and releases the arena's lock between them (`Image.order`), and one
+that has found all flags set does the same before it looks at the bytes. Of the two times the reader's is
+the later one: before the writer's time no flag is set. The lock then orders the bytes. (From a dead one
+the kernel's lock comes, which orders all that it has done.)
 """
 
 import struct
@@ -17,7 +23,7 @@ import numpy as np
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, List, Tuple
+    from typing import Any, Callable, List, Optional, Tuple
 
 # So many bytes travel at a time.
 PIECE = 8 << 20
@@ -63,6 +69,8 @@ class Image:
 
     def __init__(self, memory: "np.ndarray[Any, Any]", nbytes: int) -> None:
         self.memory, self.nbytes = memory, nbytes
+        # Called between bytes and flags, while it is filled for other processes.
+        self.order = None  # type: Optional[Callable[[], Any]]
         self.pieces, start = _start_of(nbytes)
         self.flags = memory[_FLAGS : _FLAGS + self.pieces]
         self.data = memory[start : start + nbytes]
@@ -113,8 +121,14 @@ class Image:
     def store(self, number: int, data: "Any") -> None:
         """Write a piece, then set its flag."""
         self.piece(number)[...] = np.frombuffer(data, "u1")
+        self._put_in_order()
         self.flags[number] = 1
 
     def complete(self) -> None:
         """Set all flags: the bytes were written as a whole."""
+        self._put_in_order()
         self.flags[...] = 1
+
+    def _put_in_order(self):
+        if self.order is not None:
+            self.order()
