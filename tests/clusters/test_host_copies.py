@@ -226,7 +226,7 @@ def test_threads_wait_for_one_another_and_for_the_end():
 
 
 def test_who_is_not_told_of_the_end_keeps_nothing():
-    """A forked child, and a process without a worker: the memory goes with the last object that uses it."""
+    """A forked child, as any process without a worker: the memory goes with what uses it."""
     owner = copies.Share(os.urandom(16).hex(), 8, False, "the share")
 
     def in_shm():
@@ -308,7 +308,8 @@ def test_the_tree_of_sources():
                     share.remove(worker)
                 elif not share.has[worker]:
                     failed = [share.sources.get(worker, "")]
-                    assert share.source_for(worker, failed, worker[:-1]) not in failed + [worker] or failed == [""]
+                    source = share.source_for(worker, failed, worker[:-1])
+                    assert source not in failed + [worker] or failed == [""]
             for worker in there:
                 way = [worker]
                 while share.sources.get(way[-1], scheduler.CLIENT) != scheduler.CLIENT:

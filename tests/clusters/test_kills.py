@@ -1,5 +1,6 @@
 """Processes that die: results stay right, the others go on, and nothing is left on any host."""
 
+import contextlib
 import os
 import random
 import signal
@@ -7,7 +8,7 @@ import signal
 import conftest
 import numpy as np
 import pytest
-from local_hosts import PATIENCE, Hosts, hosts
+from local_hosts import PATIENCE, Hosts, dask, hosts
 
 import shared_numpy as snp
 from shared_numpy.integrations import dask as snp_dask
@@ -198,9 +199,11 @@ def test_handles_end_with_their_receiver(two):
 
 def test_a_scheduler_that_ends():
     """Workers end with it; nothing is left. A new client shares anew."""
-    with hosts(1, 1) as made:
+    with contextlib.ExitStack() as after, hosts(1, 1) as made:
         data = made.share(np.ones(MIB), hosts="now")
         made.cluster.sync(made.cluster.scheduler.close)
+        # (Nobody answers there any more: what ends need not try for long.)
+        after.enter_context(dask.config.set({"distributed.comm.timeouts.connect": "3s"}))
         conftest.eventually(lambda: made.client.status != "running", PATIENCE)
         data.close()
         made.nothing_is_left()

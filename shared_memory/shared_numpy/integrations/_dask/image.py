@@ -12,9 +12,9 @@ A flag is set after the bytes of its piece are there, by the process that holds 
 
 Processors that reorder memory accesses, such as 64-bit Arm's, must not let a flag be seen before its
 bytes. So the one that fills takes and releases the arena's lock between them (`Image.order`), and one
-that has found all flags set does the same before it looks at the bytes. Of the two times the reader's is
-the later one: before the writer's time no flag is set. The lock then orders the bytes. (From a dead one
-the kernel's lock comes, which orders all that it has done.)
+that has found all flags set does the same before it looks at the bytes. Of the two times the
+reader's is the later one: before the writer's time no flag is set. The lock then orders the bytes.
+(From a dead one the kernel's lock comes, which orders all that it has done.)
 """
 
 import struct

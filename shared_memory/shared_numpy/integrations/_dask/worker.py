@@ -126,7 +126,8 @@ class Member(WorkerPlugin):  # type: ignore[misc]
 
     def knows(self, share: "Any") -> bool:
         """Ask the scheduler whether a share has not ended."""
-        return bool(self._wait(self._ask_scheduler("shared_numpy_known", id=share.id, worker=self.address)))
+        asked = self._ask_scheduler("shared_numpy_known", id=share.id, worker=self.address)
+        return bool(self._wait(asked))
 
     def fill(self, share: "Any", image: "Image") -> None:
         """Fill an image; see `Filling.run` for what is raised."""
