@@ -138,6 +138,22 @@ def eventually(condition, seconds=20, tell=None):
         time.sleep(0.01)
 
 
+def why_no_other_users():
+    """Return why a test cannot be another user, or give files to one; None if it can."""
+    if os.geteuid() != 0:
+        return "only root can be other users, and give files to them"
+    try:
+        with open("/proc/self/uid_map") as file:
+            users = sum(int(line.split()[2]) for line in file)
+    except OSError:
+        return None
+    return None if users > 65534 else "this namespace of users has not all users"
+
+
+# For tests that are other users, or have their files.
+other_users = pytest.mark.skipif(why_no_other_users() is not None, reason=str(why_no_other_users()))
+
+
 def is_running(pid):
     """Tell whether a process lives; one that nobody has waited for does not."""
     try:

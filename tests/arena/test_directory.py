@@ -17,7 +17,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import eventually, exists, run_program, run_python
+from conftest import eventually, exists, other_users, run_program, run_python
 from multiprocessing.reduction import ForkingPickler
 
 import shared_numpy as snp
@@ -262,9 +262,8 @@ def test_files_elsewhere_are_refused(folder, disk):
     arena.close()
 
 
+@other_users
 def test_another_user_s_arena_is_refused(folder):
-    if os.geteuid():
-        pytest.skip("only root has files of others")
     arena = Arena.create(directory=folder, name="mine")
     handle = arena.send(arena.alloc(100)).hex()
     os.chown(arena.name, 54321, -1)

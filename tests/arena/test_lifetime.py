@@ -16,7 +16,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from conftest import complete, exists, left_of, maker_of, names_now, run_command, run_python
+from conftest import complete, exists, left_of, maker_of, names_now, other_users, run_command, run_python
 
 import shared_numpy as snp
 from shared_numpy._core import LOCK_SUFFIX, Arena, receive
@@ -540,7 +540,7 @@ print(first, second)
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change its user")
+@other_users
 def test_a_program_that_changes_its_user():
     first, second = run_python(CHANGED).split()
     assert not exists(second) and not exists(second + LOCK_SUFFIX)

@@ -15,7 +15,7 @@ import sys
 
 import pytest
 from cli.commands import shared_numpy
-from conftest import MORE, needs_arenas, run_python
+from conftest import MORE, needs_arenas, other_users, run_python
 from small_shm import namespace
 
 from shared_numpy._command import clean, removal, survey
@@ -616,7 +616,7 @@ def test_absurd_durations_are_refused(text):
     assert "Traceback" not in process.stderr
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be other users")
+@other_users
 def test_other_users():
     inside(
         """

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 from cli.commands import asked, shared_numpy
-from conftest import needs_arenas, run_python
+from conftest import needs_arenas, other_users, run_python
 from small_shm import namespace
 
 import shared_numpy as snp
@@ -134,7 +134,7 @@ print(json.dumps(answers))
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be other users")
+@other_users
 @pytest.mark.parametrize("mode", ["0311", "1733"])
 def test_a_folder_that_cannot_be_listed(mode):
     if namespace() is None:

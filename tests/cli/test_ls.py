@@ -21,13 +21,14 @@ import time
 import numpy as np
 import pytest
 from cli.commands import asked, shared_numpy
-from conftest import complete, eventually, maker_of, needs_arenas, run_command, run_python, shimmed
+from conftest import (
+    complete, eventually, maker_of, needs_arenas, other_users, run_command, run_python, shimmed,
+)  # fmt: skip
 from small_shm import namespace
 
 from shared_numpy._command import files, main, names, survey, users
 
 pytestmark = needs_arenas
-root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root may do this")
 
 # Names of ours, beside what other programs have in /dev/shm.
 LOCK_SUFFIX = ".snp-lock"
@@ -702,7 +703,7 @@ def look_as(uid, place, all_users=True):
     return place.among(told), told["unseen"]
 
 
-@root_only
+@other_users
 def test_other_users_see_that_they_cannot_know(place):
     os.chmod(place.path, 0o755)
     process = place.start(MAKE + "\nc = snp.create('weights', 3)")
@@ -718,7 +719,7 @@ def test_other_users_see_that_they_cannot_know(place):
     place.kill(process)
 
 
-@root_only
+@other_users
 def test_other_users_things_are_told_when_asked_for(place):
     path = place.make("torch_1_1_0", bytes(5000))
     os.chown(path, 12345, 12345)

@@ -15,7 +15,7 @@ import named_files
 import numpy as np
 import pytest
 from array_programs import DTYPES, RECORDS
-from conftest import MORE, ROOT, run_command
+from conftest import MORE, ROOT, other_users, run_command
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from named_files import content_of, path_of, put
@@ -162,9 +162,8 @@ def test_what_is_something_else(reader, name):
         remove(path)
 
 
+@other_users
 def test_another_user_s(reader, name):
-    if os.geteuid():
-        pytest.skip("only root has files of others")
     snp.create(name, 3)
     os.chown(path_of(name), 54321, -1)
     assert int(read(reader, name)[0][0]) == DENIED
