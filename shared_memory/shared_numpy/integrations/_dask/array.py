@@ -58,7 +58,6 @@ class PerHostArray(np.lib.mixins.NDArrayOperatorsMixin):
         self._share = Share(id, nbytes, bool(flags & _PRIVATE), repr(self))
         # What ends the share; only where it was shared.
         self._client = client
-        self._image = None  # type: Any
 
     # ---- the copy of this host
 
@@ -66,13 +65,7 @@ class PerHostArray(np.lib.mixins.NDArrayOperatorsMixin):
         """Return the array in this host's copy, which is filled or attached if need be."""
         if here.has_ended(self.id):
             raise stale(self._share)
-        image = self._image
-        if image is None:
-            image = here.get(self._share)
-            # (What `here` does not keep is opened once for each of these objects.)
-            if here.open_image(self.id) is None:
-                self._image = image
-        return self._array_in(image)
+        return self._array_in(here.get(self._share))
 
     def _array_in(self, image):
         # type: (Image) -> Any

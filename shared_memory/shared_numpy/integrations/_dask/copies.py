@@ -74,7 +74,8 @@ class Copies:
 
         Notes
         -----
-        A process without a worker is not told of the end of a share: it keeps no copy here.
+        A process without a worker is not told of the end of a share: it keeps no copy, and opens it for
+        each use. So does a worker that runs a task while its plugin is set up.
         """
         found = self._complete.get(share.id)
         if found is not None:
