@@ -92,6 +92,7 @@ NOT_EMULATED_OF_PACKAGE = {
     "tests/arena/test_memory.py::test_what_the_dead_held_is_back_at_the_last_reference": _REMOVE,
     "tests/arena/test_memory.py::test_what_the_dead_held_is_found_by_a_later_call": _REMOVE,
     "tests/arena/test_memory.py::test_trim": _REMOVE,
+    "tests/arena/test_lifetime.py::test_a_program_that_changes_its_root": _REMOVE,
 }
 # And what of the core's tests of processes the emulated machine cannot.
 NOT_ON_VM = {"arenas_on_a_disk_are_refused": "the machine has no disk"}

@@ -8,6 +8,7 @@ nothing.
 
 import gc
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -613,6 +614,8 @@ if __name__ == "__main__":
 
 
 def test_where_no_proc_is_mounted(tmp_path, name):
+    if shutil.which("unshare") is None:
+        pytest.skip("there is no program unshare")
     if subprocess.call(HIDE_PROC + ["true"], stderr=subprocess.DEVNULL) != 0:
         pytest.skip("this user may not mount")
     script = tmp_path / "script.py"
