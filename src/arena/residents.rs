@@ -34,12 +34,17 @@ impl Core {
     /// # Errors
     /// As for any operation of the arena.
     pub fn admit(&self, me: Member, entry: Entry) -> Result<bool> {
+        let row = self.slot(me.slot);
+        if row.resident.get() == me.generation {
+            // Without the lock, which somebody may keep: this process wrote the row, or its parent
+            // did before it ran, and while there is a resident only `unlink` takes the names away.
+            return Ok(self.header().unlinked.read() == 0);
+        }
         let locked = self.lock(me)?;
         if locked.header.unlinked.get() != 0 {
             return Ok(false);
         }
-        let row = self.slot(me.slot);
-        if row.resident.get() == me.generation || entry == Entry::Caretaker {
+        if entry == Entry::Caretaker {
             return Ok(true);
         }
         let mut others = self.others(me);

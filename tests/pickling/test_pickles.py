@@ -21,7 +21,7 @@ from shared_numpy.integrations import multiprocessing as plain_arrays
 # The functions by which pickles of earlier versions are read. None may ever go.
 FUNCTIONS = set(
     "array array_in_own_memory array_on_own_pages begin_server call_each call_in_context channel enter_context handle manager masked_array named_array "
-    "packet_channel pipe plain_array run_in_context same sent_channel sharing tracker view worker wrapper".split()
+    "packet_channel per_host_array pipe plain_array run_in_context same sent_channel sharing tracker view worker wrapper".split()
 )
 # Modules that users import from, whose classes pickles may name.
 MODULES = {
