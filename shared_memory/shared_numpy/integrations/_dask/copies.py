@@ -104,7 +104,8 @@ class Copies:
                 self._keep(share, image)
             else:
                 with self._lock:
-                    self._pending.pop(share.id, None)
+                    for each in (self._open, self._arenas, self._pending):
+                        each.pop(share.id, None)
         except BaseException as error:
             with self._lock:
                 self._open.pop(share.id, None)

@@ -191,8 +191,9 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]
         # (A worker asks before it opens a copy. One that has not asked may be without a `Member`,
         # and would be closed by a message that it does not know.)
         share = self.shares.pop(id, None)
-        for address in share.users if share is not None else ():
-            self.scheduler.worker_send(address, {"op": "shared_numpy_end", "id": id})
+        for address in list(share.users) if share is not None else ():
+            if address in self.scheduler.workers:
+                self.scheduler.worker_send(address, {"op": "shared_numpy_end", "id": id})
 
 
 def _pickled(error):
