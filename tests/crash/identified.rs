@@ -359,6 +359,11 @@ fn roots() {
     assert_eq!(arena.stats().unwrap().blocks, 2);
     drop((root, other));
     assert_eq!(arena.stats().unwrap().blocks, 1);
+    // Which nobody has: it is freed when another one takes its place.
+    let third = arena.allocate(7000).unwrap();
+    assert!(arena.publish_root(&third, true).unwrap());
+    drop(third);
+    assert_eq!(arena.stats().unwrap().blocks, 1);
     // As after a death with the lock: what recovery rebuilds keeps the root.
     arena.core().header().condition.commit(UNSETTLED);
     assert_eq!(arena.check().unwrap(), Vec::<String>::new());
