@@ -151,11 +151,12 @@ def _split(name):
         or "/" in plain
         or "\0" in plain
         or len(os.fsencode(plain)) > 255
+        or plain.endswith(_core.LOCK_SUFFIX)
     )
     if wrong:
         raise ValueError(
-            "{!r}: a name has 1 to 255 bytes, none of them '/' or 0, and is not '.' or "
-            "'..'".format(name)
+            "{!r}: a name has 1 to 255 bytes, none of them '/' or 0, is not '.' or '..', and does "
+            "not end with '{}', as the lock files of arenas do".format(name, _core.LOCK_SUFFIX)
         )
     return folder, plain
 
@@ -227,6 +228,11 @@ def _error(number, text, name):
 def _open(name, writable=False):
     """Open the file of an array; return the file and its layout. The file of anything else is
     refused."""
+    if name.endswith(_core.LOCK_SUFFIX):
+        # (It may be of an arena of this process, which a closed descriptor of the file would have
+        # counted among the dead: the kernel releases all locks of the process on it.)
+        text = "there is no array of this name, which is that of an arena's lock file"
+        raise _error(errno.ENOENT, text, name)
     flags = os.O_RDWR if writable else os.O_RDONLY
     flags |= os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
@@ -307,7 +313,7 @@ def create(
     Parameters
     ----------
     name : str
-        1 to 255 bytes without '/'; ``shm://`` may stand before it.
+        1 to 255 bytes without '/', not ending with ``.snp-lock``; ``shm://`` may stand before it.
     shape : int or tuple of int
         Lengths of the dimensions.
     dtype : dtype_like

@@ -670,3 +670,42 @@ def test_shared_array_by_hand(tmp_path, name, method):
     """npshmex's second example; its last line prints what is not defined there."""
     process = run_script(tmp_path, SHARED_ARRAY, method, "shm://" + name)
     assert (process.stdout, process.stderr) == ("2.0\n", "")
+
+
+KEEPS_ITS_LOCK = """
+import os, sys
+import shared_numpy as snp
+from shared_numpy._core import LOCK_SUFFIX, Arena
+from shared_numpy.compat import sharedarray
+
+array = snp.zeros(1000)
+name = Arena.default().name + LOCK_SUFFIX
+number = ":%d " % os.stat("/dev/shm/" + name).st_ino
+
+def is_locked():
+    with open("/proc/locks") as file:
+        return any(number in line and line.split()[4] == str(os.getpid()) for line in file)
+
+assert is_locked()
+snp.list_named()
+sharedarray.list()
+assert is_locked()
+for use in (snp.attach, snp.delete, lambda name: sharedarray.attach("shm://" + name)):
+    for each in (name, "/dev/shm/" + name):
+        try:
+            use(each)
+        except (OSError, ValueError):
+            pass
+        assert is_locked(), (use, each)
+assert os.path.exists("/dev/shm/" + name)
+try:
+    snp.create("mine" + LOCK_SUFFIX, 3)
+except ValueError as error:
+    assert "does not end" in str(error), error
+assert not os.path.exists("/dev/shm/mine" + LOCK_SUFFIX)
+"""
+
+
+def test_a_process_keeps_the_lock_by_which_others_see_that_it_lives():
+    """The kernel takes it away when any descriptor of the arena's lock file is closed."""
+    run_python(KEEPS_ITS_LOCK)
