@@ -225,14 +225,22 @@ def _error(number, text, name):
     return OSError(number, text, _PREFIX + name)
 
 
+def refuse_lock_file(path: str, told: str) -> None:
+    """Raise FileNotFoundError, which names the file as `told`, if a path is that of an arena's lock
+    file.
+
+    It may be of an arena of this process, which a closed descriptor of the file would have counted
+    among the dead: the kernel releases all locks of the process on it.
+    """
+    if path.endswith(_core.LOCK_SUFFIX):
+        text = "there is no array of this name, which is that of an arena's lock file"
+        raise FileNotFoundError(errno.ENOENT, text, told)
+
+
 def _open(name, writable=False):
     """Open the file of an array; return the file and its layout. The file of anything else is
     refused."""
-    if name.endswith(_core.LOCK_SUFFIX):
-        # (It may be of an arena of this process, which a closed descriptor of the file would have
-        # counted among the dead: the kernel releases all locks of the process on it.)
-        text = "there is no array of this name, which is that of an arena's lock file"
-        raise _error(errno.ENOENT, text, name)
+    refuse_lock_file(name, _PREFIX + name)
     flags = os.O_RDWR if writable else os.O_RDONLY
     flags |= os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:

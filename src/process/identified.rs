@@ -160,7 +160,7 @@ fn attach(name: Name, identifier: [u8; 16], patience: u64) -> Result<Option<Arc<
 }
 
 /// Removes an arena that a dead process had begun, by its lock file; not what a process has a lock on.
-fn remove_begun(name: Name, lock: [u64; 2]) {
+fn remove_begun(name: Name, lock: File) {
     let list = process_arenas::lock();
     let found = Remains::find(name, |file| list.has_lock_file(file));
     if let Some(remains) = found.filter(|found| found.file() == lock) {

@@ -96,12 +96,7 @@ impl Arena {
         name: Option<&str>,
         directory: Option<&PyAny>,
     ) -> PyResult<Self> {
-        let wishes = wishes(&[
-            ("first", first),
-            ("segment", segment),
-            ("warm", warm),
-            ("processes", processes),
-        ])?;
+        let wishes = wishes(first, segment, warm, processes)?;
         let folder = folder::chosen(py, directory)?;
         let made = create(py, wishes, name, folder.as_deref()).map(Arena::from);
         records::emit_after(py, made)
@@ -218,12 +213,7 @@ impl Arena {
         directory: Option<&PyAny>,
     ) -> PyResult<Self> {
         let identifier = identifier_of(py, identifier)?;
-        let wishes = wishes(&[
-            ("first", first),
-            ("segment", segment),
-            ("warm", warm),
-            ("processes", processes),
-        ])?;
+        let wishes = wishes(first, segment, warm, processes)?;
         let folder = folder::chosen(py, directory)?;
         let met = attach_or_create(py, identifier, wishes, folder.as_deref()).map(Arena::from);
         records::emit_after(py, met)

@@ -99,8 +99,19 @@ pub fn name_in(folder: Option<&str>, name: &str) -> PyResult<Name> {
 /// The environment variable with the settings for new arenas.
 const VARIABLE: &str = "SHARED_NUMPY_ARENA";
 
-/// What the arguments of `Arena.create` say, as wishes.
-pub fn wishes(arguments: &[(&str, Option<&PyAny>)]) -> PyResult<Wishes> {
+/// What the arguments of `Arena.create` and `Arena.attach_or_create` say, as wishes.
+pub fn wishes(
+    first: Option<&PyAny>,
+    segment: Option<&PyAny>,
+    warm: Option<&PyAny>,
+    processes: Option<&PyAny>,
+) -> PyResult<Wishes> {
+    let arguments = [
+        ("first", first),
+        ("segment", segment),
+        ("warm", warm),
+        ("processes", processes),
+    ];
     let mut wishes = Wishes::default();
     for (key, value) in arguments {
         let Some(value) = value else {

@@ -229,13 +229,17 @@ class Host:
         """Return the sum of the proportional memory of some of its processes."""
         return Memory(*(sum(each) for each in zip(*(memory_of(pid) for pid in pids))))
 
+    def shm_path(self):
+        """Return the path by which its /dev/shm is seen from here."""
+        return os.path.join("/proc", str(self.init), "root", "dev", "shm")
+
     def shm(self):
         """Return the names in the host's /dev/shm."""
-        return sorted(os.listdir("/proc/{}/root/dev/shm".format(self.init)))
+        return sorted(os.listdir(self.shm_path()))
 
     def shm_used(self):
         """Return the bytes that are taken in the host's /dev/shm."""
-        found = os.statvfs("/proc/{}/root/dev/shm".format(self.init))
+        found = os.statvfs(self.shm_path())
         return (found.f_blocks - found.f_bfree) * found.f_frsize
 
     def said(self, lines=40):

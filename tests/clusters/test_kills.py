@@ -8,7 +8,7 @@ import signal
 import conftest
 import numpy as np
 import pytest
-from local_hosts import PATIENCE, Hosts, dask, hosts
+from local_hosts import PATIENCE, dask, hosts
 
 import shared_numpy as snp
 from shared_numpy.integrations import dask as snp_dask
@@ -23,12 +23,8 @@ KILLS = 10 * conftest.MORE
 @pytest.fixture(scope="module")
 def two():
     """Two hosts with two workers each."""
-    made = Hosts(2, 2, settings={"DASK_SHARED_NUMPY__TIMEOUT": "{}s".format(PATIENCE)})
-    try:
-        snp_dask.register(made.client)
+    with hosts(2, 2, settings={"DASK_SHARED_NUMPY__TIMEOUT": "{}s".format(PATIENCE)}) as made:
         yield made
-    finally:
-        made.close()
 
 
 def total(array, *beside):

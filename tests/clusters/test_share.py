@@ -14,7 +14,7 @@ import sys
 import conftest
 import numpy as np
 import pytest
-from local_hosts import PATIENCE, Hosts
+from local_hosts import PATIENCE, hosts
 
 import shared_numpy as snp
 from shared_numpy.integrations import dask as snp_dask
@@ -41,12 +41,8 @@ def facts(array):
 @pytest.fixture(scope="module")
 def two():
     """Two hosts with two workers each."""
-    made = Hosts(2, 2, settings={"DASK_SHARED_NUMPY__TIMEOUT": "{}s".format(PATIENCE)})
-    try:
-        snp_dask.register(made.client)
+    with hosts(2, 2, settings={"DASK_SHARED_NUMPY__TIMEOUT": "{}s".format(PATIENCE)}) as made:
         yield made
-    finally:
-        made.close()
 
 
 def test_each_host_fetches_once(two):

@@ -55,6 +55,14 @@ impl Scene {
         (stats.blocks, stats.segments, self.world.segments())
     }
 
+    /// The other member sees tables that are right, and no segment in the making.
+    fn nothing_is_being_made(&self, name: &str) {
+        let (core, member) = &*self.other;
+        assert_eq!(core.check(*member).unwrap(), Vec::<String>::new(), "{name}");
+        let mut rows = core.header().known_segments();
+        assert!(rows.all(|(_, row)| row.state.get() & 0xff != 1), "{name}");
+    }
+
     /// Has nothing be due but what is half done.
     fn keep_up(&self) {
         self.world.pass(1);
@@ -194,11 +202,9 @@ fn what_is_half_done_ends_with_its_maker() {
         work(&scene).unwrap_err();
         scene.calm();
         scene.core.leave(scene.me).unwrap();
+        scene.nothing_is_being_made(name);
         let (core, member) = &*scene.other;
-        assert_eq!(core.check(*member).unwrap(), Vec::<String>::new(), "{name}");
         assert_eq!(core.stats(*member).unwrap().blocks, 0, "{name}");
-        let mut rows = core.header().known_segments();
-        assert!(rows.all(|(_, row)| row.state.get() & 0xff != 1), "{name}");
         // Its list is of no more use, and does no harm.
         let me = scene.core.register().unwrap();
         scene.core.do_upkeep(me).unwrap();
@@ -217,10 +223,7 @@ fn what_is_half_done_and_forgotten_ends_with_its_maker() {
         scene.calm();
         scene.core.forget_threads();
         scene.core.leave(scene.me).unwrap();
-        let (core, member) = &*scene.other;
-        assert_eq!(core.check(*member).unwrap(), Vec::<String>::new(), "{name}");
-        let mut rows = core.header().known_segments();
-        assert!(rows.all(|(_, row)| row.state.get() & 0xff != 1), "{name}");
+        scene.nothing_is_being_made(name);
     }
 }
 

@@ -20,7 +20,7 @@ import struct
 
 import numpy as np
 
-from .. import _core, named
+from .. import named
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -242,9 +242,7 @@ def _reserve(fd, size):
 
 
 def _opened(path, flags):
-    if path.endswith(_core.LOCK_SUFFIX):
-        # (As `named` refuses it: an arena's lock file is not opened for anything else.)
-        raise FileNotFoundError(errno.ENOENT, "this is the name of an arena's lock file", path)
+    named.refuse_lock_file(path, path)
     flags |= os.O_CLOEXEC | os.O_NONBLOCK
     return open(os.open(path, flags), "rb" if flags & 3 == os.O_RDONLY else "r+b", buffering=0)
 
