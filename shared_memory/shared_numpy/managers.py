@@ -66,13 +66,15 @@ class SharedMemoryServer(Server):
         # The program has locked the file; see `_lock_program_file`.
         fcntl.flock(_program.fileno(), fcntl.LOCK_EX)
         self._destroy_all()
-        if _number is not None:
-            # Blocks that the program made, and had not handed over, when it was killed.
-            for name in leftovers.clear(_number):
-                # (They may be registered; registering twice is the same as once.)
-                resource_tracker.register("/" + name, "shared_memory")
-                resource_tracker.unregister("/" + name, "shared_memory")
-        _remove_file(_number)
+        # (OSError: they cannot be listed. The file tells the next program of them.)
+        with suppress(OSError):
+            if _number is not None:
+                # Blocks that the program made, and had not handed over, when it was killed.
+                for name in leftovers.clear(_number):
+                    # (They may be registered; registering twice is the same as once.)
+                    resource_tracker.register("/" + name, "shared_memory")
+                    resource_tracker.unregister("/" + name, "shared_memory")
+            _remove_file(_number)
         self.stop_event.set()
 
     def track_segment(self, c: "Any", segment_name: str) -> None:

@@ -66,6 +66,8 @@ pub struct Processes {
 const FIRST_NAMESPACE: u64 = 0xefff_fffc;
 /// PF_KTHREAD, among the kernel's flags of a process.
 const KERNEL_THREAD: u64 = 0x0020_0000;
+/// How many descriptors are open at once, at most, while processes are looked at.
+const DESCRIPTORS: usize = 3;
 /// How much of a command line is told, in bytes.
 const LONGEST_COMMAND: usize = 4096;
 
@@ -75,6 +77,10 @@ const LONGEST_COMMAND: usize = 4096;
 /// That there is no `/proc`, or that it cannot be read.
 pub fn processes(devices: &[u64]) -> Result<Processes> {
     let cannot = |error: io::Error| failed("readdir")(errno_of(&error));
+    // What cannot be read for want of descriptors would look like a process without files: as many as
+    // are open at once below must be there.
+    let spare = (0..DESCRIPTORS).map(|_| fs::File::open("/proc"));
+    drop(spare.collect::<io::Result<Vec<_>>>().map_err(cannot)?);
     let mut pids = Vec::new();
     for entry in fs::read_dir("/proc").map_err(cannot)? {
         let name = entry.map_err(cannot)?.file_name();

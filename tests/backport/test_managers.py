@@ -496,6 +496,51 @@ def test_files_that_no_manager_has_made_are_left(new_name):
         os.remove(kept)
 
 
+WITHOUT_DESCRIPTORS = """
+import os, resource, subprocess, sys
+from shared_numpy._system import leftovers
+leftovers._FOLDER = sys.argv[1]
+leftovers.clean()  # imports what it needs
+files = [os.path.join(sys.argv[1], "snpmgr-0" + end) for end in (".snp-manager", "-1", "-2")]
+for file in files:
+    open(file, "w").close()
+user = "import sys; file = open(sys.argv[1]); print(flush=True); sys.stdin.read()"
+user = subprocess.Popen(
+    [sys.executable, "-c", user, files[1]],
+    stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+)
+assert user.stdout.readline() == b"\\n"
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+def clean_with_ever_more_descriptors():
+    taken, steps = [], 0
+    while True:
+        try:
+            taken.append(os.open("/dev/null", os.O_RDONLY))
+        except OSError:
+            break
+    while taken and all(map(os.path.exists, files)):
+        os.close(taken.pop())
+        steps += 1
+        removed = leftovers.clean()
+        left = list(map(os.path.exists, files))
+        assert len(removed) == 2 and not any(left) or not removed and all(left), (left, removed)
+    for fd in taken:
+        os.close(fd)
+    return steps
+
+assert clean_with_ever_more_descriptors() > 20
+user.communicate()
+assert 1 < clean_with_ever_more_descriptors() < 20
+"""
+
+
+def test_a_manager_is_cleaned_as_a_whole_or_not_at_all(tmp_path):
+    """Also where there are hardly any descriptors to look at the blocks and their users."""
+    run_python(WITHOUT_DESCRIPTORS, str(tmp_path))
+    assert os.listdir(str(tmp_path)) == []
+
+
 def test_a_managers_file_goes_with_it():
     with SharedMemoryManager() as manager:
         shm = manager.SharedMemory(10)

@@ -76,8 +76,10 @@ def clean_once() -> None:
 def clean() -> "List[str]":
     """Remove the blocks of managers whose programs and servers were killed; return the names."""
     removed = []  # type: List[str]
-    if HAS_NAMES:
-        for name in _names():
+    # (OSError: no descriptor is left. The next program does it.)
+    with suppress(OSError):
+        names = _names() if HAS_NAMES else []
+        for name in names:
             if name.startswith(_PREFIX) and name.endswith(_SUFFIX):
                 # (OSError: it belongs to another user, is in use, or is gone meanwhile.)
                 with suppress(OSError):
@@ -89,7 +91,7 @@ def clean() -> "List[str]":
 def _names():
     try:
         return os.listdir(_FOLDER)
-    except OSError:
+    except (FileNotFoundError, PermissionError):
         return []  # There is no /dev/shm, or this user may not read it.
 
 
@@ -109,7 +111,8 @@ def clean_one(name: str) -> "List[str]":
     Raises
     ------
     OSError
-        The manager lives (BlockingIOError), or its file cannot be opened.
+        The manager lives (BlockingIOError), or its file cannot be opened; or the system lacks
+        descriptors to tell.
     """
     with _locked(name) as found:
         if not found or _is_used(number_of(name)):
@@ -140,7 +143,7 @@ def _is_used(number):
         return False
     try:
         processes, _ = _core.list_processes(sorted({device for device, _ in blocks}))
-    except OSError:
+    except (FileNotFoundError, PermissionError):
         return False  # There is no /proc: nobody is seen.
     return any((file[0], file[1]) in blocks for each in processes for file in each["files"])
 
@@ -162,7 +165,13 @@ def _locked(name):
 
 
 def clear(number: str) -> "List[str]":
-    """Remove the blocks of a manager, but not its file; return the names."""
+    """Remove the blocks of a manager, but not its file; return the names.
+
+    Raises
+    ------
+    OSError
+        They cannot be listed, for want of descriptors.
+    """
     removed = []
     for name in _names():
         if name.startswith(prefix_of(number)):
