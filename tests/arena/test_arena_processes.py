@@ -141,9 +141,14 @@ def test_the_first_arena_of_a_process_sweeps(new_name):
         "arena = Arena.create(name={!r}); kept = arena.empty(1000000);"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
-    name = new_name()
-    assert subprocess.call([sys.executable, "-c", code.format(name)]) == -signal.SIGKILL
-    assert exists(name)
+    # (Another program may start beside this one, and remove it at once.)
+    for _ in range(20):
+        name = new_name()
+        assert subprocess.call([sys.executable, "-c", code.format(name)]) == -signal.SIGKILL
+        if exists(name):
+            break
+    else:
+        raise AssertionError("no killed process has left its arena")
     run("workers", "fork", 1)
     assert left([name]) == []
 
