@@ -253,8 +253,7 @@ def fill_row(array, row):
 
 
 def test_joblib():
-    import joblib
-
+    joblib = pytest.importorskip("joblib")
     from shared_numpy.integrations import joblib as integration
 
     integration.register()
@@ -269,8 +268,7 @@ def test_joblib():
 
 
 def test_loky():
-    import loky
-
+    loky = pytest.importorskip("loky")
     from shared_numpy.integrations import loky as integration
 
     integration.register()
