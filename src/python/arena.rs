@@ -637,7 +637,7 @@ impl Arena {
         ] {
             numbers.set_item(name, number)?;
         }
-        traffic::add_counts(numbers)?;
+        traffic::add_counters(numbers)?;
         Ok(numbers)
     }
 

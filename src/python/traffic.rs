@@ -27,7 +27,7 @@ fn count_piped(nbytes: u64, received: bool) {
 }
 
 /// Adds the counters to a dict.
-pub fn add_counts(numbers: &PyDict) -> PyResult<()> {
+pub fn add_counters(numbers: &PyDict) -> PyResult<()> {
     let add = |name: &str, counter: &Counter| numbers.set_item(name, counter.get());
     add("lock_waits", &COUNTERS.lock_waits)?;
     add("longest_lock_wait", &COUNTERS.longest_lock_wait)?;
