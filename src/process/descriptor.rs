@@ -108,13 +108,18 @@ impl Descriptor {
         if let Some(fd) = self.open() {
             return Ok(fd);
         }
+        let gone = Error::Os {
+            call: "shm_open",
+            errno: sys::ENOENT,
+        };
+        // It is looked at before it is opened: this process may have locks on the file that has the
+        // name now, of a later arena, and to close it would drop them.
+        if shm::facts_of(&self.name)?.file() != self.file() {
+            return Err(gone);
+        }
         let other = shm::open_object(&self.name, READ_WRITE, 0)?;
         if !self.is_ours(other.as_raw_fd()) {
-            // Closing it is safe: it is not the file whose locks we have.
-            return Err(Error::Os {
-                call: "shm_open",
-                errno: sys::ENOENT,
-            });
+            return Err(gone);
         }
         // The old number belongs to other code now and stays open.
         let number = other.into_raw_fd();
@@ -183,6 +188,27 @@ mod tests {
         }
         drop(descriptor);
         assert_eq!(count(file), 0);
+        shm::unlink_object(&name).unwrap();
+    }
+
+    /// It may be that of a later arena of this process, whose locks a descriptor that closes would drop.
+    #[test]
+    fn the_file_that_has_the_name_by_now_is_not_opened() {
+        use crate::sys::locks;
+        let name = CString::new(format!("/snp-descriptor-{}-later", std::process::id())).unwrap();
+        let descriptor = Descriptor::new(&name, make(&name).unwrap()).unwrap();
+        // SAFETY: nobody has borrowed it; the number is looked at before it is used again.
+        drop(unsafe { OwnedFd::from_raw_fd(descriptor.fd.load(Ordering::Relaxed)) });
+        shm::unlink_object(&name).unwrap();
+        let later = make(&name).unwrap();
+        assert_eq!(locks::try_for_process(later.as_fd(), 0), Ok(true));
+        assert!(descriptor.lend(|_| ()).is_err());
+        // (A description of this process has locks like another process.)
+        let other = shm::open_object(&name, READ_WRITE, 0).unwrap();
+        assert_eq!(
+            locks::try_for_description(other.as_fd(), 0, false),
+            Ok(false)
+        );
         shm::unlink_object(&name).unwrap();
     }
 

@@ -3,7 +3,7 @@
 //! The tables are read, not mapped: a file that is cut meanwhile yields fewer bytes and no signal, and
 //! holes stay holes. Whether processes live is asked of the kernel's locks, without taking one.
 
-use super::objects::{is_of, patiently, LOCK_SUFFIX, PIN_BYTE};
+use super::objects::{is_of, patiently, shows_life, LIFE_BYTE, LOCK_SUFFIX, PIN_BYTE};
 use super::process_arenas;
 use crate::arena::image::{Image, Kind};
 use crate::error::Result;
@@ -16,10 +16,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 pub struct Look {
     /// The tables.
     pub image: Image,
-    /// Of each slot of the image: whether its process's byte is locked. None where that cannot be
-    /// asked.
+    /// Of each slot of the image: whether its process shows by a lock that it lives. None where that
+    /// cannot be asked.
     pub locked: Vec<Option<bool>>,
-    /// Whether any byte of the lock file is. None where that cannot be asked: there is no lock file
+    /// Whether any process does. None where that cannot be asked: there is no lock file
     /// that may be opened, or this process has the arena itself.
     pub any_locked: Option<bool>,
     /// Whether children that got no slot hold blocks.
@@ -78,16 +78,25 @@ fn look_into(path: &str, memory: BorrowedFd<'_>) -> Result<Look> {
         .then(|| shm::open_object(&lock_path, 0, 0).ok())
         .flatten();
     let is_locked = |fd: BorrowedFd<'_>, byte| patiently(|| locks::is_locked(fd, byte)).ok();
+    let here = proc::namespace().unwrap_or(0);
     let locked = image.slots.iter().map(|slot| match (slot.reserved, &lock) {
         (true, _) => is_locked(memory, slot.slot.into()),
-        (false, Some(lock)) => is_locked(lock.as_fd(), slot.slot.into()),
+        (false, Some(lock)) => match is_locked(lock.as_fd(), slot.slot.into()) {
+            // It may have lost its byte, and its number tells nothing here.
+            Some(false) if slot.namespace != here => {
+                is_locked(memory, LIFE_BYTE + u64::from(slot.slot))
+            }
+            locked => locked,
+        },
         (false, None) => None,
     });
     let locked = locked.collect();
     // (The byte that is locked while names are removed is no sign of life.)
+    let shown = !ours && shows_life(memory) == Ok(true);
     let any_locked = lock
         .as_ref()
-        .and_then(|lock| patiently(|| locks::is_any_locked(lock.as_fd(), PIN_BYTE)).ok());
+        .and_then(|lock| patiently(|| locks::is_any_locked(lock.as_fd(), 0, PIN_BYTE)).ok())
+        .map_or(shown.then_some(true), |locked| Some(locked || shown));
     drop(lock);
     drop(list);
     Ok(Look {

@@ -14,6 +14,7 @@
 
 use super::block_cache::{BlockCache, CachedBlock};
 use super::counts::Counts;
+use super::life::Life;
 use super::process_arenas::{self, ForkHooks, Identity, PreparedFork, Seat};
 use super::registration::Registration;
 use super::shm_platform::ShmPlatform;
@@ -422,6 +423,10 @@ impl ForkHooks for Membership {
         &self.seat
     }
 
+    fn life(&self) -> Arc<Life> {
+        self.platform.life()
+    }
+
     fn prepare_fork(&self) -> PreparedFork {
         let mut prepared = PreparedFork {
             me: self.member_now(),
@@ -472,6 +477,8 @@ impl ForkHooks for Membership {
         // (There is no other thread yet.)
         self.fork_number.store(number, Ordering::Relaxed);
         if self.me.load(Ordering::Relaxed) == DETACHED {
+            // (Another thread is leaving it, and may not have come to this.)
+            self.platform.disinherit();
             return;
         }
         let Some(ForkedChild::Reserved(me)) = prepared.child else {

@@ -9,6 +9,7 @@
 //! | `wait_hooks`     | functions that are called before a thread waits                   |
 //! | `descriptor`     | a file descriptor that notices when something closed it           |
 //! | `objects`        | the two objects of an arena: names, modes, space                  |
+//! | `life`           | how a process is seen to live that has lost its byte              |
 //! | `remains`        | the objects of an arena that no process has attached              |
 //! | `huge_pages`     | memory that huge pages can serve                                  |
 //! | `shm_platform`   | the arena's platform: mappings, byte locks, liveness              |
@@ -36,10 +37,11 @@
 //!   names are known before the arena is made, a process can map segments that are added after the
 //!   names were removed, and an arena needs two descriptors however large it grows. The kernel's
 //!   locks on bytes of this file are signs of life that forked children inherit: byte s for the
-//!   child for which slot s is reserved, byte 1024 for children that hold pinned blocks.
+//!   child for which slot s is reserved, byte 1024 for children that hold pinned blocks. Byte
+//!   1025 + s is the sign of life of the process in slot s itself, which no child keeps (`life`).
 //! * `NAME.snp-lock`, empty. The process in slot s locks byte s; a process that removes the names
-//!   locks byte 1025. Nothing else may open this file: closing any descriptor of it drops the locks
-//!   of the process.
+//!   locks byte 1025. Nothing else should open this file: closing any descriptor of it drops the locks
+//!   of the process. Other code in it may, and the sign in the memory file remains then.
 //!
 //! The lock file is made first and removed last.
 
@@ -55,6 +57,7 @@ pub mod folder;
 mod forks;
 mod huge_pages;
 mod identified;
+mod life;
 mod look;
 mod membership;
 mod objects;

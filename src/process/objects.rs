@@ -6,7 +6,7 @@ use crate::arena::handle::Name;
 use crate::arena::platform::Room;
 use crate::error::{Error, Result};
 use crate::segment::Reservation;
-use crate::sys::{self, cgroup, probe, proc, shm};
+use crate::sys::{self, cgroup, locks, probe, proc, shm};
 use std::ffi::{CStr, CString};
 use std::mem::{offset_of, size_of};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,8 +15,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 pub const LOCK_SUFFIX: &str = ".snp-lock";
 /// The one mode that an arena's objects may have.
 pub(super) const MODE: u32 = 0o600;
-/// The byte of the lock file whose lock shows that a process, or its children, hold pinned blocks.
+/// The byte of the memory file whose lock shows that a process, or its children, hold pinned blocks.
 pub(super) const PIN_BYTE: u64 = SLOTS as u64;
+/// The byte of the memory file, of slot 0, whose lock shows that the slot's process lives, should it
+/// have lost its byte of the lock file. Those of the other slots follow.
+pub(super) const LIFE_BYTE: u64 = PIN_BYTE + 1;
 /// The byte of the lock file that a process locks while it removes the names.
 pub(super) const REMOVAL_BYTE: u64 = PIN_BYTE + 1;
 /// O_CREAT | O_EXCL, the same on every Linux that Rust runs on but MIPS.
@@ -52,6 +55,12 @@ pub(super) fn make(name: &CStr) -> Result<OwnedFd> {
         return Err(error);
     }
     Ok(made)
+}
+
+/// Whether a process shows by its memory file that it has an arena. (Or a child of one, that was made
+/// without the C library's fork.)
+pub(super) fn shows_life(memory: BorrowedFd<'_>) -> Result<bool> {
+    patiently(|| locks::is_any_locked(memory, LIFE_BYTE, SLOTS as u64))
 }
 
 /// Repeats a call that a signal interrupted.

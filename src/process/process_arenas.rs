@@ -11,6 +11,7 @@
 //! The list knows an arena as [`ForkHooks`]: what `membership` implements, and this file needs to
 //! find an arena and to take it through a fork.
 
+use super::life::Life;
 use super::wait_hooks::{self, HooksGuard};
 use crate::arena::handle::Name;
 use crate::arena::{ForkedChild, Member};
@@ -48,6 +49,9 @@ pub(super) trait ForkHooks: Send + Sync {
     /// Its seat on the list.
     fn seat(&self) -> &Seat;
 
+    /// This process's sign of life in it, which a child ends.
+    fn life(&self) -> Arc<Life>;
+
     /// Before a fork, with the list locked: takes the arena's lock and prepares the child's part.
     fn prepare_fork(&self) -> PreparedFork;
 
@@ -75,6 +79,7 @@ struct Entry {
     identity: Identity,
     /// Dead from the drop of the last reference until the descriptors are closed.
     arena: Weak<dyn ForkHooks>,
+    life: Arc<Life>,
 }
 
 static LIST: Mutex<ProcessArenas> = Mutex::new(ProcessArenas {
@@ -121,6 +126,7 @@ impl ProcessArenas {
         self.entries.push(Entry {
             identity: arena.identity(),
             arena: weak,
+            life: arena.life(),
         });
         self.entries.sort_by_key(|entry| entry.identity.uuid);
         Ok(arena)
@@ -147,10 +153,16 @@ impl ProcessArenas {
         std::mem::take(&mut self.prepared)
     }
 
-    /// In a forked child: an arena that another thread was detaching stays half detached here, and
-    /// the parent sees to the names of the arenas that it has left.
+    /// In a forked child: an arena that another thread was detaching stays half detached here (but for
+    /// the parent's sign of life), and the parent sees to the names of the arenas that it has left.
     pub fn forget_detached(&mut self) {
-        self.entries.retain(|entry| entry.arena.strong_count() > 0);
+        self.entries.retain(|entry| {
+            let attached = entry.arena.strong_count() > 0;
+            if !attached {
+                entry.life.end();
+            }
+            attached
+        });
         self.left.clear();
     }
 

@@ -1,7 +1,9 @@
 //! The objects of an arena that no process has attached.
 
 use super::descriptor::READ_WRITE;
-use super::objects::{is_of, lock_name, memory_name, memory_of, Memory, MODE, REMOVAL_BYTE};
+use super::objects::{
+    is_of, lock_name, memory_name, memory_of, shows_life, Memory, MODE, REMOVAL_BYTE,
+};
 use crate::arena::handle::Name;
 use crate::error::{Error, Result};
 use crate::sys::{self, locks, proc, shm};
@@ -50,8 +52,23 @@ impl Remains {
         }
         let lock = shm::open_object(&path, READ_WRITE, 0)?;
         let same = is_of(&path, lock.as_fd());
-        let locked = locks::is_any_locked(lock.as_fd(), REMOVAL_BYTE + 1)?;
-        Ok((same && !locked).then_some(Remains { name, lock, facts }))
+        let remains = Remains { name, lock, facts };
+        Ok((same && !remains.is_locked()?).then_some(remains))
+    }
+
+    /// Whether another process has a lock on the lock file, or has lost it and shows by the memory file
+    /// that it lives.
+    fn is_locked(&self) -> Result<bool> {
+        if locks::is_any_locked(self.lock.as_fd(), 0, REMOVAL_BYTE + 1)? {
+            return Ok(true);
+        }
+        // (To look is enough. Locks of processes, which closing it drops, nobody has there.)
+        match shm::open_object(&memory_name(self.name), 0, 0) {
+            Ok(memory) => shows_life(memory.as_fd()),
+            Err(error @ Error::Os { errno, .. }) if sys::is_passing(errno) => Err(error),
+            // It is missing, or may not be opened: then it is no arena of this user's processes.
+            Err(_) => Ok(false),
+        }
     }
 
     /// A process that has a lock on the lock file, as it is numbered here.
@@ -111,7 +128,7 @@ impl Remains {
         // (Nobody has taken any other slot since this process has looked.)
         Ok(take(REMOVAL_BYTE)?
             && take(0)?
-            && !locks::is_any_locked(lock, REMOVAL_BYTE + 1)?
+            && !self.is_locked()?
             && is_of(&lock_name(self.name), lock))
     }
 
@@ -128,7 +145,7 @@ impl Remains {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::objects::{exists, make};
+    use crate::process::objects::{exists, make, LIFE_BYTE};
 
     /// What another process does between the look at a lock file and its removal counts.
     #[test]
@@ -156,5 +173,25 @@ mod tests {
             }
             assert!(!exists(name));
         }
+    }
+    /// So does one of a process that has lost its byte: its memory file shows that it lives.
+    #[test]
+    fn an_arena_whose_process_lost_its_byte_stays() {
+        let name = Name::new(&format!("snp-remains-{}-life", std::process::id())).unwrap();
+        drop(make(&lock_name(name)).unwrap());
+        drop(make(&memory_name(name)).unwrap());
+        let look = || Remains::find(name, |_| false);
+        let found = look().unwrap();
+        let life = shm::open_object(&memory_name(name), READ_WRITE, 0).unwrap();
+        let byte = LIFE_BYTE + 255;
+        assert_eq!(
+            locks::try_for_description(life.as_fd(), byte, true),
+            Ok(true)
+        );
+        assert!(look().is_none());
+        assert_eq!(found.remove_all(), Ok(false));
+        drop(life);
+        assert_eq!(look().unwrap().remove_all(), Ok(true));
+        assert!(!exists(name));
     }
 }

@@ -2,9 +2,10 @@
 
 use super::descriptor::{Descriptor, READ_WRITE};
 use super::huge_pages::HugePages;
+use super::life::{lives, Life};
 use super::objects::{
     has_room, is_of, is_remnant, lock_name, make, memory_name, needing, patiently, reserve,
-    room_for, NO_SPACE, PIN_BYTE, REMOVAL_BYTE,
+    room_for, LIFE_BYTE, NO_SPACE, PIN_BYTE, REMOVAL_BYTE,
 };
 use super::wait_hooks;
 use crate::arena::format::{Address, Geometry, Header, SlotId, SlotRow, LONGEST, PAGE};
@@ -14,11 +15,12 @@ use crate::arena::word::U32;
 use crate::error::{Error, Exhausted, Result};
 use crate::sys::fork::ForkMark;
 use crate::sys::{self, cgroup, futex, locks, map, probe, proc, shm};
+use std::ffi::CStr;
 use std::mem::{offset_of, size_of};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How long a sleep on the lock lasts at most.
@@ -37,6 +39,9 @@ pub struct ShmPlatform {
     lock: Descriptor,
     /// The slot whose byte this process holds; -1 if none.
     claimed: AtomicI32,
+    /// What shows that this process lives even if it has lost that byte's lock, as it does when it
+    /// closes any descriptor of the lock file: a description that it shares with nobody.
+    life: Arc<Life>,
     /// What shows that this process lives, which may have pinned blocks: descriptions that its
     /// own children inherit.
     pins: Mutex<Vec<Descriptor>>,
@@ -133,7 +138,7 @@ impl ShmPlatform {
         match made {
             Ok(memory) => {
                 let shared = Self::over(name, memory, lock)?;
-                shared.claimed.store(0, Ordering::Relaxed);
+                shared.note_claimed(SlotId(0));
                 Ok(shared)
             }
             Err(error) => {
@@ -164,11 +169,13 @@ impl ShmPlatform {
     }
 
     fn over(name: Name, memory: OwnedFd, lock: OwnedFd) -> Result<Self> {
+        let memory = Descriptor::new(&memory_name(name), memory)?;
         Ok(ShmPlatform {
             name,
-            memory: Descriptor::new(&memory_name(name), memory)?,
             lock: Descriptor::new(&lock_name(name), lock)?,
             claimed: AtomicI32::new(-1),
+            life: Arc::new(Life::new(memory.file())),
+            memory,
             pins: Mutex::default(),
             segments: Mutex::default(),
             patience: AtomicU64::new(30_000),
@@ -221,18 +228,26 @@ impl ShmPlatform {
         self.tree.store(tree, Ordering::Relaxed);
     }
 
+    /// This process's sign of life, which a child closes.
+    pub(super) fn life(&self) -> Arc<Life> {
+        self.life.clone()
+    }
+
     /// What [`set_tree`](Self::set_tree) said.
     pub fn tree(&self) -> u64 {
         self.tree.load(Ordering::Relaxed)
     }
 
     fn memory(&self) -> Result<BorrowedFd<'_>> {
-        self.memory.lend(|fd| {
-            // The code that closed it has closed the pins as well.
+        let memory = self.memory.lend(|fd| {
+            // The code that closed it may have closed the other descriptors as well.
+            self.life.check();
             if !self.pins().is_empty() {
                 let _ = Self::show_pin(fd);
             }
-        })
+        })?;
+        self.show_life(memory);
+        Ok(memory)
     }
 
     /// Maps whole pages of the memory object once more where they are mapped, as
@@ -299,10 +314,60 @@ impl ShmPlatform {
         })
     }
 
+    /// Notes that this process has the byte lock of a slot, and shows it by the memory file, too.
+    fn note_claimed(&self, slot: SlotId) {
+        self.life.end();
+        self.claimed.store(slot.0 as i32, Ordering::Relaxed);
+        // (Which does the rest.)
+        let _ = self.memory();
+    }
+
+    /// Notes that it has none.
+    fn note_disclaimed(&self) {
+        // In this order: a thread that shows it meanwhile looks once more.
+        self.claimed.store(-1, Ordering::Relaxed);
+        self.life.end();
+    }
+
+    /// Shows by the memory file that this process lives, if it has a slot and does not yet. Where that
+    /// cannot be (no such locks, no descriptor left, not this user's file any more) the byte lock
+    /// alone shows it.
+    fn show_life(&self, memory: BorrowedFd<'_>) {
+        let claimed = self.claimed.load(Ordering::Relaxed);
+        let Ok(slot) = u64::try_from(claimed) else {
+            return;
+        };
+        if self.life.is_shown() || !probe::has_description_locks(memory) {
+            return;
+        }
+        let opened = shm::open_for_locks(memory).or_else(|error| {
+            self.open_by_name(error, |name| shm::open_object(name, shm::FOR_LOCKS, 0))
+        });
+        let _ = opened.and_then(|fd| self.life.show(fd, slot));
+        if self.claimed.load(Ordering::Relaxed) != claimed {
+            // Another thread has left the slot meanwhile.
+            self.life.end();
+        }
+    }
+
+    /// Opens the memory file by its name, where there is no /proc, if that still is this arena's; else
+    /// the error of the attempt before.
+    fn open_by_name(
+        &self,
+        error: Error,
+        open: impl FnOnce(&CStr) -> Result<OwnedFd>,
+    ) -> Result<OwnedFd> {
+        let named = open(&memory_name(self.name))?;
+        match shm::facts(named.as_fd())?.file() == self.memory_file() {
+            true => Ok(named),
+            false => Err(error),
+        }
+    }
+
     /// Takes the byte lock of the slot that was made for this process, in the
     /// child: its parent's lock is not inherited.
     pub fn inherit(&self, slot: SlotId) -> bool {
-        self.claimed.store(-1, Ordering::Relaxed);
+        self.note_disclaimed();
         for _ in 0..100 {
             if matches!(self.claim(slot), Ok(true)) {
                 return true;
@@ -315,20 +380,14 @@ impl ShmPlatform {
 
     /// Forgets the byte of the parent, in a child without a slot.
     pub fn disinherit(&self) {
-        self.claimed.store(-1, Ordering::Relaxed);
+        self.note_disclaimed();
     }
 
     /// Opens the description whose locks are signs of life for a child.
     pub fn open_signs(&self) -> Result<OwnedFd> {
         let memory = self.memory()?;
-        shm::reopen(memory).or_else(|error| {
-            // No /proc: by its name, if that still is this arena's.
-            let named = shm::open_object(&memory_name(self.name), READ_WRITE, 0)?;
-            match shm::facts(named.as_fd())?.file() == self.memory_file() {
-                true => Ok(named),
-                false => Err(error),
-            }
-        })
+        shm::reopen(memory)
+            .or_else(|error| self.open_by_name(error, |name| shm::open_object(name, READ_WRITE, 0)))
     }
 
     /// Gives the child in the making in `slot` its sign of life.
@@ -415,6 +474,15 @@ impl ShmPlatform {
         found.is_ok_and(|found| found.file() == self.lock_file())
     }
 
+    /// Whether the process of a slot that has lost its byte shows that it lives.
+    fn shows_life(&self, slot: SlotId) -> bool {
+        let byte = LIFE_BYTE + slot.0 as u64;
+        let locked = self
+            .memory()
+            .and_then(|fd| patiently(|| locks::is_locked(fd, byte)));
+        locked != Ok(false)
+    }
+
     /// Maps `length` bytes for a segment of `size`, or some more.
     fn map_segment(&self, number: usize, size: u64, length: u64) -> Result<NonNull<u8>> {
         let fd = self.memory()?;
@@ -425,32 +493,6 @@ impl ShmPlatform {
         }
         map::shared(fd, start_of(number), length as usize)
             .map_err(needing("mappings of files that processes share"))
-    }
-}
-
-/// Whether the process that wrote a row lives, whatever became of its byte.
-fn lives(row: &SlotRow) -> bool {
-    let namespace = row.namespace.get();
-    match proc::namespace() {
-        Ok(here) if here == namespace && namespace != 0 => (),
-        // It cannot be told now; the next time perhaps.
-        Err(Error::Os { errno, .. }) if namespace != 0 && sys::is_passing(errno) => return true,
-        // Its number means nothing here: the byte alone decides.
-        _ => return false,
-    }
-    let pid = row.pid.get();
-    match proc::status(pid) {
-        Ok(Some(status)) => {
-            let started = row.started.get();
-            let other = started != 0 && status.started != started;
-            let known = status.stack != 0 && row.stack.get() != 0;
-            // It has executed another program: its attached arenas are gone.
-            let executed = known && status.stack != row.stack.get();
-            !(status.is_zombie() || status.exiting || other || executed)
-        }
-        Ok(None) => false,
-        // No /proc, or no descriptor left to look there.
-        Err(_) => proc::exists(pid),
     }
 }
 
@@ -514,6 +556,7 @@ unsafe impl Platform for ShmPlatform {
     }
 
     fn remove(&self, number: usize) {
+        wait_hooks::before_waiting();
         let _ = patiently(|| shm::deallocate(self.memory()?, start_of(number), LONGEST));
     }
 
@@ -595,11 +638,10 @@ unsafe impl Platform for ShmPlatform {
     }
 
     fn claim(&self, slot: SlotId) -> Result<bool> {
-        let mine = slot.0 as i32;
         let lock = self.lock_fd()?;
         let claimed = patiently(|| locks::try_for_process(lock, slot.0 as u64))?;
         if claimed {
-            self.claimed.store(mine, Ordering::Relaxed);
+            self.note_claimed(slot);
         }
         Ok(claimed)
     }
@@ -608,7 +650,7 @@ unsafe impl Platform for ShmPlatform {
         if let Ok(fd) = self.lock_fd() {
             let _ = locks::release_for_process(fd, slot.0 as u64);
         }
-        self.claimed.store(-1, Ordering::Relaxed);
+        self.note_disclaimed();
     }
 
     fn is_dead(&self, slot: SlotId, row: &SlotRow) -> bool {
@@ -621,10 +663,10 @@ unsafe impl Platform for ShmPlatform {
             .and_then(|fd| patiently(|| locks::is_locked(fd, slot.0 as u64)));
         match locked {
             Ok(true) => false,
-            Ok(false) => !lives(row),
+            Ok(false) => !lives(row).unwrap_or_else(|| self.shows_life(slot)),
             // The lock file cannot be opened again: nobody can tell but by the
             // number, and a process of another namespace must be believed.
-            Err(_) => proc::namespace() == Ok(row.namespace.get()) && !lives(row),
+            Err(_) => lives(row) == Some(false),
         }
     }
 

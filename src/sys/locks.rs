@@ -98,10 +98,9 @@ pub fn owner_of_any(fd: BorrowedFd<'_>, length: u64) -> Result<Option<u32>> {
     Ok(locked.then_some(range.l_pid.max(0) as u32))
 }
 
-/// Whether anybody but this process has a lock on one of the first `length`
-/// bytes, F_GETLK.
-pub fn is_any_locked(fd: BorrowedFd<'_>, length: u64) -> Result<bool> {
-    let mut range = byte(WRITE, 0);
+/// Whether anybody but this process has a lock on one of `length` bytes from `start` on, F_GETLK.
+pub fn is_any_locked(fd: BorrowedFd<'_>, start: u64, length: u64) -> Result<bool> {
+    let mut range = byte(WRITE, start);
     range.l_len = length as libc::off_t;
     is_range_locked(fd, &mut range)
 }

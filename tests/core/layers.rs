@@ -88,6 +88,7 @@ const ORDER: &[(&str, &[&str])] = &[
             "wait_hooks",
             "descriptor",
             "objects",
+            "life",
             "remains",
             "huge_pages",
             "shm_platform",

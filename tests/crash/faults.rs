@@ -58,7 +58,10 @@ pub const TESTS: &[Test] = &[
         closed_descriptors()
     }),
     ("a_process_that_executed_another_program", |_| executed()),
-    ("two_namespaces_of_pids", |_| two_namespaces()),
+    ("two_namespaces_of_pids", |_| two_namespaces(false)),
+    ("two_namespaces_of_pids_and_bytes_lost", |_| {
+        two_namespaces(true)
+    }),
     ("returned_pages_come_back", |_| returned_pages()),
     ("grace_and_donation", |_| grace_and_donation()),
 ];
@@ -1783,10 +1786,30 @@ fn executed() {
     assert_empty(&test.arena);
 }
 
-fn two_namespaces() {
+/// Has this process lose the lock of its byte, if `lost`: it closes a descriptor of the lock file, as a
+/// program does that reads all files.
+fn lose_byte(name: Name, lost: bool) {
+    if lost {
+        let path = format!("/dev/shm/{}.snp-lock", name.as_str());
+        drop(std::fs::File::open(path).unwrap());
+    }
+}
+
+/// Sleeps until a signal ends this process.
+fn pause() -> ! {
+    loop {
+        // SAFETY: touches no memory.
+        unsafe { libc::pause() };
+    }
+}
+
+fn two_namespaces(lost: bool) {
     let test = TestArena::new(small());
     let block = test.allocate(100).unwrap();
+    let (killed, outlives) = (AtomicShared::new(), AtomicShared::new());
+    lose_byte(test.name(), lost);
     fork(|| {
+        lose_byte(test.name(), lost);
         // SAFETY: this child's children are in a namespace of their own.
         if unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWPID) } != 0 {
             println!("  skipped: no namespaces of pids here");
@@ -1797,10 +1820,31 @@ fn two_namespaces() {
             std::mem::forget(test.allocate(200).unwrap());
             // Those outside have numbers that mean nothing here, and live.
             assert_eq!(test.reap().unwrap(), 0);
-            stop_by_waiting(&test.arena);
-            0
+            lose_byte(test.name(), lost);
+            let mut parent = fork(|| {
+                let child = fork(|| {
+                    // SAFETY: sets an attribute of this process, which outlives its parent.
+                    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, 0) };
+                    outlives.set(1);
+                    pause();
+                });
+                std::mem::forget((child, test.allocate(300).unwrap()));
+                lose_byte(test.name(), lost);
+                until("a child that outlives it", || outlives.get() == 1);
+                stop();
+                0
+            });
+            parent.wait_for_stop();
+            parent.kill();
+            killed.set(1);
+            pause();
         });
-        until("the child inside", || test.stats().unwrap().blocks == 2);
+        until("the child inside", || killed.get() == 1);
+        // Its child that was killed is dead, though a child of that lives.
+        until("the death of its child", || {
+            test.reap().unwrap();
+            test.stats().unwrap().blocks == 2
+        });
         assert_eq!(test.reap().unwrap(), 0);
         // The first process of a namespace ignores what it does not handle,
         // but for SIGKILL from outside.
@@ -1815,10 +1859,6 @@ fn two_namespaces() {
     .succeed();
     drop(block);
     assert_empty(&test.arena);
-}
-
-fn stop_by_waiting(arena: &Arena) {
-    until("the end of the test", || arena.stats().is_err());
 }
 
 fn returned_pages() {
