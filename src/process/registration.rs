@@ -43,16 +43,17 @@ pub(super) struct Registration<'a> {
 impl Registration<'_> {
     /// Removes the names, if that is up to this process, and notes whether its
     /// tree has to be told that it need not. True if the names should be gone and cannot be
-    /// removed, since the process has changed its user or its root: the memory is given back
-    /// then, unless this process has blocks.
+    /// removed, since the process has changed its user or its root, or another process is at it and
+    /// not done: the memory is given back then, unless this process has blocks, or a child of one that
+    /// got no slot and may have some.
     pub fn settle_names(&self, detached: &Result<Detachment>) -> bool {
         let mut names_stay = false;
         match detached {
             Ok(detachment) => {
                 if detachment.last {
                     names_stay = !self.platform.unlink();
-                    if names_stay && detachment.left {
-                        self.platform.empty();
+                    if names_stay && detachment.left && !self.core.may_have_pins() {
+                        self.platform.empty(self.core.geometry().blocks());
                     }
                 }
                 if detachment.unregisters {

@@ -428,17 +428,16 @@ impl ShmPlatform {
     ///
     /// While the lock file is there nobody can make another arena of the same
     /// name. One process removes at a time: so whatever has the names then, has
-    /// them of this arena. Whether this process has removed the memory's.
+    /// them of this arena. Whether the memory's is gone, whoever removed it.
     pub fn unlink(&self) -> bool {
-        let Ok(lock) = self.lock_fd() else {
-            return false;
-        };
-        if locks::try_for_process(lock, REMOVAL_BYTE) != Ok(true) {
-            return false;
+        if let Ok(lock) = self.lock_fd() {
+            if locks::try_for_process(lock, REMOVAL_BYTE) == Ok(true) {
+                self.remove_names();
+                let _ = locks::release_for_process(lock, REMOVAL_BYTE);
+            }
         }
-        let removed = self.remove_names();
-        let _ = locks::release_for_process(lock, REMOVAL_BYTE);
-        removed
+        let found = self.memory().and_then(shm::facts);
+        found.map_or(true, |found| found.links == 0)
     }
 
     /// Removes the names of an arena that could not be made. Nobody else does: they need the
@@ -447,24 +446,24 @@ impl ShmPlatform {
         self.remove_names();
     }
 
-    fn remove_names(&self) -> bool {
-        let mut removed = false;
+    fn remove_names(&self) {
         if self.owns_name() {
             let found = shm::facts_of(&memory_name(self.name));
             if found.is_ok_and(|found| found.file() == self.memory_file()) {
-                removed = shm::unlink_object(&memory_name(self.name)).is_ok();
+                let _ = shm::unlink_object(&memory_name(self.name));
             }
             let _ = shm::unlink_object(&lock_name(self.name));
         }
-        removed
     }
 
-    /// Gives back all memory but the header. For the last member of an arena, which nobody
-    /// uses any more, where the names cannot be removed.
-    pub fn empty(&self) {
+    /// Gives back all memory from `start` on, which is behind the slots: a process that comes needs
+    /// one, to see that the arena is gone. For the last member of an arena, which nobody uses any
+    /// more, where the names cannot be removed.
+    pub fn empty(&self, start: u64) {
+        let start = start.next_multiple_of(probe::page_size() as u64);
         if let Ok(memory) = self.memory() {
             let size = shm::facts(memory).map_or(0, |facts| facts.size);
-            let _ = shm::deallocate(memory, PAGE, size.saturating_sub(PAGE));
+            let _ = shm::deallocate(memory, start, size.saturating_sub(start));
         }
     }
 

@@ -146,6 +146,8 @@ pub struct Facts {
     pub size: u64,
     /// How many bytes have storage.
     pub allocated: u64,
+    /// How many names it has.
+    pub links: u64,
     /// Its owner.
     pub uid: u32,
     /// Its permissions, the lowest nine bits.
@@ -169,6 +171,7 @@ impl Facts {
             device: status.st_dev as u64,
             size: status.st_size as u64,
             allocated: status.st_blocks as u64 * 512,
+            links: status.st_nlink as u64,
             uid: status.st_uid,
             permissions: status.st_mode as u32 & 0o777,
             modified: UNIX_EPOCH + Duration::from_secs(status.st_mtime.max(0) as u64),

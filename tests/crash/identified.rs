@@ -15,10 +15,12 @@ use crate::run::seed::{self, times, Random};
 use crate::storm::{kill_group, wait_for_orphans};
 use crate::tools::*;
 use crate::Test;
-use shared_numpy::arena::format::{POISONED, UNSETTLED};
+use shared_numpy::arena::format::{POISONED, SLOTS, UNSETTLED};
 use shared_numpy::arena::handle::Name;
 use shared_numpy::error::{Error, Result};
-use shared_numpy::process::{remove_deserted, remove_orphans, Arena, Block, Settings};
+use shared_numpy::process::{remove_deserted, remove_orphans, Arena, Block, Settings, LOCK_SUFFIX};
+use shared_numpy::sys::locks;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -38,6 +40,12 @@ pub const TESTS: &[Test] = &[
     }),
     ("meeting_two_that_are_stopped", |full| {
         undisturbed(|| two_at_each_call(full))
+    }),
+    ("meeting_one_that_leaves", |full| {
+        undisturbed(|| leaving_at_each_call(full))
+    }),
+    ("a_child_without_a_slot_keeps_its_blocks", |_| {
+        undisturbed(pinned)
     }),
     ("meeting_storm", |_| undisturbed(storm)),
 ];
@@ -613,6 +621,151 @@ fn two_at_call(further: u64, nth: u64) -> bool {
     stops
 }
 
+/// The last process leaves, and cannot remove the names, while another one has opened the arena and
+/// takes a slot: that one finds the arena gone, and never emptied under it.
+fn leaving_at_each_call(full: bool) {
+    if !can_trace() {
+        println!("  SKIPPED: processes cannot be traced here");
+        return;
+    }
+    let mut random = Random::new(seed::of_test("leaving_at_each_call"));
+    let each = if full { 1 } else { 16 };
+    for why in [Names::HaveGone, Names::AreAnothers] {
+        for by_name in [false, true] {
+            let mut leaving = 0;
+            loop {
+                let first = random.below(each);
+                // (Then it waits for the lock, if the other one has that, or is done.)
+                let mut goes_on = false;
+                for i in 0..32 / each {
+                    goes_on |= leaving_at_call(why, by_name, leaving, first + i * each);
+                }
+                leaving += 1;
+                if !goes_on {
+                    break;
+                }
+            }
+            println!("  {why:?}: {leaving} stops of the one that leaves");
+            assert!(leaving > 3);
+        }
+    }
+}
+
+/// Why a process cannot remove the names.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Names {
+    /// Another one has.
+    HaveGone,
+    /// Another one is at it.
+    AreAnothers,
+}
+
+/// The lock file, of whose arena this process has no descriptor else.
+fn open_lock_file() -> std::fs::File {
+    let file = format!("/dev/shm/{}{LOCK_SUFFIX}", name().as_str());
+    let mut options = std::fs::OpenOptions::new();
+    options.read(true).write(true).open(file).unwrap()
+}
+
+/// Keeps others from removing the names, until the lock file is dropped.
+fn keep_names(lock_file: &std::fs::File) {
+    // (Behind the bytes of the slots and that of the pins.)
+    let byte = locks::try_for_process(lock_file.as_fd(), SLOTS as u64 + 1);
+    assert_eq!(byte, Ok(true));
+}
+
+/// Its parent leaves, is the last member, and cannot remove the names.
+fn pinned() {
+    let parent = stopped(|| {
+        let settings = Settings {
+            processes: 1,
+            ..small()
+        };
+        let arena = Arena::attach_or_create(None, IDENTIFIER, settings).unwrap();
+        let block = arena.allocate(100_000).unwrap();
+        // SAFETY: ours, and this long.
+        unsafe { block.bytes().write_bytes(0x5a, 100_000) };
+        let child = stopped(|| {
+            stop();
+            // SAFETY: the block was inherited.
+            let bytes = unsafe { std::slice::from_raw_parts(block.bytes().as_ptr(), 100_000) };
+            assert!(bytes.iter().all(|byte| *byte == 0x5a));
+            0
+        });
+        assert_eq!(arena.stats().unwrap().pinned_forks, 1);
+        stop();
+        drop(block);
+        drop(arena);
+        child.signal(libc::SIGCONT);
+        child.succeed();
+        0
+    });
+    let lock_file = open_lock_file();
+    keep_names(&lock_file);
+    parent.signal(libc::SIGCONT);
+    parent.succeed();
+    drop(lock_file);
+    end_living(None, "with a child without a slot");
+}
+
+/// Whether the one that leaves has such a stop.
+fn leaving_at_call(why: Names, by_name: bool, leaving: u64, coming: u64) -> bool {
+    const HAS: u64 = 1;
+    const GONE: u64 = 2;
+    let when = format!("{why:?}, by its name: {by_name}, at stops {leaving} and {coming}");
+    let found: &AtomicU64 = common();
+    let mut last = traced(|| {
+        let arena = meet();
+        stop();
+        if why == Names::HaveGone {
+            let me = arena.member().unwrap();
+            arena.core().mark_unlinked(me).unwrap();
+            // As another process does that finds the mark.
+            assert!(Arena::attach(name(), 30_000).is_err() && is_gone());
+        }
+        drop(arena);
+    });
+    let lock_file = open_lock_file();
+    if why == Names::AreAnothers {
+        keep_names(&lock_file);
+    }
+    let mut comer = traced(|| {
+        stop();
+        let arena = match by_name {
+            true => Arena::attach(name(), 30_000),
+            false => meet_within(30_000),
+        };
+        let told = match &arena {
+            Ok(arena) => {
+                assert_eq!(arena.check().unwrap(), Vec::<String>::new());
+                drop(arena.allocate(100).unwrap());
+                HAS
+            }
+            Err(Error::Os { errno, .. }) if by_name && *errno == libc::ENOENT => GONE,
+            Err(error) => panic!("{error}"),
+        };
+        found.store(told, Ordering::SeqCst);
+        std::mem::forget(arena);
+    });
+    // It has the byte of a slot, which is not its own yet.
+    while !locks::is_any_locked(lock_file.as_fd(), 1, 255).unwrap() {
+        assert!(to_system_call(&mut comer), "{when}");
+    }
+    while why == Names::HaveGone && !is_gone() {
+        assert!(to_system_call(&mut last), "{when}");
+    }
+    let leaves = (0..=leaving).all(|_| to_system_call(&mut last));
+    let comes = (0..=coming).all(|_| to_system_call(&mut comer));
+    while leaves && to_system_call(&mut last) {}
+    drop(lock_file);
+    while comes && to_system_call(&mut comer) {}
+    assert_ne!(found.load(Ordering::SeqCst), 0, "{when}");
+    last.kill();
+    comer.kill();
+    end_living(None, &when);
+    leaves
+}
+
 fn end_living(living: Option<Child>, when: &str) {
     if let Some(living) = living {
         living.signal(libc::SIGCONT);
@@ -709,6 +862,10 @@ fn come_and_go(crowd: &'static Crowd, number: usize, seed: u64) -> i32 {
 }
 
 fn storm() {
+    // Children of dead workers become this process's, which waits for them: until they have ended they
+    // have the arena.
+    // SAFETY: sets an attribute of this process.
+    unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) };
     let crowd: &Crowd = common();
     let mut random = Random::new(seed::of_test("meeting_storm"));
     let mut workers: Vec<Option<Child>> = (0..WORKERS).map(|_| None).collect();
@@ -738,8 +895,9 @@ fn storm() {
             kill_group(worker);
         }
     }
-    // (Their children have the arena until they have ended.)
     wait_for_orphans(true);
+    // SAFETY: as above.
+    unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 0) };
     let [met, shared] = [&crowd.met, &crowd.shared].map(|count| count.load(Ordering::SeqCst));
     println!("  met {met} times, {shared} times with another one there");
     assert!(met > KILLS && shared > 0);
