@@ -6,8 +6,12 @@ beside it as its supervisor, which is told of each test and its limit through a 
     supervisor ── session (pytest, runs the tests) ── programs, workers, ...
          └──────── what outlived its parent
 
-After the limit (`LIMIT` seconds, or what the mark ``limit(seconds)`` says) the session is
-signalled, and an exception ends the wait, whatever the main thread waits for in Python.
+After a third of the limit (`LIMIT` seconds, or what the mark ``limit(seconds)`` says) the
+supervisor tells on stderr what the threads of the session and its children are at: so one sees
+of a test that took long, and passed, what it waited for.
+
+After the limit the session is signalled, and an exception ends the wait, whatever the main
+thread waits for in Python. A test that goes on nevertheless has failed, too.
 `PATIENCE` seconds later the supervisor kills all processes that the tests have started,
 and signals again: a ``finally`` may wait, too. If the main thread does not return to the
 interpreter at all, the session is aborted, with the stacks of its threads on stderr.
@@ -36,6 +40,8 @@ import time
 import pytest
 
 LIMIT, SLOW_LIMIT = 180, 900
+# The part of the limit after which it is told what a test waits for.
+LONG = 1 / 3
 # From the limit to the killing of children, and from one attempt to the next.
 PATIENCE = 5
 # How often the supervisor looks.
@@ -48,7 +54,7 @@ OTHER_LIMIT, END_LIMIT = 600, 60
 FACTOR = int(os.environ.get("SHARED_NUMPY_TEST_FACTOR", "1"))
 
 NOTES = "SHARED_NUMPY_TEST_NOTES"
-INTERRUPT = signal.SIGUSR2
+INTERRUPT, TELL = signal.SIGUSR2, signal.SIGRTMIN + 7
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
@@ -68,13 +74,15 @@ class Plugin:
     def __init__(self):
         self.notes = os.environ.pop(NOTES, None)
         self.limit, self.deadline = None, None
-        self.is_in_test = False
+        self.is_in_test, self.was_interrupted = False, False
         if self.notes:
-            self.notes = int(self.notes)
+            self.notes, self.stacks = map(int, self.notes.split())
             self.begin()
 
     def begin(self):
-        os.set_inheritable(self.notes, False)
+        for file in (self.notes, self.stacks):
+            os.set_inheritable(file, False)
+        faulthandler.register(TELL, file=self.stacks)
         # Without a supervisor nobody would look after the tests.
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if restore_signals():
@@ -91,6 +99,7 @@ class Plugin:
         # Between two tests the exception would end pytest itself; and a signal for the
         # test before may come late.
         if self.is_in_test and time.monotonic() > self.deadline:
+            self.was_interrupted = True
             faulthandler.dump_traceback(2)
             raise Hang("no end after {} s".format(self.limit))
 
@@ -149,9 +158,19 @@ class Plugin:
         seconds = mark.args[0] if mark else SLOW_LIMIT if item.get_closest_marker("slow") else LIMIT
         self.limit = seconds * FACTOR
         self.deadline = time.monotonic() + self.limit
+        self.was_interrupted = False
         self.note("begin", item.nodeid, self.limit)
         yield
         self.note("end", item.nodeid)
+
+    @pytest.hookimpl(hookwrapper=True, trylast=True)
+    def pytest_runtest_makereport(self):
+        report = (yield).get_result()
+        if self.was_interrupted and report.passed:
+            report.outcome = "failed"
+            report.longrepr = "no end after {} s: it went on when interrupted".format(self.limit)
+        # (What comes after it in the test has not failed.)
+        self.was_interrupted = False
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report):
@@ -206,9 +225,10 @@ class Supervisor:
 
     def __init__(self, command):
         self.command = command
-        self.file = tempfile.TemporaryFile()
-        self.notes = self.file.fileno()
-        # How far they are read.
+        # What the session notes, and where its threads are when it is asked.
+        self.file, self.told = tempfile.TemporaryFile(), tempfile.TemporaryFile("a+b")
+        self.notes, self.stacks = self.file.fileno(), self.told.fileno()
+        # How far the notes are read.
         self.place = 0
 
     def run(self):
@@ -226,7 +246,7 @@ class Supervisor:
         # The session gets Ctrl-C, too, and tells of it.
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, lambda *_: None)
-        with self.file:
+        with self.file, self.told:
             status = None
             while status is None:
                 status = self.run_session()
@@ -240,9 +260,11 @@ class Supervisor:
 
     def run_session(self):
         """Return the exit status, or None if a test has ended the session."""
-        environment = dict(os.environ, **{NOTES: str(self.notes)})
-        self.session = subprocess.Popen(self.command, env=environment, pass_fds=[self.notes])
+        files = [self.notes, self.stacks]
+        environment = dict(os.environ, **{NOTES: "{} {}".format(*files)})
+        self.session = subprocess.Popen(self.command, env=environment, pass_fds=files)
         self.test, self.status, self.attempts = None, None, 0
+        self.long = None
         self.deadline = time.monotonic() + OTHER_LIMIT
         before = time.monotonic()
         while self.session.returncode is None:
@@ -254,8 +276,11 @@ class Supervisor:
             self.empty_wakeup()
             self.reap()
             self.look()
-            if time.monotonic() > self.deadline and self.session.returncode is None:
-                self.press()
+            if self.session.returncode is None:
+                if self.long is not None and time.monotonic() > self.long:
+                    self.tell()
+                if time.monotonic() > self.deadline:
+                    self.press()
         self.look()
         code = self.session.returncode
         if self.status is not None and self.attempts:
@@ -298,11 +323,25 @@ class Supervisor:
         for kind, *what in notes:
             if kind == "begin":
                 self.test, self.attempts, self.deadline = what[0], 0, now + what[1]
+                self.long = now + what[1] * LONG
             elif kind == "end":
                 self.test, self.attempts, self.deadline = None, 0, now + OTHER_LIMIT
+                self.long = None
             elif kind == "finished":
                 self.status = what[0]
                 self.test, self.attempts, self.deadline = None, 0, now + END_LIMIT
+
+    def tell(self):
+        """Write what the test's threads and processes are at."""
+        self.long = None
+        self.told.truncate(0)
+        os.kill(self.session.pid, TELL)
+        time.sleep(min(1, PATIENCE))
+        self.told.seek(0)
+        stacks = self.told.read().decode(errors="replace").rstrip()
+        lines = ["", "{} takes long. Its threads:".format(self.test), stacks or "(no answer)"]
+        lines += ["Processes:"] + [describe(pid) for pid in descendants(os.getpid())]
+        print("\n".join(lines), file=sys.stderr, flush=True)
 
     def press(self):
         """Do the next thing to come out of a hang."""
@@ -340,6 +379,22 @@ def descendants(ancestor):
         new = [child for pid in new for child in children.get(pid, [])]
         found += new
     return found
+
+
+def describe(pid):
+    """Say what a process is, and where in the kernel it waits."""
+
+    def read(name):
+        try:
+            with open("/proc/{}/{}".format(pid, name), "rb") as file:
+                return file.read(500).replace(b"\0", b" ").decode(errors="replace").strip()
+        except OSError:
+            return "?"
+
+    state = read("stat").rpartition(")")[2].split()[:2]
+    return "  {} of {}, {}, {}: {}".format(
+        pid, state[-1] if state else "?", state[0] if state else "?", read("wchan"), read("cmdline")
+    )
 
 
 def kill_tree(pid):

@@ -170,6 +170,42 @@ def test_crashes():
     assert "nor when it was interrupted" in output and "the interpreter ended with -9" in output
 
 
+def test_a_test_that_goes_on_after_its_limit_has_failed(tmp_path):
+    tests = """
+@pytest.mark.limit(0.5)
+def test_goes_on():
+    try:
+        time.sleep(600)
+    except BaseException:
+        pass
+"""
+    outcomes, status, output = run_pytest(tmp_path, tests)
+    failed = {name for name, outcome in outcomes.items() if outcome == "failed"}
+    assert (failed, status) == ({"test_goes_on", "test_fails"}, 1), output
+    assert set(outcomes) == failed | OTHERS
+    assert "no end after 0.5 s: it went on" in output
+
+
+def test_of_a_test_that_takes_long_it_is_told_what_it_waits_for(tmp_path):
+    tests = """
+def wait_for_it(process):
+    process.wait()
+
+@pytest.mark.limit(6)
+def test_takes_long():
+    process = subprocess.Popen(["sleep", "4"])
+    thread = threading.Thread(target=wait_for_it, args=(process,))
+    thread.start()
+    thread.join()
+"""
+    outcomes, status, output = run_pytest(tmp_path, tests)
+    assert (outcomes.pop("test_fails"), status) == ("failed", 1), output
+    assert set(outcomes) == OTHERS | {"test_takes_long"}
+    told = output[output.index("test_takes_long takes long") :]
+    assert "in wait_for_it" in told and "in test_takes_long" in told, output
+    assert "sleep 4" in told and output.count("takes long.") == 1, output
+
+
 def test_a_program_that_hangs_is_killed_with_its_children(tmp_path):
     code = (
         "import subprocess, sys, time\n"
