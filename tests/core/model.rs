@@ -315,18 +315,27 @@ impl Model {
                     return;
                 };
                 let process = &self.processes[p];
+                let pid = process.pid;
                 let result = process.core.send(process.me, which);
                 let key = (which.id.0, which.generation);
+                // Where no row was left the arena has reaped, which ends tickets in time.
+                let has = |id| self.blocks.values().any(|b| b.tickets.contains_key(&id));
+                let reaped = match &result {
+                    Ok(ticket) => has(ticket.id.0),
+                    Err(_) => self.blocks.contains_key(&key),
+                };
+                if reaped {
+                    self.reaped();
+                }
                 match (self.blocks.get_mut(&key), result) {
                     (Some(block), Ok(ticket)) => {
-                        let owner = ModelOwner::Sender(process.pid);
+                        let owner = ModelOwner::Sender(pid);
                         assert!(block.tickets.insert(ticket.id.0, (ticket, owner)).is_none());
                         let life = (false, ticket.id.0, ticket.generation);
                         assert!(self.lives.insert(life), "a life came back");
                         self.handles.push((which, Some(ticket)));
                     }
                     (None, result) => assert_eq!(result, Err(Error::Stale)),
-                    // A full arena reaps, which the next step of the model does.
                     (Some(_), result) => panic!("{result:?}"),
                 }
             }
