@@ -27,7 +27,7 @@ help:
 	@echo "make test-aarch64-vm  the core's processes there, on a kernel with pages of 16 KiB (PAGES=\"16 4\")"
 	@echo "make wheel      the release wheels, manylinux2014 and musllinux, in dist/"
 	@echo "make bench      all scenarios beside their peers; writes the numbers of README and docs, and charts"
-	@echo "make bench-costs      what operations cost, in two minutes; writes the numbers of docs/costs.md"
+	@echo "make bench-costs      what operations cost, in some minutes; writes the numbers of docs/costs.md"
 	@echo "make bench-full both with more rounds, Ray and Dask, then each benchmark on every CPython"
 	@echo "make clean      remove what all of these made"
 
