@@ -9,7 +9,7 @@ TIMES ?= 20
 AMOUNT ?= whole
 PAGES ?= 16
 
-.PHONY: help demo test test-full quick stress kill-full mutants wheel bench bench-full clean
+.PHONY: help demo test test-full quick stress kill-full mutants wheel bench bench-costs bench-full clean
 .PHONY: test-aarch64 test-aarch64-vm
 
 help:
@@ -27,7 +27,8 @@ help:
 	@echo "make test-aarch64-vm  the core's processes there, on a kernel with pages of 16 KiB (PAGES=\"16 4\")"
 	@echo "make wheel      the release wheels, manylinux2014 and musllinux, in dist/"
 	@echo "make bench      all scenarios beside their peers; writes the numbers of README and docs, and charts"
-	@echo "make bench-full the same with more rounds, Ray and Dask, then each benchmark on every CPython"
+	@echo "make bench-costs      what operations cost, in some minutes; writes the numbers of docs/costs.md"
+	@echo "make bench-full both with more rounds, Ray and Dask, then each benchmark on every CPython"
 	@echo "make clean      remove what all of these made"
 
 demo:
@@ -36,7 +37,7 @@ demo:
 	&& python=$$("$$python" dev/environments.py demo "$$python") \
 	&& "$$python" -m shared_numpy demo
 
-test test-full quick kill-full wheel bench bench-full:
+test test-full quick kill-full wheel bench bench-costs bench-full:
 	@python=$$(sh dev/preflight.sh "$(PYTHON)" rust lint cc objdump venv) \
 	&& exec "$$python" -u dev/matrix.py $@ $(PYTHONS)
 

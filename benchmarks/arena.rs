@@ -1,10 +1,11 @@
 //! What the arena costs, beside what the machine costs.
 //!
 //! ```text
-//! cargo bench --no-default-features --bench arena [-- [quick] [processes=N]]
+//! cargo bench --no-default-features --bench arena [-- [quick] [processes=N] [out=FILE]]
 //! ```
 //!
-//! Arenas are made for 256 processes, or for so many.
+//! Arenas are made for 256 processes, or for so many. With `out` figures are written into a file, too, as
+//! `benchmarks/costs.py` reads them.
 //!
 //! Times are the least of several rounds, of CPU where one process works and of
 //! the clock where several do. Compare the ratios: machines differ, and so do
@@ -16,6 +17,7 @@ use shared_numpy::arena::Core;
 use shared_numpy::process::{Arena, Block, Settings};
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::Mutex;
 use std::time::Instant;
 
 /// The CPU time of this process in ns.
@@ -40,16 +42,57 @@ fn least(turns: u32, mut work: impl FnMut()) -> f64 {
     best
 }
 
+/// The name of the condition that there are no blocks.
+const EMPTY: &str = "no blocks";
+
+/// A number with its digits in groups.
+fn grouped(number: usize) -> String {
+    match number {
+        0..1000 => number.to_string(),
+        _ => format!("{},{:03}", grouped(number / 1000), number % 1000),
+    }
+}
+
 fn clock<T>(work: impl FnOnce() -> T) -> (f64, T) {
     let start = Instant::now();
     let result = work();
     (start.elapsed().as_nanos() as f64, result)
 }
 
+/// What an argument of the form `name=value` says.
+fn argument(name: &str) -> Option<String> {
+    std::env::args().find_map(|each| Some(each.strip_prefix(name)?.strip_prefix('=')?.to_owned()))
+}
+
+/// What was measured: of what, under which condition, and how many seconds (or bytes) it takes.
+static FIGURES: Mutex<Vec<(String, String, f64)>> = Mutex::new(Vec::new());
+
+fn note(what: &str, condition: &str, figure: f64) {
+    let row = (what.to_string(), condition.to_string(), figure);
+    FIGURES.lock().unwrap().push(row);
+}
+
+/// Writes the figures into a file, as {what: {condition: figure}}.
+fn write(path: &str) {
+    let figures = FIGURES.lock().unwrap();
+    let mut all: Vec<(&str, Vec<String>)> = Vec::new();
+    for (what, condition, figure) in figures.iter() {
+        let text = format!("{condition:?}: {figure:e}");
+        match all.iter_mut().find(|each| each.0 == what) {
+            Some(each) => each.1.push(text),
+            None => all.push((what, vec![text])),
+        }
+    }
+    let rows = all
+        .iter()
+        .map(|(what, texts)| format!("{what:?}: {{{}}}", texts.join(", ")));
+    let text = format!("{{{}}}\n", rows.collect::<Vec<_>>().join(",\n "));
+    std::fs::write(path, text).unwrap();
+}
+
 /// For how many processes arenas are made.
 fn processes() -> u32 {
-    let said = std::env::args().find_map(|each| Some(each.strip_prefix("processes=")?.to_owned()));
-    said.map_or(256, |number| number.parse().expect("a number of processes"))
+    argument("processes").map_or(256, |number| number.parse().expect("a number of processes"))
 }
 
 fn create(size: u64) -> Arena {
@@ -64,6 +107,24 @@ fn create(size: u64) -> Arena {
         ..Settings::default()
     };
     Arena::create(name, settings).unwrap()
+}
+
+/// Memory that this process shares with its children.
+fn board() -> &'static [AtomicU64; 8] {
+    // SAFETY: a new mapping touches no other.
+    let place = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            4096,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        )
+    };
+    assert_ne!(place, libc::MAP_FAILED);
+    // SAFETY: zeros, and long enough; it is never unmapped.
+    unsafe { &*place.cast() }
 }
 
 fn one_process() {
@@ -82,6 +143,12 @@ fn one_process() {
             None => rows.push((what.to_string(), vec![value])),
         };
         let (core, me) = (arena.core(), arena.member().unwrap());
+        let word = AtomicU32::new(0);
+        let locked = least(turns, || {
+            black_box(&word).swap(1, Ordering::SeqCst);
+            black_box(&word).swap(0, Ordering::SeqCst);
+        });
+        add("two locked instructions", locked);
         let lock = least(turns, || {
             black_box(core.is_unlinked(me).unwrap());
         });
@@ -126,6 +193,8 @@ fn one_process() {
             "{what:<34}{:>14.1}{:>16.1} ({ratio:.2}x)",
             values[0], values[1]
         );
+        note(&what, EMPTY, values[0] / 1e9);
+        note(&what, "100,000 blocks", values[1] / 1e9);
     }
     drop(live);
 }
@@ -140,20 +209,7 @@ fn contention() {
         let mut cells = Vec::new();
         for sends in [false, true] {
             let arena = create(64 << 20);
-            // SAFETY: a new mapping touches no other.
-            let place = unsafe {
-                libc::mmap(
-                    std::ptr::null_mut(),
-                    4096,
-                    libc::PROT_READ | libc::PROT_WRITE,
-                    libc::MAP_SHARED | libc::MAP_ANONYMOUS,
-                    -1,
-                    0,
-                )
-            };
-            assert_ne!(place, libc::MAP_FAILED);
-            // SAFETY: zeros, and long enough.
-            let board: &[AtomicU64; 8] = unsafe { &*place.cast() };
+            let board = board();
             let turns = 300_000 / count;
             for i in 0..count {
                 // SAFETY: this process has one thread.
@@ -237,6 +293,11 @@ fn by_number_of_blocks(quick: bool) {
             check / 1e6,
             table as f64 / *number as f64,
         );
+        let condition = format!("{} blocks", grouped(*number));
+        note("recovery", &condition, recovery / 1e9);
+        note("reap", &condition, reap / 1e9);
+        note("check", &condition, check / 1e9);
+        note("bytes of table", &condition, table as f64 / *number as f64);
         drop(blocks);
     }
 }
@@ -262,6 +323,11 @@ fn forks() {
             best = best.min(time);
         }
         println!("  {number:>7} live blocks: {:.2}", best / 1e6);
+        let condition = match number {
+            0 => EMPTY.to_string(),
+            _ => format!("{} blocks", grouped(number)),
+        };
+        note("fork", &condition, best / 1e9);
         drop(blocks);
     }
     // The tables' part alone.
@@ -278,6 +344,51 @@ fn forks() {
         time / 1e6
     );
     drop(blocks);
+}
+
+/// What a look for the dead takes that finds none, by the number of other members.
+fn living() {
+    println!("\na look for the dead among the living, ms of CPU, least of 15");
+    for number in [100, 250, 900] {
+        if number >= processes() {
+            continue;
+        }
+        let arena = create(8 << 20);
+        let (core, me) = (arena.core(), arena.member().unwrap());
+        let here = board();
+        let start = || {
+            // SAFETY: this process has one thread.
+            let child = unsafe { libc::fork() };
+            if child == 0 {
+                // SAFETY: the child ends when its parent does.
+                unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+                let _block = arena.allocate(64).unwrap();
+                here[0].fetch_add(1, Ordering::SeqCst);
+                loop {
+                    // SAFETY: waits to be killed.
+                    unsafe { libc::pause() };
+                }
+            }
+            child
+        };
+        let children: Vec<_> = (0..number).map(|_| start()).collect();
+        while here[0].load(Ordering::SeqCst) < number as u64 {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        let time = least(5, || assert_eq!(core.reap(me).unwrap(), 0));
+        println!("  {number:>4} members: {:.2}", time / 1e6);
+        note(
+            "look for the dead",
+            &format!("{number} members"),
+            time / 1e9,
+        );
+        for child in children {
+            // SAFETY: a child of ours, which was not waited for.
+            unsafe { libc::kill(child, libc::SIGKILL) };
+            // SAFETY: waits for it.
+            unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
+        }
+    }
 }
 
 fn pages() {
@@ -337,6 +448,9 @@ fn pages() {
         unsafe { libc::shm_unlink(name.as_ptr()) };
         fresh = fresh.min(time);
     }
+    for (condition, time) in [("a segment of its own", fresh), ("warm memory", warm)] {
+        note("64 MiB filled", condition, time / 1e9);
+    }
     println!("\n64 MiB allocated and filled, ms of the clock");
     println!(
         "  a segment of its own (ftruncate, mmap): {:.1}",
@@ -379,5 +493,9 @@ fn main() {
     contention();
     by_number_of_blocks(quick);
     forks();
+    living();
     pages();
+    if let Some(path) = argument("out") {
+        write(&path);
+    }
 }

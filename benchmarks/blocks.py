@@ -1,6 +1,6 @@
 """Arrays on an arena's blocks beside what a user would have instead, in one run.
 
-    python benchmarks/blocks.py
+    python benchmarks/blocks.py [--only table,crowd,parts] [--out FILE]
 
 The peers are ``numpy.empty``, the standard library's ``SharedMemory`` (from 3.8
 on), and SharedArray and iceoryx2 where they are installed. Rounds alternate; a
@@ -8,6 +8,7 @@ figure is the median over the rounds. What is made is a view of bytes that can b
 written to, and is dropped again.
 """
 
+import argparse
 import ctypes
 import gc
 import os
@@ -20,6 +21,7 @@ import numpy as np
 
 import peers
 import shared_numpy as snp
+from measuring import write
 from shared_numpy._core import Arena, array_maker, receive
 
 ROUNDS = 7
@@ -156,7 +158,7 @@ def ten(arena):
 
 
 def crowd(arena):
-    """The same beside many live blocks."""
+    """The same beside many live blocks; return {label: {what: figures}}."""
     dtype = np.dtype("u1")
     ways = [("one", ours(arena)(KIB), 1), ("ten", ten(arena), 10)]
     alone, crowded = {}, {}
@@ -178,6 +180,13 @@ def crowd(arena):
             )
         )
     print("descriptors more with {} live blocks: {}".format(LIVE, more))
+    found = {"descriptors": {"more": [more]}}
+    for name, _, _ in ways:
+        found[name + " at a time"] = {
+            "alone": [each * 1e-9 for each in alone[name]],
+            "beside {:,} blocks".format(LIVE): [each * 1e-9 for each in crowded[name]],
+        }
+    return found
 
 
 def parts(arena):
@@ -194,6 +203,10 @@ def parts(arena):
 
 
 def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--only", metavar="PART,...", help="no more than these of the parts")
+    parser.add_argument("--out", help="write the figures of crowd into this file, too")
+    options, found = parser.parse_args(), {}
     print(
         "CPython {}, numpy {}, {} CPUs, arrays made in {}".format(
             platform.python_version(), np.__version__, os.cpu_count(), array_maker()
@@ -201,9 +214,11 @@ def main():
     )
     gc.disable()
     with Arena.create(first=256 << 20) as arena:
-        table(arena)
-        crowd(arena)
-        parts(arena)
+        for part in (table, crowd, parts):
+            if not options.only or part.__name__ in options.only.split(","):
+                found[part.__name__] = part(arena)
+    if options.out:
+        write(options.out, found.get("crowd", {}))
 
 
 if __name__ == "__main__":

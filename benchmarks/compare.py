@@ -16,7 +16,6 @@ import functools
 import json
 import multiprocessing
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -33,7 +32,7 @@ import memory
 import peers
 import rings
 import shared_numpy as snp
-from measuring import by_turns, echoed, made, timed, workers
+from measuring import by_turns, echoed, load, machine, made, summaries, timed, versions, workers
 from peers import MIB
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -253,56 +252,6 @@ SCENARIOS = {
 # ---- the run ---------------------------------------------------------------------------------
 
 
-def processor():
-    with open("/proc/cpuinfo") as file:
-        names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def huge_pages():
-    try:
-        with open("/sys/kernel/mm/transparent_hugepage/shmem_enabled") as file:
-            return file.read().partition("[")[2].partition("]")[0]
-    except OSError:
-        return "none"
-
-
-def machine():
-    return {
-        "processor": processor(),
-        "CPUs": len(os.sched_getaffinity(0)),
-        "memory, bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
-        "page, bytes": os.sysconf("SC_PAGE_SIZE"),
-        "huge pages of shared memory": huge_pages(),
-        "kernel": platform.release().partition("-")[0],
-        "libc": " ".join(platform.libc_ver()),
-    }
-
-
-def versions(packages=PACKAGES):
-    found = {"CPython": platform.python_version()}
-    try:
-        from importlib import metadata
-    except ImportError:
-        found.update({"shared-numpy": snp.__version__, "numpy": np.__version__})
-    else:
-        for package in packages:
-            try:
-                found[package] = metadata.version(package)
-            except metadata.PackageNotFoundError:
-                pass
-    return found
-
-
-def load():
-    return [round(each, 2) for each in os.getloadavg()]
-
-
-def summary(figures):
-    middle = statistics.median(figures)
-    return dict(rounds=figures, min=min(figures), median=middle, max=max(figures))
-
-
 def run(name, amount, folder):
     """Run a scenario in a process of its own; return its figures, or None if it failed."""
     path = os.path.join(folder, "figures")
@@ -335,12 +284,8 @@ def scenario(name, amount, path):
     _, _, takes_long, function = SCENARIOS[name]
     multiprocessing.set_start_method("fork")
     figures = function(long if takes_long else short, seconds)
-    found = {
-        label: {peer: summary(values) for peer, values in rows.items() if values}
-        for label, rows in figures.items()
-    }
     with open(path, "w") as file:
-        json.dump(found, file)
+        json.dump(summaries(figures), file)
 
 
 def main():
@@ -360,7 +305,7 @@ def main():
         "begun": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(begin)),
         "load at the beginning": load(),
         "machine": machine(),
-        "versions": versions(),
+        "versions": versions(PACKAGES),
         "left out": options.left_out,
     }
     with tempfile.TemporaryDirectory() as folder:

@@ -34,8 +34,7 @@ from dask import config as dask_config  # noqa: E402
 import measuring  # noqa: E402
 import memory  # noqa: E402
 import shared_numpy as snp  # noqa: E402
-from compare import load, machine, summary, versions  # noqa: E402
-from measuring import by_turns  # noqa: E402
+from measuring import by_turns, load, machine, summary, versions  # noqa: E402
 from peers import is_installed  # noqa: E402
 from shared_numpy.integrations import dask as snp_dask  # noqa: E402
 

@@ -1,6 +1,6 @@
 """The doors for other projects' users, beside those projects.
 
-    python benchmarks/doors.py [--rounds N]
+    python benchmarks/doors.py [--rounds N] [--out FILE]
 
 * an array of 1 KiB is made and dropped through `shared_numpy.compat.jztools` and
   `shared_numpy.compat.pyarraypool`, and through jztools and pyarraypool where they are
@@ -20,6 +20,7 @@ import time
 
 import numpy as np
 
+from measuring import write
 from shared_numpy.compat import jztools, npshmex, pyarraypool
 
 SHAPE = 128
@@ -42,7 +43,7 @@ def show(title, rows):
 
 
 def made_and_dropped(rounds):
-    """Arrays of 1 KiB."""
+    """Arrays of 1 KiB; return {name: times in microseconds}."""
     array = np.ones(SHAPE)
     ways = {"np.empty": (lambda: np.empty(SHAPE), MANY)}
     ways["compat.pyarraypool"] = (lambda: pyarraypool.make_transferable(array), MANY)
@@ -89,7 +90,7 @@ def made_and_dropped(rounds):
         if "pyarraypool" in ways:
             pool.stop_pool()
             pool.cleanup_shm()
-    show("an array of 1 KiB, made and dropped", times)
+    return times
 
 
 def add_one(x):
@@ -116,7 +117,7 @@ if __name__ == "__main__":
 
 
 def task(rounds):
-    """npshmex's own example."""
+    """npshmex's own example; return {name: times in microseconds}."""
     data, times = np.ones(int(2e7)), {"add_one, bare": [], "compat.npshmex": []}
     with npshmex.ProcessPoolExecutor(2) as ex:
         for number in range(rounds + 2):
@@ -142,15 +143,25 @@ def task(rounds):
         print("(npshmex is not installed)")
     else:
         times["npshmex"] = [float(each) for each in theirs.stdout.split()]
-    show("add_one over 160 MB, there and back", times)
+    return times
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=7)
-    rounds = parser.parse_args().rounds
-    made_and_dropped(rounds)
-    task(rounds)
+    parser.add_argument("--out", help="write the figures into this file, too")
+    options, figures = parser.parse_args(), {}
+    for title, measured in (
+        ("an array of 1 KiB, made and dropped", made_and_dropped),
+        ("add_one over 160 MB, there and back", task),
+    ):
+        rows = measured(options.rounds)
+        show(title, rows)
+        figures[title] = {
+            name.strip(): [each * 1e-6 for each in times] for name, times in rows.items()
+        }
+    if options.out:
+        write(options.out, figures, ["jztools", "pyarraypool", "npshmex"])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the benchmarks share: turns, times, processes that end with their parent.
+"""What the benchmarks share: turns, times, processes that end with their parent, files of figures.
 
 A figure is taken once in each round, and within a round all peers take their turns, so that what
 disturbs the machine for a while disturbs all of them.
@@ -6,8 +6,10 @@ disturbs the machine for a while disturbs all of them.
 
 import contextlib
 import ctypes
+import json
 import multiprocessing
 import os
+import platform
 import signal
 import statistics
 import sys
@@ -134,3 +136,74 @@ def echoed(requests, answers, payload, seconds, warm=WARM, fewest=FEWEST):
         del back
     times = sorted(times[warm:])
     return statistics.median(times), times[int(len(times) * 0.99)]
+
+
+# ---- what a file of figures has --------------------------------------------------------------
+
+
+def processor():
+    with open("/proc/cpuinfo") as file:
+        names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def huge_pages():
+    try:
+        with open("/sys/kernel/mm/transparent_hugepage/shmem_enabled") as file:
+            return file.read().partition("[")[2].partition("]")[0]
+    except OSError:
+        return "none"
+
+
+def machine():
+    return {
+        "processor": processor(),
+        "CPUs": len(os.sched_getaffinity(0)),
+        "memory, bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        "page, bytes": os.sysconf("SC_PAGE_SIZE"),
+        "huge pages of shared memory": huge_pages(),
+        "kernel": platform.release().partition("-")[0],
+        "libc": " ".join(platform.libc_ver()),
+    }
+
+
+def versions(packages):
+    """Return {name: version} of the interpreter, and of those packages that are installed."""
+    found = {"CPython": platform.python_version()}
+    try:
+        from importlib import metadata
+    except ImportError:
+        import numpy
+        import shared_numpy
+
+        found.update({"shared-numpy": shared_numpy.__version__, "numpy": numpy.__version__})
+    else:
+        for package in packages:
+            try:
+                found[package] = metadata.version(package)
+            except metadata.PackageNotFoundError:
+                pass
+    return found
+
+
+def load():
+    return [round(each, 2) for each in os.getloadavg()]
+
+
+def summary(figures):
+    middle = statistics.median(figures)
+    return dict(rounds=figures, min=min(figures), median=middle, max=max(figures))
+
+
+def summaries(figures):
+    """Return {label: {peer: summary}} of {label: {peer: figures}}."""
+    return {
+        label: {peer: summary(values) for peer, values in rows.items() if values}
+        for label, rows in figures.items()
+    }
+
+
+def write(path, figures, packages=()):
+    """Write {label: {peer: figures}} and the versions into a file, for `costs.py`."""
+    with open(path, "w") as file:
+        json.dump({"versions": versions(packages), "figures": summaries(figures)}, file)

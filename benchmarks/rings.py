@@ -1,6 +1,6 @@
 """Queues between processes, beside one another.
 
-    python benchmarks/rings.py [--rounds N] [--quick] [--only echo,pinned,...]
+    python benchmarks/rings.py [--rounds N] [--quick] [--only echo,pinned,...] [--out FILE]
 
 All take turns in one run; medians over the rounds are shown. What is measured:
 
@@ -30,12 +30,14 @@ import numpy as np
 
 import peers
 import shared_numpy as snp
-from measuring import LIMIT, by_turns, echoed, made, timed, workers
+from measuring import LIMIT, by_turns, echoed, made, timed, workers, write
 from peers import BASE, MIB
 
 FRAMES, SIDE = 10, 3000
 # The medians that were shown, by title and name.
 FOUND = {}
+# The first figure of each round, in seconds, messages a second or parts, by title and name.
+FIGURES = {}
 
 
 def show(title, unit, factor, rows, base=BASE):
@@ -47,6 +49,7 @@ def show(title, unit, factor, rows, base=BASE):
     }
     for name, values in medians.items():
         FOUND[title, name] = values
+        FIGURES.setdefault(title, {})[name] = [turn[0] for turn in rows[name]]
         line = "  {:<28}".format(name) + "".join("{:12,.1f}".format(each) for each in values)
         if base in medians:
             line += "  {:8.2f} x".format(values[0] / medians[base][0])
@@ -289,6 +292,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="less of all")
     parser.add_argument("--only", metavar="PART,...", help="no more than these of the parts")
     parser.add_argument("--start-method", default="fork")
+    parser.add_argument("--out", help="write the figures into this file, too")
     options = parser.parse_args()
     multiprocessing.set_start_method(options.start_method)
     rounds = options.rounds or (3 if options.quick else 5)
@@ -309,6 +313,8 @@ def main():
     for name in options.only.split(",") if options.only else parts:
         parts[name]()
     summary()
+    if options.out:
+        write(options.out, FIGURES)
 
 
 if __name__ == "__main__":

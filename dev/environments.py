@@ -77,9 +77,9 @@ def make(name, executable, packages):
     return python
 
 
-def add(python, package):
-    """Install one more package into an environment; return whether that was possible."""
-    command = [python, "-m", "pip", "install", "-q", "--no-compile", package]
+def add(python, *packages):
+    """Install more packages into an environment; return whether that was possible."""
+    command = [python, "-m", "pip", "install", "-q", "--no-compile"] + list(packages)
     quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return subprocess.call(command, stdin=subprocess.DEVNULL, cwd=ROOT, **quiet) == 0
 

@@ -10,6 +10,7 @@
     python3 dev/matrix.py test-aarch64-vm [16 4]
     python3 dev/matrix.py wheel
     python3 dev/matrix.py bench [3.13]
+    python3 dev/matrix.py bench-costs [3.8 3.13 ...]
     python3 dev/matrix.py bench-full [3.6 3.13 ...]
 
 `test` is the gate: tests, start methods and interpreters in pairs. `test-full`
@@ -21,8 +22,9 @@ last optimisations. `kill-full` kills processes of the core after every
 instruction of every operation, and at 25,000 random moments. `test-aarch64` and
 `test-aarch64-vm` test on an emulated 64-bit Arm; the second on kernels whose pages are of so
 many KiB. `bench` measures all scenarios beside their peers, by the newest of the interpreters, and
-writes the figures into `benchmarks/results`, README and docs; `bench-full` takes more rounds and
-Ray as well, and runs every benchmark on every interpreter.
+writes the figures into `benchmarks/results`, README and docs; `bench-costs` does so with what operations
+cost and its page; `bench-full` takes more rounds of both and Ray as well, and runs every benchmark on
+every interpreter.
 
 A run has one seed, from the variable SNP_SEED or of the moment. In CI (the variable CI is
 set) CPython 3.6 and 3.7, rustfmt and clippy must be there; elsewhere they are skipped.
@@ -65,6 +67,11 @@ TYPE_PACKAGES = ["numpy", "mypy", "basedpyright", "jedi"]
 # What the package is measured beside; Ray is large, and takes long.
 PEERS = ["joblib", "SharedArray", "iceoryx2", "faster-fifo", "pyarraypool", "mpire"]
 CHART_PACKAGES = ["matplotlib>=3.7"]
+# The packages whose users the modules of `shared_numpy.compat` serve, each as pip takes it. (The
+# last one names packages that its module for shared memory does not need.)
+ORIGINALS = [["SharedArray", "npshmex"], ["pyarraypool"], ["--no-deps", "pygments", "jztools"]]
+# The first CPython whose standard library has shared memory.
+OLDEST_WITH_MODULE = (3, 8)
 
 # The package of the memory orders, which is its own for the sake of what it depends on.
 ORDERS = os.path.join("tests", "orders", "Cargo.toml")
@@ -545,9 +552,45 @@ def bench_clusters(python):
     show([python, "dev/scale.py"])
 
 
+def bench_costs(pythons, complete):
+    """Measure what operations cost, and write the figures into their page."""
+    # Compiled before, so that this takes none of the run's time.
+    show(["cargo", "bench"] + CORE + ["--bench", "arena", "--no-run"])
+    able = [each for each in pythons if tuple(map(int, each.split("."))) >= OLDEST_WITH_MODULE]
+    command = [for_costs(first_of(pythons), pythons), "benchmarks/costs.py"]
+    for version in collections.OrderedDict.fromkeys(able[:1] + able[-1:]):
+        command += ["--backport", for_costs(version, pythons)]
+    if able:
+        command += ["--doors", with_originals(able, pythons)]
+    command += ["--amount", "full" if complete else "usual"]
+    show(command + ["--out", "benchmarks/results/costs.json"])
+    show([command[0], "dev/results.py", "--no-charts"])
+
+
+def for_costs(version, pythons):
+    """Return the python of an environment with the package and numpy alone."""
+    python = environments.make("costs-" + version, pythons[version], ["numpy>=1.17"])
+    environments.install_once(python, builds.wheel())
+    return python
+
+
+def with_originals(versions, pythons):
+    """Return the python of an environment with as many of the original packages as can be had: of
+    the newest interpreter that can have so many."""
+    most, best = -1, None
+    for version in reversed(versions):
+        python = environments.make("doors-" + version, pythons[version], ["numpy>=1.17"])
+        environments.install_once(python, builds.wheel())
+        count = sum(environments.add(python, *words) for words in ORIGINALS)
+        if count > most:
+            most, best = count, python
+        if count == len(ORIGINALS):
+            break
+    return best
+
+
 def bench_each(pythons):
     """Run each benchmark of its own, on each interpreter."""
-    show(["cargo", "bench"] + CORE + ["--bench", "arena"])
     for version, executable in pythons.items():
         peers = ["shared-memory38"] if version in ("3.6", "3.7") else []
         python = environments.make("peers-" + version, executable, ["numpy>=1.17"] + peers)
@@ -572,7 +615,7 @@ def chosen(wanted):
     return pythons, missing
 
 
-COMMANDS = ("test", "test-full", "quick", "kill-full", "wheel", "bench", "bench-full")
+COMMANDS = ("test", "test-full", "quick", "kill-full", "wheel", "bench", "bench-costs", "bench-full")
 COMMANDS += ("test-aarch64", "test-aarch64-vm")
 COMMANDS += ("docs", "sdist")
 
@@ -589,7 +632,7 @@ def main():
         made = aarch64.vm_jobs(words or ["16"])
     elif command == "kill-full":
         made = [Job("core, processes, at every instruction", kill_full)]
-    elif command in ("wheel", "bench", "bench-full"):
+    elif command in ("wheel", "bench", "bench-costs", "bench-full"):
         made = [Job("wheel", builds.build_wheel)]
         if command == "wheel":
             made.append(Job("wheels for other systems", build_other_wheels, ["wheel"]))
@@ -607,6 +650,8 @@ def main():
         sys.exit(1)
     if command in ("bench", "bench-full"):
         bench(pythons, command == "bench-full")
+    if command in ("bench-costs", "bench-full"):
+        bench_costs(pythons, command == "bench-full")
     if command == "bench-full":
         bench_each(pythons)
 

@@ -1,22 +1,25 @@
-"""Writes the numbers of a benchmark's file into README and docs, and draws the charts.
+"""Writes the numbers of the benchmarks' files into README and docs, and draws the charts.
 
     python dev/results.py [--check] [--no-charts]
 
-`make bench` does so after each run. In Markdown, places are marked by comments, which no reader
+`make bench` and `make bench-costs` do so after each run. In Markdown, places are marked by comments, which no reader
 sees; what stands between them is written anew:
 
     <!-- figure: ratio echo; 64 MiB; multiprocessing.Queue / shared_numpy.Queue -->41<!-- / -->
     <!-- figure: time small; median; shared_numpy.Queue -->2.7 µs<!-- / -->
     <!-- figure: value kills; survived; joblib -->0<!-- / -->
+    <!-- figure: number rings; messages of 64 B from 1 to 1; shared_numpy.Queue -->920,000<!-- / -->
+    <!-- figure: percent rings; CPU of a process that waits for 5 s; shared_numpy.Queue -->0.20 %<!-- / -->
     <!-- figure: fact versions; numpy -->2.4.0<!-- / -->
+    <!-- figure: fact costs; machine; CPUs -->2<!-- / -->
     <!-- table: echo -->
     ...
     <!-- / -->
 
 A figure names the scenario, the label and the peer, as they stand in
-``benchmarks/results/compare.json``, and is the median of all rounds. It stands on one line, and not
-at a line's beginning, where Markdown would take the whole line for HTML. With ``--check`` nothing is
-written, and the places that are out of date are printed.
+``benchmarks/results/compare.json`` or ``benchmarks/results/costs.json``, and is the median of all
+rounds. It stands on one line, and not at a line's beginning, where Markdown would take the whole line
+for HTML. With ``--check`` nothing is written, and the places that are out of date are printed.
 """
 
 import argparse
@@ -30,6 +33,7 @@ import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 RESULTS = os.path.join(ROOT, "benchmarks", "results", "compare.json")
+COSTS = os.path.join(ROOT, "benchmarks", "results", "costs.json")
 PICTURES = os.path.join(ROOT, "docs", "pictures")
 FIGURE = re.compile(r"<!-- figure: (\w+) ([^>]*?) -->.*?<!-- / -->", re.DOTALL)
 TABLE = re.compile(r"<!-- table: ([^>]*?) -->.*?<!-- / -->", re.DOTALL)
@@ -66,23 +70,47 @@ def size(count):
             return "{} {}".format(count // factor if is_whole else number(count / factor), unit)
 
 
+def percent(part):
+    return "{:.2f} %".format(100 * part)
+
+
+def written(how, value):
+    """Return a figure as a table has it, which may be None."""
+    return MISSING if value is None else how(value)
+
+
+# How figures are written, by the word that their marks begin with.
+KINDS = {
+    "ratio": lambda above, below: number(above / below),
+    "time": time,
+    "value": lambda value: "{:,}".format(int(value)),
+    "number": number,
+    "percent": percent,
+}
+
+
 # ---- what is in a file -----------------------------------------------------------------------
 
 
 class Results:
-    """The figures of a run.
+    """The figures of a run, and of that of what operations cost.
 
     Parameters
     ----------
-    path : str, optional
-        The file that `benchmarks/compare.py` wrote.
+    path, costs : str, optional
+        The files that `benchmarks/compare.py` and `benchmarks/costs.py` wrote. The facts of the second
+        one are those of "costs".
     """
 
-    def __init__(self, path=RESULTS):
+    def __init__(self, path=RESULTS, costs=COSTS):
         with open(path, "rb") as file:
             data = file.read()
         self.digest = hashlib.sha256(data).hexdigest()
         self.run = json.loads(data.decode())
+        self.run["costs"] = json.loads(read(costs))
+        scenarios = self.run["costs"].pop("scenarios")
+        assert not set(scenarios) & set(self.run["scenarios"])
+        self.run["scenarios"].update(scenarios)
 
     def rows(self, scenario, label=""):
         """Return {peer: figures} of a label."""
@@ -105,14 +133,12 @@ class Results:
                 place = place[word]
             return place if isinstance(place, str) else "{:,}".format(place)
         scenario, label, peer = words
-        if scenario not in self.run["scenarios"] or kind not in ("ratio", "time", "value"):
+        if scenario not in self.run["scenarios"] or kind not in KINDS:
             raise KeyError("{} {}".format(kind, what))
         found = [self.median(scenario, label, each.strip()) for each in peer.split(" / ")]
         if None in found:
             return MISSING
-        if kind == "ratio":
-            return number(found[0] / found[1])
-        return time(found[0]) if kind == "time" else "{:,}".format(int(found[0]))
+        return KINDS[kind](*found)
 
     def render(self, text):
         """Return a Markdown text with the figures of this run."""
@@ -228,7 +254,15 @@ def limits(results):
 
 
 def machine(results):
-    run = results.run
+    return about(results.run)
+
+
+def machine_of_costs(results):
+    return about(results.run["costs"])
+
+
+def about(run):
+    """Yield the lines of the table that tells of a run."""
     facts = run["machine"]
     kinds = ", ".join("{} {}".format(*each) for each in run["versions"].items())
     loads = "{} and {}".format(run["load at the beginning"][0], run["load at the end"][0])
@@ -248,8 +282,99 @@ def machine(results):
         yield "| " + " | ".join(row) + " |"
 
 
+def with_sizes(label):
+    """Return a label with its numbers of bytes in their unit."""
+    return re.sub(r"(\d+) bytes", lambda found: size(int(found.group(1))), label)
+
+
+def backport(results):
+    """Return the table of both on each interpreter, and how many times as long theirs takes."""
+    scenarios = [name for name in results.run["scenarios"] if name.startswith("backport on ")]
+    head, rows = [""], []
+    for scenario in scenarios:
+        version = scenario.rpartition(" ")[2]
+        head += ["ours, " + version, "the standard one, " + version, "ratio"]
+    for label in results.labels(scenarios[0]):
+        cells = [with_sizes(label)]
+        for scenario in scenarios:
+            both = [results.median(scenario, label, peer) for peer in ("ours", "theirs")]
+            cells += [written(time, each) for each in both]
+            cells.append(MISSING if None in both else number(both[1] / both[0]))
+        rows.append(cells)
+    return lines(head, rows)
+
+
+def rates(results):
+    """Return the table of messages a second."""
+    labels = [label for label in results.labels("rings") if label.startswith("messages of ")]
+    peers = {peer: None for label in labels for peer in results.rows("rings", label)}
+    rows = []
+    for peer in peers:
+        found = [results.median("rings", label, peer) for label in labels]
+        rows.append([named(peer)] + ["" if each is None else number(each) for each in found])
+    return lines([""] + [label[len("messages of ") :] for label in labels], rows)
+
+
+def doors(results):
+    """Return the table of the modules for other packages' users, with the packages themselves."""
+    rows = []
+    for label in results.labels("doors"):
+        for package in ("pyarraypool", "jztools", "npshmex"):
+            ours = results.median("doors", label, "compat." + package)
+            if ours is None:
+                continue  # It is measured by the other one.
+            theirs = results.median("doors", label, package)
+            rows.append([package + ": " + label, time(ours)])
+            rows[-1] += [MISSING] * 2 if theirs is None else [time(theirs), number(theirs / ours)]
+    return lines(["", "ours", "the original", "ratio"], rows)
+
+
+# As in `benchmarks/costs.py`.
+MANY = ", for 1,024 processes"
+
+
+def of_arena(labels, conditions):
+    """Return the table of some of the arena's operations, with a column for each condition."""
+
+    def made(results):
+        rows = []
+        for label in labels:
+            found = [results.median("arena", label, each) for each in conditions]
+            rows.append([with_sizes(label)] + [written(time, each) for each in found])
+        return lines([""] + conditions, rows)
+
+    return made
+
+
+def blocks(results):
+    """Return the table of what depends on the number of blocks."""
+    labels = ["recovery", "reap", "check", "bytes of table"]
+    rows = []
+    for condition in results.rows("arena", "recovery"):
+        found = [results.median("arena", label, condition) for label in labels]
+        cells = [written(time, each) for each in found[:-1]] + [written(number, found[-1])]
+        rows.append([condition] + cells)
+    return lines(["", "recovery", "reaping", "checking", "bytes of tables, a block"], rows)
+
+
 TABLES = {
     "machine": machine,
+    "machine of costs": machine_of_costs,
+    "backport": backport,
+    "rates": rates,
+    "doors": doors,
+    "arena": of_arena(
+        ["two locked instructions", "lock + unlock"]
+        + ["allocate + free, {} bytes".format(each) for each in (64, 4096, 65536, 1 << 20)]
+        + ["send + receive", "a `Block` of 4096 bytes", "a `Handle` sent and received"]
+        + ["clone + drop of a reference", "fork"],
+        [each + added for added in ("", MANY) for each in ("no blocks", "100,000 blocks")],
+    ),
+    "arena by blocks": blocks,
+    "arena by members": of_arena(
+        ["look for the dead"], ["100 members", "250 members"] + ["900 members" + MANY]
+    ),
+    "fresh and warm": of_arena(["64 MiB filled"], ["a segment of its own", "warm memory"]),
     "limits": limits,
     "echo": by_label("echo"),
     "echo shared": by_label("echo shared"),

@@ -1,4 +1,4 @@
-"""The comparison that `make bench` runs: it writes the figures of scenarios into a file.
+"""What `make bench` and `make bench-costs` run: it writes the figures of scenarios into a file.
 
 * Each figure is of a round, and the file can be rendered.
 * A peer that fails is left out, and the others are measured; one that hangs is interrupted.
@@ -41,6 +41,34 @@ def test_figures_are_written(tmp_path):
         assert figures["rounds"] and figures["min"] <= figures["median"] <= figures["max"]
     # Eight workers have the array, and together less than one copy of it.
     assert figures["median"] < 64 << 20
+
+
+@pytest.mark.slow
+@pytest.mark.newest
+def test_figures_of_costs_are_written(tmp_path):
+    """All but those of the arena, which cargo would compile first."""
+    path = str(tmp_path / "found.json")
+    backport = "backport on {}.{}".format(*sys.version_info)
+    scenarios = [backport, "rings", "doors", "blocks"]
+    command = [sys.executable, "benchmarks/costs.py", "--amount", "quick", "--out", path]
+    process = run_command(command + ["--only", ",".join(scenarios)], timeout=600)
+    assert process.returncode == 0, process.stdout + process.stderr
+    with open(path) as file:
+        found = json.load(file)
+    assert found["versions"]["shared-numpy"] and found["machine"]["CPUs"] >= 1
+    assert list(found["scenarios"]) == scenarios
+    figures = {name: each["figures"] for name, each in found["scenarios"].items()}
+    for name, label, peer in [
+        (backport, "attach + close, 4096 bytes", "theirs"),
+        ("rings", "messages of 64 B from 4 to 4", peers.BASE),
+        ("doors", "an array of 1 KiB, made and dropped", "compat.jztools"),
+        ("blocks", "ten at a time", "beside 100,000 blocks"),
+    ]:
+        row = figures[name][label][peer]
+        assert row["rounds"] and 0 < row["min"] <= row["median"] <= row["max"]
+    assert figures["blocks"]["descriptors"]["more"]["max"] == 0
+    originals = {peer for rows in figures["doors"].values() for peer in rows}
+    assert not originals & set(found["left out"])
 
 
 def test_what_fails_or_hangs_is_left_out(monkeypatch, capsys):

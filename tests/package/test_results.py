@@ -1,7 +1,8 @@
 """The numbers and charts of README and docs are those of the benchmark's file.
 
 * What stands in the marked places is what `dev/results.py` writes there.
-* README and the page on performance state no time and no ratio in any other place.
+* README and the page on performance state no time and no ratio in any other place, and the page on
+  costs no number but the sizes of what is measured.
 * Each marked figure stands where Markdown formats its line.
 * Each chart was drawn of that very file, is used, loads nothing, and has colours for the dark.
 """
@@ -23,6 +24,17 @@ DRAWN = [path for path in CHARTS if "of benchmarks/results" in results.read(path
 # A number with a unit of time, or a ratio.
 MEASURED = re.compile(r"(?<![\w.])[\d.,]*\d\s*(?:[nµm]s\b|times\b|x\b|×)")
 
+CODE = re.compile(r"`[^`]*`")
+# Any number, but one that tells how much of something is measured: of bytes, blocks or processes.
+NUMBER = re.compile(
+    r"(?<![\w.,])\d(?:[\d.,]*\d)?(?![\d.,]*\d)(?! (?:B|KiB|MiB|MB|(?:live )?blocks|processes)\b)"
+)
+TENS = "two|three|four|five|six|seven|eight|nine|ten|twenty|fifty|hundred|hundreds|thousands"
+IN_WORDS = re.compile(
+    r"\b(?:twice|half|(?:{}) times|(?:{}) (?:nano|micro|milli)?seconds|"
+    r"a (?:third|quarter|fifth|tenth|twentieth|hundredth))\b".format(TENS, TENS)
+)
+
 
 def unmarked(text):
     """Return what is measured in a text, but not in a marked place."""
@@ -35,7 +47,8 @@ def unmarked(text):
 def test_marked_places_are_as_measured(path):
     text = results.read(path)
     assert RUN.render(text) == text, "run python dev/results.py"
-    assert results.MISSING not in text
+    # (A package that could not be had is named in the file.)
+    assert results.MISSING not in text or RUN.run["costs"]["left out"]
 
 
 @pytest.mark.parametrize("path", results.pages(), ids=os.path.basename)
@@ -56,10 +69,30 @@ def test_what_is_not_marked_is_found():
     assert unmarked(text) == ["41 times", "2.7 µs"]
 
 
-def run_of(tmp_path, text):
+def unmarked_numbers(text):
+    """Return what looks like a figure on the page on costs, but in marked places and code."""
+    for mark in (results.TABLE, results.FIGURE, CODE):
+        text = mark.sub("", text)
+    return NUMBER.findall(text) + IN_WORDS.findall(text)
+
+
+def test_costs_are_measured():
+    text = results.read(os.path.join(ROOT, "docs", "costs.md"))
+    assert results.FIGURE.search(text) and results.TABLE.search(text)
+    assert unmarked_numbers(text) == []
+
+
+def test_costs_that_are_not_marked_are_found():
+    text = "It takes 41 times as long, 2.7 µs, 0.2 % or 98 bytes, twice: 1,000, <!-- table: a -->9<!-- / -->"
+    assert unmarked_numbers(text) == ["41", "2.7", "0.2", "98", "1,000", "twice"]
+    text = "By `rings.py --rounds 3`, 64 B, 1 MiB and 100,000 live blocks of 1,024 processes"
+    assert unmarked_numbers(text) == []
+
+
+def run_of(tmp_path, text, costs=results.COSTS):
     path = tmp_path / "run.json"
     path.write_text(text, encoding="utf-8")
-    return results.Results(str(path))
+    return results.Results(str(path), str(costs))
 
 
 SMALL_RUN = """{"versions": {"numpy": "9.9"}, "CPUs": 2, "scenarios": {"echo": {"figures": {"64 B": {
@@ -84,6 +117,32 @@ def test_figures_and_tables_are_written(tmp_path):
     table = run.render("<!-- table: echo -->\nold\n<!-- / -->")
     assert "| ours | 2.5 µs |" in table and "| theirs | 100 µs |" in table and "old" not in table
     assert run.render(table) == table
+
+
+SMALL_COSTS = """{"versions": {"numpy": "9.8"}, "left out": ["theirs"], "scenarios": {
+    "rings": {"figures": {"messages of 1 B from 1 to 1": {"ours": {"median": 923456}},
+        "idle": {"ours": {"median": 0.00123}}}},
+    "backport on 3.9": {"figures": {"make 1048576 bytes": {"ours": {"median": 2e-6},
+        "theirs": {"median": 3e-6}}}},
+    "doors": {"figures": {"made": {"compat.jztools": {"median": 1e-6}}}}}}"""
+
+
+def test_costs_are_written(tmp_path):
+    path = tmp_path / "costs.json"
+    path.write_text(SMALL_COSTS, encoding="utf-8")
+    run = run_of(tmp_path, SMALL_RUN, path)
+    assert run.figure("number", "rings; messages of 1 B from 1 to 1; ours") == "920,000"
+    assert run.figure("percent", "rings; idle; ours") == "0.12 %"
+    assert run.figure("ratio", "rings; idle; theirs / ours") == results.MISSING
+    assert run.figure("fact", "costs; versions; numpy") == "9.8"
+    assert run.figure("ratio", "echo; 64 B; theirs / ours") == "40"
+    for name, line in [
+        ("rates", "| ours | 920,000 |"),
+        ("backport", "| make 1 MiB | 2.0 µs | 3.0 µs | 1.50 |"),
+        ("doors", "| jztools: made | 1.0 µs | not measured | not measured |"),
+        ("arena", "| fork | not measured | not measured | not measured | not measured |"),
+    ]:
+        assert line in list(results.TABLES[name](run))
 
 
 @pytest.mark.parametrize(
@@ -115,8 +174,9 @@ def test_the_run_is_whole():
             for figures in rows.values():
                 assert figures["min"] <= figures["median"] <= figures["max"]
                 assert figures["min"] == min(figures["rounds"])
-    assert RUN.run["load at the beginning"] and RUN.run["load at the end"]
-    assert RUN.run["machine"]["CPUs"] >= 1 and RUN.run["versions"]["CPython"]
+    for run in (RUN.run, RUN.run["costs"]):
+        assert run["load at the beginning"] and run["load at the end"]
+        assert run["machine"]["CPUs"] >= 1 and run["versions"]["CPython"]
 
 
 def test_there_are_charts():
