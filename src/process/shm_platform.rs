@@ -27,6 +27,8 @@ use std::time::Duration;
 const SLEEP: Duration = Duration::from_millis(2);
 /// How long it is where nobody can be woken.
 const MOMENT: Duration = Duration::from_micros(200);
+/// How often to look whether another process, which may be stopped, is done with the names.
+const REMOVAL_TRIES: u32 = 1000;
 /// For so many bytes the look at what there is takes no time beside the rest.
 const MUCH: u64 = 1 << 20;
 
@@ -428,16 +430,23 @@ impl ShmPlatform {
     ///
     /// While the lock file is there nobody can make another arena of the same
     /// name. One process removes at a time: so whatever has the names then, has
-    /// them of this arena. Whether the memory's is gone, whoever removed it.
+    /// them of this arena. Another one may find that they are not its to remove, so this
+    /// one waits for it. Whether the memory's is gone, whoever removed it.
     pub fn unlink(&self) -> bool {
-        if let Ok(lock) = self.lock_fd() {
-            if locks::try_for_process(lock, REMOVAL_BYTE) == Ok(true) {
-                self.remove_names();
-                let _ = locks::release_for_process(lock, REMOVAL_BYTE);
+        let is_gone = || self.memory().and_then(shm::has_name) != Ok(true);
+        for _ in 0..REMOVAL_TRIES {
+            let Ok(lock) = self.lock_fd() else { break };
+            match locks::try_for_process(lock, REMOVAL_BYTE) {
+                Ok(true) => {
+                    self.remove_names();
+                    let _ = locks::release_for_process(lock, REMOVAL_BYTE);
+                    break;
+                }
+                Ok(false) if !is_gone() => std::thread::sleep(MOMENT),
+                _ => break,
             }
         }
-        let found = self.memory().and_then(shm::facts);
-        found.map_or(true, |found| found.links == 0)
+        is_gone()
     }
 
     /// Removes the names of an arena that could not be made. Nobody else does: they need the

@@ -146,8 +146,6 @@ pub struct Facts {
     pub size: u64,
     /// How many bytes have storage.
     pub allocated: u64,
-    /// How many names it has.
-    pub links: u64,
     /// Its owner.
     pub uid: u32,
     /// Its permissions, the lowest nine bits.
@@ -162,6 +160,12 @@ pub fn facts(fd: BorrowedFd<'_>) -> Result<Facts> {
     Ok(Facts::of(&status))
 }
 
+/// Whether an open file still has a name: `fstat(2)`.
+pub fn has_name(fd: BorrowedFd<'_>) -> Result<bool> {
+    let status = nix::sys::stat::fstat(fd).map_err(failed("fstat"))?;
+    Ok(status.st_nlink > 0)
+}
+
 impl Facts {
     // The types of these fields differ between systems.
     #[allow(clippy::unnecessary_cast)]
@@ -171,7 +175,6 @@ impl Facts {
             device: status.st_dev as u64,
             size: status.st_size as u64,
             allocated: status.st_blocks as u64 * 512,
-            links: status.st_nlink as u64,
             uid: status.st_uid,
             permissions: status.st_mode as u32 & 0o777,
             modified: UNIX_EPOCH + Duration::from_secs(status.st_mtime.max(0) as u64),

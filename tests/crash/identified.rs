@@ -44,6 +44,9 @@ pub const TESTS: &[Test] = &[
     ("meeting_one_that_leaves", |full| {
         undisturbed(|| leaving_at_each_call(full))
     }),
+    ("names_that_another_process_looks_at", |_| {
+        undisturbed(kept_for_a_while)
+    }),
     ("a_child_without_a_slot_keeps_its_blocks", |_| {
         undisturbed(pinned)
     }),
@@ -630,7 +633,7 @@ fn leaving_at_each_call(full: bool) {
     }
     let mut random = Random::new(seed::of_test("leaving_at_each_call"));
     let each = if full { 1 } else { 16 };
-    for why in [Names::HaveGone, Names::AreAnothers] {
+    for why in [Names::HaveGone, Names::TellNothing] {
         for by_name in [false, true] {
             let mut leaving = 0;
             loop {
@@ -656,15 +659,19 @@ fn leaving_at_each_call(full: bool) {
 enum Names {
     /// Another one has.
     HaveGone,
-    /// Another one is at it.
-    AreAnothers,
+    /// The lock file's has gone, without which nothing tells that the memory's is this arena's.
+    TellNothing,
+}
+
+fn lock_path() -> String {
+    format!("/dev/shm/{}{LOCK_SUFFIX}", name().as_str())
 }
 
 /// The lock file, of whose arena this process has no descriptor else.
 fn open_lock_file() -> std::fs::File {
-    let file = format!("/dev/shm/{}{LOCK_SUFFIX}", name().as_str());
     let mut options = std::fs::OpenOptions::new();
-    options.read(true).write(true).open(file).unwrap()
+    let options = options.read(true).write(true);
+    options.open(lock_path()).unwrap()
 }
 
 /// Keeps others from removing the names, until the lock file is dropped.
@@ -708,6 +715,29 @@ fn pinned() {
     end_living(None, "with a child without a slot");
 }
 
+/// Another process has the names' lock for a while, and does not remove them.
+fn kept_for_a_while() {
+    if !can_trace() {
+        println!("  SKIPPED: processes cannot be traced here");
+        return;
+    }
+    let mut last = traced(|| {
+        let arena = meet();
+        stop();
+        drop(arena);
+    });
+    let lock_file = open_lock_file();
+    keep_names(&lock_file);
+    for _ in 0..200 {
+        assert!(to_system_call(&mut last));
+    }
+    assert!(!is_gone());
+    drop(lock_file);
+    while to_system_call(&mut last) {}
+    assert!(is_gone());
+    last.kill();
+}
+
 /// Whether the one that leaves has such a stop.
 fn leaving_at_call(why: Names, by_name: bool, leaving: u64, coming: u64) -> bool {
     const HAS: u64 = 1;
@@ -726,9 +756,6 @@ fn leaving_at_call(why: Names, by_name: bool, leaving: u64, coming: u64) -> bool
         drop(arena);
     });
     let lock_file = open_lock_file();
-    if why == Names::AreAnothers {
-        keep_names(&lock_file);
-    }
     let mut comer = traced(|| {
         stop();
         let arena = match by_name {
@@ -751,13 +778,15 @@ fn leaving_at_call(why: Names, by_name: bool, leaving: u64, coming: u64) -> bool
     while !locks::is_any_locked(lock_file.as_fd(), 1, 255).unwrap() {
         assert!(to_system_call(&mut comer), "{when}");
     }
+    if why == Names::TellNothing {
+        std::fs::remove_file(lock_path()).unwrap();
+    }
     while why == Names::HaveGone && !is_gone() {
         assert!(to_system_call(&mut last), "{when}");
     }
     let leaves = (0..=leaving).all(|_| to_system_call(&mut last));
     let comes = (0..=coming).all(|_| to_system_call(&mut comer));
     while leaves && to_system_call(&mut last) {}
-    drop(lock_file);
     while comes && to_system_call(&mut comer) {}
     assert_ne!(found.load(Ordering::SeqCst), 0, "{when}");
     last.kill();

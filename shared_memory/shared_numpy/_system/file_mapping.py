@@ -15,8 +15,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Optional, Type
 
-# Shared and not reserved: the anonymous memory is never used, and must not count as committed.
-_FLAGS = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | _core.MAP_NORESERVE
+# Not reserved: the anonymous memory is never used, and must not count as committed. Private: if it
+# were shared, the kernel would make a file for it.
+_FLAGS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _core.MAP_NORESERVE
 
 
 def map_file(
@@ -57,8 +58,8 @@ def map_file(
     try:
         mapping = cls(-1, size, _FLAGS, protection)
     except OSError:
-        # With vm.overcommit_memory=2 the kernel counts anonymous memory that is not reserved, too,
-        # and refuses it. A file does not count.
+        # With vm.overcommit_memory=2, and where a process may have little memory of its own
+        # (RLIMIT_DATA), the kernel counts anonymous memory, and refuses it. A file does not count.
         return cls(fd, size, mmap.MAP_SHARED, protection)
     _core.map_file(mapping, fd, not readonly)
     return mapping
