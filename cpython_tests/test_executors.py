@@ -16,7 +16,7 @@ import pytest
 import supervisor
 
 MINOR = sys.version_info[1]
-SECONDS = 600
+SECONDS = 840
 pytestmark = pytest.mark.limit(SECONDS + 60)
 # How many processes have a share of the tests each, at once: most of what they do is to
 # sleep. (With more, those that start many workers would be late for their own timeouts.)
