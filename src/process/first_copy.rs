@@ -4,17 +4,37 @@
 //! of the page. So what goes to such pages is written through the memory object: the kernel copies it
 //! there without a fault. Where pages are mapped an ordinary copy is two or three times as fast.
 //!
+//! But then they still are not mapped, and the next copy into the same memory takes as long again. To
+//! map pages costs about as much as two such copies save. So a process that has written as often
+//! through the memory object into memory that was used before maps it, and does better from then
+//! on; one that copies seldom never pays for it.
+//!
 //! The kernel lets one process write to the memory object at a time. A writer that had to sleep until
 //! another one was done goes on with an ordinary copy, which processes do side by side.
 
 use super::block::Block;
 use crate::sys::page_map::PageMap;
-use crate::sys::{copy, probe, proc};
+use crate::sys::{copy, map, probe, proc};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Shorter copies are not worth a look at the page table.
 const LONG: usize = 4 << 20;
 /// The pages of so many bytes are taken for mapped, or not, as the middle one is.
 const CHUNK: usize = 2 << 20;
+
+/// How many bytes this process has written through memory objects into memory that was used before,
+/// without those for which it has mapped pages since. (A guess, for which threads need no order.)
+static UNMAPPED: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether it has written so much that way that it had better map `count` bytes; if so, that is paid.
+fn pays_to_map(count: usize) -> bool {
+    let price = count.saturating_mul(2);
+    let pay = |written: usize| written.checked_sub(price);
+    UNMAPPED
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, pay)
+        .is_ok()
+}
 
 impl Block {
     /// Copies `count` bytes into the block, from `at` bytes behind its begin on.
@@ -48,6 +68,8 @@ impl Block {
             return 0;
         };
         let first = self.bytes().as_ptr() as usize + at;
+        let is_new = self.is_new();
+        let maps = !is_new && pays_to_map(count);
         let mut done = 0;
         while done < count {
             let more = CHUNK.min(count - done);
@@ -57,16 +79,22 @@ impl Block {
             let chunk = unsafe { std::slice::from_raw_parts(source, more) };
             match pages.has(first + done + more / 2) {
                 None => break,
-                Some(true) => {
+                Some(is_mapped) if is_mapped || maps => {
                     let to = (first + done) as *mut u8;
+                    if !is_mapped {
+                        self.map_pages(to, more);
+                    }
                     // SAFETY: as above, and as many bytes of the block.
                     unsafe { copy::copy(chunk.as_ptr(), to, more) }
                 }
-                Some(false) => {
+                Some(_) => {
                     let sleeps = proc::sleeps();
                     let written = platform.write_memory(place, (at + done) as u64, chunk);
                     if written.is_err() {
                         break;
+                    }
+                    if !is_new {
+                        UNMAPPED.fetch_add(more, Ordering::Relaxed);
                     }
                     if proc::sleeps() != sleeps {
                         return done + more;
@@ -76,5 +104,16 @@ impl Block {
             done += more;
         }
         done
+    }
+
+    /// Maps the whole pages of a part of the block, where the kernel can do so at once.
+    fn map_pages(&self, from: *mut u8, count: usize) {
+        let page = probe::page_size();
+        let ahead = from.align_offset(page);
+        let length = count.saturating_sub(ahead) / page * page;
+        if let (Some(first), true) = (NonNull::new(from.wrapping_add(ahead)), length > 0) {
+            // SAFETY: whole pages within the block, which is mapped as long as it is held.
+            let _ = unsafe { map::populate(first, length) };
+        }
     }
 }
