@@ -330,6 +330,15 @@ impl Core {
         self.unfinished.forget();
     }
 
+    /// Whether a process may have blocks, or a slot: also one that has detached and lives on, and a
+    /// child without a slot.
+    pub fn may_be_in_use(&self) -> bool {
+        let mut slots = self.known_slots();
+        let is_free =
+            |slot, row: &SlotRow| state_of(row.state.read()) == EMPTY || self.is_over(slot);
+        self.may_have_pins() || !slots.all(|(slot, row)| is_free(slot, row))
+    }
+
     /// Whether a member is gone: its process is dead, or has left.
     pub fn is_gone(&self, member: Member) -> bool {
         let Some(row) = self.find_slot(member.slot) else {

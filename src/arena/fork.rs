@@ -169,7 +169,7 @@ impl Core {
     }
 
     /// Whether children that got no slot may live, for which blocks are kept.
-    pub fn may_have_pins(&self) -> bool {
+    pub(super) fn may_have_pins(&self) -> bool {
         let header = self.header();
         header.pinned.get() == FOR_GOOD
             || header.frozen.read() == FOR_GOOD

@@ -40,6 +40,10 @@ impl Core {
             // did before it ran, and while there is a resident only `unlink` takes the names away.
             return Ok(self.header().unlinked.read() == 0);
         }
+        // (Its tables may be gone, which the lock would find damaged. The word stays.)
+        if self.header().unlinked.read() != 0 {
+            return Ok(false);
+        }
         let locked = self.lock(me)?;
         if locked.header.unlinked.get() != 0 {
             return Ok(false);

@@ -5,9 +5,9 @@
 //! there without a fault. Where pages are mapped an ordinary copy is two or three times as fast.
 //!
 //! But then they still are not mapped, and the next copy into the same memory takes as long again. To
-//! map pages costs about as much as two such copies save. So a process that has written as often
-//! through the memory object into memory that was used before maps it, and does better from then
-//! on; one that copies seldom never pays for it.
+//! map pages costs as much as a few such copies lose. So a process that has written as many bytes
+//! that way into memory that was used before maps it, and does better from then on; one that copies
+//! seldom never pays for it.
 //!
 //! The kernel lets one process write to the memory object at a time. A writer that had to sleep until
 //! another one was done goes on with an ordinary copy, which processes do side by side.
@@ -29,8 +29,7 @@ static UNMAPPED: AtomicUsize = AtomicUsize::new(0);
 
 /// Whether it has written so much that way that it had better map `count` bytes; if so, that is paid.
 fn pays_to_map(count: usize) -> bool {
-    let price = count.saturating_mul(2);
-    let pay = |written: usize| written.checked_sub(price);
+    let pay = |written: usize| written.checked_sub(count);
     UNMAPPED
         .fetch_update(Ordering::Relaxed, Ordering::Relaxed, pay)
         .is_ok()
@@ -69,7 +68,8 @@ impl Block {
         };
         let first = self.bytes().as_ptr() as usize + at;
         let is_new = self.is_new();
-        let maps = !is_new && pays_to_map(count);
+        // Decided where the first page is that is not mapped.
+        let mut maps = is_new.then_some(false);
         let mut done = 0;
         while done < count {
             let more = CHUNK.min(count - done);
@@ -77,9 +77,11 @@ impl Block {
             // SAFETY: `more` bytes that the caller has, from `done` on. Only the kernel, or a copy of
             // memory, reads them: should others write there, the copy is some mixture.
             let chunk = unsafe { std::slice::from_raw_parts(source, more) };
-            match pages.has(first + done + more / 2) {
-                None => break,
-                Some(is_mapped) if is_mapped || maps => {
+            let Some(is_mapped) = pages.has(first + done + more / 2) else {
+                break;
+            };
+            match is_mapped || *maps.get_or_insert_with(|| pays_to_map(count - done)) {
+                true => {
                     let to = (first + done) as *mut u8;
                     if !is_mapped {
                         self.map_pages(to, more);
@@ -87,7 +89,7 @@ impl Block {
                     // SAFETY: as above, and as many bytes of the block.
                     unsafe { copy::copy(chunk.as_ptr(), to, more) }
                 }
-                Some(_) => {
+                false => {
                     let sleeps = proc::sleeps();
                     let written = platform.write_memory(place, (at + done) as u64, chunk);
                     if written.is_err() {

@@ -346,7 +346,9 @@ impl Membership {
             return Ok(());
         }
         let detached = self.core.leave(me);
-        self.registration().settle_names(&detached);
+        if self.registration().settle_names(&detached) {
+            self.registration().empty();
+        }
         // The caller tells the tracker after this, when the arena is out of reach.
         self.registration().end();
         let tree = self.platform.tree();
@@ -382,11 +384,15 @@ impl Membership {
             self.core.trim(me, 0)?;
         }
         if detachment.left {
-            // If this process uses the arena once more, it gets another slot.
-            let left = |word| (word & !POSTPONED == me.word()).then_some(UNREGISTERED);
+            // If this process uses the arena once more, it gets another slot; not if its memory goes.
+            let next = if names_stay { DETACHED } else { UNREGISTERED };
+            let left = |word| (word & !POSTPONED == me.word()).then_some(next);
             let _ = self
                 .me
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, left);
+            if names_stay {
+                self.registration().empty();
+            }
         }
         Ok(detachment.last)
     }

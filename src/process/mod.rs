@@ -13,6 +13,7 @@
 //! | `remains`        | the objects of an arena that no process has attached              |
 //! | `huge_pages`     | memory that huge pages can serve                                  |
 //! | `shm_platform`   | the arena's platform: mappings, byte locks, liveness              |
+//! | `names`          | the removal of an arena's names                                   |
 //! | `counts`         | reference counts of blocks                                        |
 //! | `block_cache`    | small blocks for the next allocations                             |
 //! | `process_arenas` | the list of the arenas that this process has attached             |
@@ -60,6 +61,7 @@ mod identified;
 mod life;
 mod look;
 mod membership;
+mod names;
 mod objects;
 mod operation;
 mod orphans;

@@ -9,6 +9,7 @@
 //! The tracker is told by the package in Python. So a thread notes here which names it has ended
 //! the registration of, and its caller asks for them with [`unregistered`].
 
+use super::names::Patience;
 use super::shm_platform::ShmPlatform;
 use crate::arena::format::{ENDING, NO_TREE};
 use crate::arena::handle::Name;
@@ -42,19 +43,15 @@ pub(super) struct Registration<'a> {
 
 impl Registration<'_> {
     /// Removes the names, if that is up to this process, and notes whether its
-    /// tree has to be told that it need not. True if the names should be gone and cannot be
-    /// removed, since the process has changed its user or its root, or another process is at it and
-    /// not done: the memory is given back then, unless this process has blocks, or a child of one that
-    /// got no slot and may have some.
+    /// tree has to be told that it need not. True if the names should be gone and are not: the process
+    /// has changed its user or its root, the lock file was removed by hand, or another process that is
+    /// at the names is stopped.
     pub fn settle_names(&self, detached: &Result<Detachment>) -> bool {
         let mut names_stay = false;
         match detached {
             Ok(detachment) => {
                 if detachment.last {
-                    names_stay = !self.platform.unlink();
-                    if names_stay && detachment.left && !self.core.may_have_pins() {
-                        self.platform.empty(self.core.geometry().blocks());
-                    }
+                    names_stay = !self.platform.unlink(Patience::Some);
                 }
                 if detachment.unregisters {
                     self.note_unregistered();
@@ -65,6 +62,15 @@ impl Registration<'_> {
             Err(_) => {}
         }
         names_stay
+    }
+
+    /// Gives back the memory of an arena whose names stay, unless somebody may have blocks: a process
+    /// that has detached and lives on, one that comes and does not know yet that it is too late, or a
+    /// child that got no slot.
+    pub fn empty(&self) {
+        if !self.core.may_be_in_use() {
+            self.platform.empty(self.core.geometry().data());
+        }
     }
 
     /// Registers the names with a tree, if no other has them; whether it did.
@@ -91,7 +97,7 @@ impl Registration<'_> {
 
     /// Removes the names, which no tree's tracker has to do any more.
     pub fn remove_names(&self) {
-        self.platform.unlink();
+        self.platform.unlink(Patience::None);
         let tree = self.platform.tree();
         let registrar = &self.core.header().registrar;
         if tree != 0 && registrar.swap_if(tree, 0).is_ok() {

@@ -5,7 +5,7 @@ use super::huge_pages::HugePages;
 use super::life::{lives, Life};
 use super::objects::{
     has_room, is_of, is_remnant, lock_name, make, memory_name, needing, patiently, reserve,
-    room_for, LIFE_BYTE, NO_SPACE, PIN_BYTE, REMOVAL_BYTE,
+    room_for, LIFE_BYTE, NO_SPACE, PIN_BYTE,
 };
 use super::wait_hooks;
 use crate::arena::format::{Address, Geometry, Header, SlotId, SlotRow, LONGEST, PAGE};
@@ -27,8 +27,6 @@ use std::time::Duration;
 const SLEEP: Duration = Duration::from_millis(2);
 /// How long it is where nobody can be woken.
 const MOMENT: Duration = Duration::from_micros(200);
-/// How often to look whether another process, which may be stopped, is done with the names.
-const REMOVAL_TRIES: u32 = 1000;
 /// For so many bytes the look at what there is takes no time beside the rest.
 const MUCH: u64 = 1 << 20;
 
@@ -240,7 +238,8 @@ impl ShmPlatform {
         self.tree.load(Ordering::Relaxed)
     }
 
-    fn memory(&self) -> Result<BorrowedFd<'_>> {
+    /// The memory object.
+    pub(super) fn memory(&self) -> Result<BorrowedFd<'_>> {
         let memory = self.memory.lend(|fd| {
             // The code that closed it may have closed the other descriptors as well.
             self.life.check();
@@ -308,7 +307,7 @@ impl ShmPlatform {
 
     /// The lock file; a process whose descriptor was closed has lost its byte,
     /// and takes it again: until then its number and start time speak for it.
-    fn lock_fd(&self) -> Result<BorrowedFd<'_>> {
+    pub(super) fn lock_fd(&self) -> Result<BorrowedFd<'_>> {
         self.lock.lend(|fd| {
             if let Ok(slot) = u64::try_from(self.claimed.load(Ordering::Relaxed)) {
                 let _ = locks::try_for_process(fd, slot);
@@ -424,62 +423,6 @@ impl ShmPlatform {
 
     fn pins(&self) -> MutexGuard<'_, Vec<Descriptor>> {
         self.pins.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Removes the names, the lock file's last.
-    ///
-    /// While the lock file is there nobody can make another arena of the same
-    /// name. One process removes at a time: so whatever has the names then, has
-    /// them of this arena. Another one may find that they are not its to remove, so this
-    /// one waits for it. Whether the memory's is gone, whoever removed it.
-    pub fn unlink(&self) -> bool {
-        let is_gone = || self.memory().and_then(shm::has_name) != Ok(true);
-        for _ in 0..REMOVAL_TRIES {
-            let Ok(lock) = self.lock_fd() else { break };
-            match locks::try_for_process(lock, REMOVAL_BYTE) {
-                Ok(true) => {
-                    self.remove_names();
-                    let _ = locks::release_for_process(lock, REMOVAL_BYTE);
-                    break;
-                }
-                Ok(false) if !is_gone() => std::thread::sleep(MOMENT),
-                _ => break,
-            }
-        }
-        is_gone()
-    }
-
-    /// Removes the names of an arena that could not be made. Nobody else does: they need the
-    /// byte of slot 0 for it, which this process has had since before there was a memory.
-    pub fn unmake(&self) {
-        self.remove_names();
-    }
-
-    fn remove_names(&self) {
-        if self.owns_name() {
-            let found = shm::facts_of(&memory_name(self.name));
-            if found.is_ok_and(|found| found.file() == self.memory_file()) {
-                let _ = shm::unlink_object(&memory_name(self.name));
-            }
-            let _ = shm::unlink_object(&lock_name(self.name));
-        }
-    }
-
-    /// Gives back all memory from `start` on, which is behind the slots: a process that comes needs
-    /// one, to see that the arena is gone. For the last member of an arena, which nobody uses any
-    /// more, where the names cannot be removed.
-    pub fn empty(&self, start: u64) {
-        let start = start.next_multiple_of(probe::page_size() as u64);
-        if let Ok(memory) = self.memory() {
-            let size = shm::facts(memory).map_or(0, |facts| facts.size);
-            let _ = shm::deallocate(memory, start, size.saturating_sub(start));
-        }
-    }
-
-    /// Whether the lock file of this name is this arena's.
-    fn owns_name(&self) -> bool {
-        let found = shm::facts_of(&lock_name(self.name));
-        found.is_ok_and(|found| found.file() == self.lock_file())
     }
 
     /// Whether the process of a slot that has lost its byte shows that it lives.

@@ -499,6 +499,28 @@ def test_first_copies(steps):
     assert "" in faults
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/pagemap"), reason="there is no page map here")
+def test_memory_that_is_copied_to_again_and_again_is_mapped():
+    """A program that only sends never looks at it, and would write it by the slower way for ever."""
+    run_python(
+        """
+import resource
+import numpy as np
+import shared_numpy as snp
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+source = np.ones(32 << 20, "u1")
+for _ in range(8):
+    snp.from_array(source)
+made = snp.from_array(source)
+before = faults()
+made[::4096] = 2
+assert faults() - before < 2000, faults() - before
+assert made.sum(dtype="i8") == len(source) + len(source) // 4096
+"""
+    )
+
+
 def test_zeros_of_memory_that_nobody_has_had_are_not_written():
     run_python(
         """

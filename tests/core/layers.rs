@@ -92,6 +92,7 @@ const ORDER: &[(&str, &[&str])] = &[
             "remains",
             "huge_pages",
             "shm_platform",
+            "names",
             "counts",
             "block_cache",
             "process_arenas",

@@ -18,7 +18,9 @@ use crate::Test;
 use shared_numpy::arena::format::{POISONED, SLOTS, UNSETTLED};
 use shared_numpy::arena::handle::Name;
 use shared_numpy::error::{Error, Result};
-use shared_numpy::process::{remove_deserted, remove_orphans, Arena, Block, Settings, LOCK_SUFFIX};
+use shared_numpy::process::{
+    remove_deserted, remove_orphans, retire_all, Arena, Block, Settings, LOCK_SUFFIX,
+};
 use shared_numpy::sys::locks;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -46,6 +48,9 @@ pub const TESTS: &[Test] = &[
     }),
     ("names_that_another_process_looks_at", |_| {
         undisturbed(kept_for_a_while)
+    }),
+    ("a_process_at_its_end_keeps_its_blocks", |_| {
+        undisturbed(retired)
     }),
     ("a_child_without_a_slot_keeps_its_blocks", |_| {
         undisturbed(pinned)
@@ -715,6 +720,64 @@ fn pinned() {
     end_living(None, "with a child without a slot");
 }
 
+/// A process that is at its end, and uses its blocks still, keeps them when the last one leaves and
+/// cannot remove the names; who has given all back is told that it has left.
+fn retired() {
+    for has_blocks in [true, false] {
+        let mut retired = stopped(|| {
+            let arena = meet();
+            stop();
+            let block = arena.allocate(100_000).unwrap();
+            // SAFETY: ours, and this long.
+            unsafe { block.bytes().write_bytes(0x5a, 100_000) };
+            let block = Some(block).filter(|_| has_blocks);
+            retire_all(false);
+            stop();
+            if let Some(block) = &block {
+                // SAFETY: ours, and this long.
+                let bytes = unsafe { std::slice::from_raw_parts(block.bytes().as_ptr(), 100_000) };
+                assert!(bytes.iter().all(|byte| *byte == 0x5a));
+            }
+            0
+        });
+        let last = stopped(|| {
+            let arena = meet();
+            stop();
+            drop(arena);
+            0
+        });
+        retired.signal(libc::SIGCONT);
+        retired.wait_for_stop();
+        let lock_file = open_lock_file();
+        keep_names(&lock_file);
+        for each in [last, retired] {
+            each.signal(libc::SIGCONT);
+            each.succeed();
+        }
+        drop(lock_file);
+        end_living(None, "with a process at its end");
+    }
+    // The same, where it is the last itself.
+    let alone = stopped(|| {
+        let arena = meet();
+        drop(
+            (0..100)
+                .map(|_| arena.allocate(100).unwrap())
+                .collect::<Vec<Block>>(),
+        );
+        stop();
+        retire_all(false);
+        assert_eq!(arena.allocate(100).err(), Some(Error::Detached));
+        0
+    });
+    let lock_file = open_lock_file();
+    keep_names(&lock_file);
+    alone.signal(libc::SIGCONT);
+    alone.succeed();
+    drop(lock_file);
+    end_living(None, "with a process at its end, alone");
+}
+
 /// Another process has the names' lock for a while, and does not remove them.
 fn kept_for_a_while() {
     if !can_trace() {
@@ -746,6 +809,12 @@ fn leaving_at_call(why: Names, by_name: bool, leaving: u64, coming: u64) -> bool
     let found: &AtomicU64 = common();
     let mut last = traced(|| {
         let arena = meet();
+        // Its tables have more than one chunk.
+        drop(
+            (0..100)
+                .map(|_| arena.allocate(100).unwrap())
+                .collect::<Vec<Block>>(),
+        );
         stop();
         if why == Names::HaveGone {
             let me = arena.member().unwrap();
