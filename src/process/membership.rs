@@ -373,6 +373,13 @@ impl Membership {
         let trimmed = self.core.trim_at_exit(me);
         let is_used = |block| self.has(block);
         let detached = trimmed.and_then(|()| self.core.detach(me, is_used, program_ends));
+        if detached.as_ref().is_ok_and(|detachment| detachment.left) {
+            // If this process uses the arena once more, it gets another slot.
+            let left = |word| (word & !POSTPONED == me.word()).then_some(UNREGISTERED);
+            let _ = self
+                .me
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, left);
+        }
         let names_stay = self.registration().settle_names(&detached);
         let detachment = detached?;
         if names_stay && !detachment.left {
@@ -383,14 +390,15 @@ impl Membership {
             self.core.header().budget.set(0);
             self.core.trim(me, 0)?;
         }
-        if detachment.left {
-            // If this process uses the arena once more, it gets another slot; not if its memory goes.
-            let next = if names_stay { DETACHED } else { UNREGISTERED };
-            let left = |word| (word & !POSTPONED == me.word()).then_some(next);
-            let _ = self
-                .me
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, left);
-            if names_stay {
+        if names_stay && detachment.left {
+            // Not while a thread of this process uses it once more, nor after this.
+            let ends = self.me.compare_exchange(
+                UNREGISTERED,
+                DETACHED,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            );
+            if ends.is_ok() {
                 self.registration().empty();
             }
         }

@@ -776,6 +776,28 @@ fn retired() {
     alone.succeed();
     drop(lock_file);
     end_living(None, "with a process at its end, alone");
+    // The same, while another thread of it goes on.
+    let busy = stopped(|| {
+        let arena = meet();
+        stop();
+        let ended = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while ended.load(Ordering::Relaxed) == 0 {
+                    drop(arena.allocate(5000).unwrap());
+                }
+            });
+            retire_all(false);
+            ended.store(1, Ordering::Relaxed);
+        });
+        0
+    });
+    let lock_file = open_lock_file();
+    keep_names(&lock_file);
+    busy.signal(libc::SIGCONT);
+    busy.succeed();
+    drop(lock_file);
+    end_living(None, "with a process at its end, and a thread");
 }
 
 /// Another process has the names' lock for a while, and does not remove them.
