@@ -1653,3 +1653,33 @@ def test_where_select_has_no_poll(tmp_path, method, ring, monkeypatch):
     monkeypatch.setenv("SHARED_NUMPY_RING", ring)
     process = run_script(tmp_path, WITHOUT_POLL, method)
     assert (process.returncode, process.stdout, process.stderr) == (0, "True\n", "")
+
+
+def test_nothing_of_a_pool_waits_for_the_garbage_collector():
+    """Neither a thread nor an object of it; from 3.8 on also where a call has failed. (Before that
+    a future's exception refers to frames that refer to it.)"""
+    run_python(
+        """
+import gc
+import sys
+import threading
+import shared_numpy as snp
+
+def use():
+    with snp.ProcessPoolExecutor(2) as executor:
+        assert list(executor.map(abs, [-1, 2])) == [1, 2]
+        try:
+            executor.submit(divmod, 1, sys.version_info < (3, 8)).result()
+        except ZeroDivisionError:
+            pass
+
+use()
+gc.collect()
+gc.disable()
+use()
+assert list(threading._dangling) == [threading.main_thread()], list(threading._dangling)
+left = [each for each in gc.get_objects() if type(each).__module__.startswith("shared_numpy._pool.")]
+kinds = {type(each).__name__ for each in left}
+assert not kinds & {"Supervisor", "ExitWatch", "Scheduler", "Worker", "Task"}, kinds
+"""
+    )

@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from typing import Any, Callable, List, Optional
 
 
+def _call_nobody():
+    pass
+
+
 class ExitWatch:
     """Calls a function when one of some processes exits, from a thread of its own.
 
@@ -100,6 +104,8 @@ class ExitWatch:
         """Close the descriptors in a forked child, where there is no such thread."""
         self.works = False
         self._is_over = True
+        # It may refer to this object: then both would wait for the garbage collector.
+        self._on_exit = _call_nobody
         if self._epoll is not None:
             self._epoll.close()
         while self._pipe:
