@@ -686,6 +686,18 @@ fn keep_names(lock_file: &std::fs::File) {
     assert_eq!(byte, Ok(true));
 }
 
+/// Lets stopped processes go on, one after the other, while none can remove the names.
+fn go_on_with_names_kept<const N: usize>(stopped: [Child; N], when: &str) {
+    let lock_file = open_lock_file();
+    keep_names(&lock_file);
+    for each in stopped {
+        each.signal(libc::SIGCONT);
+        each.succeed();
+    }
+    drop(lock_file);
+    end_living(None, when);
+}
+
 /// Its parent leaves, is the last member, and cannot remove the names.
 fn pinned() {
     let parent = stopped(|| {
@@ -712,12 +724,7 @@ fn pinned() {
         child.succeed();
         0
     });
-    let lock_file = open_lock_file();
-    keep_names(&lock_file);
-    parent.signal(libc::SIGCONT);
-    parent.succeed();
-    drop(lock_file);
-    end_living(None, "with a child without a slot");
+    go_on_with_names_kept([parent], "with a child without a slot");
 }
 
 /// A process that is at its end, and uses its blocks still, keeps them when the last one leaves and
@@ -748,14 +755,7 @@ fn retired() {
         });
         retired.signal(libc::SIGCONT);
         retired.wait_for_stop();
-        let lock_file = open_lock_file();
-        keep_names(&lock_file);
-        for each in [last, retired] {
-            each.signal(libc::SIGCONT);
-            each.succeed();
-        }
-        drop(lock_file);
-        end_living(None, "with a process at its end");
+        go_on_with_names_kept([last, retired], "with a process at its end");
     }
     // The same, where it is the last itself.
     let alone = stopped(|| {
@@ -770,12 +770,7 @@ fn retired() {
         assert_eq!(arena.allocate(100).err(), Some(Error::Detached));
         0
     });
-    let lock_file = open_lock_file();
-    keep_names(&lock_file);
-    alone.signal(libc::SIGCONT);
-    alone.succeed();
-    drop(lock_file);
-    end_living(None, "with a process at its end, alone");
+    go_on_with_names_kept([alone], "with a process at its end, alone");
     // The same, while another thread of it goes on.
     let busy = stopped(|| {
         let arena = meet();
@@ -792,12 +787,7 @@ fn retired() {
         });
         0
     });
-    let lock_file = open_lock_file();
-    keep_names(&lock_file);
-    busy.signal(libc::SIGCONT);
-    busy.succeed();
-    drop(lock_file);
-    end_living(None, "with a process at its end, and a thread");
+    go_on_with_names_kept([busy], "with a process at its end, and a thread");
 }
 
 /// Another process has the names' lock for a while, and does not remove them.
