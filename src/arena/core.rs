@@ -333,10 +333,10 @@ impl Core {
     /// Whether a process may have blocks, or a slot: also one that has detached and lives on, and a
     /// child without a slot.
     pub fn may_be_in_use(&self) -> bool {
-        let mut slots = self.known_slots();
-        let is_free =
-            |slot, row: &SlotRow| state_of(row.state.read()) == EMPTY || self.is_over(slot);
-        self.may_have_pins() || !slots.all(|(slot, row)| is_free(slot, row))
+        let is_taken = |(slot, row): (SlotId, &SlotRow)| {
+            state_of(row.state.read()) != EMPTY && !self.is_over(slot)
+        };
+        self.may_have_pins() || self.known_slots().any(is_taken)
     }
 
     /// Whether a member is gone: its process is dead, or has left.

@@ -15,7 +15,6 @@ use crate::arena::word::U32;
 use crate::error::{Error, Exhausted, Result};
 use crate::sys::fork::ForkMark;
 use crate::sys::{self, cgroup, futex, locks, map, probe, proc, shm};
-use std::ffi::CStr;
 use std::mem::{offset_of, size_of};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
@@ -341,9 +340,8 @@ impl ShmPlatform {
         if self.life.is_shown() || !probe::has_description_locks(memory) {
             return;
         }
-        let opened = shm::open_for_locks(memory).or_else(|error| {
-            self.open_by_name(error, |name| shm::open_object(name, shm::FOR_LOCKS, 0))
-        });
+        let opened =
+            shm::open_for_locks(memory).or_else(|error| self.open_by_name(error, shm::FOR_LOCKS));
         let _ = opened.and_then(|fd| self.life.show(fd, slot));
         if self.claimed.load(Ordering::Relaxed) != claimed {
             // Another thread has left the slot meanwhile.
@@ -353,12 +351,8 @@ impl ShmPlatform {
 
     /// Opens the memory file by its name, where there is no /proc, if that still is this arena's; else
     /// the error of the attempt before.
-    fn open_by_name(
-        &self,
-        error: Error,
-        open: impl FnOnce(&CStr) -> Result<OwnedFd>,
-    ) -> Result<OwnedFd> {
-        let named = open(&memory_name(self.name))?;
+    fn open_by_name(&self, error: Error, flags: i32) -> Result<OwnedFd> {
+        let named = shm::open_object(&memory_name(self.name), flags, 0)?;
         match shm::facts(named.as_fd())?.file() == self.memory_file() {
             true => Ok(named),
             false => Err(error),
@@ -387,8 +381,7 @@ impl ShmPlatform {
     /// Opens the description whose locks are signs of life for a child.
     pub fn open_signs(&self) -> Result<OwnedFd> {
         let memory = self.memory()?;
-        shm::reopen(memory)
-            .or_else(|error| self.open_by_name(error, |name| shm::open_object(name, READ_WRITE, 0)))
+        shm::reopen(memory).or_else(|error| self.open_by_name(error, READ_WRITE))
     }
 
     /// Gives the child in the making in `slot` its sign of life.
